@@ -1,0 +1,164 @@
+"""The contract of the engines: names, shapes and dtypes of every tensor that crosses the border.
+
+The export writes graphs that fulfil it, sessions check that the graphs they load do, and the
+runtime speaks only these names. Every size comes from the manifest, so nothing outside the
+export knows which CLIP or which SAM a bundle holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+EngineName = Literal["clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"]
+
+CLIP_ENCODER: Final = "clip_encoder"
+SAM_ENCODER: Final = "sam_encoder"
+SAM_DECODER: Final = "sam_decoder"
+TEXT_ENCODER: Final = "text_encoder"
+
+# Labels of the rows of `point_labels`. The first five are SAM's own (prompt_encoder.py); the
+# last is ours: a row that the decoder's attention masks out, so that a fixed number of rows is
+# exact for every number of points (SAM's own -1 row is attended to and changes the result).
+LABEL_NEGATIVE: Final = 0
+LABEL_POSITIVE: Final = 1
+LABEL_BOX_TOP_LEFT: Final = 2
+LABEL_BOX_BOTTOM_RIGHT: Final = 3
+LABEL_NOT_A_POINT: Final = -1
+LABEL_UNUSED: Final = -2
+
+# SAM's decoder has one single-mask token and three multimask tokens (mask_decoder.py).
+MASKS_PER_PROMPT: Final = 4
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of one tensor.
+
+    Attributes:
+        name: Name in the graph.
+        dtype: NumPy dtype name.
+        shape: Sizes; a string is a dynamic axis.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def accepts(self, dtype: str, shape: tuple[int | str, ...]) -> bool:
+        """Whether an array of this dtype and shape may be given for this tensor."""
+        return (
+            dtype == self.dtype
+            and len(shape) == len(self.shape)
+            and all(
+                isinstance(want, str) or want == got
+                for want, got in zip(self.shape, shape, strict=True)
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class EngineContract:
+    """The inputs and outputs of one engine, in the order of the graph."""
+
+    name: EngineName
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True)
+class EngineSizes:
+    """Every size that the contract depends on; the manifest holds them.
+
+    Attributes:
+        clip_image_size: Side of the square image of the CLIP encoder, px. The anomaly map has
+            the same side.
+        embedding_size: Width of the shared image-text space.
+        sam_image_size: Side of SAM's padded square image, px.
+        sam_feature_size: Side of SAM's feature grid, cells.
+        sam_feature_channels: Channels of SAM's features.
+        max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
+            not-a-point row together).
+        text_context: Tokens of one sentence of the text encoder.
+    """
+
+    clip_image_size: int
+    embedding_size: int
+    sam_image_size: int
+    sam_feature_size: int
+    sam_feature_channels: int
+    max_prompts: int
+    text_context: int
+
+    @property
+    def low_res_size(self) -> int:
+        """Side of the decoder's low-res logits: four times SAM's feature grid."""
+        return 4 * self.sam_feature_size
+
+
+def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
+    """The contract of one engine.
+
+    - `clip_encoder`: `image` is RGB, squashed to a square. `text_embeddings` has the normal
+      sentence ensemble in row 0, the abnormal one in row 1, both L2-normalised. `anomaly_map`
+      is in [0, 1]: the mean over the tapped blocks of P(abnormal), upsampled before softmax.
+      `image_score` is P(abnormal) of the CLS token.
+    - `sam_encoder`: `image` is RGB with the content at the top left; `image_size` is the height
+      and width of that content. All outside it is set to SAM's mean colour *after*
+      normalisation, as `Sam.preprocess` does, whatever the pixels there are.
+    - `sam_decoder`: `point_coords` are (x, y) in the padded image, before SAM's half-pixel
+      shift. `mask_input` are logits of an earlier call, or zeros with `has_mask_input` 0.
+      All four masks and predicted IoUs come out; token 0 is the single-mask one.
+    - `text_encoder`: CLIP token ids in, L2-normalised sentence embeddings out.
+    """
+    s = sizes
+    clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
+    features = TensorSpec(
+        "features",
+        "float32",
+        (1, s.sam_feature_channels, s.sam_feature_size, s.sam_feature_size),
+    )
+    if name == CLIP_ENCODER:
+        return EngineContract(
+            CLIP_ENCODER,
+            (
+                TensorSpec("image", "uint8", (1, clip, clip, 3)),
+                TensorSpec("text_embeddings", "float32", (2, s.embedding_size)),
+            ),
+            (
+                TensorSpec("anomaly_map", "float32", (1, clip, clip)),
+                TensorSpec("image_score", "float32", (1,)),
+            ),
+        )
+    if name == SAM_ENCODER:
+        return EngineContract(
+            SAM_ENCODER,
+            (
+                TensorSpec("image", "uint8", (1, sam, sam, 3)),
+                TensorSpec("image_size", "int32", (2,)),
+            ),
+            (features,),
+        )
+    if name == SAM_DECODER:
+        return EngineContract(
+            SAM_DECODER,
+            (
+                features,
+                TensorSpec("point_coords", "float32", ("batch", s.max_prompts, 2)),
+                TensorSpec("point_labels", "int32", ("batch", s.max_prompts)),
+                TensorSpec("mask_input", "float32", ("batch", 1, low, low)),
+                TensorSpec("has_mask_input", "float32", ("batch",)),
+            ),
+            (
+                TensorSpec("low_res_logits", "float32", ("batch", MASKS_PER_PROMPT, low, low)),
+                TensorSpec("predicted_iou", "float32", ("batch", MASKS_PER_PROMPT)),
+            ),
+        )
+    return EngineContract(
+        TEXT_ENCODER,
+        (TensorSpec("token_ids", "int32", ("sentences", s.text_context)),),
+        (TensorSpec("sentence_embeddings", "float32", ("sentences", s.embedding_size)),),
+    )

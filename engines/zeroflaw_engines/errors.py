@@ -1,0 +1,116 @@
+"""One error tree for the whole project: every error names its cause and its remedy."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ZeroflawError(Exception):
+    """Base of every error that zeroflaw raises on purpose.
+
+    Args:
+        cause: What is wrong, naming the thing (file, product, tensor) and the reason.
+        remedy: What the reader can do about it.
+
+    Attributes:
+        cause: As given.
+        remedy: As given.
+        code: Stable identifier of the kind of error, for logs and line-side software.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause} -- {remedy}")
+        self.cause = cause
+        self.remedy = remedy
+
+
+class BundleError(ZeroflawError):
+    """A bundle cannot be read or written."""
+
+    code = "bundle"
+
+
+class BundleDamagedError(BundleError):
+    """A file of the bundle is missing, truncated or altered."""
+
+    code = "bundle_damaged"
+
+
+class BundleSchemaError(BundleError):
+    """The manifest is not one that this version understands."""
+
+    code = "bundle_schema"
+
+
+class EngineError(ZeroflawError):
+    """An engine cannot be loaded or run."""
+
+    code = "engine"
+
+
+class BackendUnavailableError(EngineError):
+    """The backend asked for does not exist on this machine."""
+
+    code = "backend_unavailable"
+
+
+class EngineContractError(EngineError):
+    """An engine's tensors, or those given to it, are not those of the contract."""
+
+    code = "engine_contract"
+
+
+class FrameError(ZeroflawError):
+    """An array is not a frame that can be inspected."""
+
+    code = "frame"
+
+
+class ImageFileError(ZeroflawError):
+    """A file is not an image that can be read completely."""
+
+    code = "image_file"
+
+
+class ProductError(ZeroflawError):
+    """A product is unknown to the bundle, or its name or embeddings are not acceptable."""
+
+    code = "product"
+
+
+class ParametersError(ZeroflawError):
+    """A method parameter is unknown or out of its range."""
+
+    code = "parameters"
+
+
+class WeightsError(ZeroflawError):
+    """Weights cannot be found, read, or do not fit the architecture."""
+
+    code = "weights"
+
+
+class DownloadError(WeightsError):
+    """Weights cannot be downloaded, or what arrived is not what was expected."""
+
+    code = "download"
+
+
+class ExportError(ZeroflawError):
+    """An export cannot be completed; nothing was published."""
+
+    code = "export"
+
+
+class ParityError(ExportError):
+    """An exported engine does not reproduce the PyTorch original; nothing was published."""
+
+    code = "parity"
+
+
+class MissingExtraError(ZeroflawError):
+    """A command needs an optional part of zeroflaw that is not installed."""
+
+    code = "missing_extra"

@@ -1,0 +1,318 @@
+"""The manifest of a bundle: what `bundle.json` holds, as frozen structs.
+
+Version 1 of the schema. A reader refuses versions newer than its own; unknown names inside a
+known version are refused too, since they mean damage or a typing error, never a feature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import PurePosixPath
+from typing import Any, Final, Literal
+
+import msgspec
+
+from zeroflaw_engines.contract import EngineName, EngineSizes
+from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
+from zeroflaw_engines.parameters import MethodParameters
+
+MANIFEST_NAME: Final = "bundle.json"
+SCHEMA_VERSION: Final = 1
+MAX_PRODUCT_NAME: Final = 64
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the manifest's parts."""
+
+
+class FileEntry(Struct, frozen=True, kw_only=True):
+    """One file of the bundle: its digest and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+class WeightsIdentity(Struct, frozen=True, kw_only=True):
+    """Where weights came from.
+
+    Attributes:
+        name: Official name, file name, or `random`.
+        sha256: Digest of the file; None for random weights.
+    """
+
+    name: str
+    sha256: str | None = None
+
+
+class ClipIdentity(Struct, frozen=True, kw_only=True):
+    """The CLIP tower and its adapters.
+
+    Attributes:
+        architecture: Name in the registry of the export, as `vit_l_14_336`.
+        activation: `gelu` (erf) or `quick_gelu`; APRIL-GAN's adapters at 518 px pair with `gelu`.
+        image_size: Side of the square input, px.
+        embedding_size: Width of the shared image-text space.
+        tapped_blocks: 1-based blocks whose patch tokens are adapted.
+        mean: RGB mean in [0, 1], as the graph applies it.
+        std: RGB standard deviation in [0, 1], as the graph applies it.
+        weights: Of the towers.
+        adapters: Of the linear adapters.
+    """
+
+    architecture: str
+    activation: Literal["gelu", "quick_gelu"]
+    image_size: int
+    embedding_size: int
+    tapped_blocks: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: WeightsIdentity
+    adapters: WeightsIdentity
+
+
+class SamIdentity(Struct, frozen=True, kw_only=True):
+    """The SAM encoder and decoder.
+
+    Attributes:
+        architecture: Name in the registry of the export, as `vit_h`.
+        image_size: Side of the padded square input, px.
+        feature_size: Side of the feature grid, cells.
+        feature_channels: Channels of the features.
+        max_prompts: Rows of the decoder's point input.
+        mean: RGB mean in [0, 255], as the graph applies it.
+        std: RGB standard deviation in [0, 255], as the graph applies it.
+        weights: Of the whole model.
+    """
+
+    architecture: str
+    image_size: int
+    feature_size: int
+    feature_channels: int
+    max_prompts: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: WeightsIdentity
+
+
+class TextIdentity(Struct, frozen=True, kw_only=True):
+    """The optional text engine.
+
+    Attributes:
+        context: Tokens of one sentence.
+        tokenizer: File of the tokenizer, in the format of the `tokenizers` library.
+        ensembles: File of the sentence ensembles, TOML.
+    """
+
+    context: int
+    tokenizer: str
+    ensembles: str
+
+
+class EngineFile(Struct, frozen=True, kw_only=True):
+    """One engine's graph.
+
+    Attributes:
+        onnx: The graph's file.
+        weights: The file of its external weights, if it has one.
+        opset: Version of the ONNX operators.
+        precision: Precision of the graph.
+    """
+
+    onnx: str
+    weights: str | None
+    opset: int
+    precision: Literal["fp32"] = "fp32"
+
+
+class Product(Struct, frozen=True, kw_only=True):
+    """A product that the bundle can inspect; its embeddings are in the prompt bank.
+
+    Attributes:
+        sentences: Number of normal and abnormal sentences behind the embeddings.
+        threshold: The product's own decision threshold, if it was calibrated.
+    """
+
+    sentences: tuple[int, int]
+    threshold: float | None = None
+
+
+class ParityFigure(Struct, frozen=True, kw_only=True):
+    """One figure of the export's parity check.
+
+    Attributes:
+        engine: The engine that was checked.
+        image: `real` or `noise`.
+        quantity: What was compared, with its unit.
+        value: The largest difference that was seen.
+        tolerance: The largest that is accepted.
+    """
+
+    engine: EngineName
+    image: Literal["real", "noise"]
+    quantity: str
+    value: float
+    tolerance: float
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """All of `bundle.json`.
+
+    Attributes:
+        schema_version: Version of this schema.
+        created: UTC time of the export, ISO 8601.
+        zeroflaw_version: Version that wrote the bundle.
+        random_weights: Seed, if any part of the weights is random: such a bundle finds nothing.
+        clip: The CLIP side.
+        sam: The SAM side.
+        text: The text engine, if the bundle has one.
+        engines: Graphs by engine name.
+        prompts: File of the prompt bank: one float32 [2, embedding_size] tensor a product.
+        products: By name.
+        parameters: Method parameters, by name.
+        parity: Figures of the export's parity check.
+        files: Digest and size of every file but this one.
+    """
+
+    schema_version: int
+    created: str
+    zeroflaw_version: str
+    random_weights: int | None
+    clip: ClipIdentity
+    sam: SamIdentity
+    text: TextIdentity | None
+    engines: dict[EngineName, EngineFile]
+    prompts: str
+    products: dict[str, Product]
+    parameters: dict[str, Any]
+    parity: tuple[ParityFigure, ...]
+    files: dict[str, FileEntry]
+
+    @property
+    def sizes(self) -> EngineSizes:
+        """The sizes on which the engine contract depends."""
+        return EngineSizes(
+            clip_image_size=self.clip.image_size,
+            embedding_size=self.clip.embedding_size,
+            sam_image_size=self.sam.image_size,
+            sam_feature_size=self.sam.feature_size,
+            sam_feature_channels=self.sam.feature_channels,
+            max_prompts=self.sam.max_prompts,
+            text_context=self.text.context if self.text else 0,
+        )
+
+    @property
+    def method_parameters(self) -> MethodParameters:
+        """The recorded method parameters, validated."""
+        return MethodParameters.from_mapping(self.parameters)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as readable JSON with a fixed order of names."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Reads and validates a manifest.
+
+    Args:
+        data: Contents of `bundle.json`.
+        where: Path for error messages.
+
+    Raises:
+        BundleDamagedError: It is not JSON, or a path or digest in it is not acceptable.
+        BundleSchemaError: Its version or its fields are not those of this schema.
+    """
+    try:
+        raw = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise BundleDamagedError(
+            f"{where} is not valid JSON ({error})", "export the bundle again or copy it anew"
+        ) from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise BundleSchemaError(
+            f"{where} has no integer schema_version", "check that this is a zeroflaw bundle"
+        )
+    if version > SCHEMA_VERSION:
+        raise BundleSchemaError(
+            f"{where} has schema version {version}, newer than the {SCHEMA_VERSION} read here",
+            "upgrade zeroflaw on this machine, or export the bundle with this version",
+        )
+    try:
+        manifest = msgspec.convert(raw, Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleSchemaError(
+            f"{where} does not fit schema version {SCHEMA_VERSION}: {error}",
+            "export the bundle again",
+        ) from error
+    _check_references(manifest, where)
+    return manifest
+
+
+def parameters_record(parameters: MethodParameters) -> dict[str, Any]:
+    """The parameters as the manifest stores them."""
+    return dataclasses.asdict(parameters)
+
+
+def check_product_name(name: str) -> None:
+    """Refuses product names that could not be printed or used as a file name.
+
+    Raises:
+        ProductError: The name is empty, too long, or has other than printable characters.
+    """
+    if (
+        not 0 < len(name) <= MAX_PRODUCT_NAME
+        or not name.isprintable()
+        or name != name.strip()
+        or set(name) & set('/\\:*?"<>|')
+    ):
+        raise ProductError(
+            f"{name!r} is not a product name",
+            f"use 1 to {MAX_PRODUCT_NAME} printable characters without path separators",
+        )
+
+
+def check_relative_path(name: str, where: str) -> None:
+    """Refuses paths that could lead out of the bundle.
+
+    Raises:
+        BundleDamagedError: The path is absolute, has `..`, or is not in plain POSIX form.
+    """
+    path = PurePosixPath(name)
+    plain = bool(name) and "\\" not in name and ":" not in name and "\0" not in name
+    if not plain or path.is_absolute() or ".." in path.parts or str(path) != name:
+        raise BundleDamagedError(
+            f"{where} names the file {name!r}, which is not a plain path inside the bundle",
+            "do not use this bundle; export it again or copy it anew from a trusted place",
+        )
+
+
+def _check_references(manifest: Manifest, where: str) -> None:
+    for name, entry in manifest.files.items():
+        check_relative_path(name, where)
+        if not _SHA256.fullmatch(entry.sha256) or entry.bytes < 0:
+            raise BundleDamagedError(
+                f"{where} has no valid digest and size for {name}", "export the bundle again"
+            )
+    references = [manifest.prompts]
+    for engine in manifest.engines.values():
+        references += [engine.onnx] + ([engine.weights] if engine.weights else [])
+    if manifest.text:
+        references += [manifest.text.tokenizer, manifest.text.ensembles]
+    for name in references:
+        check_relative_path(name, where)
+        if name not in manifest.files:
+            raise BundleDamagedError(
+                f"{where} uses the file {name} but has no digest for it", "export the bundle again"
+            )
+    required: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder")
+    for engine_name in (*required, *(("text_encoder",) if manifest.text else ())):
+        if engine_name not in manifest.engines:
+            raise BundleSchemaError(
+                f"{where} has no engine {engine_name}", "export the bundle again"
+            )
+    for name in manifest.products:
+        check_product_name(name)

@@ -1,0 +1,137 @@
+"""The method's parameters: every point that the paper leaves open, as one frozen object."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+
+from zeroflaw_engines.errors import ParametersError
+
+MAX_POINTS_PER_SIGN: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodParameters:
+    """Parameters of PPG, cascade and scoring (Hou et al., sections 3.1 and 3.2).
+
+    The paper leaves each of these open or gives one value; the defaults and the reasons for
+    them are in `docs/method.md`. The manifest of a bundle records the ones it was made with.
+
+    Attributes:
+        extreme_threshold: Anomaly above which a pixel of the map belongs to the extreme region
+            S_a, in (0, 1).
+        positive_points: k of Eq. 2, 1 to 10. A small region may yield fewer, never none.
+        negative_points: k of Eq. 7, 0 to 10. An empty ring yields none.
+        point_spacing: How "spaced by 400 pixels" is read: `cell` keeps points at least
+            sqrt(spacing_pixels) apart (one point for each 20 x 20 = 400-px cell), `euclidean`
+            at least spacing_pixels apart, `rank_stride` takes every spacing_pixels-th pixel of
+            the ranking.
+        spacing_pixels: The paper's 400.
+        prompt_grid: Grid on which PPG runs: that of the anomaly `map`, or `sam`'s image.
+        dilation_kernel: Shape of the structuring element of Eq. 3.
+        dilation_size: Its side in px of the prompt grid.
+        sam_input: What SAM sees: the `original` frame with its aspect kept, or the frame
+            `squashed` to the CLIP encoder's square.
+        similarity: Map_s of Eq. 6: cosine to the mean feature of S_a (`prototype`), or the
+            highest cosine to any cell of S_a (`max_pair`).
+        stage1_mask: Whether stage 1 takes the best of the three `multi` masks or the `single`
+            one; stages 2 and 3 always take the best of three.
+        box: F_location of Eq. 11: one box over all of M_2 (`union`), or one for each connected
+            component, whose masks are united (`per_component`).
+        cascade_stages: Stages to run, 1 to 3 (Table 3).
+        no_region: What happens when S_a is empty: `skip` leaves SAM's decoder out and the mask
+            empty, `always_run` seeds S_a at the map's peak.
+        scoring: The score map: `fused` = (1 - w) * map + w * predicted IoU * mask, or one of
+            `map`, `mask`, `sam_probability` alone.
+        fusion_weight: w of `fused`, in [0, 1].
+        image_scoring: The image score: softmax of the `cls` token, or `map_max`.
+        decision_threshold: Image score at and above which a frame is rejected, unless the
+            product has a threshold of its own.
+    """
+
+    extreme_threshold: float = 0.5
+    positive_points: int = 3
+    negative_points: int = 3
+    point_spacing: Literal["cell", "euclidean", "rank_stride"] = "cell"
+    spacing_pixels: int = 400
+    prompt_grid: Literal["map", "sam"] = "map"
+    dilation_kernel: Literal["ellipse", "rectangle", "cross"] = "ellipse"
+    dilation_size: int = 25
+    sam_input: Literal["original", "squashed"] = "original"
+    similarity: Literal["prototype", "max_pair"] = "prototype"
+    stage1_mask: Literal["multi", "single"] = "multi"
+    box: Literal["union", "per_component"] = "union"
+    cascade_stages: int = 3
+    no_region: Literal["skip", "always_run"] = "skip"
+    scoring: Literal["fused", "map", "mask", "sam_probability"] = "fused"
+    fusion_weight: float = 0.5
+    image_scoring: Literal["cls", "map_max"] = "cls"
+    decision_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(
+            "extreme_threshold",
+            self.extreme_threshold,
+            0 < self.extreme_threshold < 1,
+            "inside (0, 1)",
+        )
+        _require(
+            "positive_points",
+            self.positive_points,
+            1 <= self.positive_points <= MAX_POINTS_PER_SIGN,
+            "1 to 10",
+        )
+        _require(
+            "negative_points",
+            self.negative_points,
+            0 <= self.negative_points <= MAX_POINTS_PER_SIGN,
+            "0 to 10",
+        )
+        _require("spacing_pixels", self.spacing_pixels, self.spacing_pixels >= 1, "at least 1")
+        _require("dilation_size", self.dilation_size, 1 <= self.dilation_size <= 255, "1 to 255")
+        _require("cascade_stages", self.cascade_stages, 1 <= self.cascade_stages <= 3, "1 to 3")
+        _require("fusion_weight", self.fusion_weight, 0 <= self.fusion_weight <= 1, "in [0, 1]")
+        _require(
+            "decision_threshold",
+            self.decision_threshold,
+            0 <= self.decision_threshold <= 1,
+            "in [0, 1]",
+        )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> MethodParameters:
+        """Builds parameters from plain values, such as those of a manifest or of a TOML file.
+
+        Raises:
+            ParametersError: A name is unknown, or a value is of the wrong kind or range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ParametersError(
+                f"unknown method parameter {', '.join(unknown)}",
+                f"the parameters are {', '.join(sorted(known))}",
+            )
+        try:
+            return msgspec.convert(dict(values), cls)
+        except msgspec.ValidationError as error:
+            raise ParametersError(
+                f"method parameter of the wrong kind: {error}",
+                "see docs/method.md for the values of each parameter",
+            ) from error
+
+    def replace(self, **values: Any) -> MethodParameters:  # noqa: ANN401 - any field's type
+        """These parameters with some values replaced; unknown names raise `ParametersError`."""
+        return self.from_mapping({**dataclasses.asdict(self), **values})
+
+
+def _require(name: str, value: float, holds: bool, want: str) -> None:
+    if not holds:
+        raise ParametersError(
+            f"method parameter {name} is {value}, but must be {want}",
+            f"set {name} to a value {want}",
+        )

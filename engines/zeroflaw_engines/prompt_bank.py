@@ -1,0 +1,67 @@
+"""The prompt bank: text embeddings by product name, in one safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from zeroflaw_engines.errors import BundleDamagedError, ProductError
+
+TextEmbeddings = NDArray[np.float32]
+
+
+def check_text_embeddings(name: str, embeddings: TextEmbeddings, embedding_size: int) -> None:
+    """Checks one product's embeddings.
+
+    Args:
+        name: Product, for the error message.
+        embeddings: float32 [2, embedding_size]: row 0 normal, row 1 abnormal, L2-normalised.
+        embedding_size: Width of the shared space.
+
+    Raises:
+        ProductError: Shape, dtype, finiteness or norm is not as stated.
+    """
+    fault = None
+    if embeddings.dtype != np.float32 or embeddings.shape != (2, embedding_size):
+        fault = f"{embeddings.dtype}{list(embeddings.shape)}, not float32[2, {embedding_size}]"
+    elif not np.isfinite(embeddings).all():
+        fault = "not finite"
+    elif np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() > 1e-3:
+        fault = "not L2-normalised"
+    if fault:
+        raise ProductError(
+            f"the text embeddings of product {name!r} are {fault}",
+            "compute them with `zeroflaw products add` for this bundle",
+        )
+
+
+def encode_prompt_bank(bank: Mapping[str, TextEmbeddings]) -> bytes:
+    """The bank as the bytes of a safetensors file."""
+    data: bytes = save({name: np.ascontiguousarray(value) for name, value in sorted(bank.items())})
+    return data
+
+
+def read_prompt_bank(path: Path, embedding_size: int) -> dict[str, TextEmbeddings]:
+    """Reads the bank.
+
+    Returns:
+        float32 [2, embedding_size] by product name.
+
+    Raises:
+        BundleDamagedError: The file is not a safetensors file.
+        ProductError: An entry is not a product's embeddings.
+    """
+    try:
+        bank = load(path.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise BundleDamagedError(
+            f"the prompt bank {path} cannot be read ({error})", "export the bundle again"
+        ) from error
+    for name, embeddings in bank.items():
+        check_text_embeddings(name, embeddings, embedding_size)
+    return dict(bank)

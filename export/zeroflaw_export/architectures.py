@@ -1,0 +1,193 @@
+"""The architectures that can be exported, and how to build each without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import torch
+from open_clip import get_model_config
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from segment_anything import sam_model_registry
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import nn
+
+from zeroflaw_engines.errors import ExportError
+
+T = TypeVar("T")
+
+SAM_MEAN: Final = (123.675, 116.28, 103.53)
+SAM_STD: Final = (58.395, 57.12, 57.375)
+CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ClipArchitecture:
+    """A CLIP with a ViT tower.
+
+    Attributes:
+        name: Name in the registry.
+        config: open_clip's model configuration.
+        image_size: Default side of the square input, px.
+        native_image_size: Side at which the weights were trained, px.
+        tapped_blocks: 1-based blocks whose patch tokens are adapted.
+    """
+
+    name: str
+    config: dict[str, Any]
+    image_size: int
+    native_image_size: int
+    tapped_blocks: tuple[int, ...]
+
+    @property
+    def patch_size(self) -> int:
+        """Side of one patch, px."""
+        return int(self.config["vision_cfg"]["patch_size"])
+
+    def uses_quick_gelu(self, image_size: int) -> bool:
+        """Whether the reference runs QuickGELU at this size.
+
+        APRIL-GAN loads OpenAI's weights into a fresh erf-GELU model at every size but the
+        native one, and its released adapters were trained that way.
+        """
+        return image_size == self.native_image_size
+
+    def build(self, image_size: int) -> CLIP:
+        """A CLIP without weights, both towers, float32, in eval mode.
+
+        Raises:
+            ExportError: The size is not a multiple of the patch size.
+        """
+        if image_size <= 0 or image_size % self.patch_size:
+            raise ExportError(
+                f"{self.name} cannot be exported at {image_size} px",
+                f"choose a multiple of its patch size, {self.patch_size}",
+            )
+        vision = {**self.config["vision_cfg"], "image_size": image_size}
+        return CLIP(
+            embed_dim=self.config["embed_dim"],
+            vision_cfg=CLIPVisionCfg(**vision),
+            text_cfg=CLIPTextCfg(**self.config["text_cfg"]),
+            quick_gelu=self.uses_quick_gelu(image_size),
+        ).eval()
+
+
+@dataclass(frozen=True)
+class SamArchitecture:
+    """A SAM.
+
+    Attributes:
+        name: Name in the registry.
+        build: Makes one without weights, in eval mode.
+    """
+
+    name: str
+    build: Callable[[], Sam]
+
+
+def _tiny_sam() -> Sam:
+    side, channels, grid = 256, 32, 16
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=side,
+            patch_size=16,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            mlp_ratio=4,
+            out_chans=channels,
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=14,
+            global_attn_indexes=(1,),
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=channels,
+            image_embedding_size=(grid, grid),
+            input_image_size=(side, side),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=64, num_heads=8),
+            transformer_dim=channels,
+            iou_head_depth=3,
+            iou_head_hidden_dim=32,
+        ),
+        pixel_mean=list(SAM_MEAN),
+        pixel_std=list(SAM_STD),
+    ).eval()
+
+
+_TINY_CLIP: Final = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 112, "layers": 4, "width": 64, "head_width": 16, "patch_size": 14},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+    },
+}
+
+CLIP_ARCHITECTURES: Final[dict[str, Callable[[], ClipArchitecture]]] = {
+    "vit_l_14_336": lambda: ClipArchitecture(
+        "vit_l_14_336", get_model_config("ViT-L-14-336"), 518, 336, (6, 12, 18, 24)
+    ),
+    # For tests and examples: the same modules, small enough to run in milliseconds.
+    "tiny": lambda: ClipArchitecture("tiny", _TINY_CLIP, 224, 112, (1, 2, 3, 4)),
+}
+
+SAM_ARCHITECTURES: Final[dict[str, Callable[[], Sam]]] = {
+    "vit_h": sam_model_registry["vit_h"],
+    "vit_l": sam_model_registry["vit_l"],
+    "vit_b": sam_model_registry["vit_b"],
+    "tiny": _tiny_sam,
+}
+
+
+def clip_architecture(name: str) -> ClipArchitecture:
+    """The CLIP architecture of a name.
+
+    Raises:
+        ExportError: There is none.
+    """
+    return _look_up("CLIP", name, CLIP_ARCHITECTURES)()
+
+
+def sam_architecture(name: str) -> SamArchitecture:
+    """The SAM architecture of a name.
+
+    Raises:
+        ExportError: There is none.
+    """
+    return SamArchitecture(name, _look_up("SAM", name, SAM_ARCHITECTURES))
+
+
+def _look_up(kind: str, name: str, registry: dict[str, T]) -> T:
+    if name not in registry:
+        raise ExportError(
+            f"there is no {kind} architecture {name!r}", f"choose one of: {', '.join(registry)}"
+        )
+    return registry[name]
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def float32(values: tuple[float, ...]) -> torch.Tensor:
+    """A constant of a graph."""
+    return torch.tensor(values, dtype=torch.float32)

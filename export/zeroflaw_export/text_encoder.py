@@ -1,0 +1,44 @@
+"""CLIP's text tower as an export module: token ids in, sentence embeddings out."""
+
+from __future__ import annotations
+
+import torch
+from open_clip.model import CLIP
+from torch import nn
+from torch.nn import functional
+
+
+class TextEncoder(nn.Module):
+    """The text tower with its projection and L2 norm (open_clip model.py, encode_text).
+
+    Args:
+        clip: The CLIP whose text tower is exported.
+    """
+
+    def __init__(self, clip: CLIP) -> None:
+        super().__init__()
+        self.token_embedding = clip.token_embedding
+        self.transformer = clip.transformer
+        self.ln_final = clip.ln_final
+        self.text_projection = clip.text_projection
+        self.register_buffer("positional_embedding", clip.positional_embedding.detach())
+        self.register_buffer("causal_mask", clip.attn_mask.detach())
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Encodes sentences.
+
+        Args:
+            token_ids: int32 [N, T], CLIP tokens, zero after the end-of-text token, which has
+                the highest id and marks where the sentence is read out.
+
+        Returns:
+            float32 [N, E], L2-normalised.
+        """
+        ids = token_ids.long()
+        x = self.token_embedding(ids) + self.positional_embedding
+        x = self.ln_final(self.transformer(x, attn_mask=self.causal_mask))
+        end = (ids == ids.amax(dim=-1, keepdim=True)).float()
+        # the first of equal ids, as argmax takes it: nothing precedes it
+        first = end * (end.cumsum(dim=-1) == 1).float()
+        sentence = (first[..., None] * x).sum(dim=1)
+        return functional.normalize(sentence @ self.text_projection, dim=-1)
