@@ -82,7 +82,6 @@ class EngineSizes:
         sam_feature_channels: Channels of SAM's features.
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
             not-a-point row together).
-        text_context: Tokens of one sentence of the text encoder.
     """
 
     clip_image_size: int
@@ -91,7 +90,6 @@ class EngineSizes:
     sam_feature_size: int
     sam_feature_channels: int
     max_prompts: int
-    text_context: int
 
     @property
     def low_res_size(self) -> int:
@@ -112,7 +110,7 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     - `sam_decoder`: `point_coords` are (x, y) in the padded image, before SAM's half-pixel
       shift. `mask_input` are logits of an earlier call, or zeros with `has_mask_input` 0.
       All four masks and predicted IoUs come out; token 0 is the single-mask one.
-    - `text_encoder`: CLIP token ids in, L2-normalised sentence embeddings out.
+    - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence embeddings out.
     """
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
@@ -159,6 +157,6 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
         )
     return EngineContract(
         TEXT_ENCODER,
-        (TensorSpec("token_ids", "int32", ("sentences", s.text_context)),),
+        (TensorSpec("token_ids", "int32", ("sentences", "tokens")),),
         (TensorSpec("sentence_embeddings", "float32", ("sentences", s.embedding_size)),),
     )

@@ -101,7 +101,7 @@ class TextIdentity(Struct, frozen=True, kw_only=True):
     """The optional text engine.
 
     Attributes:
-        context: Tokens of one sentence.
+        context: Most tokens of one sentence.
         tokenizer: File of the tokenizer, in the format of the `tokenizers` library.
         ensembles: File of the sentence ensembles, TOML.
     """
@@ -200,7 +200,6 @@ class Manifest(Struct, frozen=True, kw_only=True):
             sam_feature_size=self.sam.feature_size,
             sam_feature_channels=self.sam.feature_channels,
             max_prompts=self.sam.max_prompts,
-            text_context=self.text.context if self.text else 0,
         )
 
     @property

@@ -39,7 +39,8 @@ def read_state_dict(path: Path, *, unwrap: str | None = None) -> StateDict:
             ) from error
     if _is_torchscript(path):
         try:
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+            archive: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return dict(archive.state_dict())
         except RuntimeError as error:
             raise WeightsError(
                 f"{path} is a damaged TorchScript archive ({error})", "fetch the file anew"

@@ -27,6 +27,10 @@ class ClipEncoder(nn.Module):
         image_size: Side of the square input, px.
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+    upsample: torch.Tensor
+
     def __init__(
         self, clip: CLIP, adapters: LinearAdapters, tapped_blocks: tuple[int, ...], image_size: int
     ) -> None:

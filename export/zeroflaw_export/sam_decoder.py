@@ -13,6 +13,7 @@ are written otherwise, each exact:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from segment_anything.modeling import Sam
@@ -33,11 +34,13 @@ class SamDecoder(nn.Module):
         sam: The SAM whose prompt encoder and mask decoder are exported.
     """
 
+    image_pe: torch.Tensor
+
     def __init__(self, sam: Sam) -> None:
         super().__init__()
-        self.prompt_encoder = sam.prompt_encoder
-        self.mask_decoder = sam.mask_decoder
-        self.transformer = sam.mask_decoder.transformer
+        self.prompt_encoder: Any = sam.prompt_encoder
+        self.mask_decoder: Any = sam.mask_decoder
+        self.transformer: Any = sam.mask_decoder.transformer
         self.image_size = float(sam.image_encoder.img_size)
         self.grid = sam.prompt_encoder.image_embedding_size[0]
         self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().flatten(2).mT.detach())
@@ -85,8 +88,10 @@ class SamDecoder(nn.Module):
         phase = 2 * math.pi * (unit @ encoder.pe_layer.positional_encoding_gaussian_matrix)
         position = torch.cat([phase.sin(), phase.cos()], dim=-1)
         label = labels[..., None]
-        embedded = position * (label >= 0).float()
-        embedded = embedded + (label == LABEL_NOT_A_POINT).float() * encoder.not_a_point_embed.weight
+        embedded: torch.Tensor = position * (label >= 0).float()
+        embedded = (
+            embedded + (label == LABEL_NOT_A_POINT).float() * encoder.not_a_point_embed.weight
+        )
         for value, table in enumerate(encoder.point_embeddings):
             embedded = embedded + (label == value).float() * table.weight
         return embedded
@@ -97,7 +102,8 @@ class SamDecoder(nn.Module):
         x = _channels_last_norm(down[3](down[2](x)), down[4])
         x = down[6](down[5](x)).flatten(2).mT
         has = has_mask[:, None, None]
-        return has * x + (1 - has) * self.prompt_encoder.no_mask_embed.weight
+        embedded: torch.Tensor = has * x + (1 - has) * self.prompt_encoder.no_mask_embed.weight
+        return embedded
 
     def _two_way_transformer(
         self, tokens: torch.Tensor, image: torch.Tensor, key_bias: torch.Tensor
@@ -134,9 +140,7 @@ class SamDecoder(nn.Module):
         queries = layer.norm3(queries + layer.mlp(queries))
         keys = layer.norm4(
             keys
-            + _attend(
-                layer.cross_attn_image_to_token, located, queries + tokens, queries, key_bias
-            )
+            + _attend(layer.cross_attn_image_to_token, located, queries + tokens, queries, key_bias)
         )
         return queries, keys
 
@@ -147,11 +151,14 @@ class SamDecoder(nn.Module):
         x = gelu(functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
         x = gelu(_upscale_tokens(x, second))
         hyper = torch.stack(
-            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.mask_decoder.output_hypernetworks_mlps)],
+            [
+                mlp(mask_tokens[:, i])
+                for i, mlp in enumerate(self.mask_decoder.output_hypernetworks_mlps)
+            ],
             dim=1,
         )
         # [B, (row, column, row2, column2, row4, column4), masks] into image order
-        masks = (x.reshape(batch, -1, x.shape[-1]) @ hyper.mT).reshape(
+        masks: torch.Tensor = (x.reshape(batch, -1, x.shape[-1]) @ hyper.mT).reshape(
             batch, grid, grid, 2, 2, 2, 2, MASKS_PER_PROMPT
         )
         return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(
@@ -169,9 +176,9 @@ def _attend(
     """SAM's attention with an additive bias on its keys; [B, N, C] in and out."""
     heads = attention.num_heads
     width = attention.internal_dim // heads
-    q = attention.q_proj(q).unflatten(-1, (heads, width)).transpose(1, 2)
-    k = attention.k_proj(k).unflatten(-1, (heads, width)).transpose(1, 2)
-    v = attention.v_proj(v).unflatten(-1, (heads, width)).transpose(1, 2)
+    q = attention.q_proj(q).reshape(q.shape[0], -1, heads, width).transpose(1, 2)
+    k = attention.k_proj(k).reshape(k.shape[0], -1, heads, width).transpose(1, 2)
+    v = attention.v_proj(v).reshape(v.shape[0], -1, heads, width).transpose(1, 2)
     scores = (q * (1 / math.sqrt(width))) @ k.mT
     if key_bias is not None:
         scores = scores + key_bias
@@ -187,10 +194,10 @@ def _upscale_tokens(x: torch.Tensor, conv: nn.ConvTranspose2d) -> torch.Tensor:
     assert bias is not None  # noqa: S101 - SAM's upscaling has biases; this is for mypy
     channels = weight.shape[-1]
     y = x @ weight.reshape(weight.shape[0], -1) + bias.repeat(4)
-    return y.unflatten(-1, (4, channels))
+    return y.reshape(*y.shape[:-1], 4, channels)
 
 
-def _channels_last_norm(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+def _channels_last_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped
     """SAM's LayerNorm2d as a plain LayerNormalization, which every compiler keeps in FP32."""
     weight, bias, eps = norm.weight, norm.bias, norm.eps
     y = functional.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps)

@@ -13,6 +13,8 @@ otherwise, each exact:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import Block, get_rel_pos
@@ -32,17 +34,22 @@ class SamEncoder(nn.Module):
         sam: The SAM whose image encoder is exported.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+    pixel_index: torch.Tensor
+
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         encoder = sam.image_encoder
         self.patch_embed = encoder.patch_embed.proj
         self.pos_embed = encoder.pos_embed
-        self.neck = encoder.neck
+        self.neck: Any = encoder.neck
         grid = encoder.img_size // encoder.patch_embed.proj.stride[0]
-        self.blocks = nn.ModuleList(_ExportBlock(block, grid) for block in encoder.blocks)
+        blocks = [_ExportBlock(block, grid) for block in encoder.blocks]
+        self.blocks = nn.ModuleList(blocks)
         # The same constant serves every block of one window size.
-        places = {block.window: _key_places(block) for block in self.blocks}
-        self.key_place_names = [f"key_place_{block.window}" for block in self.blocks]
+        places = {block.window: _key_places(block) for block in blocks}
+        self.key_place_names = [f"key_place_{block.window}" for block in blocks]
         for window, place in places.items():
             self.register_buffer(f"key_place_{window}", place)
         self.register_buffer("mean", float32(SAM_MEAN))
@@ -75,6 +82,9 @@ class SamEncoder(nn.Module):
 
 class _ExportBlock(nn.Module):
     """One transformer block on a grid of tokens, windowed or global."""
+
+    rel_pos_rows: torch.Tensor
+    rel_pos_columns: torch.Tensor
 
     def __init__(self, block: Block, grid: int) -> None:
         super().__init__()
@@ -112,7 +122,7 @@ class _ExportBlock(nn.Module):
         side, count = self.window, self.padded // self.window
         margin = self.padded - self.grid
         qkv = functional.pad(qkv, (0, 0, 0, margin, 0, margin)) + self.qkv.bias
-        # [3, windows, heads, side * side, width]
+        # Three tensors of windows x heads x tokens of one window x width.
         q, k, v = (
             qkv.reshape(count, side, count, side, 3, self.heads, -1)
             .permute(4, 0, 2, 5, 1, 3, 6)
@@ -148,11 +158,10 @@ def _key_places(block: _ExportBlock) -> torch.Tensor:
 
 def _relative_positions(table: torch.Tensor, side: int) -> torch.Tensor:
     """SAM's table as one matrix for each query place: float32 [side, width, side]."""
-    return get_rel_pos(side, side, table.detach()).mT.contiguous()
+    positions: torch.Tensor = get_rel_pos(side, side, table.detach())
+    return positions.mT.contiguous()
 
 
-def layer_norm_2d(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+def layer_norm_2d(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped
     """SAM's LayerNorm2d on channels-last tokens, as a plain LayerNormalization."""
     return functional.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-
-

@@ -15,6 +15,9 @@ class TextEncoder(nn.Module):
         clip: The CLIP whose text tower is exported.
     """
 
+    positional_embedding: torch.Tensor
+    causal_mask: torch.Tensor
+
     def __init__(self, clip: CLIP) -> None:
         super().__init__()
         self.token_embedding = clip.token_embedding
@@ -28,15 +31,18 @@ class TextEncoder(nn.Module):
         """Encodes sentences.
 
         Args:
-            token_ids: int32 [N, T], CLIP tokens, zero after the end-of-text token, which has
-                the highest id and marks where the sentence is read out.
+            token_ids: int32 [N, T], T up to the context of the tower: CLIP tokens, zero after
+                the end-of-text token, which has the highest id and marks where the sentence
+                is read out. Attention is causal, so what comes after it changes nothing and a
+                batch need only be as long as its longest sentence.
 
         Returns:
             float32 [N, E], L2-normalised.
         """
         ids = token_ids.long()
-        x = self.token_embedding(ids) + self.positional_embedding
-        x = self.ln_final(self.transformer(x, attn_mask=self.causal_mask))
+        length = ids.shape[1]
+        x = self.token_embedding(ids) + self.positional_embedding[:length]
+        x = self.ln_final(self.transformer(x, attn_mask=self.causal_mask[:length, :length]))
         end = (ids == ids.amax(dim=-1, keepdim=True)).float()
         # the first of equal ids, as argmax takes it: nothing precedes it
         first = end * (end.cumsum(dim=-1) == 1).float()

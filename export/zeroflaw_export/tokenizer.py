@@ -1,0 +1,44 @@
+"""CLIP's byte-pair tokenizer as a file of the `tokenizers` library, for stations without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from open_clip.tokenizer import SimpleTokenizer
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import NFC, Lowercase, Replace, Sequence
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as PreSequence
+from tokenizers.processors import TemplateProcessing
+
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def write_tokenizer(path: Path) -> None:
+    """Writes the tokenizer of open_clip's own vocabulary.
+
+    It gives open_clip's token ids for every text that needs no mending by ftfy, which a station
+    does not have; product names are such texts.
+
+    Args:
+        path: The JSON file to write.
+    """
+    source: Any = SimpleTokenizer()
+    vocabulary: dict[str, int] = source.encoder
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    start, end = "<start_of_text>", "<end_of_text>"
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = Sequence([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = PreSequence(  # type: ignore[assignment]
+        [
+            Split(Regex(_WORDS), behavior="removed", invert=True),
+            ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.post_processor = TemplateProcessing(  # type: ignore[assignment]
+        single=f"{start} $0 {end}",
+        special_tokens=[(start, vocabulary[start]), (end, vocabulary[end])],
+    )
+    tokenizer.save(str(path), pretty=False)

@@ -1,0 +1,245 @@
+"""Cascaded Prompts for SAM, CPS: three decoder calls, each prompted by the last (section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw.geometry import (
+    BoolArray,
+    FloatArray,
+    FrameGeometry,
+    frame_to_sam,
+    inclusive_box,
+    logits_at_sam,
+    mask_at_frame,
+)
+from zeroflaw.prompt_points import PointPrompts
+from zeroflaw_engines.contract import (
+    LABEL_BOX_BOTTOM_RIGHT,
+    LABEL_BOX_TOP_LEFT,
+    LABEL_NOT_A_POINT,
+    LABEL_UNUSED,
+)
+from zeroflaw_engines.parameters import MethodParameters
+
+Box = tuple[int, int, int, int]
+
+_SINGLE_MASK_TOKEN: Final = 0
+_MULTIMASK_TOKENS: Final = slice(1, 4)
+_MOST_COMPONENTS: Final = 16
+
+
+@dataclass(frozen=True)
+class DecoderPrompts:
+    """One call of the decoder: B prompts on one image.
+
+    Attributes:
+        point_coords: float32 [B, N, 2], (x, y) in SAM's image.
+        point_labels: int32 [B, N].
+        mask_input: float32 [B, 1, L, L].
+        has_mask_input: float32 [B].
+    """
+
+    point_coords: FloatArray
+    point_labels: NDArray[np.int32]
+    mask_input: FloatArray
+    has_mask_input: FloatArray
+
+
+# Prompts in; low-res logits [B, 4, L, L] and predicted IoUs [B, 4] out.
+Decode = Callable[[DecoderPrompts], tuple[FloatArray, FloatArray]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the cascade.
+
+    Attributes:
+        low_res_logits: float32 [L, L], of the mask that was chosen.
+        predicted_iou: float32 [B, 4], all that the decoder gave.
+        chosen: Token of the chosen mask, one for each prompt of the batch.
+        boxes: Inclusive (x0, y0, x1, y1) in frame pixels that prompted the stage.
+        empty: Whether the chosen mask has no pixel.
+    """
+
+    low_res_logits: FloatArray
+    predicted_iou: FloatArray
+    chosen: tuple[int, ...]
+    boxes: tuple[Box, ...]
+    empty: bool
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """What the cascade gave.
+
+    Attributes:
+        mask: bool [H, W] at the frame's size.
+        content_logits: float32 [h, w], logits of the kept stage over SAM's content, or None.
+        predicted_iou: Of the kept stage's mask, as the decoder gave it.
+        kept_stage: 1 to 3, the last stage whose mask is not empty; 0 if there is none.
+        status: `ok`, or which stage came out empty.
+        stages: Those that ran.
+    """
+
+    mask: BoolArray
+    content_logits: FloatArray | None
+    predicted_iou: float
+    kept_stage: int
+    status: Literal["ok", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
+    stages: tuple[Stage, ...]
+
+
+def run_cascade(
+    decode: Decode,
+    points: PointPrompts,
+    geometry: FrameGeometry,
+    parameters: MethodParameters,
+    *,
+    max_prompts: int,
+    low_res_size: int,
+) -> Cascade:
+    """Points; points and logits; points, box and logits (Eq. 9 to 12).
+
+    A stage whose mask is empty ends the cascade: the last mask that is not empty is kept, and
+    the extreme region itself if stage 1 is already empty; the status says so.
+
+    Args:
+        decode: Runs the decoder once.
+        points: From `point_prompts`.
+        geometry: The frame's grids.
+        parameters: The method's parameters.
+        max_prompts: Rows of the decoder's point input.
+        low_res_size: Side of the decoder's logits.
+
+    Returns:
+        The mask and how it came about.
+    """
+    stages: list[Stage] = []
+    kept: tuple[int, FloatArray, float] | None = None
+    kept_mask: BoolArray | None = None
+    boxes: tuple[Box, ...] = ()
+    for number in range(1, parameters.cascade_stages + 1):
+        prompts = decoder_prompts(
+            points,
+            boxes,
+            stages[-1].low_res_logits if stages else None,
+            geometry,
+            max_prompts=max_prompts,
+            low_res_size=low_res_size,
+        )
+        logits, predicted_iou = decode(prompts)
+        chosen, best, score = _choose(
+            logits, predicted_iou, single=number == 1 and parameters.stage1_mask == "single"
+        )
+        content = logits_at_sam(best, geometry)
+        # The mask at the frame's size is needed where a box is read off it and at the end.
+        last = number == parameters.cascade_stages
+        mask = mask_at_frame(content, geometry) if last or number == 2 else None
+        empty = not bool((content > 0).any() if mask is None else mask.any())
+        stages.append(Stage(best, predicted_iou, chosen, boxes, empty))
+        if empty:
+            break
+        kept, kept_mask = (number, content, score), mask
+        if number == 2 and mask is not None and not last:
+            boxes = location(mask, parameters)
+
+    if kept is None:
+        region = points.extreme_region.view(np.uint8)
+        fallback = cv2.resize(region, geometry.frame[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return Cascade(fallback.view(np.bool_), None, 0.0, 0, "stage_1_empty", tuple(stages))
+    kept_stage, content, score = kept
+    if kept_mask is None:
+        kept_mask = mask_at_frame(content, geometry)
+    return Cascade(
+        mask=kept_mask,
+        content_logits=content,
+        predicted_iou=score,
+        kept_stage=kept_stage,
+        status="ok" if len(stages) == kept_stage else _EMPTY[len(stages)],
+        stages=tuple(stages),
+    )
+
+
+_EMPTY: Final[dict[int, Literal["stage_2_empty", "stage_3_empty"]]] = {
+    2: "stage_2_empty",
+    3: "stage_3_empty",
+}
+
+
+def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
+    """F_location (Eq. 11): the box, or boxes, of a mask.
+
+    Args:
+        mask: bool [H, W].
+        parameters: `box` chooses one box over all of it, or one for each of its components
+            (the 16 largest).
+
+    Returns:
+        Inclusive (x0, y0, x1, y1) in frame pixels.
+    """
+    if parameters.box == "union":
+        box = inclusive_box(mask)
+        return () if box is None else (box,)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MOST_COMPONENTS]
+    return tuple((x, y, x + w - 1, y + h - 1) for x, y, w, h, _ in largest)
+
+
+def decoder_prompts(
+    points: PointPrompts,
+    boxes: tuple[Box, ...],
+    low_res_logits: FloatArray | None,
+    geometry: FrameGeometry,
+    *,
+    max_prompts: int,
+    low_res_size: int,
+) -> DecoderPrompts:
+    """Lays points, boxes and logits out as the decoder takes them.
+
+    Without a box, SAM appends one not-a-point row (prompt_encoder.py:73-100); with a box, none.
+
+    Args:
+        points: Points in frame pixels.
+        boxes: One prompt for each box, all with the same points; none for a prompt without box.
+        low_res_logits: float32 [L, L] of the stage before, or None.
+        geometry: The frame's grids.
+        max_prompts: Rows of the decoder's point input.
+        low_res_size: L.
+    """
+    count, batch = len(points.labels), max(1, len(boxes))
+    coords = np.zeros((batch, max_prompts, 2), np.float32)
+    labels = np.full((batch, max_prompts), LABEL_UNUSED, np.int32)
+    coords[:, :count] = frame_to_sam(points.coords, geometry)
+    labels[:, :count] = points.labels
+    if boxes:
+        corners = np.array(boxes, np.float32).reshape(-1, 2)
+        coords[:, count : count + 2] = frame_to_sam(corners, geometry).reshape(-1, 2, 2)
+        labels[:, count : count + 2] = (LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT)
+    else:
+        labels[:, count] = LABEL_NOT_A_POINT
+    mask_input = np.zeros((batch, 1, low_res_size, low_res_size), np.float32)
+    if low_res_logits is not None:
+        mask_input[:] = low_res_logits
+    has_mask = np.full(batch, low_res_logits is not None, np.float32)
+    return DecoderPrompts(coords, labels, mask_input, has_mask)
+
+
+def _choose(
+    logits: FloatArray, predicted_iou: FloatArray, *, single: bool
+) -> tuple[tuple[int, ...], FloatArray, float]:
+    """The best mask of each prompt, and the union of them: a logit is positive where any is."""
+    if single:
+        tokens = [_SINGLE_MASK_TOKEN] * len(logits)
+    else:
+        tokens = [1 + int(row[_MULTIMASK_TOKENS].argmax()) for row in predicted_iou]
+    picked = [logits[i, token] for i, token in enumerate(tokens)]
+    best = picked[0] if len(picked) == 1 else np.maximum.reduce(picked)
+    score = float(np.mean([predicted_iou[i, token] for i, token in enumerate(tokens)]))
+    return tuple(tokens), best, score

@@ -1,0 +1,377 @@
+"""The Inspector: a loaded bundle that turns frames into inspections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, Frame, rgb_frame
+from zeroflaw.geometry import (
+    FloatArray,
+    FrameGeometry,
+    fit,
+    frame_geometry,
+    squash,
+)
+from zeroflaw.inspection import Inspection, Status, Trace
+from zeroflaw.prompt_points import PointPrompts, point_prompts
+from zeroflaw.regions import regions_of
+from zeroflaw.scoring import image_score, score_map
+from zeroflaw.stopwatch import Stopwatch
+from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
+from zeroflaw_engines.session import Session, load_session, zeros_for
+
+EncoderSchedule = Literal["side_by_side", "clip_first"]
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The three engines that an inspection runs."""
+
+    clip_encoder: Session
+    sam_encoder: Session
+    sam_decoder: Session
+
+
+class Inspector:
+    """Inspects frames with the engines of one bundle.
+
+    One Inspector may be shared by any number of threads: an inspection keeps all its state to
+    itself, and sessions take concurrent calls. Calls from several threads share the same cores,
+    so they add throughput only where one call leaves cores idle.
+
+    Use it as a context manager, or `close` it.
+
+    Attributes:
+        bundle: The bundle it was loaded from.
+        parameters: The method's parameters it applies.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        sessions: Sessions,
+        *,
+        parameters: MethodParameters | None = None,
+        encoder_schedule: EncoderSchedule = "side_by_side",
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
+    ) -> None:
+        """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
+        self.bundle = bundle
+        self.parameters = parameters or bundle.manifest.method_parameters
+        self._sessions = sessions
+        self._schedule = encoder_schedule
+        self._max_frame_pixels = max_frame_pixels
+        self._sizes = bundle.manifest.sizes
+        self._prompts = read_prompt_bank(
+            bundle.path / bundle.manifest.prompts, self._sizes.embedding_size
+        )
+        self._identity = bundle.identity
+        self._warnings = _warnings(bundle)
+        # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path,
+        backend: str = "onnxruntime",
+        *,
+        parameters: MethodParameters | None = None,
+        threads: int = 0,
+        encoder_schedule: EncoderSchedule = "side_by_side",
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
+    ) -> Inspector:
+        """Verifies a bundle and loads its engines.
+
+        Args:
+            bundle: The bundle's directory.
+            backend: What runs the engines.
+            parameters: Method parameters; default: those that the bundle records.
+            threads: CPU threads of each engine; 0 takes every core.
+            encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
+                mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
+                region: the least work on good parts.
+            max_frame_pixels: Larger frames are refused.
+
+        Raises:
+            BundleError: The bundle is missing, damaged, or of a newer schema.
+            BackendUnavailableError: The backend is unknown or not installed.
+            EngineError: An engine cannot be loaded.
+        """
+        opened = open_bundle(bundle)
+        sessions = Sessions(
+            clip_encoder=load_session(opened, CLIP_ENCODER, backend=backend, threads=threads),
+            sam_encoder=load_session(opened, SAM_ENCODER, backend=backend, threads=threads),
+            sam_decoder=load_session(opened, SAM_DECODER, backend=backend, threads=threads),
+        )
+        return cls(
+            opened,
+            sessions,
+            parameters=parameters,
+            encoder_schedule=encoder_schedule,
+            max_frame_pixels=max_frame_pixels,
+        )
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """Names of the products that can be inspected."""
+        return tuple(sorted(self.bundle.manifest.products))
+
+    def warm_up(self, runs: int = 1) -> None:
+        """Runs every engine on zeros, so that the first inspection is as fast as the rest.
+
+        Args:
+            runs: How often.
+        """
+        sessions = self._sessions
+        for _ in range(runs):
+            for session in (sessions.clip_encoder, sessions.sam_encoder, sessions.sam_decoder):
+                session.execute(zeros_for(session.contract))
+
+    def inspect(
+        self,
+        image: NDArray[Any],
+        *,
+        product: str | None = None,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
+        trace: bool = False,
+    ) -> Inspection:
+        """Inspects one frame.
+
+        Args:
+            image: The frame; see `rgb_frame` for what is accepted.
+            product: Name of the product; may be left out if the bundle has only one.
+            channel_order: Order of the frame's colour channels.
+            white_level: Value of the frame that counts as white; default: the dtype's largest.
+            trace: Whether the result says how its mask came about.
+
+        Raises:
+            FrameError: The array is not a frame.
+            ProductError: The bundle does not know the product.
+            EngineError: An engine failed; there is no result, and so no "good" one.
+        """
+        self._require_open()
+        watch = Stopwatch()
+        with watch.stage("total"):
+            name = self._product(product)
+            with watch.stage("frame"):
+                frame = rgb_frame(
+                    image,
+                    channel_order=channel_order,
+                    white_level=white_level,
+                    max_pixels=self._max_frame_pixels,
+                )
+            geometry = self._geometry(frame)
+            anomaly_map, cls_score, features = self._encode(
+                frame, geometry, self._prompts[name], watch
+            )
+            points: PointPrompts | None = None
+            cascade: Cascade | None = None
+            if features is not None:
+                with watch.stage("prompt_points"):
+                    points = point_prompts(anomaly_map, features[0], geometry, self.parameters)
+            if points is not None and features is not None:
+                cascade = self._cascade(features, points, geometry, watch)
+            with watch.stage("score"):
+                score = score_map(anomaly_map, cascade, self.parameters)
+            mask = np.zeros(geometry.frame, np.bool_) if cascade is None else cascade.mask
+            with watch.stage("regions"):
+                regions = regions_of(mask, score)
+        whole = image_score(cls_score, anomaly_map, self.parameters)
+        threshold = self._threshold(name)
+        status: Status = "no_region" if cascade is None else cascade.status
+        return Inspection(
+            status=status,
+            product=name,
+            decision="reject" if whole >= threshold else "accept",
+            image_score=whole,
+            threshold=threshold,
+            frame_size=geometry.frame,
+            mask=mask,
+            anomaly_map=anomaly_map,
+            score_map=score,
+            regions=regions,
+            timings_ms=watch.milliseconds,
+            bundle=self._identity,
+            warnings=self._warnings,
+            trace=_trace(points, cascade) if trace else None,
+        )
+
+    def inspect_many(
+        self,
+        images: Iterable[NDArray[Any]],
+        *,
+        product: str | None = None,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
+        trace: bool = False,
+    ) -> Iterator[Inspection]:
+        """Inspects frames one after the other, in order; see `inspect`.
+
+        Frames are taken from `images` as they are needed, so a generator never runs ahead.
+        """
+        for image in images:
+            yield self.inspect(
+                image,
+                product=product,
+                channel_order=channel_order,
+                white_level=white_level,
+                trace=trace,
+            )
+
+    def close(self) -> None:
+        """Releases the engines. Inspections that are under way must have ended."""
+        if not self._closed:
+            self._closed = True
+            self._pool.shutdown()
+            for session in (
+                self._sessions.clip_encoder,
+                self._sessions.sam_encoder,
+                self._sessions.sam_decoder,
+            ):
+                session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineError("this Inspector is closed", "load another one")
+
+    def _product(self, product: str | None) -> str:
+        known = self.products
+        if product is None and len(known) == 1:
+            return known[0]
+        if product is None or product not in known:
+            asked = "no product was named" if product is None else f"unknown product {product!r}"
+            raise ProductError(
+                f"{asked}; this bundle has: {', '.join(known) or 'none'}",
+                "name one of these, or add it with "
+                f"`zeroflaw products add {self.bundle.path} NAME`",
+            )
+        return product
+
+    def _threshold(self, product: str) -> float:
+        own = self.bundle.manifest.products[product].threshold
+        return self.parameters.decision_threshold if own is None else own
+
+    def _geometry(self, frame: Frame) -> FrameGeometry:
+        sizes = self._sizes
+        return frame_geometry(
+            (frame.shape[0], frame.shape[1]),
+            map_size=sizes.clip_image_size,
+            sam_size=sizes.sam_image_size,
+            feature_size=sizes.sam_feature_size,
+            squash_sam=self.parameters.sam_input == "squashed",
+        )
+
+    def _encode(
+        self,
+        frame: Frame,
+        geometry: FrameGeometry,
+        embeddings: TextEmbeddings,
+        watch: Stopwatch,
+    ) -> tuple[FloatArray, float, FloatArray | None]:
+        """Runs the encoders; features are None if the schedule left the SAM encoder out."""
+
+        def clip() -> tuple[FloatArray, float]:
+            with watch.stage("squash"):
+                image = squash(frame, geometry.map_size)
+            with watch.stage("clip_encoder"):
+                out = self._sessions.clip_encoder.execute(
+                    {"image": image[None], "text_embeddings": embeddings}
+                )
+            return out["anomaly_map"][0], float(out["image_score"][0])
+
+        def sam() -> FloatArray:
+            with watch.stage("fit"):
+                source = frame
+                if geometry.sam_source != geometry.frame:
+                    source = squash(frame, geometry.map_size)
+                image = fit(source, geometry)
+            with watch.stage("sam_encoder"):
+                size = np.array(geometry.sam_content, np.int32)
+                out = self._sessions.sam_encoder.execute({"image": image[None], "image_size": size})
+            return out["features"]
+
+        if self._schedule == "clip_first":
+            anomaly_map, score = clip()
+            extreme = anomaly_map.max() > self.parameters.extreme_threshold
+            needed = extreme or self.parameters.no_region == "always_run"
+            return anomaly_map, score, sam() if needed else None
+        pending = self._pool.submit(clip)
+        try:
+            features = sam()
+        finally:
+            anomaly_map, score = pending.result()
+        return anomaly_map, score, features
+
+    def _cascade(
+        self,
+        features: FloatArray,
+        points: PointPrompts,
+        geometry: FrameGeometry,
+        watch: Stopwatch,
+    ) -> Cascade:
+        calls = 0
+
+        def decode(prompts: DecoderPrompts) -> tuple[FloatArray, FloatArray]:
+            nonlocal calls
+            calls += 1
+            with watch.stage(f"sam_decoder_{calls}"):
+                out = self._sessions.sam_decoder.execute(
+                    {
+                        "features": features,
+                        "point_coords": prompts.point_coords,
+                        "point_labels": prompts.point_labels,
+                        "mask_input": prompts.mask_input,
+                        "has_mask_input": prompts.has_mask_input,
+                    }
+                )
+            return out["low_res_logits"], out["predicted_iou"]
+
+        with watch.stage("cascade"):
+            return run_cascade(
+                decode,
+                points,
+                geometry,
+                self.parameters,
+                max_prompts=self._sizes.max_prompts,
+                low_res_size=self._sizes.low_res_size,
+            )
+
+
+def _trace(points: PointPrompts | None, cascade: Cascade | None) -> Trace:
+    if cascade is None:
+        return Trace(points=points, stages=(), kept_stage=0)
+    return Trace(points=points, stages=cascade.stages, kept_stage=cascade.kept_stage)
+
+
+def _warnings(bundle: Bundle) -> tuple[str, ...]:
+    seed = bundle.manifest.random_weights
+    if seed is None:
+        return ()
+    return (f"the bundle has random weights (seed {seed}): scores and masks mean nothing",)
