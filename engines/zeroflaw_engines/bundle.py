@@ -93,6 +93,20 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
         BundleSchemaError: The manifest is not one that this version understands.
     """
     root = Path(path)
+    manifest = read_manifest(root)
+    _verify_files(root, manifest, verify_digests=verify_digests)
+    return Bundle(path=root, manifest=manifest)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Reads a bundle's manifest alone, without looking at the files that it names.
+
+    Raises:
+        BundleError: There is no bundle at the path.
+        BundleDamagedError: The manifest is not valid.
+        BundleSchemaError: It is not one that this version understands.
+    """
+    root = Path(path)
     manifest_path = root / MANIFEST_NAME
     try:
         data = manifest_path.read_bytes()
@@ -105,9 +119,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
         raise BundleError(
             f"{manifest_path} cannot be read: {error}", "check its permissions"
         ) from error
-    manifest = decode_manifest(data, str(manifest_path))
-    _verify_files(root, manifest, verify_digests=verify_digests)
-    return Bundle(path=root, manifest=manifest)
+    return decode_manifest(data, str(manifest_path))
 
 
 def _verify_files(root: Path, manifest: Manifest, *, verify_digests: bool) -> None:

@@ -110,7 +110,8 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     - `sam_decoder`: `point_coords` are (x, y) in the padded image, before SAM's half-pixel
       shift. `mask_input` are logits of an earlier call, or zeros with `has_mask_input` 0.
       All four masks and predicted IoUs come out; token 0 is the single-mask one.
-    - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence embeddings out.
+    - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
+      embeddings out.
     """
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size

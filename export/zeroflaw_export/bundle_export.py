@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import datetime
+import datetime as dt
 import platform
 import shutil
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from open_clip.model import CLIP
+from segment_anything.modeling import Sam
 from torch import nn
 
 from zeroflaw_engines.bundle import Bundle
@@ -202,7 +203,7 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         adapters=plan.adapters.identity(),
     )
     ensembles = _copy_ensembles(plan.ensembles, staging)
-    bank, text_part = _export_text(staging, clip, sizes, plan, ensembles, report)
+    bank, text_part = _export_text(staging, clip, sizes, plan, ensembles=ensembles, report=report)
     adapters = load_linear_adapters(architecture, clip, plan.adapters)
     encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
     session, engine = _export_engine(CLIP_ENCODER, encoder, sizes, staging, report)
@@ -214,7 +215,7 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
     counts = tuple(map(len, ensembles.sentences("")))
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
         random_weights=plan.random_weights,
         clip=clip_identity,
@@ -231,7 +232,7 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
     )
 
 
-def _export_sam(staging: Path, sam: parity.Sam, sizes: EngineSizes, report: ReportStep) -> _Part:
+def _export_sam(staging: Path, sam: Sam, sizes: EngineSizes, report: ReportStep) -> _Part:
     encoder = SamEncoder(sam).eval()
     session, encoder_file = _export_engine(SAM_ENCODER, encoder, sizes, staging, report)
     figures, features = parity.check_sam_encoder(session, sam)
@@ -248,6 +249,7 @@ def _export_text(
     clip: CLIP,
     sizes: EngineSizes,
     plan: ExportPlan,
+    *,
     ensembles: PromptEnsembles,
     report: ReportStep,
 ) -> tuple[dict[str, TextEmbeddings], _Part]:

@@ -74,11 +74,21 @@ def check_clip_encoder(
         want_map, want_score = reference_clip(clip, adapters, tapped_blocks, image, embeddings)
         got = session.execute({"image": image[None], "text_embeddings": embeddings})
         figures += [
-            _figure("clip_encoder", kind, "anomaly map, largest difference",
-                    np.abs(got["anomaly_map"][0] - want_map).max(), MAP_TOLERANCE),
-            _figure("clip_encoder", kind, "image score, difference",
-                    abs(float(got["image_score"][0]) - want_score), MAP_TOLERANCE),
-        ]  # fmt: skip
+            _figure(
+                "clip_encoder",
+                kind,
+                "anomaly map, largest difference",
+                np.abs(got["anomaly_map"][0] - want_map).max(),
+                MAP_TOLERANCE,
+            ),
+            _figure(
+                "clip_encoder",
+                kind,
+                "image score, difference",
+                abs(float(got["image_score"][0]) - want_score),
+                MAP_TOLERANCE,
+            ),
+        ]
     return _accepted(figures)
 
 
@@ -153,9 +163,14 @@ def check_sam_encoder(
         size = np.array([height, side], np.int32)
         got = session.execute({"image": image, "image_size": size})["features"]
         figures.append(
-            _figure("sam_encoder", kind, "features, largest difference over largest value",
-                    _relative(got, want), RELATIVE_TOLERANCE)
-        )  # fmt: skip
+            _figure(
+                "sam_encoder",
+                kind,
+                "features, largest difference over largest value",
+                _relative(got, want),
+                RELATIVE_TOLERANCE,
+            )
+        )
         features[kind] = want
     return _accepted(figures), features
 
@@ -181,11 +196,21 @@ def check_sam_decoder(
             )
             iou_difference = max(iou_difference, _relative(got["predicted_iou"], want_iou))
         figures += [
-            _figure("sam_decoder", kind, "low-res logits, largest difference over largest value",
-                    logits_difference, RELATIVE_TOLERANCE),
-            _figure("sam_decoder", kind, "predicted IoU, largest difference over largest value",
-                    iou_difference, RELATIVE_TOLERANCE),
-        ]  # fmt: skip
+            _figure(
+                "sam_decoder",
+                kind,
+                "low-res logits, largest difference over largest value",
+                logits_difference,
+                RELATIVE_TOLERANCE,
+            ),
+            _figure(
+                "sam_decoder",
+                kind,
+                "predicted IoU, largest difference over largest value",
+                iou_difference,
+                RELATIVE_TOLERANCE,
+            ),
+        ]
     return _accepted(figures)
 
 
@@ -216,7 +241,7 @@ def check_text_encoder(
                 np.abs(got - want).max(),
                 SENTENCE_TOLERANCE,
             )
-        ]  # fmt: skip
+        ]
     )
 
 

@@ -30,14 +30,14 @@ def write_tokenizer(path: Path) -> None:
     merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
     start, end = "<start_of_text>", "<end_of_text>"
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
-    tokenizer.normalizer = Sequence([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = PreSequence(  # type: ignore[assignment]
+    tokenizer.normalizer = Sequence([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
+    tokenizer.pre_tokenizer = PreSequence(
         [
             Split(Regex(_WORDS), behavior="removed", invert=True),
             ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.post_processor = TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.post_processor = TemplateProcessing(
         single=f"{start} $0 {end}",
         special_tokens=[(start, vocabulary[start]), (end, vocabulary[end])],
     )

@@ -85,7 +85,8 @@ def _to_uint8(image: NDArray[Any], white_level: float | None) -> Frame:
     if image.dtype in (np.uint8, np.uint16):
         white = white_level or float(np.iinfo(image.dtype).max)
         table = np.arange(int(np.iinfo(image.dtype).max) + 1, dtype=np.float64) * (255.0 / white)
-        return np.minimum(np.floor(table + 0.5), 255).astype(np.uint8)[image]
+        levels = np.minimum(np.floor(table + 0.5), 255).astype(np.uint8)
+        return np.asarray(levels[image])
     if np.issubdtype(image.dtype, np.floating):
         white = white_level or 1.0
         low, high = float(image.min()), float(image.max())

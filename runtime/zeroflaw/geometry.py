@@ -181,7 +181,8 @@ def mask_at_frame(content: FloatArray, geometry: FrameGeometry) -> BoolArray:
         bool [H, W].
     """
     logits = logits_at(content, geometry.sam_source)
-    return logits_at(logits, geometry.frame) > 0
+    mask: BoolArray = logits_at(logits, geometry.frame) > 0
+    return mask
 
 
 def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:

@@ -131,6 +131,24 @@ class Inspector:
         """Names of the products that can be inspected."""
         return tuple(sorted(self.bundle.manifest.products))
 
+    def product_name(self, product: str | None) -> str:
+        """The product that is meant: the one named, or the only one there is.
+
+        Raises:
+            ProductError: It is unknown, or there are several to choose from.
+        """
+        known = self.products
+        if product is None and len(known) == 1:
+            return known[0]
+        if product is None or product not in known:
+            asked = "no product was named" if product is None else f"unknown product {product!r}"
+            raise ProductError(
+                f"{asked}; this bundle has: {', '.join(known) or 'none'}",
+                "name one of these, or add it with "
+                f"`zeroflaw products add {self.bundle.path} NAME`",
+            )
+        return product
+
     def warm_up(self, runs: int = 1) -> None:
         """Runs every engine on zeros, so that the first inspection is as fast as the rest.
 
@@ -168,7 +186,7 @@ class Inspector:
         self._require_open()
         watch = Stopwatch()
         with watch.stage("total"):
-            name = self._product(product)
+            name = self.product_name(product)
             with watch.stage("frame"):
                 frame = rgb_frame(
                     image,
@@ -260,19 +278,6 @@ class Inspector:
     def _require_open(self) -> None:
         if self._closed:
             raise EngineError("this Inspector is closed", "load another one")
-
-    def _product(self, product: str | None) -> str:
-        known = self.products
-        if product is None and len(known) == 1:
-            return known[0]
-        if product is None or product not in known:
-            asked = "no product was named" if product is None else f"unknown product {product!r}"
-            raise ProductError(
-                f"{asked}; this bundle has: {', '.join(known) or 'none'}",
-                "name one of these, or add it with "
-                f"`zeroflaw products add {self.bundle.path} NAME`",
-            )
-        return product
 
     def _threshold(self, product: str) -> float:
         own = self.bundle.manifest.products[product].threshold

@@ -113,7 +113,8 @@ def surrounding_ring(region: BoolArray, parameters: MethodParameters) -> BoolArr
     size = parameters.dilation_size
     kernel = cv2.getStructuringElement(_KERNELS[parameters.dilation_kernel], (size, size))
     dilated = cv2.dilate(region.view(np.uint8), kernel)
-    return dilated.view(np.bool_) & ~region
+    ring: BoolArray = dilated.view(np.bool_) & ~region
+    return ring
 
 
 def feature_similarity(

@@ -55,7 +55,9 @@ def regions_of(mask: BoolArray, score: FloatArray) -> tuple[Region, ...]:
         return ()
     x0, y0, x1, y1 = box
     part = mask[y0 : y1 + 1, x0 : x1 + 1].view(np.uint8)
-    count, labels, stats, centroids = cv2.connectedComponentsWithStats(part)
+    count, *components = cv2.connectedComponentsWithStats(part)
+    labels, stats = (np.asarray(component, np.int32) for component in components[:2])
+    centroids = np.asarray(components[2], np.float64)
     polygons, holes = _polygons(part, labels, (x0, y0), count)
     peaks = _peaks(labels, centroids, score, origin=(x0, y0), frame=mask.shape)
     found = [

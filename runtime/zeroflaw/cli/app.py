@@ -1,0 +1,81 @@
+"""The `zeroflaw` command: its subcommands, and how errors reach the user."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated, Final
+
+import typer
+
+from zeroflaw.cli.bundle import bundle_app
+from zeroflaw.cli.inspect import inspect
+from zeroflaw.cli.products import products_app
+from zeroflaw.cli.terminal import fail
+from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.version import __version__
+
+EXIT_INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="zeroflaw",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""
+Zero-shot anomaly segmentation: CLIP finds the defect, SAM draws its boundary.
+
+A workstation **exports** weights into a *bundle*; a station **inspects** frames with it:
+
+    zeroflaw export my_bundle --sam vit_h --product metal_nut
+
+    zeroflaw inspect my_bundle photos/ --product metal_nut --out results/
+
+Exit codes: 0 done; 1 the command failed; 2 wrong usage; 3 done, but some files could not be
+inspected; 4 a part was rejected (only with `--exit-on-reject`).
+""",
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"zeroflaw {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s"
+    )
+
+
+def _add_commands() -> None:
+    app.command()(inspect)
+    app.add_typer(bundle_app, name="bundle")
+    app.add_typer(products_app, name="products")
+    for command in sorted(entry_points(group="zeroflaw.commands"), key=lambda entry: entry.name):
+        app.command(name=command.name)(command.load())
+
+
+def main() -> None:
+    """Runs the command line."""
+    _add_commands()
+    try:
+        app()
+    except ZeroflawError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

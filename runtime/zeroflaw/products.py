@@ -1,0 +1,65 @@
+"""Adding products to a bundle on a station, with the bundle's own text engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle_writer import add_products
+from zeroflaw_engines.contract import TEXT_ENCODER
+from zeroflaw_engines.errors import ProductError
+from zeroflaw_engines.manifest import Product, check_product_name
+from zeroflaw_engines.prompt_ensembles import (
+    load_tokenizer,
+    product_embeddings,
+    read_prompt_ensembles,
+)
+from zeroflaw_engines.session import load_session
+
+
+def add_products_by_name(
+    bundle: Bundle, names: Iterable[str], *, backend: str = "onnxruntime"
+) -> Bundle:
+    """Computes the prompt ensembles of products and puts them into the bundle.
+
+    Args:
+        bundle: The bundle to change.
+        names: Product names; they go into the sentences verbatim.
+        backend: What runs the text engine.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        ProductError: The bundle has no text engine, or a name is not acceptable.
+        MissingExtraError: The tokenizers library is not installed.
+        BundleError: The bundle cannot be written.
+    """
+    wanted = list(names)
+    for name in wanted:
+        check_product_name(name)
+    text = bundle.manifest.text
+    if text is None:
+        raise ProductError(
+            f"the bundle {bundle.path} has no text engine, so it cannot take new products",
+            "export it again with --text-encoder, or with the products that you need",
+        )
+    ensembles = read_prompt_ensembles(bundle.path / text.ensembles)
+    tokenize = load_tokenizer(bundle.path / text.tokenizer, text.context)
+    session = load_session(bundle, TEXT_ENCODER, backend=backend)
+
+    def encode(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        return session.execute({"token_ids": tokens})["sentence_embeddings"]
+
+    try:
+        embeddings = {
+            name: product_embeddings(name, ensembles, tokenize, encode) for name in wanted
+        }
+    finally:
+        session.close()
+    normal, abnormal = ensembles.sentences("")
+    entry = Product(sentences=(len(normal), len(abnormal)))
+    return add_products(bundle, embeddings, dict.fromkeys(wanted, entry))
