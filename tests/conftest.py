@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +38,21 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full-size",
+        action="store_true",
+        help="also run ViT-H and ViT-L/14-336 (CI does: it sets CI=true)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Full-size tests come last, and only in CI or when they are asked for."""
+    small = [item for item in items if "full_size" not in item.keywords]
+    large = [item for item in items if "full_size" in item.keywords]
+    wanted = config.getoption("--full-size") or os.environ.get("CI") == "true"
+    if not wanted:
+        config.hook.pytest_deselected(items=large)
+    items[:] = small + (large if wanted else [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import nn
 
 _NORM_SPREAD = 0.1
@@ -35,6 +36,9 @@ def randomise_weights(module: nn.Module, seed: int) -> None:
             is_matrix = isinstance(
                 owner, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
             )
+            if isinstance(owner, PositionEmbeddingRandom):
+                # a buffer, but a random one that belongs to the checkpoint
+                owner.positional_encoding_gaussian_matrix.normal_(generator=generator)
             for name, parameter in sorted(owner.named_parameters(recurse=False)):
                 parameter.normal_(generator=generator)
                 if is_norm:

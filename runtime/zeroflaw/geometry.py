@@ -209,7 +209,8 @@ def cell_coverage(grid: int, content: int, geometry_cell: float, cells: int) -> 
     edges = np.arange(grid + 1) * (content / grid / geometry_cell)
     cell = np.arange(cells)[:, None]
     overlap = np.minimum(edges[None, 1:], cell + 1) - np.maximum(edges[None, :-1], cell)
-    return np.maximum(overlap, 0).astype(np.float32)
+    lengths: FloatArray = np.maximum(overlap, 0).astype(np.float32)
+    return lengths
 
 
 @lru_cache(maxsize=64)

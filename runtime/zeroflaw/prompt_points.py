@@ -158,7 +158,8 @@ def feature_similarity(
 
     at_y = cell_interpolation(grid_height, height, cell, cells)[outer[0], :rows]
     at_x = cell_interpolation(grid_width, width, cell, cells)[outer[1], :columns]
-    return at_y @ cosine.reshape(rows, columns) @ at_x.T
+    similarity: FloatArray = at_y @ cosine.reshape(rows, columns) @ at_x.T
+    return similarity
 
 
 def spaced_best(

@@ -1,0 +1,35 @@
+# Two commands do all the set-up on a fresh machine with Python 3.11+ (Debian: apt install
+# python3-venv make):
+#
+#   make demo   runs the main job on real images
+#   make test   passes the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-dev
+
+.PHONY: demo test lint install clean
+
+demo: $(INSTALLED)
+	$(BIN)/zeroflaw export out/demo_bundle --clip tiny --sam tiny --random-weights 0 \
+		--product object --overwrite
+	$(BIN)/zeroflaw inspect out/demo_bundle examples/images --out out/demo --product object
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build dist

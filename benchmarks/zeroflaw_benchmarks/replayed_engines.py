@@ -1,0 +1,136 @@
+"""Engines that cost nothing: they replay outputs of full size for a frame with one defect.
+
+What an Inspector spends with them is host time and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
+from zeroflaw_engines.manifest import (
+    SCHEMA_VERSION,
+    ClipIdentity,
+    Manifest,
+    Product,
+    SamIdentity,
+    WeightsIdentity,
+    parameters_record,
+)
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.prompt_bank import encode_prompt_bank
+from zeroflaw_engines.session import Tensor, check_inputs
+
+_DEFECT = (0.55, 0.45, 0.08)  # centre x and y, radius, as parts of the frame's longer side
+_PROMPTS = "prompts.safetensors"
+
+
+class ReplayedSession:
+    """A session that checks its inputs and returns the same outputs every time."""
+
+    def __init__(self, contract: EngineContract, outputs: dict[str, Tensor]) -> None:
+        self.contract = contract
+        self.backend = "replay"
+        self._outputs = outputs
+
+    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns the recorded outputs."""
+        check_inputs(self.contract, inputs)
+        return dict(self._outputs)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def replaying_inspector(frame: tuple[int, int], directory: Path) -> Inspector:
+    """An Inspector of full-size contract (ViT-L/14 at 518 px, SAM at 1024 px) without networks.
+
+    Args:
+        frame: Height and width of the frames, px.
+        directory: An empty directory for the prompt bank.
+    """
+    manifest = _full_size_manifest()
+    embeddings = np.eye(2, manifest.clip.embedding_size, dtype=np.float32)
+    (directory / _PROMPTS).write_bytes(encode_prompt_bank({"object": embeddings}))
+
+    def session(name: EngineName, **outputs: Tensor) -> ReplayedSession:
+        return ReplayedSession(engine_contract(name, manifest.sizes), outputs)
+
+    rng = np.random.default_rng(0)
+    sizes = manifest.sizes
+    cells, channels = sizes.sam_feature_size, sizes.sam_feature_channels
+    content = max(frame)
+    side, low = sizes.clip_image_size, sizes.low_res_size
+    squashed = _blob((side, side), (side * content / frame[0], side * content / frame[1]))
+    logits = 20 * _blob((low, low), (low, low)) - 10
+    sessions = Sessions(
+        clip_encoder=session(
+            "clip_encoder",
+            anomaly_map=np.clip(squashed, 0, 1)[None].astype(np.float32),
+            image_score=np.array([0.9], np.float32),
+        ),
+        sam_encoder=session(
+            "sam_encoder",
+            features=rng.standard_normal((1, channels, cells, cells), np.float32),
+        ),
+        sam_decoder=session(
+            "sam_decoder",
+            low_res_logits=np.tile(logits.astype(np.float32), (1, 4, 1, 1)),
+            predicted_iou=np.array([[0.7, 0.8, 0.9, 0.6]], np.float32),
+        ),
+    )
+    return Inspector(Bundle(path=directory, manifest=manifest), sessions)
+
+
+def _blob(size: tuple[int, int], scale: tuple[float, float]) -> NDArray[np.float64]:
+    """A smooth disc: 1 in its middle, 0.5 on its edge, 0 far away."""
+    x, y, radius = _DEFECT
+    rows = (np.arange(size[0]) + 0.5)[:, None] / scale[0]
+    columns = (np.arange(size[1]) + 0.5)[None, :] / scale[1]
+    distance = np.hypot(columns - x, rows - y * 0.75) / radius
+    return 1 / (1 + distance**8)
+
+
+def _full_size_manifest() -> Manifest:
+    weights = WeightsIdentity(name="replay")
+    zeros, ones = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        created="",
+        zeroflaw_version="",
+        random_weights=None,
+        clip=ClipIdentity(
+            architecture="vit_l_14_336",
+            activation="gelu",
+            image_size=518,
+            embedding_size=768,
+            tapped_blocks=(6, 12, 18, 24),
+            mean=zeros,
+            std=ones,
+            weights=weights,
+            adapters=weights,
+        ),
+        sam=SamIdentity(
+            architecture="vit_h",
+            image_size=1024,
+            feature_size=64,
+            feature_channels=256,
+            max_prompts=27,
+            mean=zeros,
+            std=ones,
+            weights=weights,
+        ),
+        text=None,
+        engines={},
+        prompts=_PROMPTS,
+        products={"object": Product(sentences=(1, 1))},
+        parameters=parameters_record(MethodParameters()),
+        parity=(),
+        files={},
+    )
