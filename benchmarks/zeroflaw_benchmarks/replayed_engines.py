@@ -94,7 +94,8 @@ def _blob(size: tuple[int, int], scale: tuple[float, float]) -> NDArray[np.float
     rows = (np.arange(size[0]) + 0.5)[:, None] / scale[0]
     columns = (np.arange(size[1]) + 0.5)[None, :] / scale[1]
     distance = np.hypot(columns - x, rows - y * 0.75) / radius
-    return 1 / (1 + distance**8)
+    blob: NDArray[np.float64] = 1 / (1 + distance**8)
+    return blob
 
 
 def _full_size_manifest() -> Manifest:

@@ -23,6 +23,8 @@ from torch.nn import functional
 
 from zeroflaw_export.architectures import SAM_MEAN, SAM_STD, float32
 
+_GLOBAL_HEAD_GROUPS = 4
+
 
 class SamEncoder(nn.Module):
     """Normalisation, padding and SAM's ViT (sam.py:164-174, image_encoder.py).
@@ -98,6 +100,10 @@ class _ExportBlock(nn.Module):
         self.grid = grid
         self.window = block.window_size or grid
         self.padded = -(-grid // self.window) * self.window
+        # A CPU's attention holds the scores of all its heads at once: 1 GiB for 16 heads on the
+        # whole grid. Global attention therefore runs in groups of heads.
+        at_once = self.heads if block.window_size else max(1, self.heads // _GLOBAL_HEAD_GROUPS)
+        self.head_groups = [slice(i, i + at_once) for i in range(0, self.heads, at_once)]
         self.register_buffer("rel_pos_rows", _relative_positions(block.attn.rel_pos_h, self.window))
         self.register_buffer(
             "rel_pos_columns", _relative_positions(block.attn.rel_pos_w, self.window)
@@ -135,11 +141,16 @@ class _ExportBlock(nn.Module):
         by_column = rows.permute(2, 0, 1, 3).reshape(side, -1, q.shape[-1]) @ self.rel_pos_columns
         by_column = by_column.reshape(side, -1, side, side).permute(1, 2, 0, 3)
         place = torch.cat([by_row, by_column], dim=-1).reshape(*q.shape[:3], 2 * side)
-        out = functional.scaled_dot_product_attention(
-            torch.cat([q * self.scale, place], dim=-1),
-            torch.cat([k, key_place], dim=-1),
-            v,
-            scale=1.0,
+        queries = torch.cat([q * self.scale, place], dim=-1)
+        keys = torch.cat([k, key_place], dim=-1)
+        out = torch.cat(
+            [
+                functional.scaled_dot_product_attention(
+                    queries[:, some], keys[:, some], v[:, some], scale=1.0
+                )
+                for some in self.head_groups
+            ],
+            dim=1,
         )
         out = out.reshape(count, count, self.heads, side, side, -1).permute(0, 3, 1, 4, 2, 5)
         out = out.reshape(1, self.padded, self.padded, -1)

@@ -122,8 +122,8 @@ def run_cascade(
         The mask and how it came about.
     """
     stages: list[Stage] = []
-    kept: tuple[int, FloatArray, float] | None = None
-    kept_mask: BoolArray | None = None
+    scores: list[float] = []
+    masks: dict[int, BoolArray] = {}
     boxes: tuple[Box, ...] = ()
     for number in range(1, parameters.cascade_stages + 1):
         prompts = decoder_prompts(
@@ -138,31 +138,34 @@ def run_cascade(
         chosen, best, score = _choose(
             logits, predicted_iou, single=number == 1 and parameters.stage1_mask == "single"
         )
-        content = logits_at_sam(best, geometry)
-        # The mask at the frame's size is needed where a box is read off it and at the end.
-        last = number == parameters.cascade_stages
-        mask = mask_at_frame(content, geometry) if last or number == 2 else None
-        empty = not bool((content > 0).any() if mask is None else mask.any())
+        # The mask at the frame's size is needed where a box is read off it, and at the end.
+        if number in {2, parameters.cascade_stages}:
+            masks[number] = mask_at_frame(logits_at_sam(best, geometry), geometry)
+            empty = not masks[number].any()
+        else:
+            empty = not bool((best > 0).any())
         stages.append(Stage(best, predicted_iou, chosen, boxes, empty))
+        scores.append(score)
         if empty:
             break
-        kept, kept_mask = (number, content, score), mask
-        if number == 2 and mask is not None and not last:
-            boxes = location(mask, parameters)
+        if number == 2:
+            boxes = location(masks[number], parameters)
 
-    if kept is None:
+    kept = len(stages) - stages[-1].empty
+    if kept and kept not in masks:
+        masks[kept] = mask_at_frame(
+            logits_at_sam(stages[kept - 1].low_res_logits, geometry), geometry
+        )
+    if not kept or not masks[kept].any():
         region = points.extreme_region.view(np.uint8)
         fallback = cv2.resize(region, geometry.frame[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return Cascade(fallback.view(np.bool_), None, 0.0, 0, "stage_1_empty", tuple(stages))
-    kept_stage, content, score = kept
-    if kept_mask is None:
-        kept_mask = mask_at_frame(content, geometry)
     return Cascade(
-        mask=kept_mask,
-        content_logits=content,
-        predicted_iou=score,
-        kept_stage=kept_stage,
-        status="ok" if len(stages) == kept_stage else _EMPTY[len(stages)],
+        mask=masks[kept],
+        content_logits=logits_at_sam(stages[kept - 1].low_res_logits, geometry),
+        predicted_iou=scores[kept - 1],
+        kept_stage=kept,
+        status="ok" if kept == len(stages) else _EMPTY[len(stages)],
         stages=tuple(stages),
     )
 
