@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint schema install clean
 
 demo: $(INSTALLED)
 	$(BIN)/zeroflaw export out/demo_bundle --clip tiny --sam tiny --random-weights 0 \
@@ -23,6 +23,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Writes docs/inspection.schema.json anew; a test fails if it is out of date.
+schema: $(INSTALLED)
+	$(BIN)/python -c 'import json; from zeroflaw.inspection import inspection_json_schema as s; \
+		print(json.dumps(s(), indent=2))' > docs/inspection.schema.json
 
 install: $(INSTALLED)
 

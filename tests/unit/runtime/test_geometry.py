@@ -66,9 +66,7 @@ def sam_postprocess(low_res, sam_size, content, *sizes):
     sam = SimpleNamespace(image_encoder=SimpleNamespace(img_size=sam_size))
     logits = Sam.postprocess_masks(sam, torch.from_numpy(low_res)[None, None], content, sizes[0])
     for size in sizes[1:]:
-        logits = torch.nn.functional.interpolate(
-            logits, size, mode="bilinear", align_corners=False
-        )
+        logits = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
     return logits[0, 0].numpy()
 
 
@@ -133,9 +131,7 @@ def test_fit_is_resize_longest_side(frame):
     height, width = geometry.sam_content
     assert got.shape == (1024, 1024, 3)
     assert got.dtype == np.uint8
-    np.testing.assert_array_equal(
-        got[:height, :width], ResizeLongestSide(1024).apply_image(image)
-    )
+    np.testing.assert_array_equal(got[:height, :width], ResizeLongestSide(1024).apply_image(image))
     assert not got[height:].any()
     assert not got[:, width:].any()
 

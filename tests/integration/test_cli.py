@@ -1,0 +1,214 @@
+"""The command line, as a user types it: in processes of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from zeroflaw_engines.bundle import Bundle, open_bundle
+
+ZEROFLAW = Path(sys.executable).with_name("zeroflaw")
+
+
+def zeroflaw(*args: object, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [str(ZEROFLAW), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "line").mkdir(parents=True)
+    Image.fromarray(data.coffee()).save(folder / "part.png")
+    Image.fromarray(data.coffee()[::2]).save(folder / "part.jpg")
+    Image.fromarray(data.brick()).save(folder / "line" / "part.png")
+    Image.fromarray(data.brick().astype(np.uint16) * 257).save(folder / "line" / "deep.tiff")
+    return folder
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "summary.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_inspect_writes_everything(tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = zeroflaw("inspect", tiny_bundle.path, photos, "-o", out, "-p", "object")
+    assert done.returncode == 0, done.stderr
+    assert "random weights (seed 7)" in done.stderr
+    assert "4 of 4 inspected" in done.stdout
+    summary = rows(out)
+    assert len({row["output"] for row in summary}) == 4
+    for row in summary:
+        base = out / row["output"]
+        with Image.open(row["file"]) as source:
+            size = source.size
+        for kind in ("mask", "overlay", "map"):
+            with Image.open(f"{base}.{kind}.png") as picture:
+                assert picture.size == size, kind
+        mask = np.asarray(Image.open(f"{base}.mask.png"))
+        assert set(np.unique(mask)) <= {0, 255}
+        record = json.loads(Path(f"{base}.json").read_text())
+        assert record["mask_area"] == (mask > 0).sum() == int(row["mask_area"])
+        assert record["decision"] == row["decision"]
+        assert (record["frame_width"], record["frame_height"]) == size
+
+
+def test_bad_files_are_reported_and_the_rest_go_on(
+    tiny_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    whole = (photos / "part.png").read_bytes()
+    (photos / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    jpeg = (photos / "part.jpg").read_bytes()
+    (photos / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (photos / "empty.png").write_bytes(b"")
+    (photos / "text.png").write_text("this is no image")
+    out = tmp_path / "out"
+    done = zeroflaw("inspect", tiny_bundle.path, photos, "-o", out, "-p", "object")
+    assert done.returncode == 3
+    failed = {Path(row["file"]).name: row["error"] for row in rows(out) if row["error"]}
+    assert failed.keys() == {"truncated.png", "truncated.jpg", "empty.png", "text.png"}
+    assert "is empty" in failed["empty.png"]
+    assert "not an image" in failed["text.png"]
+    for name in failed:
+        assert name in done.stderr
+    assert "4 of 8 inspected" in done.stdout
+
+
+def test_exit_codes(tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+    bundle, image, out = tiny_bundle.path, photos / "part.png", tmp_path / "out"
+    common = (bundle, image, "-o", out, "-p", "object")
+    assert zeroflaw("inspect").returncode == 2
+    assert zeroflaw("inspect", *common, "--schedule", "sideways").returncode == 2
+    rejecting = ("--exit-on-reject", "--set", "decision_threshold=0")
+    assert zeroflaw("inspect", *common, *rejecting).returncode == 4
+    assert zeroflaw("inspect", *common, "--set", "decision_threshold=0").returncode == 0
+    for args, text in [
+        ((tmp_path / "nowhere", image), "is not a bundle"),
+        ((bundle, image, "-p", "screw"), "unknown product 'screw'"),
+        ((bundle, tmp_path / "no.png", "-p", "object"), "does not exist"),
+        ((bundle, tiny_bundle.path, "-p", "object"), "no image in"),
+        ((bundle, image, "-p", "object", "--backend", "abacus"), "no backend 'abacus'"),
+        ((bundle, image, "-p", "object", "--set", "k=3"), "unknown method parameter k"),
+        ((bundle, image, "-p", "object", "--set", "positive_points=0"), "positive_points is 0"),
+        ((bundle, image, "-p", "object", "--set", "nonsense"), "not NAME=VALUE"),
+        ((bundle, image, "-p", "object", "-o", image), "cannot be written"),
+    ]:
+        done = zeroflaw("inspect", *args)
+        assert done.returncode == 1, (args, done.stderr)
+        assert text in done.stderr
+        assert "remedy:" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_parameters_file_and_settings(tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "method.toml"
+    file.write_text("extreme_threshold = 0.2\npositive_points = 5\n")
+    out = tmp_path / "out"
+    done = zeroflaw(
+        "inspect", tiny_bundle.path, photos / "part.png", "-o", out, "-p", "object",
+        "--parameters", file, "--set", "positive_points=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "part.json").read_text())
+    assert sum(point["positive"] for point in record["trace"]["points"]) == 2
+    file.write_text("extreme_threshold = \n")
+    done = zeroflaw("inspect", tiny_bundle.path, photos, "--parameters", file)
+    assert done.returncode == 1
+    assert "method.toml" in done.stderr
+
+
+def test_bundle_and_products_commands(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.path, copy)
+    info = zeroflaw("bundle", "info", copy)
+    assert info.returncode == 0
+    for text in ("clip_encoder", "metal_nut", "low-res logits", "extreme_threshold"):
+        assert text in info.stdout
+    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == 1
+    assert zeroflaw("bundle", "verify", copy).returncode == 0
+    added = zeroflaw("products", "add", copy, "pipe_fryum", "pcb1")
+    assert added.returncode == 0, added.stderr
+    assert "metal_nut, object, pcb1, pipe_fryum" in added.stdout
+    assert "pcb1" in zeroflaw("products", "list", copy).stdout
+    assert zeroflaw("bundle", "verify", copy).returncode == 0
+    # The station's text engine and the workstation's text tower agree.
+    again = zeroflaw("products", "add", copy, "metal_nut")
+    assert again.returncode == 0
+    np.testing.assert_allclose(
+        open_bundle(copy).text_embeddings("metal_nut"),
+        tiny_bundle.text_embeddings("metal_nut"),
+        atol=1e-5,
+    )
+    assert zeroflaw("products", "add", copy, "a/b").returncode == 1
+    engine = copy / "sam_encoder.onnx"
+    engine.write_bytes(engine.read_bytes()[:-1] + b"\0")
+    broken = zeroflaw("bundle", "verify", copy)
+    assert broken.returncode == 1
+    assert "sam_encoder.onnx" in broken.stderr
+
+
+def test_products_are_added_without_torch(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.path, copy)
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from zeroflaw.products import add_products_by_name\n"
+        "from zeroflaw_engines.bundle import open_bundle\n"
+        f"add_products_by_name(open_bundle({str(copy)!r}), ['screw'])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "screw" in open_bundle(copy).manifest.products
+
+
+def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "toy"
+    command = [ZEROFLAW, "export", target, "--clip", "tiny", "--sam", "tiny",
+               "--random-weights", "0"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "exporting sam_encoder" in line:
+            break
+    time.sleep(1)
+    assert any(tmp_path.glob(".toy.partial-*")), "the export should be under way"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    process.stderr.close()
+    assert not target.exists()
+    assert not list(tmp_path.glob(".toy.partial-*"))
+
+
+def test_export_needs_weights_or_a_seed_but_not_both(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pth"
+    junk.write_text("not a checkpoint")
+    done = zeroflaw("export", tmp_path / "b", "--sam-weights", junk, "--random-weights", 0)
+    assert done.returncode == 1
+    assert "both random weights and weights files" in done.stderr
+    environment = {**os.environ, "ZEROFLAW_CACHE": str(tmp_path / "cache")}
+    done = zeroflaw("export", tmp_path / "b", "--clip-weights", "nowhere.pt", env=environment)
+    assert done.returncode == 1
+    assert "no weights 'nowhere.pt'" in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_help_teaches() -> None:
+    text = zeroflaw("--help").stdout
+    for word in ("export", "inspect", "bundle", "products", "Exit codes"):
+        assert word in text
+    text = zeroflaw("inspect", "--help").stdout
+    for word in ("mask.png", "overlay.png", "summary.csv", "--product", "--set"):
+        assert word in text

@@ -1,0 +1,33 @@
+"""What the tests of the engines share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zeroflaw_engines.bundle import Bundle
+
+
+@pytest.fixture
+def copied(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may change."""
+    return Path(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def edit_manifest(copied: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
+    """Changes the JSON of the copy's manifest and gives the copy."""
+
+    def edit(change: Callable[[dict[str, Any]], object]) -> Path:
+        path = copied / "bundle.json"
+        raw = json.loads(path.read_text("utf-8"))
+        change(raw)
+        path.write_text(json.dumps(raw), "utf-8")
+        return copied
+
+    return edit

@@ -1,0 +1,306 @@
+"""The manifest: every reader's first line of defence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.errors import (
+    BundleDamagedError,
+    BundleError,
+    BundleSchemaError,
+    ProductError,
+)
+from zeroflaw_engines.manifest import (
+    SCHEMA_VERSION,
+    Manifest,
+    check_product_name,
+    check_relative_path,
+    decode_manifest,
+    encode_manifest,
+)
+
+WHERE = "/somewhere/bundle.json"
+BAD_PATHS = {
+    "absolute": "/etc/passwd",
+    "network": "//server/share/x",
+    "parent": "../prompts.safetensors",
+    "parent inside": "sub/../prompts.safetensors",
+    "parent at the end": "sub/..",
+    "backslash": "sub\\prompts.safetensors",
+    "backslash parent": "..\\prompts.safetensors",
+    "drive": "C:/prompts.safetensors",
+    "drive relative": "C:prompts.safetensors",
+    "stream": "prompts.safetensors:stream",
+    "empty": "",
+    "dot": ".",
+    "dot first": "./prompts.safetensors",
+    "double slash": "sub//prompts.safetensors",
+    "slash at the end": "prompts.safetensors/",
+    "zero byte": "prompts\0.safetensors",
+}
+
+
+@pytest.fixture
+def raw(tiny_bundle: Bundle) -> dict[str, Any]:
+    return json.loads((tiny_bundle.path / "bundle.json").read_text("utf-8"))
+
+
+def decode(raw: object) -> Manifest:
+    return decode_manifest(json.dumps(raw).encode(), WHERE)
+
+
+def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
+    data = encode_manifest(tiny_bundle.manifest)
+    assert decode_manifest(data, WHERE) == tiny_bundle.manifest
+    assert data == (tiny_bundle.path / "bundle.json").read_bytes()
+
+
+def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
+    raw = json.loads(encode_manifest(tiny_bundle.manifest))
+    assert raw["schema_version"] == SCHEMA_VERSION == 1
+    assert list(raw)[0] == "schema_version"
+    assert raw["random_weights"] == 7
+    assert raw["clip"]["activation"] == "gelu"
+    assert set(raw["engines"]) == {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
+
+
+@pytest.mark.parametrize("version", [2, 3, 10**6])
+def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
+    with pytest.raises(BundleSchemaError) as caught:
+        decode({**raw, "schema_version": version, "something_new": 1})
+    assert WHERE in caught.value.cause
+    assert str(version) in caught.value.cause
+    assert "upgrade" in caught.value.remedy
+
+
+@pytest.mark.parametrize("version", [None, "1", 1.0, True, [1], {}, 0, -1])
+def test_a_version_that_never_was_is_refused(raw: dict[str, Any], version: object) -> None:
+    with pytest.raises(BundleSchemaError) as caught:
+        decode({**raw, "schema_version": version})
+    assert WHERE in caught.value.cause
+
+
+def test_no_version_is_refused(raw: dict[str, Any]) -> None:
+    del raw["schema_version"]
+    with pytest.raises(BundleSchemaError, match="schema_version"):
+        decode(raw)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        (),
+        ("clip",),
+        ("sam",),
+        ("text",),
+        ("clip", "weights"),
+        ("engines", "clip_encoder"),
+        ("products", "object"),
+        ("files", "tokenizer.json"),
+        ("parity", 0),
+    ],
+)
+def test_an_unknown_field_is_refused(raw: dict[str, Any], where: tuple) -> None:
+    part: Any = raw
+    for name in where:
+        part = part[name]
+    part["surprise"] = 1
+    with pytest.raises(BundleSchemaError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+    assert "surprise" in caught.value.cause
+
+
+@pytest.mark.parametrize("field", ["clip", "sam", "engines", "prompts", "files", "parameters"])
+def test_a_missing_field_is_refused(raw: dict[str, Any], field: str) -> None:
+    del raw[field]
+    with pytest.raises(BundleSchemaError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+    assert field in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("clip", "image_size"), "224"),
+        (("clip", "image_size"), 224.5),
+        (("clip", "activation"), "relu"),
+        (("clip", "mean"), [0.1, 0.2]),
+        (("engines", "clip_encoder", "precision"), "fp8"),
+        (("engines", "surprise"), {"onnx": "x", "weights": None, "opset": 23}),
+        (("products", "object", "sentences"), [1]),
+        (("files", "tokenizer.json", "bytes"), 1.5),
+        (("text", "context"), None),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(
+    raw: dict[str, Any], path: tuple[str, ...], value: object
+) -> None:
+    part = raw
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    with pytest.raises(BundleSchemaError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+
+
+@pytest.mark.parametrize("path", BAD_PATHS.values(), ids=BAD_PATHS.keys())
+def test_a_path_that_could_lead_out_is_refused(path: str) -> None:
+    with pytest.raises(BundleDamagedError) as caught:
+        check_relative_path(path, WHERE)
+    assert WHERE in caught.value.cause
+    assert repr(path) in caught.value.cause
+    assert "do not use" in caught.value.remedy
+
+
+@pytest.mark.parametrize("path", ["x", "sub/x", "..x", "x..y", ".hidden", "größe", "a b"])
+def test_a_plain_path_is_accepted(path: str) -> None:
+    check_relative_path(path, WHERE)
+
+
+@pytest.mark.parametrize("path", BAD_PATHS.values(), ids=BAD_PATHS.keys())
+def test_a_bad_path_among_the_files_is_refused(raw: dict[str, Any], path: str) -> None:
+    raw["files"][path] = raw["files"].pop("prompts.safetensors")
+    raw["prompts"] = path
+    with pytest.raises(BundleDamagedError, match="not a plain path"):
+        decode(raw)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        ("prompts",),
+        ("text", "tokenizer"),
+        ("text", "ensembles"),
+        *(("engines", name, "onnx") for name in ("clip_encoder", "sam_encoder", "sam_decoder")),
+        *(("engines", name, "weights") for name in ("sam_decoder", "text_encoder")),
+    ],
+)
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "..\\x", "C:/x", "not_listed"])
+def test_a_bad_reference_is_refused(
+    raw: dict[str, Any], reference: tuple[str, ...], path: str
+) -> None:
+    part = raw
+    for name in reference[:-1]:
+        part = part[name]
+    part[reference[-1]] = path
+    with pytest.raises(BundleDamagedError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+    assert path in caught.value.cause or repr(path) in caught.value.cause
+
+
+def test_nothing_outside_is_read_through_a_bad_path(copied: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.safetensors"
+    (copied / "prompts.safetensors").rename(outside)
+    text = (copied / "bundle.json").read_text("utf-8")
+    for path in ("../outside.safetensors", str(outside)):
+        changed = text.replace('"prompts.safetensors"', json.dumps(path))
+        (copied / "bundle.json").write_text(changed, "utf-8")
+        with pytest.raises(BundleDamagedError, match="not a plain path"):
+            open_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"sha256": "0" * 63, "bytes": 1},
+        {"sha256": "0" * 65, "bytes": 1},
+        {"sha256": "0" * 63 + "g", "bytes": 1},
+        {"sha256": "A" * 64, "bytes": 1},
+        {"sha256": "0" * 64 + "\n", "bytes": 1},
+        {"sha256": "", "bytes": 1},
+        {"sha256": "0" * 64, "bytes": -1},
+    ],
+)
+def test_a_digest_that_is_none_is_refused(raw: dict[str, Any], entry: dict[str, Any]) -> None:
+    raw["files"]["tokenizer.json"] = entry
+    with pytest.raises(BundleDamagedError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+    assert "tokenizer.json" in caught.value.cause
+
+
+@pytest.mark.parametrize("engine", ["clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"])
+def test_an_engine_that_is_needed_is_missed(raw: dict[str, Any], engine: str) -> None:
+    del raw["engines"][engine]
+    with pytest.raises(BundleSchemaError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+    assert engine in caught.value.cause
+
+
+def test_the_text_engine_is_optional(raw: dict[str, Any]) -> None:
+    del raw["engines"]["text_encoder"]
+    raw["text"] = None
+    assert decode(raw).text is None
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_any_flipped_bit_gives_a_manifest_or_a_bundle_error(
+    tiny_bundle: Bundle, bit: int
+) -> None:
+    """A flip in a text or a number may give another valid manifest, but never another error."""
+    data = (tiny_bundle.path / "bundle.json").read_bytes()
+    refused, strange = 0, {}
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << bit
+        try:
+            decode_manifest(bytes(damaged), WHERE)
+        except BundleError as error:
+            refused += 1
+            assert WHERE in error.cause  # noqa: PT017 - not every flip has to raise
+            assert error.remedy  # noqa: PT017
+        except Exception as error:  # noqa: BLE001 - this is what the test looks for
+            strange.setdefault(type(error).__name__, (place, str(error)))
+    assert not strange
+    assert refused > len(data) / 10
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000], ids=["lists", "objects"])
+def test_nesting_without_end_is_refused(data: bytes) -> None:
+    with pytest.raises(BundleError):
+        decode_manifest(data, WHERE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["object", "metal_nut", "pcb1", "Schraube groß", "M8x20 bolt (A2)", "O'Ring", "螺丝", "x" * 64],
+)
+def test_product_names_that_are_accepted(name: str) -> None:
+    check_product_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x" * 65, " nut", "nut ", "a\nb", "a\tb", "a\0b", "\u200b", "a\u202eb", "a\x7f", "\ud800"]
+    + [f"a{sign}b" for sign in '/\\:*?"<>|']
+    + [".", ".."],
+)
+def test_product_names_that_are_refused(name: str) -> None:
+    with pytest.raises(ProductError) as caught:
+        check_product_name(name)
+    assert repr(name) in caught.value.cause
+    assert "64" in caught.value.remedy
+
+
+def test_a_manifest_with_a_bad_product_name_is_a_bad_manifest(raw: dict[str, Any]) -> None:
+    raw["products"]["../up"] = raw["products"].pop("object")
+    with pytest.raises(BundleError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
+
+
+def test_the_method_parameters_are_the_defaults(tiny_bundle: Bundle) -> None:
+    parameters = tiny_bundle.manifest.method_parameters
+    assert parameters.extreme_threshold == 0.5
+    assert (parameters.positive_points, parameters.negative_points) == (3, 3)
+    assert parameters.dilation_size == 25

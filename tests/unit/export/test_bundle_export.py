@@ -1,0 +1,313 @@
+"""The export as a whole: everything in the manifest, and nothing published that is not right.
+
+Where the ONNX export is not the point, the graphs are stand-ins and the sessions run PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.errors import (
+    BundleError,
+    ExportError,
+    ParityError,
+    ProductError,
+    WeightsError,
+    ZeroflawError,
+)
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_export import bundle_export, parity
+from zeroflaw_export.adapters import LinearAdapters, save_adapters
+from zeroflaw_export.bundle_export import ExportPlan, export_bundle
+from zeroflaw_export.models import WeightsSource
+from zeroflaw_export.onnx_writer import onnx_from_module
+
+RANDOM = WeightsSource(name="random", path=None, seed=7)
+PLAN = ExportPlan(
+    clip_architecture="tiny",
+    sam_architecture="tiny",
+    clip_weights=RANDOM,
+    adapters=RANDOM,
+    sam_weights=RANDOM,
+    products=("bolt",),
+)
+ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
+
+
+class TorchSession:
+    """A session that runs the export module itself."""
+
+    modules: dict[Path, torch.nn.Module] = {}  # noqa: RUF012 - emptied for each test
+    backend = "torch"
+    spoil = ""
+
+    def __init__(self, path: Path, contract) -> None:
+        self.contract = contract
+        self.module = self.modules[path]
+
+    @torch.inference_mode()
+    def execute(self, inputs):
+        values = [torch.from_numpy(np.array(inputs[spec.name])) for spec in self.contract.inputs]
+        outputs = self.module(*values)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        names = [spec.name for spec in self.contract.outputs]
+        result = {name: out.numpy().copy() for name, out in zip(names, outputs, strict=True)}
+        if TorchSession.spoil in result:
+            result[TorchSession.spoil].flat[-1] += np.float32(0.05)
+        return result
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No ONNX: each graph is a file with its engine's name. Gives the engines as they come."""
+    exported: list[str] = []
+
+    def write(module, contract, path: Path) -> None:
+        path.write_text(contract.name)
+        path.with_name(path.name + ".data").write_bytes(contract.name.encode() * 100)
+        TorchSession.modules[path] = module
+        exported.append(contract.name)
+
+    monkeypatch.setattr(TorchSession, "modules", {})
+    monkeypatch.setattr(TorchSession, "spoil", "")
+    monkeypatch.setattr(bundle_export, "onnx_from_module", write)
+    monkeypatch.setattr(bundle_export, "OnnxRuntimeSession", TorchSession)
+    return exported
+
+
+def left_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if not path.name.endswith(".lock")]
+
+
+def test_a_whole_export(stand_ins, tmp_path: Path) -> None:
+    steps: list[str] = []
+    returned = export_bundle(PLAN, tmp_path / "b", report=steps.append)
+    opened = open_bundle(tmp_path / "b")
+    manifest = opened.manifest
+    assert opened.manifest == returned.manifest
+    assert set(stand_ins) == set(manifest.engines) == ENGINES
+    assert manifest.random_weights == 7
+    assert manifest.clip.activation == "gelu"
+    assert (manifest.clip.image_size, manifest.clip.tapped_blocks) == (224, (1, 2, 3, 4))
+    assert (manifest.sam.image_size, manifest.sam.max_prompts) == (256, 27)
+    assert manifest.method_parameters == MethodParameters()
+    assert manifest.products["bolt"].sentences == (245, 175)
+    assert left_in(tmp_path) == ["b"]
+    for name in ENGINES:
+        assert any(name in step for step in steps)
+    assert {figure.engine for figure in manifest.parity} == ENGINES
+    assert all(0 <= figure.value <= figure.tolerance for figure in manifest.parity)
+    both = {(figure.engine, figure.image) for figure in manifest.parity}
+    assert {(e, i) for e in ENGINES - {"text_encoder"} for i in ("real", "noise")} <= both
+
+
+def test_an_export_without_the_text_engine(stand_ins, tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, text_encoder=False, products=("bolt", "nut"))
+    bundle = export_bundle(plan, tmp_path / "b")
+    assert bundle.manifest.text is None
+    assert set(bundle.manifest.engines) == ENGINES - {"text_encoder"}
+    assert set(left_in(tmp_path / "b")) == {
+        "bundle.json",
+        "prompts.safetensors",
+        *(f"{e}.onnx{end}" for e in ENGINES - {"text_encoder"} for end in ("", ".data")),
+    }
+    assert set(load_file(tmp_path / "b" / "prompts.safetensors")) == {"bolt", "nut"}
+    open_bundle(tmp_path / "b")
+
+
+def test_the_plan_is_recorded(stand_ins, tmp_path: Path) -> None:
+    adapters = LinearAdapters(4, 64, 32)
+    save_adapters(adapters, tmp_path / "own.pth")
+    ensembles = tmp_path / "own.toml"
+    ensembles.write_text(
+        'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
+    )
+    parameters = MethodParameters(extreme_threshold=0.3, cascade_stages=2)
+    plan = dataclasses.replace(
+        PLAN,
+        adapters=WeightsSource(name="own.pth", path=tmp_path / "own.pth"),
+        ensembles=ensembles,
+        clip_image_size=112,
+        parameters=parameters,
+    )
+    manifest = export_bundle(plan, tmp_path / "b").manifest
+    assert manifest.clip.adapters.name == "own.pth"
+    assert len(manifest.clip.adapters.sha256) == 64
+    assert manifest.clip.image_size == 112
+    assert manifest.clip.activation == "quick_gelu"
+    assert manifest.products["bolt"].sentences == (4, 2)
+    assert manifest.method_parameters == parameters
+    assert (tmp_path / "b" / "prompt_ensembles.toml").read_bytes() == ensembles.read_bytes()
+    assert manifest.random_weights == 7
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["features", "low_res_logits", "predicted_iou", "anomaly_map", "image_score",
+     "sentence_embeddings"],
+)  # fmt: skip
+def test_an_engine_that_differs_is_not_published(
+    stand_ins, tmp_path: Path, output: str
+) -> None:
+    TorchSession.spoil = output
+    with pytest.raises(ParityError) as caught:
+        export_bundle(PLAN, tmp_path / "b")
+    assert "differs from PyTorch" in caught.value.cause
+    assert stand_ins[-1] in caught.value.cause
+    assert "nothing was published" in caught.value.remedy
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "tolerance", ["MAP_TOLERANCE", "SENTENCE_TOLERANCE", "RELATIVE_TOLERANCE"]
+)
+@pytest.mark.parametrize("old", [False, True], ids=["new target", "old bundle"])
+def test_a_tolerance_of_nothing_publishes_nothing(
+    stand_ins, tiny_bundle: Bundle, tmp_path: Path, monkeypatch, tolerance: str, old: bool
+) -> None:
+    target = tmp_path / "b"
+    if old:
+        shutil.copytree(tiny_bundle.path, target)
+    monkeypatch.setattr(parity, tolerance, -1.0)
+    with pytest.raises(ParityError):
+        export_bundle(PLAN, target, overwrite=old)
+    assert left_in(tmp_path) == (["b"] if old else [])
+    if old:
+        assert open_bundle(target).manifest == tiny_bundle.manifest
+
+
+def test_not_a_number_is_no_parity(stand_ins, tmp_path: Path, monkeypatch) -> None:
+    real = TorchSession.execute
+
+    def nan(self, inputs):
+        return {name: value * np.float32("nan") for name, value in real(self, inputs).items()}
+
+    monkeypatch.setattr(TorchSession, "execute", nan)
+    with pytest.raises(ParityError, match="nan"):
+        export_bundle(PLAN, tmp_path / "b")
+    assert left_in(tmp_path) == []
+
+
+def test_graphs_of_other_weights_are_not_published(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch
+) -> None:
+    """True ONNX Runtime sessions, but on the graphs of another seed."""
+
+    def copy(_module, _contract, path: Path) -> None:
+        for name in (path.name, path.name + ".data"):
+            shutil.copyfile(tiny_bundle.path / name, path.with_name(name))
+
+    monkeypatch.setattr(bundle_export, "onnx_from_module", copy)
+    other = WeightsSource(name="random", path=None, seed=8)
+    with pytest.raises(ParityError, match="sam_encoder differs"):
+        export_bundle(dataclasses.replace(PLAN, sam_weights=other), tmp_path / "b")
+    assert left_in(tmp_path) == []
+
+
+def test_an_interrupt_in_any_step_leaves_nothing(stand_ins, tmp_path: Path) -> None:
+    steps: list[str] = []
+    export_bundle(PLAN, tmp_path / "b", report=steps.append)
+    shutil.rmtree(tmp_path / "b")
+    assert len(steps) > 8
+    for stop in range(len(steps)):
+        count = iter(range(len(steps)))
+
+        def interrupt(_: str, stop: int = stop, count=count) -> None:
+            if next(count) == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            export_bundle(PLAN, tmp_path / "b", report=interrupt)
+        assert left_in(tmp_path) == [], steps[stop]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"clip_image_size": 225}, ExportError, "225"),
+        ({"clip_image_size": -14}, ExportError, "-14"),
+        ({"clip_image_size": 0}, ExportError, "0 px"),
+        ({"clip_architecture": "vit_x"}, ExportError, "'vit_x'"),
+        ({"sam_architecture": "vit_x"}, ExportError, "'vit_x'"),
+        ({"products": ()}, ExportError, "no product"),
+        ({"products": ("good", "../up")}, ProductError, "'../up'"),
+        ({"products": ("",)}, ProductError, "''"),
+        ({"ensembles": Path("/nowhere.toml")}, ZeroflawError, "/nowhere.toml"),
+        ({"clip_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
+        ({"sam_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
+        ({"adapters": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
+        ({"adapters": WeightsSource("x", None)}, WeightsError, "neither"),
+    ],
+    ids=str,
+)
+def test_a_plan_that_cannot_be_carried_out(
+    stand_ins, tmp_path: Path, change: dict, error: type[ZeroflawError], text: str
+) -> None:
+    with pytest.raises(error) as caught:
+        export_bundle(dataclasses.replace(PLAN, **change), tmp_path / "b")
+    assert text in caught.value.cause
+    assert caught.value.remedy
+    assert left_in(tmp_path) == []
+
+
+def test_an_existing_target_is_refused_before_any_work(stand_ins, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(BundleError):
+        export_bundle(PLAN, tmp_path / "b")
+    assert stand_ins == []
+
+
+def test_what_onnx_cannot_express_is_an_export_error(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    class DataDependent(torch.nn.Module):
+        def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+            if token_ids.sum() > 0:
+                return torch.zeros(token_ids.shape[0], 32)
+            return torch.ones(token_ids.shape[0], 32)
+
+    with pytest.raises(ExportError) as caught:
+        onnx_from_module(
+            DataDependent(), tiny_bundle.contract("text_encoder"), tmp_path / "x.onnx"
+        )
+    assert "text_encoder" in caught.value.cause
+    assert "torch" in caught.value.remedy
+
+
+def test_the_onnx_files_are_valid_and_name_the_contract(tiny_bundle: Bundle) -> None:
+    import onnx
+
+    for name in sorted(ENGINES):
+        path = tiny_bundle.onnx_path(name)
+        onnx.checker.check_model(str(path))
+        graph = onnx.load(path, load_external_data=False)
+        contract = tiny_bundle.contract(name)
+        inputs = [value.name for value in graph.graph.input]
+        assert inputs == [spec.name for spec in contract.inputs]
+        outputs = [value.name for value in graph.graph.output]
+        assert outputs == [spec.name for spec in contract.outputs]
+        assert {o.version for o in graph.opset_import if o.domain == ""} == {23}
+        assert {node.domain for node in graph.graph.node} <= {""}
+        places = {
+            entry.value
+            for tensor in graph.graph.initializer
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+        assert places <= {f"{name}.onnx.data"}
+
+
+def test_one_seed_gives_one_prompt_bank(stand_ins, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, products=("object", "metal_nut"))
+    export_bundle(plan, tmp_path / "b")
+    got = (tmp_path / "b" / "prompts.safetensors").read_bytes()
+    assert got == (tiny_bundle.path / "prompts.safetensors").read_bytes()

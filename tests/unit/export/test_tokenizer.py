@@ -1,0 +1,134 @@
+"""The tokenizer file, against open_clip's own tokenizer."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch.nn import functional
+
+from zeroflaw_engines.prompt_ensembles import (
+    load_tokenizer,
+    product_embeddings,
+    read_prompt_ensembles,
+)
+from zeroflaw_export.text_encoder import TextEncoder
+from zeroflaw_export.tokenizer import write_tokenizer
+
+PRODUCTS = [
+    "metal_nut",
+    "pipe_fryum",
+    "pcb1",
+    "Schraube groß",
+    "M8x20 bolt (A2)",
+    "O'Ring 12",
+    "the worker's glove",
+    "they're 5'd bolts we'll've",
+    "'s",
+    "ÄÖÜ ÉCROU",
+    "ISO-4762 / 100%",
+    "R&amp;D part",
+    "a&lt;b",
+    "螺丝 ネジ 나사",
+    "Гайка М8",
+    "½ m² Ⅷ",
+    "🔩 nut",
+    "café cafe\u0301",
+    "naïve—dash … ellipsis",
+    "  two   spaces ",
+    "tab\tand\nline",
+    "x" * 64,
+    "1234567890",
+    "snake_case__double",
+    "!!!???",
+    "ΓΡΑΝΑΖΙ ΑΞΟΝΑΣ",
+    "İstanbul",
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    write_tokenizer(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensembles():
+    return read_prompt_ensembles(Path(str(files("zeroflaw_export") / "prompt_ensembles.toml")))
+
+
+@pytest.fixture(scope="module")
+def original() -> open_clip.tokenizer.SimpleTokenizer:
+    return open_clip.get_tokenizer("ViT-L-14-336")
+
+
+def assert_same(mine: np.ndarray, theirs: torch.Tensor) -> None:
+    assert mine.dtype == np.int32
+    padded = np.zeros(theirs.shape, np.int64)
+    padded[:, : mine.shape[1]] = mine
+    np.testing.assert_array_equal(padded, theirs.numpy())
+    # as long as the longest sentence, no longer
+    assert mine.shape[1] == int((theirs != 0).sum(dim=1).max())
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_all_sentences_of_a_product(path: Path, ensembles, original, product: str) -> None:
+    normal, abnormal = ensembles.sentences(product)
+    sentences = normal + abnormal
+    assert len(sentences) == 420
+    tokenize = load_tokenizer(path, 77)
+    assert_same(tokenize(sentences), original(sentences))
+
+
+@pytest.mark.parametrize("words", [70, 74, 75, 76, 77, 78, 200, 2000])
+@pytest.mark.parametrize("context", [77, 16, 3])
+def test_a_long_text_loses_its_end(path: Path, original, words: int, context: int) -> None:
+    text = " ".join(["bolt"] * words)
+    got = load_tokenizer(path, context)([text, "short"])
+    want = original([text, "short"], context_length=context)
+    assert_same(got, want)
+    assert got[0, min(words, context - 2) + 1] == 49407
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "a", "A", ".", "'", "&", "\u00a0", "\u3000x"])
+def test_short_texts(path: Path, original, text: str) -> None:
+    assert_same(load_tokenizer(path, 77)([text]), original([text]))
+
+
+def test_every_printable_ascii_pair(path: Path, original) -> None:
+    """No sign of a type label is split otherwise."""
+    signs = [chr(code) for code in range(32, 127)]
+    for first in signs:
+        texts = [f"M8{first}{second}x" for second in signs]
+        assert_same(load_tokenizer(path, 77)(texts), original(texts))
+
+
+def test_the_bundle_has_this_tokenizer(path: Path, tiny_bundle) -> None:
+    assert (tiny_bundle.path / "tokenizer.json").read_bytes() == path.read_bytes()
+    assert tiny_bundle.manifest.text.context == 77
+
+
+@pytest.mark.parametrize("product", ["metal_nut", "Schraube groß", "O'Ring 12"])
+def test_product_embeddings_are_open_clips(
+    path: Path, ensembles, original, tiny_clip, product: str
+) -> None:
+    """algorithm.md 1.3: encode, normalise each, mean, normalise the mean."""
+    encoder = TextEncoder(tiny_clip).eval()
+
+    def encode(tokens: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return encoder(torch.from_numpy(tokens)).numpy()
+
+    got = product_embeddings(product, ensembles, load_tokenizer(path, 77), encode)
+    rows = []
+    with torch.inference_mode():
+        for sentences in ensembles.sentences(product):
+            each = functional.normalize(tiny_clip.encode_text(original(sentences)), dim=-1)
+            rows.append(functional.normalize(each.mean(dim=0), dim=0))
+    np.testing.assert_allclose(got, torch.stack(rows).numpy(), atol=1e-5)
+    assert np.abs(got[0] - got[1]).max() > 1e-3
