@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -73,6 +73,8 @@ class MethodParameters:
     decision_threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(MethodParameters).items():
+            _require_kind(name, getattr(self, name), hint)
         _require(
             "extreme_threshold",
             self.extreme_threshold,
@@ -127,6 +129,20 @@ class MethodParameters:
     def replace(self, **values: Any) -> MethodParameters:  # noqa: ANN401 - any field's type
         """These parameters with some values replaced; unknown names raise `ParametersError`."""
         return self.from_mapping({**dataclasses.asdict(self), **values})
+
+
+def _require_kind(name: str, value: object, hint: object) -> None:
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if value not in choices:
+            raise ParametersError(
+                f"method parameter {name} is {value!r}", f"choose one of: {', '.join(choices)}"
+            )
+        return
+    kinds = (int,) if hint is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        kind = "a whole number" if hint is int else "a number"
+        raise ParametersError(f"method parameter {name} is {value!r}", f"give {kind}")
 
 
 def _require(name: str, value: float, holds: bool, want: str) -> None:

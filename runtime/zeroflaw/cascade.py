@@ -143,7 +143,7 @@ def run_cascade(
             masks[number] = mask_at_frame(logits_at_sam(best, geometry), geometry)
             empty = not masks[number].any()
         else:
-            empty = not bool((best > 0).any())
+            empty = not bool((logits_at_sam(best, geometry) > 0).any())
         stages.append(Stage(best, predicted_iou, chosen, boxes, empty))
         scores.append(score)
         if empty:
@@ -157,9 +157,8 @@ def run_cascade(
             logits_at_sam(stages[kept - 1].low_res_logits, geometry), geometry
         )
     if not kept or not masks[kept].any():
-        region = points.extreme_region.view(np.uint8)
-        fallback = cv2.resize(region, geometry.frame[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return Cascade(fallback.view(np.bool_), None, 0.0, 0, "stage_1_empty", tuple(stages))
+        fallback = _region_at_frame(points.extreme_region, geometry)
+        return Cascade(fallback, None, 0.0, 0, "stage_1_empty", tuple(stages))
     return Cascade(
         mask=masks[kept],
         content_logits=logits_at_sam(stages[kept - 1].low_res_logits, geometry),
@@ -232,6 +231,16 @@ def decoder_prompts(
         mask_input[:] = low_res_logits
     has_mask = np.full(batch, low_res_logits is not None, np.float32)
     return DecoderPrompts(coords, labels, mask_input, has_mask)
+
+
+def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
+    """The extreme region at the frame's size; a smaller frame keeps every pixel it touches."""
+    height, width = geometry.frame
+    shrinks = height * width < region.size
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT
+    resized = cv2.resize(region.astype(np.float32), (width, height), interpolation=interpolation)
+    at_frame: BoolArray = resized > 0
+    return at_frame
 
 
 def _choose(

@@ -82,7 +82,7 @@ def _to_uint8(image: NDArray[Any], white_level: float | None) -> Frame:
         raise FrameError(f"the white level is {white_level}", "give a positive number")
     if image.dtype == np.uint8 and white_level in (None, 255):
         return image
-    if image.dtype in (np.uint8, np.uint16):
+    if image.dtype.newbyteorder("=") in (np.uint8, np.uint16):
         white = white_level or float(np.iinfo(image.dtype).max)
         table = np.arange(int(np.iinfo(image.dtype).max) + 1, dtype=np.float64) * (255.0 / white)
         levels = np.minimum(np.floor(table + 0.5), 255).astype(np.uint8)

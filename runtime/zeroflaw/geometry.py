@@ -209,7 +209,8 @@ def cell_coverage(grid: int, content: int, geometry_cell: float, cells: int) -> 
     edges = np.arange(grid + 1) * (content / grid / geometry_cell)
     cell = np.arange(cells)[:, None]
     overlap = np.minimum(edges[None, 1:], cell + 1) - np.maximum(edges[None, :-1], cell)
-    lengths: FloatArray = np.maximum(overlap, 0).astype(np.float32)
+    # what rounding leaves where two intervals only touch is no overlap
+    lengths: FloatArray = np.where(overlap > 1e-9, overlap, 0).astype(np.float32)
     return lengths
 
 

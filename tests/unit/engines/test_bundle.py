@@ -194,9 +194,7 @@ def test_embeddings_are_those_of_the_bank(tiny_bundle: Bundle, product: str) -> 
 
 
 @pytest.mark.parametrize("product", ["Object", "nut", "", "metal nut"])
-def test_an_unknown_product_is_told_with_the_known_ones(
-    tiny_bundle: Bundle, product: str
-) -> None:
+def test_an_unknown_product_is_told_with_the_known_ones(tiny_bundle: Bundle, product: str) -> None:
     with pytest.raises(ProductError) as caught:
         tiny_bundle.text_embeddings(product)
     assert_explains(caught.value, str(tiny_bundle.path), repr(product), "metal_nut, object")
@@ -252,9 +250,7 @@ def test_identity_is_of_the_engines_alone(tiny_bundle: Bundle, edit_manifest) ->
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if ".onnx" in name])
-def test_identity_changes_with_each_engine(
-    tiny_bundle: Bundle, edit_manifest, name: str
-) -> None:
+def test_identity_changes_with_each_engine(tiny_bundle: Bundle, edit_manifest, name: str) -> None:
     path = edit_manifest(lambda raw: raw["files"][name].update(sha256="0" * 64))
     assert open_bundle(path, verify_digests=False).identity != tiny_bundle.identity
 

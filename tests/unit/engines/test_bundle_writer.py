@@ -165,9 +165,7 @@ def test_an_old_bundle_is_replaced_as_a_whole(copied: Path, tiny_bundle: Bundle)
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("kind", ["directory", "empty directory", "file"])
-def test_what_is_no_bundle_is_never_replaced(
-    tmp_path: Path, kind: str, overwrite: bool
-) -> None:
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, kind: str, overwrite: bool) -> None:
     target = tmp_path / "precious"
     if kind == "file":
         target.write_text("thesis")

@@ -133,9 +133,7 @@ def test_a_wrong_shape_is_named(
 
 
 @pytest.mark.parametrize("extra", ["fc.4.weight", "visual.proj"])
-def test_a_tensor_too_many_is_named(
-    adapters: LinearAdapters, tmp_path: Path, extra: str
-) -> None:
+def test_a_tensor_too_many_is_named(adapters: LinearAdapters, tmp_path: Path, extra: str) -> None:
     path = write({**state_of(adapters), extra: torch.zeros(3)}, tmp_path / "a.pth")
     with pytest.raises(WeightsError) as caught:
         load_adapters(empty(), path)

@@ -39,6 +39,7 @@ PLAN = ExportPlan(
     sam_weights=RANDOM,
     products=("bolt",),
 )
+FEW = 'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
 ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
 
@@ -86,6 +87,14 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return exported
 
 
+@pytest.fixture
+def quick(stand_ins, tmp_path_factory: pytest.TempPathFactory) -> ExportPlan:
+    """The plan with six sentences for each product instead of 420."""
+    path = tmp_path_factory.mktemp("ensembles") / "few.toml"
+    path.write_text(FEW)
+    return dataclasses.replace(PLAN, ensembles=path)
+
+
 def left_in(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if not path.name.endswith(".lock")]
 
@@ -112,8 +121,8 @@ def test_a_whole_export(stand_ins, tmp_path: Path) -> None:
     assert {(e, i) for e in ENGINES - {"text_encoder"} for i in ("real", "noise")} <= both
 
 
-def test_an_export_without_the_text_engine(stand_ins, tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, text_encoder=False, products=("bolt", "nut"))
+def test_an_export_without_the_text_engine(quick: ExportPlan, tmp_path: Path) -> None:
+    plan = dataclasses.replace(quick, text_encoder=False, products=("bolt", "nut"))
     bundle = export_bundle(plan, tmp_path / "b")
     assert bundle.manifest.text is None
     assert set(bundle.manifest.engines) == ENGINES - {"text_encoder"}
@@ -130,9 +139,7 @@ def test_the_plan_is_recorded(stand_ins, tmp_path: Path) -> None:
     adapters = LinearAdapters(4, 64, 32)
     save_adapters(adapters, tmp_path / "own.pth")
     ensembles = tmp_path / "own.toml"
-    ensembles.write_text(
-        'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
-    )
+    ensembles.write_text(FEW)
     parameters = MethodParameters(extreme_threshold=0.3, cascade_stages=2)
     plan = dataclasses.replace(
         PLAN,
@@ -158,36 +165,34 @@ def test_the_plan_is_recorded(stand_ins, tmp_path: Path) -> None:
      "sentence_embeddings"],
 )  # fmt: skip
 def test_an_engine_that_differs_is_not_published(
-    stand_ins, tmp_path: Path, output: str
+    quick: ExportPlan, stand_ins: list[str], tmp_path: Path, output: str
 ) -> None:
     TorchSession.spoil = output
     with pytest.raises(ParityError) as caught:
-        export_bundle(PLAN, tmp_path / "b")
+        export_bundle(quick, tmp_path / "b")
     assert "differs from PyTorch" in caught.value.cause
     assert stand_ins[-1] in caught.value.cause
     assert "nothing was published" in caught.value.remedy
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "tolerance", ["MAP_TOLERANCE", "SENTENCE_TOLERANCE", "RELATIVE_TOLERANCE"]
-)
+@pytest.mark.parametrize("tolerance", ["MAP_TOLERANCE", "SENTENCE_TOLERANCE", "RELATIVE_TOLERANCE"])
 @pytest.mark.parametrize("old", [False, True], ids=["new target", "old bundle"])
 def test_a_tolerance_of_nothing_publishes_nothing(
-    stand_ins, tiny_bundle: Bundle, tmp_path: Path, monkeypatch, tolerance: str, old: bool
+    quick: ExportPlan, tiny_bundle: Bundle, tmp_path: Path, monkeypatch, tolerance: str, old: bool
 ) -> None:
     target = tmp_path / "b"
     if old:
         shutil.copytree(tiny_bundle.path, target)
     monkeypatch.setattr(parity, tolerance, -1.0)
     with pytest.raises(ParityError):
-        export_bundle(PLAN, target, overwrite=old)
+        export_bundle(quick, target, overwrite=old)
     assert left_in(tmp_path) == (["b"] if old else [])
     if old:
         assert open_bundle(target).manifest == tiny_bundle.manifest
 
 
-def test_not_a_number_is_no_parity(stand_ins, tmp_path: Path, monkeypatch) -> None:
+def test_not_a_number_is_no_parity(quick: ExportPlan, tmp_path: Path, monkeypatch) -> None:
     real = TorchSession.execute
 
     def nan(self, inputs):
@@ -195,7 +200,7 @@ def test_not_a_number_is_no_parity(stand_ins, tmp_path: Path, monkeypatch) -> No
 
     monkeypatch.setattr(TorchSession, "execute", nan)
     with pytest.raises(ParityError, match="nan"):
-        export_bundle(PLAN, tmp_path / "b")
+        export_bundle(quick, tmp_path / "b")
     assert left_in(tmp_path) == []
 
 
@@ -215,9 +220,9 @@ def test_graphs_of_other_weights_are_not_published(
     assert left_in(tmp_path) == []
 
 
-def test_an_interrupt_in_any_step_leaves_nothing(stand_ins, tmp_path: Path) -> None:
+def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportPlan, tmp_path: Path) -> None:
     steps: list[str] = []
-    export_bundle(PLAN, tmp_path / "b", report=steps.append)
+    export_bundle(quick, tmp_path / "b", report=steps.append)
     shutil.rmtree(tmp_path / "b")
     assert len(steps) > 8
     for stop in range(len(steps)):
@@ -228,7 +233,7 @@ def test_an_interrupt_in_any_step_leaves_nothing(stand_ins, tmp_path: Path) -> N
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            export_bundle(PLAN, tmp_path / "b", report=interrupt)
+            export_bundle(quick, tmp_path / "b", report=interrupt)
         assert left_in(tmp_path) == [], steps[stop]
 
 
@@ -249,13 +254,13 @@ def test_an_interrupt_in_any_step_leaves_nothing(stand_ins, tmp_path: Path) -> N
         ({"adapters": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
         ({"adapters": WeightsSource("x", None)}, WeightsError, "neither"),
     ],
-    ids=str,
+    ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",
 )
 def test_a_plan_that_cannot_be_carried_out(
-    stand_ins, tmp_path: Path, change: dict, error: type[ZeroflawError], text: str
+    quick: ExportPlan, tmp_path: Path, change: dict, error: type[ZeroflawError], text: str
 ) -> None:
     with pytest.raises(error) as caught:
-        export_bundle(dataclasses.replace(PLAN, **change), tmp_path / "b")
+        export_bundle(dataclasses.replace(quick, **change), tmp_path / "b")
     assert text in caught.value.cause
     assert caught.value.remedy
     assert left_in(tmp_path) == []
@@ -276,9 +281,7 @@ def test_what_onnx_cannot_express_is_an_export_error(tiny_bundle: Bundle, tmp_pa
             return torch.ones(token_ids.shape[0], 32)
 
     with pytest.raises(ExportError) as caught:
-        onnx_from_module(
-            DataDependent(), tiny_bundle.contract("text_encoder"), tmp_path / "x.onnx"
-        )
+        onnx_from_module(DataDependent(), tiny_bundle.contract("text_encoder"), tmp_path / "x.onnx")
     assert "text_encoder" in caught.value.cause
     assert "torch" in caught.value.remedy
 

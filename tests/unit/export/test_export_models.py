@@ -116,9 +116,7 @@ def broken(state: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("how", ["missing", "extra", "shape", "nan", "inf"])
 @pytest.mark.parametrize("model", ["clip", "sam"])
-def test_what_does_not_fit_is_named(
-    native, tiny_sam, tmp_path: Path, model: str, how: str
-) -> None:
+def test_what_does_not_fit_is_named(native, tiny_sam, tmp_path: Path, model: str, how: str) -> None:
     state = native if model == "clip" else tiny_sam.state_dict()
     source = saved(broken(state, how), tmp_path / "x.pth")
     with pytest.raises(WeightsError) as caught:
@@ -130,7 +128,9 @@ def test_what_does_not_fit_is_named(
     assert "tiny" in caught.value.remedy or how in ("nan", "inf")
 
 
-@pytest.mark.parametrize("shape", [(60, 64), (64,), (1, 64), (65, 63), (0, 64), (65, 8, 8)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(60, 64), (64,), (1, 64), (65, 63), (0, 64), (65, 8, 8)], ids=str
+)
 def test_a_position_embedding_of_another_kind_is_a_weights_error(
     native, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:

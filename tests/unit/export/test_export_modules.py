@@ -138,11 +138,10 @@ def decode(decoder, features, coords, marks, masks, generator):
 
 
 @pytest.mark.parametrize("mask", [False, True], ids=["no mask", "mask"])
-@pytest.mark.parametrize("box", [False, True], ids=["no box", "box"])
-@pytest.mark.parametrize("count", [0, *range(1, 21)])
+@pytest.mark.parametrize(
+    ("count", "box"), [(0, True), *((n, box) for n in range(1, 21) for box in (False, True))]
+)
 def test_sam_decoder(tiny_sam, decoder, features, count: int, box: bool, mask: bool) -> None:
-    if not count and not box:
-        pytest.skip("SAM needs a point or a box")
     points, labels, boxes, masks, generator = some_prompt(count, box, mask)
     want_logits, want_iou = official(tiny_sam, features, points, labels, boxes, masks)
     coords, marks, _ = rows(points, labels, boxes, 1, generator)
@@ -168,7 +167,11 @@ def test_sam_decoder_with_several_boxes(
 
 def test_each_of_a_batch_has_its_own_mask_and_rows(tiny_sam, decoder, features) -> None:
     """One with points alone, one with a box, one with a mask: as three calls give them."""
-    prompts = [some_prompt(2, False, False), some_prompt(5, True, False), some_prompt(1, True, True)]
+    prompts = [
+        some_prompt(2, False, False),
+        some_prompt(5, True, False),
+        some_prompt(1, True, True),
+    ]
     made = [rows(*prompt[:3], 1, prompt[4])[:2] for prompt in prompts]
     coords, marks = (torch.cat(parts) for parts in zip(*made, strict=True))
     masks = torch.cat([p[3] if p[3] is not None else torch.randn(1, 1, 64, 64) for p in prompts])
@@ -295,8 +298,8 @@ def test_clip_encoder(size: int, blocks: tuple[int, ...], seed: int) -> None:
     got_map, got_score = encoder(image, unit_rows(seed))
     want_map, want_score = april_gan(clip, adapters, blocks, image, unit_rows(seed))
     assert got_map.shape == (1, size, size)
-    torch.testing.assert_close(got_map, want_map, rtol=0, atol=2e-5)
-    torch.testing.assert_close(got_score, want_score, rtol=0, atol=2e-5)
+    torch.testing.assert_close(got_map, want_map, rtol=0, atol=1e-4)
+    torch.testing.assert_close(got_score, want_score, rtol=0, atol=1e-4)
     assert float(got_map.std()) > 0.01
     assert 0 <= float(got_map.min()) <= float(got_map.max()) <= 1
 

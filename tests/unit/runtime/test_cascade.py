@@ -297,10 +297,16 @@ def test_logits_of_zero_are_empty():
     assert cascade.status == "stage_1_empty"
 
 
-def test_logits_in_the_padding_alone_are_empty():
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_logits_in_the_padding_alone_are_empty(stages):
     # 40 x 160 fills the upper quarter of SAM's image: rows 0 to 3 of the logits.
-    cascade = run(Decoder(answer(blob((6, 16, 0, 16)))), geometry=geometry_of((40, 160)))
+    padding = blob((6, 16, 0, 16))
+    assert not sam_mask(padding, (40, 160)).any()
+    decoder = Decoder(answer(padding), answer(TWO), answer(THREE))
+    cascade = run(decoder, geometry=geometry_of((40, 160)), cascade_stages=stages)
     assert cascade.status == "stage_1_empty"
+    assert [stage.empty for stage in cascade.stages] == [True]
+    assert len(decoder.calls) == 1
 
 
 def test_the_kept_mask_is_never_empty_in_a_frame_smaller_than_the_logits():
