@@ -62,7 +62,6 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     try:
         Image.fromarray(image).save(path, compress_level=1)
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise ImageFileError(
             f"{path} cannot be written: {error}", "check the directory and the space on its disk"
         ) from error

@@ -17,9 +17,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from support.measured_process import ZEROFLAW
 from zeroflaw_engines.bundle import Bundle, open_bundle
-
-ZEROFLAW = Path(sys.executable).with_name("zeroflaw")
 
 
 def zeroflaw(*args: object, **kwargs) -> subprocess.CompletedProcess[str]:
@@ -85,6 +84,21 @@ def test_bad_files_are_reported_and_the_rest_go_on(
     for name in failed:
         assert name in done.stderr
     assert "4 of 8 inspected" in done.stdout
+
+
+def test_a_file_whose_results_cannot_be_written_leaves_none(
+    tiny_bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "line" / "deep.map.png").mkdir(parents=True)  # in the way of one picture
+    done = zeroflaw(
+        "inspect", tiny_bundle.path, photos / "line", "-o", out / "line", "-p", "object"
+    )
+    assert done.returncode == 3
+    assert "deep.map.png cannot be written" in done.stderr
+    left = {path.name for path in (out / "line").iterdir()}
+    assert not left & {"deep.mask.png", "deep.overlay.png", "deep.json"}
+    assert {"part.mask.png", "part.json", "summary.csv"} <= left
 
 
 def test_exit_codes(tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:

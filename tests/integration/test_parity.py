@@ -6,17 +6,25 @@ By default SAM ViT-B with the small CLIP; with --full-size (and in CI) ViT-H wit
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from segment_anything import SamPredictor
 from skimage import data
 
+from support.measured_process import ZEROFLAW, run_measured
 from support.reference_pipeline import mask_iou, reference_inspection
 from zeroflaw import Inspector
+from zeroflaw.cascade import decoder_prompts
+from zeroflaw.geometry import frame_geometry
+from zeroflaw.prompt_points import PointPrompts
 from zeroflaw_engines.bundle import open_bundle
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
-from zeroflaw_export.bundle_export import ExportPlan, export_bundle
+from zeroflaw_export.freed_memory import keep_freed_memory
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
 
 SEED = 3
@@ -34,16 +42,11 @@ class Pair:
 
     def __init__(self, clip: str, sam: str, directory: Path) -> None:
         source = WeightsSource(name="random", path=None, seed=SEED)
-        plan = ExportPlan(
-            clip_architecture=clip,
-            sam_architecture=sam,
-            clip_weights=source,
-            adapters=source,
-            sam_weights=source,
-            text_encoder=False,
+        bundle = directory / "bundle"
+        self.export_cost = run_measured(
+            ZEROFLAW, "export", bundle, "--clip", clip, "--sam", sam, "--random-weights", SEED
         )
-        export_bundle(plan, directory / "bundle")
-        self.bundle = open_bundle(directory / "bundle")
+        self.bundle = open_bundle(bundle)
         self.architecture = clip_architecture(clip)
         self.size = self.architecture.image_size
         self.clip = load_clip(self.architecture, self.size, source)
@@ -82,6 +85,11 @@ class Pair:
         assert got.mask.shape == frame.shape[:2]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_pytorch() -> None:
+    keep_freed_memory()
+
+
 @pytest.fixture(scope="module")
 def vit_b(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair("tiny", "vit_b", tmp_path_factory.mktemp("vit_b"))
@@ -97,7 +105,62 @@ def test_vit_b_reproduces_the_originals(vit_b: Pair, shape: str) -> None:
     vit_b.check(FRAMES[shape]())
 
 
+@pytest.mark.parametrize("count", range(1, 21))
+def test_vit_b_decoder_is_exact_for_every_number_of_points(vit_b: Pair, count: int) -> None:
+    """The fixed prompt rows against `SamPredictor`, without and with a box and a mask."""
+    height, width = 600, 900
+    rng = np.random.default_rng(count)
+    predictor = SamPredictor(vit_b.sam)
+    predictor.features = torch.from_numpy(rng.standard_normal((1, 256, 64, 64), np.float32))
+    predictor.original_size, predictor.is_image_set = (height, width), True
+    predictor.input_size = predictor.transform.get_preprocess_shape(height, width, 1024)
+    points = PointPrompts(
+        coords=(rng.random((count, 2)) * [width, height]).astype(np.float32),
+        labels=rng.integers(0, 2, count).astype(np.int32),
+        extreme_region=np.ones((1, 1), np.bool_),
+        from_region=True,
+    )
+    geometry = frame_geometry(
+        (height, width), map_size=518, sam_size=1024, feature_size=64, squash_sam=False
+    )
+    mask = rng.normal(0, 3, (256, 256)).astype(np.float32)
+    for boxes, low_res in (((), None), (((100, 50, 700, 500),), mask)):
+        prompts = decoder_prompts(
+            points, boxes, low_res, geometry, max_prompts=27, low_res_size=256
+        )
+        inputs = {"features": predictor.features.numpy(), **dataclasses.asdict(prompts)}
+        got = vit_b.inspector._sessions.sam_decoder.execute(inputs)
+        _, iou, want = predictor.predict(
+            points.coords.astype(np.float64),
+            points.labels,
+            box=np.array(boxes[0]) if boxes else None,
+            mask_input=None if low_res is None else low_res[None],
+        )
+        difference = np.abs(got["low_res_logits"][0, 1:] - want).max()
+        assert difference <= 1e-3 * np.abs(want).max()
+        np.testing.assert_allclose(got["predicted_iou"][0, 1:], iou, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.full_size
 @pytest.mark.parametrize("shape", ["wide", "tall"])
 def test_vit_h_and_vit_l_reproduce_the_originals(vit_h: Pair, shape: str) -> None:
     vit_h.check(FRAMES[shape]())
+
+
+@pytest.mark.full_size
+def test_vit_h_and_vit_l_export_within_14_gb(vit_h: Pair) -> None:
+    print(f"\nexport: {vit_h.export_cost}")
+    assert vit_h.export_cost.peak_gb <= 14
+
+
+@pytest.mark.full_size
+def test_vit_h_and_vit_l_inspect_within_8_gb(vit_h: Pair, tmp_path: Path) -> None:
+    vit_h.inspector.close()
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(2):  # the second frame must not add to the first
+        Image.fromarray(FRAMES["square"]()).save(photos / f"{number}.png")
+    cost = run_measured(ZEROFLAW, "inspect", vit_h.bundle.path, photos, "-o", tmp_path / "out")
+    print(f"\ninspect, two frames: {cost}")
+    assert cost.peak_gb <= 8
+    assert (tmp_path / "out" / "1.mask.png").exists()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -175,17 +176,9 @@ def chosen_parameters(
 def _inspect_all(
     inspector: Inspector, jobs: list[Job], product: str, out_dir: Path
 ) -> tuple[int, int]:
+    """Inspects every file; returns how many failed and how many parts were rejected."""
     failed = rejected = 0
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        summary = (out_dir / SUMMARY_NAME).open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise ImageFileError(
-            f"{out_dir} cannot be written: {error.strerror}", "choose another --out"
-        ) from error
-    with summary, progress_bar() as progress:
-        table = csv.DictWriter(summary, _SUMMARY_COLUMNS, restval="")
-        table.writeheader()
+    with _summary_table(out_dir) as write_row, progress_bar() as progress:
         task = progress.add_task("inspecting", total=len(jobs))
         for job in jobs:
             row: dict[str, object]
@@ -198,29 +191,59 @@ def _inspect_all(
             else:
                 rejected += inspection.decision == "reject"
                 row = {**_summary(inspection), "output": job.stem.as_posix()}
-            table.writerow({"file": job.source.as_posix(), **row})
-            summary.flush()
+            write_row({"file": job.source.as_posix(), **row})
             progress.advance(task)
     return failed, rejected
 
 
+@contextmanager
+def _summary_table(out_dir: Path) -> Iterator[Callable[[dict[str, object]], None]]:
+    """Opens the summary; each row is on the disk when it has been written."""
+    path = out_dir / SUMMARY_NAME
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, _SUMMARY_COLUMNS, restval="")
+            table.writeheader()
+
+            def write_row(row: dict[str, object]) -> None:
+                table.writerow(row)
+                file.flush()
+
+            yield write_row
+    except OSError as error:
+        raise ImageFileError(
+            f"{path} cannot be written: {error.strerror}",
+            "choose another --out, or free space on its disk",
+        ) from error
+
+
 def _inspect_one(inspector: Inspector, job: Job, product: str, out_dir: Path) -> Inspection:
+    """Inspects one file and writes all of its results, or none of them."""
     frame = rgb_frame(read_image(job.source))
     inspection = inspector.inspect(frame, product=product, trace=True)
     base = out_dir / job.stem
-    base.parent.mkdir(parents=True, exist_ok=True)
-    write_image(base.with_name(base.name + ".mask.png"), draw_mask(inspection))
-    write_image(base.with_name(base.name + ".overlay.png"), draw_overlay(frame, inspection))
-    write_image(
-        base.with_name(base.name + ".map.png"),
-        draw_map(inspection.anomaly_map, inspection.frame_size),
-    )
-    target = base.with_name(base.name + ".json")
+    pictures = {
+        base.with_name(base.name + ".mask.png"): draw_mask(inspection),
+        base.with_name(base.name + ".overlay.png"): draw_overlay(frame, inspection),
+        base.with_name(base.name + ".map.png"): draw_map(
+            inspection.anomaly_map, inspection.frame_size
+        ),
+    }
+    record = base.with_name(base.name + ".json")
     try:
-        target.write_bytes(inspection.to_json())
-    except OSError as error:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for path, picture in pictures.items():
+            write_image(path, picture)
+        record.write_bytes(inspection.to_json())
+    except (OSError, ImageFileError) as error:
+        for path in (*pictures, record):
+            with suppress(OSError):
+                path.unlink()
+        if isinstance(error, ImageFileError):
+            raise
         raise ImageFileError(
-            f"{target} cannot be written: {error.strerror}", "check the space on its disk"
+            f"{record} cannot be written: {error.strerror}", "check the space on its disk"
         ) from error
     return inspection
 
