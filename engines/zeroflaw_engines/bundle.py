@@ -67,11 +67,13 @@ class Bundle:
         Raises:
             ProductError: The bundle does not know the product.
         """
-        bank = read_prompt_bank(
-            self.path / self.manifest.prompts, self.manifest.clip.embedding_size
-        )
-        if product not in self.manifest.products or product not in bank:
-            known = ", ".join(sorted(self.manifest.products)) or "none"
+        manifest = self.manifest
+        if not (self.path / manifest.prompts).exists():
+            # Another process has added products since, and with them a new bank.
+            manifest = read_manifest(self.path)
+        bank = read_prompt_bank(self.path / manifest.prompts, manifest.clip.embedding_size)
+        if product not in manifest.products or product not in bank:
+            known = ", ".join(sorted(manifest.products)) or "none"
             raise ProductError(
                 f"the bundle {self.path} has no product {product!r} (it has: {known})",
                 f"add it with `zeroflaw products add {self.path} {product}`, or name a known one",

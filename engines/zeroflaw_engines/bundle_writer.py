@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
@@ -14,9 +15,9 @@ from uuid import uuid4
 import msgspec
 from filelock import FileLock, Timeout
 
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.digests import sha256_of_file, sha256_of_files
-from zeroflaw_engines.errors import BundleError
+from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
 from zeroflaw_engines.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -51,22 +52,17 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         BundleError: The target exists and may not be replaced, another export to it is under
             way, or the disk is full.
     """
-    target = Path(target)
-    if target.exists() and not overwrite:
-        raise BundleError(f"{target} exists already", "choose another path or pass --overwrite")
-    if target.exists() and not (target / MANIFEST_NAME).is_file():
-        raise BundleError(
-            f"{target} exists and is not a bundle, so it is not replaced", "choose another path"
-        )
+    target = Path(target).absolute()
     with _disk_errors_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target):
-            for left_over in target.parent.glob(f".{target.name}.partial-*"):
-                shutil.rmtree(left_over, ignore_errors=True)
+            _clear_left_overs(target)
+            _require_replaceable(target, overwrite=overwrite)
             staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
             try:
                 staging.chmod(0o755)
                 yield staging
+                _require_replaceable(target, overwrite=overwrite)
                 _publish(staging, target)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -110,13 +106,25 @@ def add_products(
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     size = bundle.manifest.clip.embedding_size
+    if embeddings.keys() != products.keys():
+        raise ProductError(
+            f"embeddings of {sorted(embeddings)} came with entries of {sorted(products)}",
+            "give both for the same products",
+        )
     for name, value in embeddings.items():
         check_product_name(name)
         check_text_embeddings(name, value, size)
-    with _disk_errors_named(bundle.path), _locked(bundle.path):
-        current = open_bundle(bundle.path, verify_digests=False).manifest
-        bank = {**read_prompt_bank(bundle.path / current.prompts, size), **embeddings}
-        new_bank = bundle.path / f"prompts-{uuid4().hex[:8]}.safetensors"
+    path = bundle.path.absolute()
+    with _disk_errors_named(path), _locked(path):
+        current = open_bundle(path, verify_digests=False).manifest
+        old_bank = path / current.prompts
+        if sha256_of_file(old_bank) != current.files[current.prompts].sha256:
+            raise BundleDamagedError(
+                f"{old_bank} was altered: its SHA-256 is not the manifest's",
+                "copy the bundle anew, or export it again",
+            )
+        bank = {**read_prompt_bank(old_bank, size), **embeddings}
+        new_bank = path / f"prompts-{uuid4().hex[:8]}.safetensors"
         try:
             _write_durably(new_bank, encode_prompt_bank(bank))
             files = {
@@ -131,18 +139,37 @@ def add_products(
                 products={**current.products, **products},
                 files=files,
             )
-            temporary = bundle.path / f".{MANIFEST_NAME}.{uuid4().hex[:8]}"
-            try:
-                _write_durably(temporary, encode_manifest(manifest))
-                temporary.replace(bundle.path / MANIFEST_NAME)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            _replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
         except BaseException:
-            new_bank.unlink(missing_ok=True)
+            # An interrupt may come after the manifest has already taken the new bank up.
+            if read_manifest(path).prompts != new_bank.name:
+                new_bank.unlink(missing_ok=True)
             raise
-        (bundle.path / current.prompts).unlink(missing_ok=True)
+        old_bank.unlink(missing_ok=True)
     return Bundle(path=bundle.path, manifest=manifest)
+
+
+def _require_replaceable(target: Path, *, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists already", "choose another path or pass --overwrite")
+    if not (target / MANIFEST_NAME).is_file():
+        raise BundleError(
+            f"{target} exists and is not a bundle, so it is not replaced", "choose another path"
+        )
+
+
+def _clear_left_overs(target: Path) -> None:
+    """Removes what killed exports left, and brings back a bundle caught between two renames."""
+    name = glob.escape(target.name)
+    for replaced in target.parent.glob(f".{name}.replaced-*"):
+        if target.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(target)
+    for partial in target.parent.glob(f".{name}.partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _publish(staging: Path, target: Path) -> None:
@@ -151,7 +178,7 @@ def _publish(staging: Path, target: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     if target.exists():
-        old = target.with_name(f".{target.name}.partial-old-{uuid4().hex[:8]}")
+        old = target.with_name(f".{target.name}.replaced-{uuid4().hex[:8]}")
         target.rename(old)
         try:
             staging.rename(target)
@@ -168,6 +195,16 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _replace_durably(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        _write_durably(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -193,8 +230,10 @@ def _disk_errors_named(target: Path) -> Iterator[None]:
                 f"no space left on the disk of {target}; nothing was published",
                 "free space there or choose another disk",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        about = Path(error.filename).absolute() if error.filename else target
+        if about.is_relative_to(target.parent) or target.is_relative_to(about):
             raise BundleError(
-                f"{target} cannot be written: {error.strerror}", "check its permissions"
+                f"{target} cannot be written: {error.strerror} ({about})",
+                "check the path and its permissions",
             ) from error
         raise

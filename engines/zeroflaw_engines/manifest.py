@@ -226,14 +226,14 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """
     try:
         raw = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleDamagedError(
             f"{where} is not valid JSON ({error})", "export the bundle again or copy it anew"
         ) from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BundleSchemaError(
-            f"{where} has no integer schema_version", "check that this is a zeroflaw bundle"
+            f"{where} has no schema_version of 1 or more", "check that this is a zeroflaw bundle"
         )
     if version > SCHEMA_VERSION:
         raise BundleSchemaError(
@@ -263,7 +263,8 @@ def check_product_name(name: str) -> None:
         ProductError: The name is empty, too long, or has other than printable characters.
     """
     if (
-        not 0 < len(name) <= MAX_PRODUCT_NAME
+        name in {".", ".."}
+        or not 0 < len(name) <= MAX_PRODUCT_NAME
         or not name.isprintable()
         or name != name.strip()
         or set(name) & set('/\\:*?"<>|')
@@ -282,7 +283,7 @@ def check_relative_path(name: str, where: str) -> None:
     """
     path = PurePosixPath(name)
     plain = bool(name) and "\\" not in name and ":" not in name and "\0" not in name
-    if not plain or path.is_absolute() or ".." in path.parts or str(path) != name:
+    if not plain or not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name:
         raise BundleDamagedError(
             f"{where} names the file {name!r}, which is not a plain path inside the bundle",
             "do not use this bundle; export it again or copy it anew from a trusted place",
@@ -314,4 +315,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
                 f"{where} has no engine {engine_name}", "export the bundle again"
             )
     for name in manifest.products:
-        check_product_name(name)
+        try:
+            check_product_name(name)
+        except ProductError as error:
+            raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error

@@ -58,7 +58,7 @@ def read_prompt_bank(path: Path, embedding_size: int) -> dict[str, TextEmbedding
     """
     try:
         bank = load(path.read_bytes())
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise BundleDamagedError(
             f"the prompt bank {path} cannot be read ({error})", "export the bundle again"
         ) from error

@@ -92,12 +92,17 @@ def load_tokenizer(path: Path, context: int) -> Tokenize:
             "computing text embeddings needs the tokenizers library, which is not installed",
             "install zeroflaw[text]",
         ) from error
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more special
+        raise ProductError(
+            f"the tokenizer {path} cannot be read ({error})", "copy the bundle anew"
+        ) from error
     tokenizer.enable_truncation(context)
     tokenizer.enable_padding(pad_id=0)
 
     def tokenize(sentences: list[str]) -> NDArray[np.int32]:
-        clean = [html.unescape(html.unescape(sentence)).strip() for sentence in sentences]
+        clean = [html.unescape(html.unescape(sentence)).strip().lower() for sentence in sentences]
         return np.array([line.ids for line in tokenizer.encode_batch(clean)], np.int32)
 
     return tokenize

@@ -90,9 +90,15 @@ def check_inputs(contract: EngineContract, inputs: Mapping[str, Tensor]) -> None
         )
     for name, spec in wanted.items():
         array = inputs[name]
-        if not spec.accepts(array.dtype.name, array.shape):
+        if not isinstance(array, np.ndarray):
             raise EngineContractError(
-                f"{contract.name} takes {spec}, not {array.dtype.name}{list(array.shape)}",
+                f"{contract.name} takes {spec}, not a {type(array).__name__}",
+                "give a NumPy array",
+            )
+        dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
+        if not spec.accepts(dtype, array.shape):
+            raise EngineContractError(
+                f"{contract.name} takes {spec}, not {dtype}{list(array.shape)}",
                 "give an array of that dtype and shape",
             )
         if not array.flags.c_contiguous:

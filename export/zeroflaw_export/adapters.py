@@ -69,6 +69,11 @@ def load_adapters(adapters: LinearAdapters, path: Path) -> None:
             f"{path} has tensors that are not adapters: {', '.join(extra[:5])}",
             f"give a file with the tensors {', '.join(want)} only",
         )
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(
+                f"{path} has values in {name} that are not finite", "give whole adapters"
+            )
     adapters.load_state_dict({name: value.float() for name, value in state.items()})
 
 

@@ -61,8 +61,8 @@ class ClipArchitecture:
         """
         return image_size == self.native_image_size
 
-    def build(self, image_size: int) -> CLIP:
-        """A CLIP without weights, both towers, float32, in eval mode.
+    def check_image_size(self, image_size: int) -> None:
+        """Refuses sizes that the patches do not fill.
 
         Raises:
             ExportError: The size is not a multiple of the patch size.
@@ -72,6 +72,14 @@ class ClipArchitecture:
                 f"{self.name} cannot be exported at {image_size} px",
                 f"choose a multiple of its patch size, {self.patch_size}",
             )
+
+    def build(self, image_size: int) -> CLIP:
+        """A CLIP without weights, both towers, float32, in eval mode.
+
+        Raises:
+            ExportError: The size is not a multiple of the patch size.
+        """
+        self.check_image_size(image_size)
         vision = {**self.config["vision_cfg"], "image_size": image_size}
         return CLIP(
             embed_dim=self.config["embed_dim"],

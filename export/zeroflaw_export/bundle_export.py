@@ -152,6 +152,10 @@ def export_bundle(
         raise ExportError("the plan has no product", "name at least one")
     for name in plan.products:
         check_product_name(name)
+    for source in (plan.clip_weights, plan.adapters, plan.sam_weights):
+        source.require_file()
+    if plan.ensembles is not None:
+        read_prompt_ensembles(plan.ensembles)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
         manifest = _export_into(staging, plan, report)
@@ -162,7 +166,8 @@ def export_bundle(
 
 def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifest:
     architecture = clip_architecture(plan.clip_architecture)
-    image_size = plan.clip_image_size or architecture.image_size
+    image_size = architecture.image_size if plan.clip_image_size is None else plan.clip_image_size
+    architecture.check_image_size(image_size)
     sam_arch = sam_architecture(plan.sam_architecture)
     report("loading SAM's weights")
     sam = load_sam(sam_arch, plan.sam_weights)

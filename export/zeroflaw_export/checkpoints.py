@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from zeroflaw_engines.errors import WeightsError
+from zeroflaw_export.torchscript_archive import is_torchscript, read_torchscript_tensors
 
 StateDict = dict[str, torch.Tensor]
 
@@ -30,28 +29,13 @@ def read_state_dict(path: Path, *, unwrap: str | None = None) -> StateDict:
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}", "check the path")
-    if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(
-                f"{path} is not a readable safetensors file ({error})", "fetch the file anew"
-            ) from error
-    if _is_torchscript(path):
-        try:
-            archive: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return dict(archive.state_dict())
-        except RuntimeError as error:
-            raise WeightsError(
-                f"{path} is a damaged TorchScript archive ({error})", "fetch the file anew"
-            ) from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        content = _read(path)
+    except Exception as error:  # a damaged file makes the readers raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path} cannot be read as plain tensors ({reason})",
-            "give a checkpoint that holds tensors only; zeroflaw never runs pickled code",
+            "give a whole checkpoint that holds tensors only; zeroflaw never runs pickled code",
         ) from error
     if unwrap is not None and isinstance(content, dict) and unwrap in content:
         content = content[unwrap]
@@ -67,11 +51,12 @@ def read_state_dict(path: Path, *, unwrap: str | None = None) -> StateDict:
     return content
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    if path.suffix == ".safetensors":
+        return dict(load_file(path))
+    if is_torchscript(path):
+        return read_torchscript_tensors(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _describe(content: object) -> str:

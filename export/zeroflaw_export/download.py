@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import requests
+import urllib3
 from filelock import FileLock
 from tenacity import (
     Retrying,
@@ -25,7 +26,7 @@ _ATTEMPTS: Final = 5
 _TRANSIENT: Final = (
     requests.ConnectionError,
     requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,
 )
 
 # Bytes that are there, bytes that will be (or None).
@@ -75,6 +76,15 @@ def download(url: str, target: Path, digest: Digest, report: ReportBytes | None 
     Raises:
         DownloadError: The server cannot be reached, refuses, or sends something else.
     """
+    try:
+        return _download(url, target, digest, report)
+    except OSError as error:  # requests' own errors are OSErrors too, but were named before
+        raise DownloadError(
+            f"{target} cannot be written: {error}", "check the path and the space on its disk"
+        ) from error
+
+
+def _download(url: str, target: Path, digest: Digest, report: ReportBytes | None) -> Path:
     if target.exists():
         if digest.of(target) == digest.value:
             return target
@@ -96,7 +106,7 @@ def download(url: str, target: Path, digest: Digest, report: ReportBytes | None 
             ):
                 with attempt:
                     _continue(url, part, report)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise DownloadError(
                 f"{url} cannot be downloaded: {error}",
                 f"check the connection and try again (what arrived is kept in {part}), "
@@ -115,7 +125,9 @@ def download(url: str, target: Path, digest: Digest, report: ReportBytes | None 
 
 def _continue(url: str, part: Path, report: ReportBytes | None) -> None:
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # all of it is there; the digest decides
@@ -125,7 +137,8 @@ def _continue(url: str, part: Path, report: ReportBytes | None) -> None:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         with part.open("ab" if have else "wb") as file:
-            for chunk in response.iter_content(_CHUNK):
+            # read1 gives what has arrived; a longer read would lose it when the line breaks
+            while chunk := response.raw.read1(_CHUNK):
                 file.write(chunk)
                 have += len(chunk)
                 if report:

@@ -35,6 +35,15 @@ class WeightsSource:
     path: Path | None
     seed: int | None = None
 
+    def require_file(self) -> None:
+        """Checks that the file is there, before minutes are spent on anything else.
+
+        Raises:
+            WeightsError: It is not.
+        """
+        if self.path is not None and not self.path.is_file():
+            raise WeightsError(f"there is no weights file {self.path}", "check the path")
+
     def identity(self) -> WeightsIdentity:
         """What the manifest records."""
         digest = None if self.path is None else sha256_of_file(self.path)
@@ -61,7 +70,13 @@ def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSo
         if name not in _OPENAI_EXTRAS
     }
     if "visual.positional_embedding" in state:
-        resize_pos_embed(state, clip)
+        try:
+            resize_pos_embed(state, clip)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{source.path} has a position embedding that does not fit: {error}",
+                f"give a checkpoint of {architecture.name}",
+            ) from error
     _load(clip, state, source.path, architecture.name)
     return clip
 

@@ -1,5 +1,7 @@
 """Writing bundles: all of it or nothing, whatever breaks the writing off."""
 
+# ruff: noqa: PT012 - what happens inside the block is what is tested
+
 from __future__ import annotations
 
 import errno

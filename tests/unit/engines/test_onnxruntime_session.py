@@ -143,7 +143,7 @@ def as_view(array: np.ndarray) -> np.ndarray:
         ("clip_encoder", "text_embeddings", lambda a: a.astype(np.float16)),
         ("clip_encoder", "text_embeddings", lambda a: a.astype(np.float64)),
         ("clip_encoder", "text_embeddings", lambda a: a.T.copy()),
-        ("clip_encoder", "text_embeddings", lambda a: np.asfortranarray(a)),
+        ("clip_encoder", "text_embeddings", np.asfortranarray),
         ("sam_encoder", "image_size", lambda a: a.astype(np.int64)),
         ("sam_encoder", "image_size", lambda a: a[:1]),
         ("sam_encoder", "image_size", as_view),

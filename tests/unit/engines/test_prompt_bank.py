@@ -44,8 +44,8 @@ def test_round_trip(rng: np.random.Generator, tmp_path: Path) -> None:
     (tmp_path / "bank").write_bytes(encode_prompt_bank(bank))
     got = read_prompt_bank(tmp_path / "bank", 32)
     assert got.keys() == bank.keys()
-    for name in bank:
-        np.testing.assert_array_equal(got[name], bank[name])
+    for name, want in bank.items():
+        np.testing.assert_array_equal(got[name], want)
 
 
 def test_rows_that_are_not_contiguous_are_written_in_order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,18 +120,16 @@ def broken(state: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
 def test_what_does_not_fit_is_named(native, tiny_sam, tmp_path: Path, model: str, how: str) -> None:
     state = native if model == "clip" else tiny_sam.state_dict()
     source = saved(broken(state, how), tmp_path / "x.pth")
+    load = partial(load_clip, clip_architecture("tiny"), 112)
+    if model == "sam":
+        load = partial(load_sam, sam_architecture("tiny"))
     with pytest.raises(WeightsError) as caught:
-        if model == "clip":
-            load_clip(clip_architecture("tiny"), 112, source)
-        else:
-            load_sam(sam_architecture("tiny"), source)
+        load(source)
     assert str(tmp_path / "x.pth") in caught.value.cause
     assert "tiny" in caught.value.remedy or how in ("nan", "inf")
 
 
-@pytest.mark.parametrize(
-    "shape", [(60, 64), (64,), (1, 64), (65, 63), (0, 64), (65, 8, 8)], ids=str
-)
+@pytest.mark.parametrize("shape", [(60, 64), (1, 64), (65, 63), (65, 8, 8)], ids=str)
 def test_a_position_embedding_of_another_kind_is_a_weights_error(
     native, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
