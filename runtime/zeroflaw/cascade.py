@@ -15,11 +15,13 @@ from zeroflaw.geometry import (
     FloatArray,
     FrameGeometry,
     frame_to_sam,
+    has_content,
     inclusive_box,
     logits_at_sam,
     mask_at_frame,
 )
 from zeroflaw.prompt_points import PointPrompts
+from zeroflaw.workspace import Workspace
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
@@ -104,6 +106,7 @@ def run_cascade(
     *,
     max_prompts: int,
     low_res_size: int,
+    workspace: Workspace | None = None,
 ) -> Cascade:
     """Points; points and logits; points, box and logits (Eq. 9 to 12).
 
@@ -117,10 +120,18 @@ def run_cascade(
         parameters: The method's parameters.
         max_prompts: Rows of the decoder's point input.
         low_res_size: Side of the decoder's logits.
+        workspace: Memory to use again; `content_logits` lie in it.
 
     Returns:
         The mask and how it came about.
     """
+    workspace = workspace or Workspace()
+    at_sam = workspace.float32("sam", (geometry.sam_size, geometry.sam_size))
+    at_frame = workspace.float32("frame", geometry.frame)
+
+    def mask_of(low_res: FloatArray) -> BoolArray:
+        return mask_at_frame(logits_at_sam(low_res, geometry, at_sam), geometry, at_frame)
+
     stages: list[Stage] = []
     scores: list[float] = []
     masks: dict[int, BoolArray] = {}
@@ -140,10 +151,10 @@ def run_cascade(
         )
         # The mask at the frame's size is needed where a box is read off it, and at the end.
         if number in {2, parameters.cascade_stages}:
-            masks[number] = mask_at_frame(logits_at_sam(best, geometry), geometry)
+            masks[number] = mask_of(best)
             empty = not masks[number].any()
         else:
-            empty = not bool((logits_at_sam(best, geometry) > 0).any())
+            empty = not has_content(best, geometry)
         stages.append(Stage(best, predicted_iou, chosen, boxes, empty))
         scores.append(score)
         if empty:
@@ -153,15 +164,13 @@ def run_cascade(
 
     kept = len(stages) - stages[-1].empty
     if kept and kept not in masks:
-        masks[kept] = mask_at_frame(
-            logits_at_sam(stages[kept - 1].low_res_logits, geometry), geometry
-        )
+        masks[kept] = mask_of(stages[kept - 1].low_res_logits)
     if not kept or not masks[kept].any():
         fallback = _region_at_frame(points.extreme_region, geometry)
         return Cascade(fallback, None, 0.0, 0, "stage_1_empty", tuple(stages))
     return Cascade(
         mask=masks[kept],
-        content_logits=logits_at_sam(stages[kept - 1].low_res_logits, geometry),
+        content_logits=logits_at_sam(stages[kept - 1].low_res_logits, geometry, at_sam),
         predicted_iou=scores[kept - 1],
         kept_stage=kept,
         status="ok" if kept == len(stages) else _EMPTY[len(stages)],

@@ -139,49 +139,74 @@ def frame_to_sam(points: NDArray[np.floating], geometry: FrameGeometry) -> Float
     return (points * ratio).astype(np.float32)
 
 
-def logits_at_sam(low_res: FloatArray, geometry: FrameGeometry) -> FloatArray:
+def logits_at_sam(
+    low_res: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
+) -> FloatArray:
     """Low-res logits over the content of SAM's image: the first resize of `postprocess_masks`.
 
     Args:
         low_res: float32 [L, L].
         geometry: The frame's grids.
+        out: float32 [sam_size, sam_size] to compute in.
 
     Returns:
         float32 [h, w], a view.
     """
     size = geometry.sam_size
-    full = cv2.resize(low_res, (size, size), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(low_res, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
     height, width = geometry.sam_content
     return full[:height, :width]  # type: ignore[return-value]
 
 
-def logits_at(content: FloatArray, size: tuple[int, int]) -> FloatArray:
+def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
+    """Whether any logit over the content of SAM's image is positive.
+
+    Args:
+        low_res: float32 [L, L].
+        geometry: The frame's grids.
+    """
+    scale = geometry.sam_size / len(low_res)
+    rows, columns = (int(extent // scale) for extent in geometry.sam_content)
+    inside = low_res[:rows, :columns] > 0
+    # Between four positive logits every interpolated one is positive: no need to upsample.
+    block = inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
+    return bool(block.any()) or bool((logits_at_sam(low_res, geometry) > 0).any())
+
+
+def logits_at(
+    content: FloatArray, size: tuple[int, int], out: FloatArray | None = None
+) -> FloatArray:
     """Logits over SAM's content at another size: the second resize of `postprocess_masks`.
 
     Args:
         content: float32 [h, w] from `logits_at_sam`.
         size: Height and width wanted, px.
+        out: float32 of that size to compute in.
 
     Returns:
-        float32 of that size.
+        float32 of that size: `content` itself if it has that size already.
     """
     if content.shape == size:
         return content
-    return cv2.resize(content, size[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+    return cv2.resize(content, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
-def mask_at_frame(content: FloatArray, geometry: FrameGeometry) -> BoolArray:
+def mask_at_frame(
+    content: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
+) -> BoolArray:
     """The mask of SAM logits at the frame's size: two-step resize, then logit > 0.
 
     Args:
         content: float32 [h, w] from `logits_at_sam`.
         geometry: The frame's grids.
+        out: float32 [H, W] for the logits at the frame's size.
 
     Returns:
         bool [H, W].
     """
-    logits = logits_at(content, geometry.sam_source)
-    mask: BoolArray = logits_at(logits, geometry.frame) > 0
+    if geometry.sam_source != geometry.frame:
+        content = logits_at(content, geometry.sam_source)
+    mask: BoolArray = logits_at(content, geometry.frame, out) > 0
     return mask
 
 

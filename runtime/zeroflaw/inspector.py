@@ -26,6 +26,7 @@ from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.regions import regions_of
 from zeroflaw.scoring import image_score, score_map
 from zeroflaw.stopwatch import Stopwatch
+from zeroflaw.workspace import Workspace
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.errors import EngineError, ProductError
@@ -82,6 +83,7 @@ class Inspector:
         self._warnings = _warnings(bundle)
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
+        self._workspace = Workspace()
         self._closed = False
 
     @classmethod
@@ -366,6 +368,7 @@ class Inspector:
                 self.parameters,
                 max_prompts=self._sizes.max_prompts,
                 low_res_size=self._sizes.low_res_size,
+                workspace=self._workspace,
             )
 
 

@@ -148,19 +148,25 @@ def test_vit_h_and_vit_l_reproduce_the_originals(vit_h: Pair, shape: str) -> Non
 
 
 @pytest.mark.full_size
-def test_vit_h_and_vit_l_export_within_14_gb(vit_h: Pair) -> None:
-    print(f"\nexport: {vit_h.export_cost}")
+def test_vit_h_and_vit_l_export_within_14_gb(
+    vit_h: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capsys.disabled():
+        print(f"\nViT-H + ViT-L export: {vit_h.export_cost}")
     assert vit_h.export_cost.peak_gb <= 14
 
 
 @pytest.mark.full_size
-def test_vit_h_and_vit_l_inspect_within_8_gb(vit_h: Pair, tmp_path: Path) -> None:
+def test_vit_h_and_vit_l_inspect_within_8_gb(
+    vit_h: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     vit_h.inspector.close()
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(2):  # the second frame must not add to the first
         Image.fromarray(FRAMES["square"]()).save(photos / f"{number}.png")
     cost = run_measured(ZEROFLAW, "inspect", vit_h.bundle.path, photos, "-o", tmp_path / "out")
-    print(f"\ninspect, two frames: {cost}")
+    with capsys.disabled():
+        print(f"\nViT-H + ViT-L, two frames inspected: {cost}")
     assert cost.peak_gb <= 8
     assert (tmp_path / "out" / "1.mask.png").exists()
