@@ -12,7 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 
@@ -57,8 +57,12 @@ def read_torchscript_tensors(path: Path) -> dict[str, torch.Tensor]:
 class _Stub:
     """An object of the archive: its attributes and nothing else."""
 
-    def __init__(self, *_: object) -> None:
-        self.attributes: dict[str, Any] = {}
+    attributes: dict[str, Any]
+
+    def __new__(cls, *_: object) -> Self:
+        stub = super().__new__(cls)  # the pickle makes objects without calling __init__
+        stub.attributes = {}
+        return stub
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):

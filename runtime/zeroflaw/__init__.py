@@ -1,17 +1,24 @@
 """zeroflaw: zero-shot anomaly segmentation on the line, without PyTorch.
 
-from zeroflaw import Inspector
+    from zeroflaw import Inspector
 
-with Inspector.load("bundle") as inspector:
-    inspection = inspector.inspect(frame, product="metal_nut")
+    with Inspector.load("bundle") as inspector:
+        inspection = inspector.inspect(frame, product="metal_nut")
+
+NumPy and OpenCV are imported with the first name that needs them, not with the package.
 """
 
-from zeroflaw.inspection import Inspection, Trace
-from zeroflaw.inspector import Inspector
-from zeroflaw.regions import Region
-from zeroflaw_engines.errors import ZeroflawError
-from zeroflaw_engines.parameters import MethodParameters
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from zeroflaw_engines.version import __version__
+
+if TYPE_CHECKING:
+    from zeroflaw.inspection import Inspection, Trace
+    from zeroflaw.inspector import Inspector
+    from zeroflaw.regions import Region
+    from zeroflaw_engines.errors import ZeroflawError
+    from zeroflaw_engines.parameters import MethodParameters
 
 __all__ = [
     "Inspection",
@@ -22,3 +29,22 @@ __all__ = [
     "ZeroflawError",
     "__version__",
 ]
+
+_MODULES = {
+    "Inspection": "zeroflaw.inspection",
+    "Inspector": "zeroflaw.inspector",
+    "MethodParameters": "zeroflaw_engines.parameters",
+    "Region": "zeroflaw.regions",
+    "Trace": "zeroflaw.inspection",
+    "ZeroflawError": "zeroflaw_engines.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,18 @@ from zeroflaw_engines.session import load_session
 
 
 def add_products_by_name(
-    bundle: Bundle, names: Iterable[str], *, backend: str = "onnxruntime"
+    bundle: Bundle,
+    names: Iterable[str],
+    *,
+    ensembles_file: Path | None = None,
+    backend: str = "onnxruntime",
 ) -> Bundle:
     """Computes the prompt ensembles of products and puts them into the bundle.
 
     Args:
         bundle: The bundle to change.
         names: Product names; they go into the sentences verbatim.
+        ensembles_file: TOML file of sentences; default: the bundle's own.
         backend: What runs the text engine.
 
     Returns:
@@ -47,7 +53,7 @@ def add_products_by_name(
             f"the bundle {bundle.path} has no text engine, so it cannot take new products",
             "export it again with --text-encoder, or with the products that you need",
         )
-    ensembles = read_prompt_ensembles(bundle.path / text.ensembles)
+    ensembles = read_prompt_ensembles(ensembles_file or bundle.path / text.ensembles)
     tokenize = load_tokenizer(bundle.path / text.tokenizer, text.context)
     session = load_session(bundle, TEXT_ENCODER, backend=backend)
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.session import load_session, zeros_for
@@ -33,6 +34,16 @@ def test_import_is_quick_and_without_torch() -> None:
         assert torch == "False"
         seconds.append(float(spent))
     assert min(seconds) <= 0.3
+
+
+def test_every_public_name_is_there() -> None:
+    import zeroflaw
+
+    for name in zeroflaw.__all__:
+        assert getattr(zeroflaw, name) is not None
+    assert set(dir(zeroflaw)) == set(zeroflaw.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Detector'"):
+        zeroflaw.Detector  # noqa: B018
 
 
 def test_inspecting_never_imports_torch_or_the_export(tiny_bundle: Bundle) -> None:

@@ -29,6 +29,10 @@ def list_products(
 def add(
     bundle: Annotated[Path, typer.Argument(help="Directory that `zeroflaw export` wrote.")],
     names: Annotated[list[str], typer.Argument(help="Names, put into the sentences verbatim.")],
+    *,
+    ensembles: Annotated[
+        Path | None, typer.Option(help="TOML file of sentences; default: the bundle's own.")
+    ] = None,
 ) -> None:
     """Compute the prompt ensembles of products and put them into the bundle.
 
@@ -37,5 +41,5 @@ def add(
     """
     opened = open_and_announce(bundle)
     with err.status(f"encoding the sentences of {', '.join(names)}"):
-        changed = add_products_by_name(opened, names)
+        changed = add_products_by_name(opened, names, ensembles_file=ensembles)
     out.print(f"{bundle} now has: {', '.join(sorted(changed.manifest.products))}", markup=False)

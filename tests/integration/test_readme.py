@@ -1,0 +1,63 @@
+"""The README's examples, run as they stand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from support.measured_process import ZEROFLAW
+from zeroflaw_engines.bundle import Bundle, open_bundle
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def station(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A directory with what the examples name: my_bundle and photos/."""
+    shutil.copytree(tiny_bundle.path, tmp_path / "my_bundle")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(data.coffee()).save(tmp_path / "photos" / "part.jpg")
+    return tmp_path
+
+
+def test_python_example_runs(station: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(station)
+    names = {"frame": np.ascontiguousarray(data.coffee()[..., ::-1])}
+    exec(code, names)  # noqa: S102 - our own README
+    assert names["inspection"].product == "metal_nut"  # type: ignore[attr-defined]
+
+
+def test_station_commands_run(station: Path) -> None:
+    lines = [line.split("#")[0].split() for line in README.splitlines()]
+    commands = [line for line in lines if line[:1] == ["zeroflaw"]]
+    exports = [line for line in commands if line[1] == "export"]
+    others = [line for line in commands if line[1] != "export"]
+    assert len(exports) == 1
+    assert {line[1] for line in others} == {"bundle", "inspect", "products"}
+    for line in others:
+        subprocess.run([ZEROFLAW, *line[1:]], check=True, cwd=station, capture_output=True)
+    assert (station / "results" / "part.overlay.png").exists()
+    assert "pcb1" in open_bundle(station / "my_bundle").manifest.products
+
+
+def test_make_targets_exist_and_ci_runs_the_readmes_test_command() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert f"\n{target}:" in makefile
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("exec make test")
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
