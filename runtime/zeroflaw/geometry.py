@@ -25,6 +25,7 @@ from zeroflaw.frame import Frame
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+Picture = Frame | Image.Image
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,20 @@ def frame_geometry(
     return FrameGeometry(frame, map_size, source, content, sam_size, feature_size)
 
 
-def squash(frame: Frame, size: int) -> Frame:
+def to_resize_twice(frame: Frame, geometry: FrameGeometry) -> Picture:
+    """A frame in the form in which both `squash` and `fit` take the least time.
+
+    Pillow resizes only what lies in its own memory, so a frame that both of them resize is
+    better copied there once.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        geometry: The frame's grids.
+    """
+    return frame if geometry.sam_content == geometry.frame else Image.fromarray(frame)
+
+
+def squash(frame: Picture, size: int) -> Frame:
     """Resizes a frame to a square, as APRIL-GAN does: Pillow's antialiased bicubic.
 
     Args:
@@ -87,7 +101,7 @@ def squash(frame: Frame, size: int) -> Frame:
     return _resize(frame, (size, size), Image.Resampling.BICUBIC)
 
 
-def fit(source: Frame, geometry: FrameGeometry) -> Frame:
+def fit(source: Picture, geometry: FrameGeometry) -> Frame:
     """Resizes a frame into the top left of SAM's square image: Pillow's antialiased bilinear.
 
     Args:
@@ -279,7 +293,9 @@ def _between(
     return ((np.asarray(points, np.float64) + 0.5) * ratio - 0.5).astype(np.float32)
 
 
-def _resize(frame: Frame, size: tuple[int, int], resample: Image.Resampling) -> Frame:
-    if frame.shape[:2] == size:
-        return frame
-    return np.asarray(Image.fromarray(frame).resize(size[::-1], resample))
+def _resize(picture: Picture, size: tuple[int, int], resample: Image.Resampling) -> Frame:
+    if isinstance(picture, np.ndarray):
+        if picture.shape[:2] == size:
+            return picture
+        picture = Image.fromarray(picture)
+    return np.asarray(picture.resize(size[::-1], resample))

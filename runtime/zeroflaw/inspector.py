@@ -20,6 +20,7 @@ from zeroflaw.geometry import (
     fit,
     frame_geometry,
     squash,
+    to_resize_twice,
 )
 from zeroflaw.inspection import Inspection, Status, Trace
 from zeroflaw.prompt_points import PointPrompts, point_prompts
@@ -303,10 +304,12 @@ class Inspector:
         watch: Stopwatch,
     ) -> tuple[FloatArray, float, FloatArray | None]:
         """Runs the encoders; features are None if the schedule left the SAM encoder out."""
+        with watch.stage("frame"):
+            picture = to_resize_twice(frame, geometry)
 
         def clip() -> tuple[FloatArray, float]:
             with watch.stage("squash"):
-                image = squash(frame, geometry.map_size)
+                image = squash(picture, geometry.map_size)
             with watch.stage("clip_encoder"):
                 out = self._sessions.clip_encoder.execute(
                     {"image": image[None], "text_embeddings": embeddings}
@@ -315,9 +318,8 @@ class Inspector:
 
         def sam() -> FloatArray:
             with watch.stage("fit"):
-                source = frame
-                if geometry.sam_source != geometry.frame:
-                    source = squash(frame, geometry.map_size)
+                squashed = geometry.sam_source != geometry.frame
+                source = squash(picture, geometry.map_size) if squashed else picture
                 image = fit(source, geometry)
             with watch.stage("sam_encoder"):
                 size = np.array(geometry.sam_content, np.int32)

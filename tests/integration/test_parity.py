@@ -7,6 +7,8 @@ By default SAM ViT-B with the small CLIP; with --full-size (and in CI) ViT-H wit
 from __future__ import annotations
 
 import dataclasses
+import statistics
+import time
 from pathlib import Path
 
 import numpy as np
@@ -105,30 +107,37 @@ def test_vit_b_reproduces_the_originals(vit_b: Pair, shape: str) -> None:
     vit_b.check(FRAMES[shape]())
 
 
-@pytest.mark.parametrize("count", range(1, 21))
-def test_vit_b_decoder_is_exact_for_every_number_of_points(vit_b: Pair, count: int) -> None:
-    """The fixed prompt rows against `SamPredictor`, without and with a box and a mask."""
-    height, width = 600, 900
+def decoder_inputs(features: np.ndarray, count: int, boxes=(), low_res=None):
+    """The decoder's inputs for some points on a 900 x 600 frame, as the cascade lays them out."""
     rng = np.random.default_rng(count)
-    predictor = SamPredictor(vit_b.sam)
-    predictor.features = torch.from_numpy(rng.standard_normal((1, 256, 64, 64), np.float32))
-    predictor.original_size, predictor.is_image_set = (height, width), True
-    predictor.input_size = predictor.transform.get_preprocess_shape(height, width, 1024)
     points = PointPrompts(
-        coords=(rng.random((count, 2)) * [width, height]).astype(np.float32),
+        coords=(rng.random((count, 2)) * [900, 600]).astype(np.float32),
         labels=rng.integers(0, 2, count).astype(np.int32),
         extreme_region=np.ones((1, 1), np.bool_),
         from_region=True,
     )
     geometry = frame_geometry(
-        (height, width), map_size=518, sam_size=1024, feature_size=64, squash_sam=False
+        (600, 900), map_size=518, sam_size=1024, feature_size=64, squash_sam=False
     )
+    prompts = decoder_prompts(points, boxes, low_res, geometry, max_prompts=27, low_res_size=256)
+    return points, {"features": features, **dataclasses.asdict(prompts)}
+
+
+BOX = (100, 50, 700, 500)
+
+
+@pytest.mark.parametrize("count", range(1, 21))
+def test_vit_b_decoder_is_exact_for_every_number_of_points(vit_b: Pair, count: int) -> None:
+    """The fixed prompt rows against `SamPredictor`, without and with a box and a mask."""
+    rng = np.random.default_rng(count)
+    features = rng.standard_normal((1, 256, 64, 64), np.float32)
     mask = rng.normal(0, 3, (256, 256)).astype(np.float32)
-    for boxes, low_res in (((), None), (((100, 50, 700, 500),), mask)):
-        prompts = decoder_prompts(
-            points, boxes, low_res, geometry, max_prompts=27, low_res_size=256
-        )
-        inputs = {"features": predictor.features.numpy(), **dataclasses.asdict(prompts)}
+    predictor = SamPredictor(vit_b.sam)
+    predictor.features = torch.from_numpy(features)
+    predictor.original_size, predictor.is_image_set = (600, 900), True
+    predictor.input_size = predictor.transform.get_preprocess_shape(600, 900, 1024)
+    for boxes, low_res in (((), None), ((BOX,), mask)):
+        points, inputs = decoder_inputs(features, count, boxes, low_res)
         got = vit_b.inspector._sessions.sam_decoder.execute(inputs)
         _, iou, want = predictor.predict(
             points.coords.astype(np.float64),
@@ -139,6 +148,32 @@ def test_vit_b_decoder_is_exact_for_every_number_of_points(vit_b: Pair, count: i
         difference = np.abs(got["low_res_logits"][0, 1:] - want).max()
         assert difference <= 1e-3 * np.abs(want).max()
         np.testing.assert_allclose(got["predicted_iou"][0, 1:], iou, rtol=1e-3, atol=1e-3)
+
+
+def test_three_decoder_calls_cost_no_more_than_three(vit_b: Pair) -> None:
+    """The cascade's three calls against its first one; all SAMs have the same decoder."""
+    features = np.random.default_rng(0).standard_normal((1, 256, 64, 64), np.float32)
+    mask = np.ones((256, 256), np.float32)
+    calls = [
+        decoder_inputs(features, 6)[1],
+        decoder_inputs(features, 6, low_res=mask)[1],
+        decoder_inputs(features, 6, boxes=(BOX,), low_res=mask)[1],
+    ]
+    session = vit_b.inspector._sessions.sam_decoder
+
+    def seconds(inputs: list[dict[str, np.ndarray]]) -> float:
+        start = time.perf_counter()
+        for one in inputs:
+            session.execute(one)
+        return time.perf_counter() - start
+
+    seconds(calls)
+    ratios = []
+    for _ in range(5):
+        one = statistics.median(seconds(calls[:1]) for _ in range(5))
+        three = statistics.median(seconds(calls) for _ in range(5))
+        ratios.append(three / one)
+    assert min(ratios) <= 3.1, ratios
 
 
 @pytest.mark.full_size
