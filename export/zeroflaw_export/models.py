@@ -18,7 +18,8 @@ from zeroflaw_export.architectures import ClipArchitecture, SamArchitecture
 from zeroflaw_export.checkpoints import StateDict, read_state_dict
 from zeroflaw_export.random_weights import randomise_weights
 
-_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+# OpenAI's archive carries these beside the weights, some of them in every block.
+_CONSTANTS = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSo
     state = {
         name: value.float()
         for name, value in read_state_dict(source.path, unwrap="state_dict").items()
-        if name not in _OPENAI_EXTRAS
+        if name.rsplit(".", 1)[-1] not in _CONSTANTS
     }
     if "visual.positional_embedding" in state:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -14,11 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
 from support.measured_process import ZEROFLAW
+from support.reference_pipeline import reference_map
+from zeroflaw import Inspector
 from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_export.adapters import save_adapters
+from zeroflaw_export.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
 
 
 def zeroflaw(*args: object, **kwargs) -> subprocess.CompletedProcess[str]:
@@ -204,6 +211,56 @@ def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     process.stderr.close()
     assert not target.exists()
     assert not list(tmp_path.glob(".toy.partial-*"))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+def test_export_from_files_of_the_official_layouts(tmp_path: Path) -> None:
+    """OpenAI's TorchScript in fp16, SAM's flat .pth and APRIL-GAN's .pth, at reduced size."""
+    source = WeightsSource(name="random", path=None, seed=11)
+    architecture = clip_architecture("tiny")
+    clip = load_clip(architecture, architecture.native_image_size, source)
+    adapters = load_linear_adapters(architecture, clip, source)
+    archive = torch.jit.trace_module(
+        clip,
+        {
+            "encode_image": torch.zeros(1, 3, 112, 112),
+            "encode_text": torch.zeros(1, 77, dtype=torch.long),
+        },
+        check_trace=False,
+    )
+    archive.half().save(str(tmp_path / "clip.pt"))
+    torch.save(load_sam(sam_architecture("tiny"), source).state_dict(), tmp_path / "sam.pth")
+    save_adapters(adapters, tmp_path / "adapters.pth")
+    done = zeroflaw(
+        "export", tmp_path / "b", "--clip", "tiny", "--sam", "tiny", "-p", "screw",
+        "--clip-weights", tmp_path / "clip.pt", "--sam-weights", tmp_path / "sam.pth",
+        "--adapters", tmp_path / "adapters.pth", "--no-text-encoder",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "random weights" not in done.stderr
+    manifest = open_bundle(tmp_path / "b").manifest
+    assert manifest.random_weights is None
+    assert manifest.text is None
+    for identity, name in (
+        (manifest.clip.weights, "clip.pt"),
+        (manifest.clip.adapters, "adapters.pth"),
+        (manifest.sam.weights, "sam.pth"),
+    ):
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert (identity.name, identity.sha256) == (name, digest)
+    # What the engine computes is what the files hold, in half precision for CLIP.
+    clip = load_clip(architecture, 224, WeightsSource(name="clip.pt", path=tmp_path / "clip.pt"))
+    frame = np.ascontiguousarray(data.coffee())
+    embeddings = open_bundle(tmp_path / "b").text_embeddings("screw")
+    blocks = architecture.tapped_blocks
+    want, _ = reference_map(clip, adapters, blocks, frame, embeddings, 224)
+    with Inspector.load(tmp_path / "b") as inspector:
+        got = inspector.inspect(frame)
+    np.testing.assert_allclose(got.anomaly_map, want, atol=1e-4)
+    assert got.warnings == ()
+    refused = zeroflaw("products", "add", tmp_path / "b", "nut")
+    assert refused.returncode == 1
+    assert "no text engine" in refused.stderr
 
 
 def test_export_needs_weights_or_a_seed_but_not_both(tmp_path: Path) -> None:
