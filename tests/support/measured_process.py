@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
 import time
@@ -24,7 +24,19 @@ def run_measured(*command: object) -> Cost:
     """Runs a command to its end; fails if it fails."""
     start = time.monotonic()
     process = subprocess.Popen([str(word) for word in command])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, peak_resident_gb(process.pid))
+        time.sleep(0.05)
     assert process.returncode == 0, command
-    return Cost(time.monotonic() - start, usage.ru_maxrss * 1024 / 1e9)
+    return Cost(time.monotonic() - start, peak)
+
+
+def peak_resident_gb(pid: int) -> float:
+    """The kernel's own high-water mark; rusage would count the parent's memory at the fork."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 / 1e9 if found else 0.0
