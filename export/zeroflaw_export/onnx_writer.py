@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -69,7 +70,7 @@ def onnx_from_module(module: nn.Module, contract: EngineContract, path: Path) ->
 
 
 @contextlib.contextmanager
-def _quiet_exporter():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _quiet_exporter() -> Iterator[None]:
     """The exporter and onnxscript log each pass; errors still raise."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
