@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_engines.contract import LABEL_NOT_A_POINT, LABEL_UNUSED, MASKS_PER_PROMPT
+from zeroflaw_export.sam_encoder import layer_norm_2d
 
 # exp(-1e4) is 0 in float32 and float16 alike, and -1e4 itself is finite in both.
 _MASKED = -1e4
@@ -98,8 +99,8 @@ class SamDecoder(nn.Module):
 
     def _embed_masks(self, mask: torch.Tensor, has_mask: torch.Tensor) -> torch.Tensor:
         down = self.prompt_encoder.mask_downscaling
-        x = _channels_last_norm(down[0](mask), down[1])
-        x = _channels_last_norm(down[3](down[2](x)), down[4])
+        x = _channels_first_norm(down[0](mask), down[1])
+        x = _channels_first_norm(down[3](down[2](x)), down[4])
         x = down[6](down[5](x)).flatten(2).mT
         has = has_mask[:, None, None]
         embedded: torch.Tensor = has * x + (1 - has) * self.prompt_encoder.no_mask_embed.weight
@@ -148,7 +149,7 @@ class SamDecoder(nn.Module):
         first, norm, gelu, second, _ = self.mask_decoder.output_upscaling
         batch, grid = image.shape[0], self.grid
         x = _upscale_tokens(image, first)
-        x = gelu(functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps))
+        x = gelu(layer_norm_2d(x, norm))
         x = gelu(_upscale_tokens(x, second))
         hyper = torch.stack(
             [
@@ -197,8 +198,6 @@ def _upscale_tokens(x: torch.Tensor, conv: nn.ConvTranspose2d) -> torch.Tensor:
     return y.reshape(*y.shape[:-1], 4, channels)
 
 
-def _channels_last_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped
-    """SAM's LayerNorm2d as a plain LayerNormalization, which every compiler keeps in FP32."""
-    weight, bias, eps = norm.weight, norm.bias, norm.eps
-    y = functional.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps)
-    return y.permute(0, 3, 1, 2)
+def _channels_first_norm(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    """SAM's LayerNorm2d on an image, float32 [B, C, H, W]."""
+    return layer_norm_2d(x.permute(0, 2, 3, 1), norm).permute(0, 3, 1, 2)
