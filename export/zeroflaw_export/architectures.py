@@ -191,11 +191,6 @@ def _look_up(kind: str, name: str, registry: dict[str, T]) -> T:
     return registry[name]
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Number of parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def float32(values: tuple[float, ...]) -> torch.Tensor:
     """A constant of a graph."""
     return torch.tensor(values, dtype=torch.float32)

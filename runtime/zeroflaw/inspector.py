@@ -46,6 +46,9 @@ class Sessions:
     sam_encoder: Session
     sam_decoder: Session
 
+    def __iter__(self) -> Iterator[Session]:
+        return iter((self.clip_encoder, self.sam_encoder, self.sam_decoder))
+
 
 class Inspector:
     """Inspects frames with the engines of one bundle.
@@ -158,9 +161,8 @@ class Inspector:
         Args:
             runs: How often.
         """
-        sessions = self._sessions
         for _ in range(runs):
-            for session in (sessions.clip_encoder, sessions.sam_encoder, sessions.sam_decoder):
+            for session in self._sessions:
                 session.execute(zeros_for(session.contract))
 
     def inspect(
@@ -260,11 +262,7 @@ class Inspector:
         if not self._closed:
             self._closed = True
             self._pool.shutdown()
-            for session in (
-                self._sessions.clip_encoder,
-                self._sessions.sam_encoder,
-                self._sessions.sam_decoder,
-            ):
+            for session in self._sessions:
                 session.close()
 
     def __enter__(self) -> Self:
