@@ -25,6 +25,10 @@ class ZeroflawError(Exception):
         self.cause = cause
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[ZeroflawError], tuple[str, str]]:
+        """Pickles both texts: an error must cross from a worker process to its parent."""
+        return type(self), (self.cause, self.remedy)
+
 
 class BundleError(ZeroflawError):
     """A bundle cannot be read or written."""
@@ -80,6 +84,12 @@ class ProductError(ZeroflawError):
     code = "product"
 
 
+class CalibrationError(ZeroflawError):
+    """No decision threshold can be set from the images given."""
+
+    code = "calibration"
+
+
 class ParametersError(ZeroflawError):
     """A method parameter is unknown or out of its range."""
 
@@ -110,7 +120,31 @@ class ParityError(ExportError):
     code = "parity"
 
 
+class DatasetError(ZeroflawError):
+    """A data set, or an image or mask of it, is not what its layout says."""
+
+    code = "dataset"
+
+
+class ScoreError(ZeroflawError):
+    """Scores cannot be measured against the truth: not finite, or of another shape."""
+
+    code = "score"
+
+
+class TrainingError(ZeroflawError):
+    """A training cannot begin or go on; what is cached is kept."""
+
+    code = "training"
+
+
 class MissingExtraError(ZeroflawError):
     """A command needs an optional part of zeroflaw that is not installed."""
 
     code = "missing_extra"
+
+
+class EvaluationError(ZeroflawError):
+    """An evaluation cannot be made, or not with this cache."""
+
+    code = "evaluation"
