@@ -81,7 +81,7 @@ def export(
         )
 
     def source(name: str) -> WeightsSource:
-        return _weights_source(name, random_weights, cache)
+        return weights_source(name, random_weights, cache)
 
     plan = ExportPlan(
         clip_architecture=clip,
@@ -114,7 +114,18 @@ def export(
     )
 
 
-def _weights_source(name: str, seed: int | None, cache: Path | None) -> WeightsSource:
+def weights_source(name: str, seed: int | None, cache: Path | None) -> WeightsSource:
+    """Where the weights of an option come from; official ones are downloaded, with a bar.
+
+    Args:
+        name: A file or an official name.
+        seed: Of random weights, which then stand in for any.
+        cache: Where downloads are kept.
+
+    Raises:
+        WeightsError: There is neither such a file nor such a name.
+        DownloadError: The download failed.
+    """
     from zeroflaw_export.models import WeightsSource
     from zeroflaw_export.official_weights import weights_file
 
