@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
 from zeroflaw_engines.digests import sha256_of_files
+from zeroflaw_engines.embedded import bundle_path
 from zeroflaw_engines.errors import (
     BundleDamagedError,
     BundleError,
@@ -85,7 +86,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
     """Opens a bundle and verifies it: schema, paths, files, sizes and digests.
 
     Args:
-        path: The bundle's directory.
+        path: The bundle's directory, or the text `mini` for the one that ships with zeroflaw.
         verify_digests: Whether to hash every file. Without it, sizes alone are checked; leave
             that to callers that have verified the same files a moment ago.
 
@@ -94,7 +95,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
         BundleDamagedError: A file is missing or altered; the error says which.
         BundleSchemaError: The manifest is not one that this version understands.
     """
-    root = Path(path)
+    root = bundle_path(path)
     manifest = read_manifest(root)
     _verify_files(root, manifest, verify_digests=verify_digests)
     return Bundle(path=root, manifest=manifest)
@@ -103,12 +104,15 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
 def read_manifest(path: str | Path) -> Manifest:
     """Reads a bundle's manifest alone, without looking at the files that it names.
 
+    Args:
+        path: As for `open_bundle`.
+
     Raises:
         BundleError: There is no bundle at the path.
         BundleDamagedError: The manifest is not valid.
         BundleSchemaError: It is not one that this version understands.
     """
-    root = Path(path)
+    root = bundle_path(path)
     manifest_path = root / MANIFEST_NAME
     try:
         data = manifest_path.read_bytes()

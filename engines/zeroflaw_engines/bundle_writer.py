@@ -13,13 +13,17 @@ from pathlib import Path
 from uuid import uuid4
 
 import msgspec
+import numpy as np
 from filelock import FileLock, Timeout
 
 from zeroflaw_engines.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.digests import sha256_of_file, sha256_of_files
+from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
 from zeroflaw_engines.manifest import (
     MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Calibration,
     FileEntry,
     Manifest,
     Product,
@@ -85,10 +89,37 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     return complete
 
 
+def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Bundle:
+    """Copies a bundle, and verifies the copy before it is published.
+
+    Args:
+        bundle: The bundle to copy.
+        target: Directory of the copy.
+        overwrite: Whether an existing bundle may be replaced.
+
+    Returns:
+        The copy.
+
+    Raises:
+        BundleError: The target exists and may not be replaced, or cannot be written.
+        BundleDamagedError: A file of the bundle is missing or altered.
+    """
+    target = Path(target)
+    require_changeable(target)
+    with staged_bundle(target, overwrite=overwrite) as staging:
+        manifest = open_bundle(bundle.path).manifest
+        for name in manifest.files:
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.path / name, staging / name)
+        _write_durably(staging / MANIFEST_NAME, encode_manifest(manifest))
+        open_bundle(staging)
+    return Bundle(path=target, manifest=manifest)
+
+
 def add_products(
     bundle: Bundle, embeddings: Mapping[str, TextEmbeddings], products: Mapping[str, Product]
 ) -> Bundle:
-    """Adds products to a bundle, or replaces them.
+    """Adds products to a bundle, or replaces them, with their thresholds and calibrations.
 
     The new bank gets a name of its own and the manifest is replaced last, in one rename, so
     that a reader sees the old products or the new ones and never a mixture.
@@ -105,6 +136,7 @@ def add_products(
         ProductError: A name or its embeddings are not acceptable.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
+    require_changeable(bundle.path)
     size = bundle.manifest.clip.embedding_size
     if embeddings.keys() != products.keys():
         raise ProductError(
@@ -135,6 +167,7 @@ def add_products(
             )
             manifest = msgspec.structs.replace(
                 current,
+                schema_version=SCHEMA_VERSION,
                 prompts=new_bank.name,
                 products={**current.products, **products},
                 files=files,
@@ -146,6 +179,56 @@ def add_products(
                 new_bank.unlink(missing_ok=True)
             raise
         old_bank.unlink(missing_ok=True)
+    return Bundle(path=bundle.path, manifest=manifest)
+
+
+def set_calibration(
+    bundle: Bundle,
+    product: str,
+    threshold: float,
+    calibration: Calibration,
+    *,
+    embeddings: TextEmbeddings,
+) -> Bundle:
+    """Gives a product its calibrated decision threshold; the prompt bank stays as it is.
+
+    Args:
+        bundle: The bundle to change.
+        product: A product that it has.
+        threshold: In [0, 1].
+        calibration: Where the threshold comes from.
+        embeddings: Those that the images were scored with.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        ProductError: The product is unknown, was added anew since its images were scored, or
+            the threshold is out of its range.
+        BundleError: The bundle cannot be written, or another process is changing it.
+    """
+    require_changeable(bundle.path)
+    if not 0 <= threshold <= 1:
+        raise ProductError(
+            f"the threshold of product {product!r} would be {threshold}", "give one in [0, 1]"
+        )
+    path = bundle.path.absolute()
+    with _disk_errors_named(path), _locked(path):
+        current = open_bundle(path, verify_digests=False)
+        if not np.array_equal(current.text_embeddings(product), embeddings):
+            raise ProductError(
+                f"product {product!r} was added anew while its images were scored",
+                "calibrate it again",
+            )
+        entry = msgspec.structs.replace(
+            current.manifest.products[product], threshold=threshold, calibration=calibration
+        )
+        manifest = msgspec.structs.replace(
+            current.manifest,
+            schema_version=SCHEMA_VERSION,
+            products={**current.manifest.products, product: entry},
+        )
+        _replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
     return Bundle(path=bundle.path, manifest=manifest)
 
 

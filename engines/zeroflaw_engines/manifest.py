@@ -1,7 +1,8 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 1 of the schema. A reader refuses versions newer than its own; unknown names inside a
-known version are refused too, since they mean damage or a typing error, never a feature.
+Version 2 of the schema; version 1, which had no calibration and no demonstration models, is
+read as well. A reader refuses versions newer than its own; unknown names inside a known version
+are refused too, since they mean damage or a typing error, never a feature.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import PurePosixPath
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -18,10 +19,12 @@ from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, Produ
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MAX_PRODUCT_NAME: Final = 64
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,16 +130,43 @@ class EngineFile(Struct, frozen=True, kw_only=True):
     precision: Literal["fp32"] = "fp32"
 
 
+class Calibration(Struct, frozen=True, kw_only=True):
+    """Where a product's decision threshold comes from: scores of good images alone.
+
+    Attributes:
+        false_reject_rate: The rate that was aimed at, inside (0, 1).
+        images: Number of good images that were scored, each content once.
+        rank: The threshold lies just above the rank-th smallest of their scores.
+        interval: 95 % interval of the true false-reject rate at the threshold.
+        observed_rate: Share of the images themselves that the threshold rejects.
+        image_scoring: The parameter that the scores depend on; the threshold holds for no other.
+        data_digest: SHA-256 over the sorted SHA-256 of the image files, one a line.
+        created: UTC time, ISO 8601.
+    """
+
+    false_reject_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    images: Annotated[int, msgspec.Meta(ge=1)]
+    rank: Annotated[int, msgspec.Meta(ge=1)]
+    interval: tuple[Share, Share]
+    observed_rate: Share
+    image_scoring: Literal["cls", "map_max"]
+    data_digest: str
+    created: str
+
+
 class Product(Struct, frozen=True, kw_only=True):
     """A product that the bundle can inspect; its embeddings are in the prompt bank.
 
     Attributes:
         sentences: Number of normal and abnormal sentences behind the embeddings.
-        threshold: The product's own decision threshold, if it was calibrated.
+        threshold: The product's own decision threshold, in [0, 1], if it has one.
+        calibration: Where the threshold comes from, if it was calibrated. It holds for these
+            embeddings alone, so that new ones drop both.
     """
 
     sentences: tuple[int, int]
-    threshold: float | None = None
+    threshold: Share | None = None
+    calibration: Calibration | None = None
 
 
 class ParityFigure(Struct, frozen=True, kw_only=True):
@@ -165,6 +195,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         created: UTC time of the export, ISO 8601.
         zeroflaw_version: Version that wrote the bundle.
         random_weights: Seed, if any part of the weights is random: such a bundle finds nothing.
+        demonstration: A sentence that says what the model is, if it is one to try zeroflaw with
+            and not one to inspect with.
         clip: The CLIP side.
         sam: The SAM side.
         text: The text engine, if the bundle has one.
@@ -189,6 +221,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     parity: tuple[ParityFigure, ...]
     files: dict[str, FileEntry]
+    demonstration: str | None = None
 
     @property
     def sizes(self) -> EngineSizes:
@@ -244,9 +277,10 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
         manifest = msgspec.convert(raw, Manifest)
     except msgspec.ValidationError as error:
         raise BundleSchemaError(
-            f"{where} does not fit schema version {SCHEMA_VERSION}: {error}",
+            f"{where} does not fit schema version {version}: {error}",
             "export the bundle again",
         ) from error
+    _check_version(manifest, where)
     _check_references(manifest, where)
     return manifest
 
@@ -290,6 +324,16 @@ def check_relative_path(name: str, where: str) -> None:
         )
 
 
+def _check_version(manifest: Manifest, where: str) -> None:
+    """Refuses fields that the manifest's own version does not have."""
+    calibrated = any(product.calibration for product in manifest.products.values())
+    if manifest.schema_version < 2 and (calibrated or manifest.demonstration is not None):
+        raise BundleSchemaError(
+            f"{where} has fields that schema version {manifest.schema_version} does not know",
+            "export the bundle again",
+        )
+
+
 def _check_references(manifest: Manifest, where: str) -> None:
     for name, entry in manifest.files.items():
         check_relative_path(name, where)
@@ -314,7 +358,17 @@ def _check_references(manifest: Manifest, where: str) -> None:
             raise BundleSchemaError(
                 f"{where} has no engine {engine_name}", "export the bundle again"
             )
-    for name in manifest.products:
+    for name, product in manifest.products.items():
+        calibration = product.calibration
+        if calibration and (
+            product.threshold is None
+            or calibration.rank > calibration.images
+            or not _SHA256.fullmatch(calibration.data_digest)
+        ):
+            raise BundleSchemaError(
+                f"{where}: the calibration of product {name!r} contradicts itself",
+                "calibrate the product again in a whole copy of the bundle",
+            )
         try:
             check_product_name(name)
         except ProductError as error:

@@ -12,24 +12,21 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.cascade import Cascade
+from zeroflaw.decoding import decode
+from zeroflaw.encoding import Encoding, encode, geometry_of
 from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, Frame, rgb_frame
-from zeroflaw.geometry import (
-    FloatArray,
-    FrameGeometry,
-    fit,
-    frame_geometry,
-    squash,
-    to_resize_twice,
-)
+from zeroflaw.geometry import FloatArray
 from zeroflaw.inspection import Inspection, Status, Trace
-from zeroflaw.prompt_points import PointPrompts, point_prompts
+from zeroflaw.prompt_points import PointPrompts
 from zeroflaw.regions import regions_of
 from zeroflaw.scoring import image_score, score_map
 from zeroflaw.stopwatch import Stopwatch
+from zeroflaw.threshold import decision_threshold
 from zeroflaw.workspace import Workspace
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
@@ -93,7 +90,7 @@ class Inspector:
     @classmethod
     def load(
         cls,
-        bundle: str | Path,
+        bundle: str | Path = EMBEDDED_NAME,
         backend: str = "onnxruntime",
         *,
         parameters: MethodParameters | None = None,
@@ -104,7 +101,8 @@ class Inspector:
         """Verifies a bundle and loads its engines.
 
         Args:
-            bundle: The bundle's directory.
+            bundle: The bundle's directory, or the text `mini` for the demonstration model that
+                ships with zeroflaw.
             backend: What runs the engines.
             parameters: Method parameters; default: those that the bundle records.
             threads: CPU threads of each engine; 0 takes every core.
@@ -199,24 +197,26 @@ class Inspector:
                     white_level=white_level,
                     max_pixels=self._max_frame_pixels,
                 )
-            geometry = self._geometry(frame)
-            anomaly_map, cls_score, features = self._encode(
-                frame, geometry, self._prompts[name], watch
+            encoding = self._encode(frame, self._prompts[name], watch)
+            decoding = decode(
+                encoding,
+                self.parameters,
+                sam_decoder=self._sessions.sam_decoder,
+                sizes=self._sizes,
+                workspace=self._workspace,
+                watch=watch,
             )
-            points: PointPrompts | None = None
-            cascade: Cascade | None = None
-            if features is not None:
-                with watch.stage("prompt_points"):
-                    points = point_prompts(anomaly_map, features[0], geometry, self.parameters)
-            if points is not None and features is not None:
-                cascade = self._cascade(features, points, geometry, watch)
+            cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
             with watch.stage("score"):
                 score = score_map(anomaly_map, cascade, self.parameters)
-            mask = np.zeros(geometry.frame, np.bool_) if cascade is None else cascade.mask
+            size = encoding.geometry.frame
+            mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
             with watch.stage("regions"):
                 regions = regions_of(mask, score)
-        whole = image_score(cls_score, anomaly_map, self.parameters)
-        threshold = self._threshold(name)
+        whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
+        threshold, reservations = decision_threshold(
+            name, self.bundle.manifest.products[name], self.parameters
+        )
         status: Status = "no_region" if cascade is None else cascade.status
         return Inspection(
             status=status,
@@ -224,15 +224,15 @@ class Inspector:
             decision="reject" if whole >= threshold else "accept",
             image_score=whole,
             threshold=threshold,
-            frame_size=geometry.frame,
+            frame_size=size,
             mask=mask,
             anomaly_map=anomaly_map,
             score_map=score,
             regions=regions,
             timings_ms=watch.milliseconds,
             bundle=self._identity,
-            warnings=self._warnings,
-            trace=_trace(points, cascade) if trace else None,
+            warnings=self._warnings + reservations,
+            trace=_trace(decoding.points, cascade) if trace else None,
         )
 
     def inspect_many(
@@ -280,96 +280,22 @@ class Inspector:
         if self._closed:
             raise EngineError("this Inspector is closed", "load another one")
 
-    def _threshold(self, product: str) -> float:
-        own = self.bundle.manifest.products[product].threshold
-        return self.parameters.decision_threshold if own is None else own
-
-    def _geometry(self, frame: Frame) -> FrameGeometry:
-        sizes = self._sizes
-        return frame_geometry(
-            (frame.shape[0], frame.shape[1]),
-            map_size=sizes.clip_image_size,
-            sam_size=sizes.sam_image_size,
-            feature_size=sizes.sam_feature_size,
-            squash_sam=self.parameters.sam_input == "squashed",
+    def _encode(self, frame: Frame, embeddings: TextEmbeddings, watch: Stopwatch) -> Encoding:
+        """Runs the encoders; features are None if the schedule left the SAM encoder out."""
+        return encode(
+            frame,
+            geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
+            embeddings,
+            clip_encoder=self._sessions.clip_encoder,
+            sam_encoder=self._sessions.sam_encoder,
+            pool=self._pool if self._schedule == "side_by_side" else None,
+            needs_sam=self._needs_sam,
+            watch=watch,
         )
 
-    def _encode(
-        self,
-        frame: Frame,
-        geometry: FrameGeometry,
-        embeddings: TextEmbeddings,
-        watch: Stopwatch,
-    ) -> tuple[FloatArray, float, FloatArray | None]:
-        """Runs the encoders; features are None if the schedule left the SAM encoder out."""
-        with watch.stage("frame"):
-            picture = to_resize_twice(frame, geometry)
-
-        def clip() -> tuple[FloatArray, float]:
-            with watch.stage("squash"):
-                image = squash(picture, geometry.map_size)
-            with watch.stage("clip_encoder"):
-                out = self._sessions.clip_encoder.execute(
-                    {"image": image[None], "text_embeddings": embeddings}
-                )
-            return out["anomaly_map"][0], float(out["image_score"][0])
-
-        def sam() -> FloatArray:
-            with watch.stage("fit"):
-                squashed = geometry.sam_source != geometry.frame
-                source = squash(picture, geometry.map_size) if squashed else picture
-                image = fit(source, geometry)
-            with watch.stage("sam_encoder"):
-                size = np.array(geometry.sam_content, np.int32)
-                out = self._sessions.sam_encoder.execute({"image": image[None], "image_size": size})
-            return out["features"]
-
-        if self._schedule == "clip_first":
-            anomaly_map, score = clip()
-            extreme = anomaly_map.max() > self.parameters.extreme_threshold
-            needed = extreme or self.parameters.no_region == "always_run"
-            return anomaly_map, score, sam() if needed else None
-        pending = self._pool.submit(clip)
-        try:
-            features = sam()
-        finally:
-            anomaly_map, score = pending.result()
-        return anomaly_map, score, features
-
-    def _cascade(
-        self,
-        features: FloatArray,
-        points: PointPrompts,
-        geometry: FrameGeometry,
-        watch: Stopwatch,
-    ) -> Cascade:
-        calls = 0
-
-        def decode(prompts: DecoderPrompts) -> tuple[FloatArray, FloatArray]:
-            nonlocal calls
-            calls += 1
-            with watch.stage(f"sam_decoder_{calls}"):
-                out = self._sessions.sam_decoder.execute(
-                    {
-                        "features": features,
-                        "point_coords": prompts.point_coords,
-                        "point_labels": prompts.point_labels,
-                        "mask_input": prompts.mask_input,
-                        "has_mask_input": prompts.has_mask_input,
-                    }
-                )
-            return out["low_res_logits"], out["predicted_iou"]
-
-        with watch.stage("cascade"):
-            return run_cascade(
-                decode,
-                points,
-                geometry,
-                self.parameters,
-                max_prompts=self._sizes.max_prompts,
-                low_res_size=self._sizes.low_res_size,
-                workspace=self._workspace,
-            )
+    def _needs_sam(self, anomaly_map: FloatArray) -> bool:
+        extreme = bool(anomaly_map.max() > self.parameters.extreme_threshold)
+        return extreme or self.parameters.no_region == "always_run"
 
 
 def _trace(points: PointPrompts | None, cascade: Cascade | None) -> Trace:

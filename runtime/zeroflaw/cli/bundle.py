@@ -1,4 +1,4 @@
-"""`zeroflaw bundle`: look into a bundle and verify it."""
+"""`zeroflaw bundle`: look into a bundle, verify it, copy it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,48 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from zeroflaw.cli.terminal import open_and_announce, out
+from zeroflaw.cli.products import threshold_text
+from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out
+from zeroflaw_engines.bundle_writer import copy_bundle
 
-bundle_app = typer.Typer(help="Look into a bundle and verify it.", no_args_is_help=True)
-
-BundlePath = Annotated[Path, typer.Argument(help="Directory that `zeroflaw export` wrote.")]
+bundle_app = typer.Typer(help="Look into a bundle, verify it, copy it.", no_args_is_help=True)
 
 
 @bundle_app.command()
-def verify(bundle: BundlePath) -> None:
+def verify(bundle: BundleArgument) -> None:
     """Check the schema, every file, its size and its SHA-256."""
     opened = open_and_announce(bundle)
     manifest = opened.manifest
     total = sum(entry.bytes for entry in manifest.files.values())
     out.print(
         f"{bundle} is whole: schema version {manifest.schema_version},"
-        f" {len(manifest.files)} files, {total / 1e6:.1f} MB, identity {opened.identity[:12]}"
+        f" {len(manifest.files)} files, {total / 1e6:.1f} MB, identity {opened.identity[:12]}",
+        markup=False,
     )
 
 
 @bundle_app.command()
+def copy(
+    bundle: BundleArgument,
+    target: Annotated[Path, typer.Argument(help="Directory to write; it must not exist yet.")],
+    *,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+) -> None:
+    """Copy a bundle and verify the copy, for example to add products to that of zeroflaw.
+
+    zeroflaw bundle copy mini my_bundle
+    """
+    opened = open_and_announce(bundle, verify_digests=False)
+    with err.status(f"copying {bundle}"):
+        copied = copy_bundle(opened, target, overwrite=overwrite)
+    out.print(f"{target} is a copy of {bundle}: identity {copied.identity[:12]}", markup=False)
+
+
+@bundle_app.command()
 def info(
-    bundle: BundlePath,
+    bundle: BundleArgument,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
@@ -52,16 +71,20 @@ def info(
         ("CLIP", models),
         ("SAM", f"{sam.architecture} at {sam.image_size} px, weights {sam.weights.name}"),
         ("text engine", "yes" if manifest.text else "no"),
-        ("products", ", ".join(sorted(manifest.products))),
         ("parameters", ", ".join(f"{k}={v}" for k, v in manifest.parameters.items())),
     ]
+    if manifest.demonstration is not None:
+        rows.insert(0, ("demonstration", manifest.demonstration))
+    default = manifest.method_parameters.decision_threshold
+    for name, product in sorted(manifest.products.items()):
+        rows.append(("product", f"{name}: {threshold_text(product, default)}"))
     for engine, entry in sorted(manifest.engines.items()):
         files = [entry.onnx, *([entry.weights] if entry.weights else [])]
         size = sum(manifest.files[name].bytes for name in files)
         rows.append((engine, f"{entry.precision}, opset {entry.opset}, {size / 1e6:.1f} MB"))
     table = Table(show_header=False, box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     out.print(table)
     parity = Table("engine", "image", "parity with PyTorch", "value", "accepted", box=None)
     for figure in manifest.parity:

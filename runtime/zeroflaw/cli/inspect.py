@@ -1,23 +1,41 @@
-"""`zeroflaw inspect`: image files in; masks, overlays, maps, JSON and a CSV summary out."""
+"""`zeroflaw inspect`: image files in; masks, overlays, maps, JSON, a CSV summary and a page out."""
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from zeroflaw.cli.terminal import announce_random_weights, out, print_error, progress_bar
+from zeroflaw.cli.jobs import Job, find_jobs
+from zeroflaw.cli.terminal import (
+    EXIT_SOME_FAILED,
+    BundleArgument,
+    announce,
+    notes_of,
+    out,
+    print_error,
+    print_warning,
+    progress_bar,
+)
+from zeroflaw.contact_sheet import (
+    Card,
+    SheetHeader,
+    contact_sheet,
+    failed_card,
+    inspected_card,
+)
 from zeroflaw.frame import rgb_frame
-from zeroflaw.images import IMAGE_SUFFIXES, read_image, write_image
+from zeroflaw.images import read_image, write_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
+from zeroflaw.threshold import decision_threshold
 from zeroflaw_engines.bundle import read_manifest
 from zeroflaw_engines.errors import (
     EngineError,
@@ -28,30 +46,17 @@ from zeroflaw_engines.errors import (
 )
 from zeroflaw_engines.parameters import MethodParameters
 
-EXIT_SOME_FAILED: Final = 3
 EXIT_REJECTED: Final = 4
 SUMMARY_NAME: Final = "summary.csv"
+SHEET_NAME: Final = "index.html"
 _SUMMARY_COLUMNS: Final = (
     "file", "status", "decision", "image_score", "threshold", "regions", "mask_area",
     "frame_width", "frame_height", "total_ms", "output", "error",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to inspect, and the stem of what comes of it.
-
-    Attributes:
-        source: The image file.
-        stem: Path below the output directory, without suffix; no two jobs share one.
-    """
-
-    source: Path
-    stem: Path
-
-
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Directory that `zeroflaw export` wrote.")],
+    bundle: BundleArgument,
     files_or_folders: Annotated[
         list[Path], typer.Argument(help="Image files, and folders that are searched for them.")
     ],
@@ -85,7 +90,8 @@ def inspect(
     For each image, the output directory gets NAME.mask.png (255 is defective), NAME.overlay.png
     (contour red, positive points green, negative ones blue, box yellow), NAME.map.png (CLIP's
     map, blue 0 to red 1) and NAME.json (schema in docs/inspection.schema.json); summary.csv has
-    one line an image. A file that cannot be inspected is reported there and the rest go on.
+    one line an image, and index.html shows them all. A file that cannot be inspected is reported
+    there and the rest go on.
 
     One file, and a folder with another threshold of the map:
 
@@ -93,12 +99,7 @@ def inspect(
 
         zeroflaw inspect my_bundle line_3/ -o results --set extreme_threshold=0.4
     """
-    jobs = list(find_jobs(files_or_folders))
-    if not jobs:
-        raise ImageFileError(
-            f"there is no image in {', '.join(map(str, files_or_folders))}",
-            f"name files, or folders with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}",
-        )
+    jobs = find_jobs(files_or_folders)
     recorded = read_manifest(bundle).method_parameters
     with Inspector.load(
         bundle,
@@ -107,45 +108,28 @@ def inspect(
         threads=threads,
         encoder_schedule=schedule,
     ) as inspector:
-        announce_random_weights(inspector.bundle)
+        announce(inspector.bundle, bundle)
         name = inspector.product_name(product)
-        failed, rejected = _inspect_all(inspector, jobs, name, out_dir)
+        _, reservations = decision_threshold(
+            name, inspector.bundle.manifest.products[name], inspector.parameters
+        )
+        for text in reservations:
+            print_warning(text)
+        header = SheetHeader(
+            bundle=bundle,
+            identity=inspector.bundle.identity,
+            product=name,
+            started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            files=len(jobs),
+            notes=(*notes_of(inspector.bundle, bundle), *reservations),
+        )
+        failed, rejected = _inspect_all(inspector, jobs, header, out_dir)
     done = len(jobs) - failed
-    out.print(f"{done} of {len(jobs)} inspected, {rejected} rejected: {out_dir / SUMMARY_NAME}")
+    out.print(f"{done} of {len(jobs)} inspected, {rejected} rejected: {out_dir / SHEET_NAME}")
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
     if rejected and exit_on_reject:
         raise typer.Exit(EXIT_REJECTED)
-
-
-def find_jobs(files_or_folders: list[Path]) -> Iterator[Job]:
-    """The images to inspect, each once, with output stems that do not collide.
-
-    Folders are searched through all their levels, and their levels are kept below the output
-    directory.
-
-    Raises:
-        ImageFileError: A path does not exist.
-    """
-    seen: set[Path] = set()
-    stems: set[Path] = set()
-    for given in files_or_folders:
-        if given.is_dir():
-            found = sorted(
-                path
-                for path in given.rglob("*")
-                if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-            )
-        elif given.exists():
-            found = [given]
-        else:
-            raise ImageFileError(f"{given} does not exist", "check the path")
-        for path in found:
-            if path.resolve() in seen:
-                continue
-            seen.add(path.resolve())
-            relative = path.relative_to(given) if given.is_dir() else Path(path.name)
-            yield Job(path, _free_stem(relative, stems))
 
 
 def chosen_parameters(
@@ -174,23 +158,29 @@ def chosen_parameters(
 
 
 def _inspect_all(
-    inspector: Inspector, jobs: list[Job], product: str, out_dir: Path
+    inspector: Inspector, jobs: list[Job], header: SheetHeader, out_dir: Path
 ) -> tuple[int, int]:
     """Inspects every file; returns how many failed and how many parts were rejected."""
     failed = rejected = 0
-    with _summary_table(out_dir) as write_row, progress_bar() as progress:
+    with (
+        _summary_table(out_dir) as write_row,
+        _contact_sheet(out_dir, header) as add_card,
+        progress_bar() as progress,
+    ):
         task = progress.add_task("inspecting", total=len(jobs))
         for job in jobs:
             row: dict[str, object]
             try:
-                inspection = _inspect_one(inspector, job, product, out_dir)
+                inspection = _inspect_one(inspector, job, header.product, out_dir)
             except (ImageFileError, FrameError, EngineError) as error:
                 failed += 1
                 print_error(error)
                 row = {"status": "failed", "error": _one_line(error)}
+                add_card(failed_card(job.source, error))
             else:
                 rejected += inspection.decision == "reject"
                 row = {**_summary(inspection), "output": job.stem.as_posix()}
+                add_card(inspected_card(job.source, job.stem, inspection))
             write_row({"file": job.source.as_posix(), **row})
             progress.advance(task)
     return failed, rejected
@@ -202,7 +192,8 @@ def _summary_table(out_dir: Path) -> Iterator[Callable[[dict[str, object]], None
     path = out_dir / SUMMARY_NAME
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        # Names of files need not be UTF-8 on Linux; they are written back as they are.
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.DictWriter(file, _SUMMARY_COLUMNS, restval="")
             table.writeheader()
 
@@ -216,6 +207,25 @@ def _summary_table(out_dir: Path) -> Iterator[Callable[[dict[str, object]], None
             f"{path} cannot be written: {error.strerror}",
             "choose another --out, or free space on its disk",
         ) from error
+
+
+@contextmanager
+def _contact_sheet(out_dir: Path, header: SheetHeader) -> Iterator[Callable[[Card], None]]:
+    """Collects cards; writes the page when the block ends, also by an interrupt."""
+    path = out_dir / SHEET_NAME
+    cards: list[Card] = []
+    with suppress(OSError):  # an earlier run's page; writing says what is wrong, if anything is
+        path.unlink()
+    try:
+        yield cards.append
+    finally:
+        try:
+            path.write_text(contact_sheet(header, cards), encoding="utf-8")
+        except OSError as error:
+            raise ImageFileError(
+                f"{path} cannot be written: {error.strerror}",
+                "choose another --out, or free space on its disk",
+            ) from error
 
 
 def _inspect_one(inspector: Inspector, job: Job, product: str, out_dir: Path) -> Inspection:
@@ -261,18 +271,6 @@ def _summary(inspection: Inspection) -> dict[str, object]:
         "frame_height": height,
         "total_ms": f"{inspection.timings_ms['total']:.1f}",
     }
-
-
-def _free_stem(relative: Path, stems: set[Path]) -> Path:
-    """The path without its suffix; with it, and then with a number, if that is taken."""
-    candidates = [relative.with_suffix(""), relative.with_name(relative.name.replace(".", "_"))]
-    number = 2
-    while True:
-        stem = candidates.pop(0) if candidates else relative.with_name(f"{relative.stem}_{number}")
-        number += not candidates
-        if stem not in stems:
-            stems.add(stem)
-            return stem
 
 
 def _number_or_text(text: str) -> object:

@@ -7,27 +7,25 @@ from typing import Annotated
 
 import typer
 
-from zeroflaw.cli.terminal import err, open_and_announce, out
+from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out, print_warning
 from zeroflaw.products import add_products_by_name
+from zeroflaw_engines.manifest import Product
 
 products_app = typer.Typer(help="The products that a bundle can inspect.", no_args_is_help=True)
 
 
 @products_app.command(name="list")
-def list_products(
-    bundle: Annotated[Path, typer.Argument(help="Directory that `zeroflaw export` wrote.")],
-) -> None:
-    """List the products and their decision thresholds."""
+def list_products(bundle: BundleArgument) -> None:
+    """List the products, their decision thresholds and where these come from."""
     opened = open_and_announce(bundle, verify_digests=False)
     default = opened.manifest.method_parameters.decision_threshold
     for name, product in sorted(opened.manifest.products.items()):
-        own = f"{default} (default)" if product.threshold is None else f"{product.threshold}"
-        out.print(f"{name}\tthreshold {own}", markup=False)
+        out.print(f"{name}\t{threshold_text(product, default)}", markup=False)
 
 
 @products_app.command()
 def add(
-    bundle: Annotated[Path, typer.Argument(help="Directory that `zeroflaw export` wrote.")],
+    bundle: BundleArgument,
     names: Annotated[list[str], typer.Argument(help="Names, put into the sentences verbatim.")],
     *,
     ensembles: Annotated[
@@ -37,9 +35,32 @@ def add(
     """Compute the prompt ensembles of products and put them into the bundle.
 
     The bundle's own text engine does it, without torch and without a connection. A product that
-    is there already is computed anew.
+    is there already is computed anew, and loses its threshold: calibrate it again.
     """
     opened = open_and_announce(bundle)
     with err.status(f"encoding the sentences of {', '.join(names)}"):
         changed = add_products_by_name(opened, names, ensembles_file=ensembles)
+    for name in names:
+        old = opened.manifest.products.get(name)
+        if old is not None and old.threshold is not None:
+            print_warning(
+                f"{name} had the threshold {old.threshold:.6f}, which does not hold for its new"
+                " embeddings and was dropped: run `zeroflaw calibrate` again"
+            )
     out.print(f"{bundle} now has: {', '.join(sorted(changed.manifest.products))}", markup=False)
+
+
+def threshold_text(product: Product, default: float) -> str:
+    """A product's decision threshold and where it comes from, in one line."""
+    if product.threshold is None:
+        return f"threshold {default} (default)"
+    own = f"threshold {product.threshold:.6f}"
+    calibration = product.calibration
+    if calibration is None:
+        return f"{own} (not calibrated)"
+    low, high = calibration.interval
+    return (
+        f"{own}, calibrated {calibration.created[:10]} on {calibration.images} good images for"
+        f" {calibration.false_reject_rate:.4g} false rejects, {low:.2g} to {high:.2g} with 95 %"
+        f" confidence, image_scoring={calibration.image_scoring}"
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Final, NoReturn
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,7 +18,19 @@ from rich.progress import (
 )
 
 from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
+
+EXIT_SOME_FAILED: Final = 3
+
+# Text, not a Path: `mini` and `./mini` are different bundles.
+BundleArgument = Annotated[
+    str,
+    typer.Argument(
+        help=f"Directory that `zeroflaw export` wrote, or `{EMBEDDED_NAME}`: the bundle that"
+        " ships with zeroflaw."
+    ),
+]
 
 # Results go to standard output, all else to standard error.
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -43,18 +56,38 @@ def print_warning(text: str) -> None:
     err.print(text, markup=False)
 
 
-def open_and_announce(path: Path, *, verify_digests: bool = True) -> Bundle:
-    """Opens a bundle and says so if its weights are random."""
-    bundle = open_bundle(path, verify_digests=verify_digests)
-    announce_random_weights(bundle)
+def open_and_announce(name: str | Path, *, verify_digests: bool = True) -> Bundle:
+    """Opens a bundle and says what its user must know of it; see `announce`."""
+    bundle = open_bundle(name, verify_digests=verify_digests)
+    announce(bundle, name)
     return bundle
 
 
-def announce_random_weights(bundle: Bundle) -> None:
-    """Warns if the weights of a bundle are random."""
-    seed = bundle.manifest.random_weights
+def announce(bundle: Bundle, name: str | Path) -> None:
+    """Says what the user of a bundle must know: random weights, or a demonstration model.
+
+    Args:
+        bundle: The bundle.
+        name: How the user named it.
+    """
+    for text in notes_of(bundle, name):
+        print_warning(text)
+    if name == EMBEDDED_NAME and Path(EMBEDDED_NAME).is_dir():
+        print_warning(
+            f"{EMBEDDED_NAME} is the bundle that ships with zeroflaw;"
+            f" the directory here is ./{EMBEDDED_NAME}"
+        )
+
+
+def notes_of(bundle: Bundle, name: str | Path) -> tuple[str, ...]:
+    """What a reader of any result of a bundle must know; see `announce`."""
+    notes = []
+    seed, demonstration = bundle.manifest.random_weights, bundle.manifest.demonstration
     if seed is not None:
-        print_warning(f"{bundle.path} has random weights (seed {seed}): its results mean nothing")
+        notes.append(f"{name} has random weights (seed {seed}): its results mean nothing")
+    if demonstration is not None:
+        notes.append(f"{name} is a demonstration model: {demonstration}")
+    return tuple(notes)
 
 
 def progress_bar() -> Progress:

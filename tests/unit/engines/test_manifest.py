@@ -62,20 +62,104 @@ def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
 
 def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
     raw = json.loads(encode_manifest(tiny_bundle.manifest))
-    assert raw["schema_version"] == SCHEMA_VERSION == 1
+    assert raw["schema_version"] == SCHEMA_VERSION == 2
     assert next(iter(raw)) == "schema_version"
     assert raw["random_weights"] == 7
     assert raw["clip"]["activation"] == "gelu"
     assert set(raw["engines"]) == {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
 
-@pytest.mark.parametrize("version", [2, 3, 10**6])
+@pytest.mark.parametrize("version", [3, 4, 10**6])
 def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
     with pytest.raises(BundleSchemaError) as caught:
         decode({**raw, "schema_version": version, "something_new": 1})
     assert WHERE in caught.value.cause
     assert str(version) in caught.value.cause
     assert "upgrade" in caught.value.remedy
+
+
+def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as version 1 wrote it: without the fields that came later."""
+    old = {**raw, "schema_version": 1}
+    del old["demonstration"]
+    old["products"] = {
+        name: {key: value for key, value in product.items() if key != "calibration"}
+        for name, product in raw["products"].items()
+    }
+    return old
+
+
+def test_version_1_is_still_read(raw: dict[str, Any]) -> None:
+    manifest = decode(as_version_1(raw))
+    assert manifest.schema_version == 1
+    assert manifest.demonstration is None
+    assert manifest.products["object"].calibration is None
+    assert manifest.products.keys() == raw["products"].keys()
+
+
+CALIBRATION = {
+    "false_reject_rate": 0.01,
+    "images": 120,
+    "rank": 120,
+    "interval": [0.0, 0.03],
+    "observed_rate": 0.0,
+    "image_scoring": "cls",
+    "data_digest": "0" * 64,
+    "created": "2026-01-01T00:00:00+00:00",
+}
+
+
+def test_version_1_has_none_of_the_fields_of_version_2(raw: dict[str, Any]) -> None:
+    old = as_version_1(raw)
+    for change in (
+        {"demonstration": "a toy"},
+        {"products": {"object": {"sentences": [1, 1], "threshold": 0.5,
+                                 "calibration": CALIBRATION}}},
+    ):  # fmt: skip
+        with pytest.raises(BundleSchemaError, match="version 1 does not know"):
+            decode({**old, **change})
+
+
+def test_a_calibration_is_read(raw: dict[str, Any]) -> None:
+    raw["products"]["object"] |= {"threshold": 0.75, "calibration": CALIBRATION}
+    raw["demonstration"] = "a toy"
+    manifest = decode(raw)
+    assert manifest.demonstration == "a toy"
+    assert manifest.products["object"].threshold == 0.75
+    calibration = manifest.products["object"].calibration
+    assert calibration is not None
+    assert calibration.interval == (0.0, 0.03)
+    assert decode_manifest(encode_manifest(manifest), WHERE) == manifest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threshold": None},
+        {"threshold": 1.0000001},
+        {"threshold": -0.1},
+        {"rank": 121},
+        {"rank": 0},
+        {"images": 0},
+        {"false_reject_rate": 0.0},
+        {"false_reject_rate": 1.0},
+        {"interval": [0.0]},
+        {"interval": [0.0, 1.5]},
+        {"image_scoring": "other"},
+        {"data_digest": "0" * 63},
+        {"surprise": 1},
+    ],
+    ids=lambda change: "_".join(map(str, change.items())),
+)
+def test_a_calibration_that_makes_no_sense_is_refused(
+    raw: dict[str, Any], change: dict[str, Any]
+) -> None:
+    entry = {"threshold": 0.75, "calibration": {**CALIBRATION}}
+    (entry if "threshold" in change else entry["calibration"]).update(change)
+    raw["products"]["object"] |= entry
+    with pytest.raises(BundleSchemaError) as caught:
+        decode(raw)
+    assert WHERE in caught.value.cause
 
 
 @pytest.mark.parametrize("version", [None, "1", 1.0, True, [1], {}, 0, -1])

@@ -1,0 +1,88 @@
+"""The second half of an inspection: point prompts and the cascade, on encoded frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.encoding import Encoding
+from zeroflaw.geometry import FloatArray
+from zeroflaw.prompt_points import PointPrompts, point_prompts
+from zeroflaw.stopwatch import Stopwatch
+from zeroflaw.workspace import Workspace
+from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """What PPG and the cascade made of an encoding.
+
+    Attributes:
+        points: From PPG; None if no pixel is extreme.
+        cascade: None if there were no points.
+    """
+
+    points: PointPrompts | None
+    cascade: Cascade | None
+
+
+def decode(
+    encoding: Encoding,
+    parameters: MethodParameters,
+    *,
+    sam_decoder: Session,
+    sizes: EngineSizes,
+    workspace: Workspace | None = None,
+    watch: Stopwatch | None = None,
+) -> Decoding:
+    """Point prompts and cascade (sections 3.1 and 3.2).
+
+    Args:
+        encoding: Of the frame.
+        parameters: The method's parameters.
+        sam_decoder: Its session.
+        sizes: Of the bundle's engines.
+        workspace: Memory to use again; `content_logits` of the cascade lie in it.
+        watch: Times the parts.
+
+    Raises:
+        EngineError: The decoder failed.
+    """
+    watch = watch or Stopwatch()
+    features = encoding.features
+    if features is None:
+        return Decoding(None, None)
+    with watch.stage("prompt_points"):
+        points = point_prompts(encoding.anomaly_map, features[0], encoding.geometry, parameters)
+    if points is None:
+        return Decoding(None, None)
+    calls = 0
+
+    def call_decoder(prompts: DecoderPrompts) -> tuple[FloatArray, FloatArray]:
+        nonlocal calls
+        calls += 1
+        with watch.stage(f"sam_decoder_{calls}"):
+            out = sam_decoder.execute(
+                {
+                    "features": features,
+                    "point_coords": prompts.point_coords,
+                    "point_labels": prompts.point_labels,
+                    "mask_input": prompts.mask_input,
+                    "has_mask_input": prompts.has_mask_input,
+                }
+            )
+        return out["low_res_logits"], out["predicted_iou"]
+
+    with watch.stage("cascade"):
+        cascade = run_cascade(
+            call_decoder,
+            points,
+            encoding.geometry,
+            parameters,
+            max_prompts=sizes.max_prompts,
+            low_res_size=sizes.low_res_size,
+            workspace=workspace,
+        )
+    return Decoding(points, cascade)

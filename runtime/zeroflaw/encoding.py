@@ -1,0 +1,119 @@
+"""The first half of an inspection: both encoders, on one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroflaw.frame import Frame
+from zeroflaw.geometry import (
+    FloatArray,
+    FrameGeometry,
+    fit,
+    frame_geometry,
+    squash,
+    to_resize_twice,
+)
+from zeroflaw.stopwatch import Stopwatch
+from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.prompt_bank import TextEmbeddings
+from zeroflaw_engines.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """What the encoders say of one frame.
+
+    Attributes:
+        geometry: The frame's grids.
+        anomaly_map: float32 [S, S] in [0, 1].
+        cls_score: P(abnormal) of CLIP's CLS token.
+        features: float32 [1, C, G, G] of SAM, or None if its encoder was left out.
+    """
+
+    geometry: FrameGeometry
+    anomaly_map: FloatArray
+    cls_score: float
+    features: FloatArray | None
+
+
+def geometry_of(
+    frame: tuple[int, int], sizes: EngineSizes, parameters: MethodParameters
+) -> FrameGeometry:
+    """The grids of a frame for the engines of one bundle.
+
+    Args:
+        frame: Height and width, px.
+        sizes: Of the bundle's engines.
+        parameters: `sam_input`.
+    """
+    return frame_geometry(
+        frame,
+        map_size=sizes.clip_image_size,
+        sam_size=sizes.sam_image_size,
+        feature_size=sizes.sam_feature_size,
+        squash_sam=parameters.sam_input == "squashed",
+    )
+
+
+def encode(
+    frame: Frame,
+    geometry: FrameGeometry,
+    embeddings: TextEmbeddings,
+    *,
+    clip_encoder: Session,
+    sam_encoder: Session,
+    pool: Executor | None = None,
+    needs_sam: Callable[[FloatArray], bool] | None = None,
+    watch: Stopwatch | None = None,
+) -> Encoding:
+    """Runs the encoders on a frame.
+
+    Args:
+        frame: uint8 [H, W, 3], RGB.
+        geometry: The frame's grids.
+        embeddings: float32 [2, embedding_size] of the product.
+        clip_encoder: Its session.
+        sam_encoder: Its session.
+        pool: Runs CLIP beside SAM; without it CLIP comes first.
+        needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
+        watch: Times the parts.
+
+    Raises:
+        EngineError: An engine failed.
+    """
+    watch = watch or Stopwatch()
+    with watch.stage("frame"):
+        picture = to_resize_twice(frame, geometry)
+
+    def clip() -> tuple[FloatArray, float]:
+        with watch.stage("squash"):
+            image = squash(picture, geometry.map_size)
+        with watch.stage("clip_encoder"):
+            out = clip_encoder.execute({"image": image[None], "text_embeddings": embeddings})
+        return out["anomaly_map"][0], float(out["image_score"][0])
+
+    def sam() -> FloatArray:
+        with watch.stage("fit"):
+            squashed = geometry.sam_source != geometry.frame
+            source = squash(picture, geometry.map_size) if squashed else picture
+            image = fit(source, geometry)
+        with watch.stage("sam_encoder"):
+            size = np.array(geometry.sam_content, np.int32)
+            out = sam_encoder.execute({"image": image[None], "image_size": size})
+        return out["features"]
+
+    if pool is None:
+        anomaly_map, score = clip()
+        needed = needs_sam is None or needs_sam(anomaly_map)
+        return Encoding(geometry, anomaly_map, score, sam() if needed else None)
+    pending = pool.submit(clip)
+    try:
+        features = sam()
+    finally:
+        anomaly_map, score = pending.result()
+    return Encoding(geometry, anomaly_map, score, features)
