@@ -7,14 +7,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LEAN := $(VENV)/.installed-lean
 INSTALLED := $(VENV)/.installed-dev
 
 .PHONY: demo test lint schema install clean
 
-demo: $(INSTALLED)
-	$(BIN)/zeroflaw export out/demo_bundle --clip tiny --sam tiny --random-weights 0 \
-		--product object --overwrite
-	$(BIN)/zeroflaw inspect out/demo_bundle examples/images --out out/demo --product object
+# The lean package alone, no PyTorch: what a station installs.
+demo: $(LEAN)
+	$(BIN)/zeroflaw inspect mini examples/images examples/frames --out out/demo --product object
+	@echo "Open out/demo/index.html"
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
@@ -31,8 +32,12 @@ schema: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(LEAN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(INSTALLED): $(LEAN)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 

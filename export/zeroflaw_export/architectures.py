@@ -102,22 +102,33 @@ class SamArchitecture:
     build: Callable[[], Sam]
 
 
-def _tiny_sam() -> Sam:
-    side, channels, grid = 256, 32, 16
+def _small_sam(
+    *,
+    side: int,
+    width: int,
+    depth: int,
+    heads: int,
+    window: int,
+    global_blocks: tuple[int, ...],
+    channels: int,
+    decoder_mlp: int,
+) -> Sam:
+    """SAM's own classes at other sizes; patches of 16 px."""
+    grid = side // 16
     return Sam(
         image_encoder=ImageEncoderViT(
             img_size=side,
             patch_size=16,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
             mlp_ratio=4,
             out_chans=channels,
             qkv_bias=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             use_rel_pos=True,
-            window_size=14,
-            global_attn_indexes=(1,),
+            window_size=window,
+            global_attn_indexes=global_blocks,
         ),
         prompt_encoder=PromptEncoder(
             embed_dim=channels,
@@ -127,10 +138,12 @@ def _tiny_sam() -> Sam:
         ),
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=64, num_heads=8),
+            transformer=TwoWayTransformer(
+                depth=2, embedding_dim=channels, mlp_dim=decoder_mlp, num_heads=8
+            ),
             transformer_dim=channels,
             iou_head_depth=3,
-            iou_head_hidden_dim=32,
+            iou_head_hidden_dim=channels,
         ),
         pixel_mean=list(SAM_MEAN),
         pixel_std=list(SAM_STD),
@@ -149,19 +162,56 @@ _TINY_CLIP: Final = {
     },
 }
 
+_MINI_CLIP: Final = {
+    "embed_dim": 96,
+    "vision_cfg": {
+        "image_size": 448,
+        "layers": 6,
+        "width": 128,
+        "head_width": 32,
+        "patch_size": 16,
+        "no_ln_pre": True,
+    },
+    # The first 1,534 merges of CLIP's byte-pair vocabulary.
+    "text_cfg": {"context_length": 77, "vocab_size": 2048, "width": 96, "heads": 3, "layers": 2},
+}
+
 CLIP_ARCHITECTURES: Final[dict[str, Callable[[], ClipArchitecture]]] = {
     "vit_l_14_336": lambda: ClipArchitecture(
         "vit_l_14_336", get_model_config("ViT-L-14-336"), 518, 336, (6, 12, 18, 24)
     ),
     # For tests and examples: the same modules, small enough to run in milliseconds.
     "tiny": lambda: ClipArchitecture("tiny", _TINY_CLIP, 224, 112, (1, 2, 3, 4)),
+    # The demonstration model that ships with the wheel.
+    "mini": lambda: ClipArchitecture("mini", _MINI_CLIP, 448, 448, (3, 4, 5, 6)),
 }
 
 SAM_ARCHITECTURES: Final[dict[str, Callable[[], Sam]]] = {
     "vit_h": sam_model_registry["vit_h"],
     "vit_l": sam_model_registry["vit_l"],
     "vit_b": sam_model_registry["vit_b"],
-    "tiny": _tiny_sam,
+    "tiny": partial(
+        _small_sam,
+        side=256,
+        width=32,
+        depth=2,
+        heads=2,
+        window=14,
+        global_blocks=(1,),
+        channels=32,
+        decoder_mlp=64,
+    ),
+    "mini": partial(
+        _small_sam,
+        side=512,
+        width=96,
+        depth=6,
+        heads=3,
+        window=8,
+        global_blocks=(2, 5),
+        channels=64,
+        decoder_mlp=256,
+    ),
 }
 
 

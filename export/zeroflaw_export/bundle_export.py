@@ -94,6 +94,7 @@ class ExportPlan:
         ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
         text_encoder: Whether the text tower becomes a fourth engine.
         parameters: Method parameters to record.
+        demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
     """
 
     clip_architecture: str
@@ -106,6 +107,7 @@ class ExportPlan:
     ensembles: Path | None = None
     text_encoder: bool = True
     parameters: MethodParameters = field(default_factory=MethodParameters)
+    demonstration: str | None = None
 
     @property
     def random_weights(self) -> int | None:
@@ -231,6 +233,7 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         prompts=_PROMPTS,
         products={name: Product(sentences=(counts[0], counts[1])) for name in plan.products},
         parameters=parameters_record(plan.parameters),
+        demonstration=plan.demonstration,
         parity=(*clip_figures, *sam_part.parity, *text_part.parity),
         files={},
     )
@@ -257,7 +260,7 @@ def _export_text(
     ensembles: PromptEnsembles,
     report: ReportStep,
 ) -> tuple[dict[str, TextEmbeddings], _Part]:
-    write_tokenizer(staging / _TOKENIZER)
+    write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
     tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
     encoder = TextEncoder(clip).eval()
 

@@ -13,22 +13,28 @@ from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as PreSequence
 from tokenizers.processors import TemplateProcessing
 
+# Every byte, inside a word and at its end, comes before the merges.
+_BYTES = 512
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def write_tokenizer(path: Path) -> None:
-    """Writes the tokenizer of open_clip's own vocabulary.
+def write_tokenizer(path: Path, vocabulary_size: int) -> None:
+    """Writes the tokenizer of open_clip's own vocabulary, or of the first part of it.
 
     It gives open_clip's token ids for every text that needs no mending by ftfy, which a station
     does not have; product names are such texts.
 
     Args:
         path: The JSON file to write.
+        vocabulary_size: Tokens of the text tower. A tower smaller than CLIP's has the bytes, the
+            most frequent merges and the two marks, which come last there as well.
     """
     source: Any = SimpleTokenizer()
-    vocabulary: dict[str, int] = source.encoder
-    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
     start, end = "<start_of_text>", "<end_of_text>"
+    words = sorted(source.encoder, key=source.encoder.__getitem__)[: vocabulary_size - 2]
+    vocabulary = {word: place for place, word in enumerate([*words, start, end])}
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    merges = merges[: vocabulary_size - 2 - _BYTES]
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>"))
     tokenizer.normalizer = Sequence([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
     tokenizer.pre_tokenizer = PreSequence(

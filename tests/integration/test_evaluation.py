@@ -331,9 +331,7 @@ def test_too_small_a_disk_is_found_before_any_work(
     monkeypatch.setattr(
         evaluation_cache.shutil, "disk_usage", lambda path: usage._replace(free=100_400_000)
     )
-    with pytest.raises(
-        EvaluationError, match=r"needs 3 MB more and 100 MB to spare, .* 100 MB free"
-    ) as caught:
+    with pytest.raises(EvaluationError, match=r"needs 3 MB more and 100 MB to spare") as caught:
         evaluated(tiny_bundle, dataset_dir, tmp_path)
     assert "--cache" in caught.value.remedy
     assert not calls

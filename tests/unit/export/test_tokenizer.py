@@ -53,7 +53,7 @@ PRODUCTS = [
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    write_tokenizer(path)
+    write_tokenizer(path, 49408)
     return path
 
 

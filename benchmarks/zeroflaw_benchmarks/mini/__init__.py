@@ -1,0 +1,1 @@
+"""The making of `mini`, the demonstration model: drawn frames in, trained bundle out."""
