@@ -1,0 +1,78 @@
+"""The embedded bundle: what ships is whole, small, and finds defects it has never seen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.measured_process import ZEROFLAW
+from zeroflaw import Inspector
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
+from zeroflaw_benchmarks.metrics import image_metrics, within_image_auroc
+from zeroflaw_engines.bundle import open_bundle
+
+ROOT = Path(__file__).parents[2]
+LARGEST_WHEEL = 12e6
+
+
+@pytest.fixture(scope="module")
+def mini():
+    with Inspector.load() as inspector:
+        yield inspector
+
+
+def test_it_says_what_it_is(mini):
+    manifest = mini.bundle.manifest
+    assert manifest.random_weights is None
+    assert "neither CLIP nor SAM" in manifest.demonstration
+    assert "object" in manifest.products
+    assert all(figure.value <= figure.tolerance for figure in manifest.parity)
+    assert open_bundle("mini").identity == mini.bundle.identity
+
+
+def test_it_finds_unseen_defects_on_unseen_surfaces(mini):
+    """A small draw of the test split, from seeds that no figure in the docs comes from."""
+    scores, defective, within = [], [], []
+    for number, surface in enumerate(SURFACES["test"]):
+        for defect in ["good"] * len(DEFECTS["test"]) + list(DEFECTS["test"]):
+            seed = 7_000_000 + 31 * len(scores) + number
+            frame = draw_frame("test", surface, defect, seed=seed, size=512)
+            inspection = mini.inspect(frame.image, product=surface)
+            scores.append(inspection.image_score)
+            defective.append(defect != "good")
+            if defect != "good":
+                truth = frame.mask[:: 512 // 256, :: 512 // 256]
+                rows = np.arange(256) * inspection.anomaly_map.shape[0] // 256
+                within.append(within_image_auroc(inspection.anomaly_map[np.ix_(rows, rows)], truth))
+    figures = image_metrics(np.array(scores, np.float32), np.array(defective))
+    assert figures.auroc > 0.7
+    assert np.mean(within) > 0.75
+
+
+def test_wheel_holds_it_and_stays_small(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size <= LARGEST_WHEEL
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"zeroflaw_engines/mini/{name}" for name in open_bundle("mini").manifest.files} | {
+        "zeroflaw_engines/mini/bundle.json"
+    } <= names
+
+
+def test_command_line_inspects_with_it(tmp_path):
+    subprocess.run(
+        [ZEROFLAW, "inspect", "mini", ROOT / "examples" / "frames", "-o", tmp_path, "-p", "object"],
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "index.html").is_file()
+    assert len(list(tmp_path.glob("*.overlay.png"))) == 5
