@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from zeroflaw.cli.inspect import chosen_parameters
+from zeroflaw.cli.inspect import ParametersOption, SettingsOption, chosen_parameters
 from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
     BundleArgument,
@@ -80,13 +80,8 @@ def evaluate(
         ),
     ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each engine.")] = 1,
-    parameters: Annotated[
-        Path | None, typer.Option(help="TOML file of method parameters to use instead.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One method parameter, as extreme_threshold=0.4; repeatable."),
-    ] = None,
+    parameters: ParametersOption = None,
+    settings: SettingsOption = None,
 ) -> None:
     """Measure a bundle on a dataset, as the paper measures its method.
 

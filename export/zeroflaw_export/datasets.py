@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_export.dataset_layouts import (
     Layout,
@@ -168,8 +169,7 @@ def dataset_digest(dataset: Dataset) -> str:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read: {error}", "check that the file is there and complete"

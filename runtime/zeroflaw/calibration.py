@@ -21,8 +21,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zeroflaw.encoding import encode_clip
 from zeroflaw.frame import Frame, rgb_frame
-from zeroflaw.geometry import squash
 from zeroflaw.images import read_image
 from zeroflaw.scoring import image_score
 from zeroflaw_engines.bundle import Bundle
@@ -304,8 +304,8 @@ def image_scorer(
     session = load_session(bundle, CLIP_ENCODER, backend=backend, threads=threads)
 
     def score(frame: Frame) -> float:
-        out = session.execute({"image": squash(frame, size)[None], "text_embeddings": embeddings})
-        return image_score(float(out["image_score"][0]), out["anomaly_map"][0], parameters)
+        anomaly_map, cls_score = encode_clip(frame, size, embeddings, session)
+        return image_score(cls_score, anomaly_map, parameters)
 
     try:
         yield score

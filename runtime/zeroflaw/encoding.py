@@ -12,6 +12,7 @@ from zeroflaw.frame import Frame
 from zeroflaw.geometry import (
     FloatArray,
     FrameGeometry,
+    Picture,
     fit,
     frame_geometry,
     squash,
@@ -60,6 +61,37 @@ def geometry_of(
     )
 
 
+def encode_clip(
+    picture: Picture,
+    size: int,
+    embeddings: TextEmbeddings,
+    clip_encoder: Session,
+    *,
+    watch: Stopwatch | None = None,
+) -> tuple[FloatArray, float]:
+    """Runs the CLIP encoder alone.
+
+    Args:
+        picture: The frame, uint8 [H, W, 3], RGB, or as `to_resize_twice` gives it.
+        size: Side of the encoder's input, px.
+        embeddings: float32 [2, embedding_size] of the product.
+        clip_encoder: Its session.
+        watch: Times the parts.
+
+    Returns:
+        The anomaly map, float32 [size, size] in [0, 1], and P(abnormal) of the CLS token.
+
+    Raises:
+        EngineError: The engine failed.
+    """
+    watch = watch or Stopwatch()
+    with watch.stage("squash"):
+        image = squash(picture, size)
+    with watch.stage("clip_encoder"):
+        out = clip_encoder.execute({"image": image[None], "text_embeddings": embeddings})
+    return out["anomaly_map"][0], float(out["image_score"][0])
+
+
 def encode(
     frame: Frame,
     geometry: FrameGeometry,
@@ -91,11 +123,7 @@ def encode(
         picture = to_resize_twice(frame, geometry)
 
     def clip() -> tuple[FloatArray, float]:
-        with watch.stage("squash"):
-            image = squash(picture, geometry.map_size)
-        with watch.stage("clip_encoder"):
-            out = clip_encoder.execute({"image": image[None], "text_embeddings": embeddings})
-        return out["anomaly_map"][0], float(out["image_score"][0])
+        return encode_clip(picture, geometry.map_size, embeddings, clip_encoder, watch=watch)
 
     def sam() -> FloatArray:
         with watch.stage("fit"):

@@ -15,13 +15,13 @@ from functools import partial
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import typer
 from PIL import Image
 
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
 from zeroflaw_engines.errors import DatasetError
 
 
@@ -38,7 +38,7 @@ class DatasetPlan:
         seed: Of the first frame.
     """
 
-    split: Literal["train", "test"] = "test"
+    split: Split = "test"
     train_good: int = 150
     test_good: int = 40
     test_defective: int = 16
@@ -111,7 +111,7 @@ def _jobs(root: Path, plan: DatasetPlan) -> Iterator[_Job]:
                 seed += 1
 
 
-def _write_frame(job: _Job, *, split: Literal["train", "test"], size: int) -> None:
+def _write_frame(job: _Job, *, split: Split, size: int) -> None:
     frame = draw_frame(split, job.surface, job.defect, seed=job.seed, size=size)
     if job.mask is not None:
         Image.fromarray(frame.mask.astype(np.uint8) * 255).save(job.mask)
@@ -124,7 +124,7 @@ def _write_frame(job: _Job, *, split: Literal["train", "test"], size: int) -> No
 def main(
     root: Annotated[Path, typer.Argument(help="Directory to write.")],
     *,
-    split: Annotated[str, typer.Option(help="train or test: they share nothing.")] = "test",
+    split: Annotated[Split, typer.Option(help="train or test: they share nothing.")] = "test",
     train_good: Annotated[int, typer.Option(min=0, help="Good frames a class to calibrate.")] = 150,
     test_good: Annotated[int, typer.Option(min=0, help="Good frames a class to test.")] = 40,
     test_defective: Annotated[int, typer.Option(min=0, help="Frames a defect and class.")] = 16,
@@ -133,10 +133,8 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Processes.")] = cpu_count() or 1,
 ) -> None:
     """Draw industrial-looking frames with exact masks, in MVTec-AD's layout."""
-    if split not in SURFACES:
-        raise typer.BadParameter(f"split is {split!r}; choose train or test")
     plan = DatasetPlan(
-        split="train" if split == "train" else "test",
+        split=split,
         train_good=train_good,
         test_good=test_good,
         test_defective=test_defective,

@@ -63,7 +63,7 @@ def fabric(rng: Rng, size: int) -> FloatArray:
     over = np.sin(np.pi * threads * x / rng.integers(1, 3)) * np.sin(np.pi * threads * y)
     share = 1 / (1 + np.exp(-6 * over))
     one, other = colour(rng), colour(rng)
-    thread = share * (0.45 + 0.55 * warp) + 0.0
+    thread = share * (0.45 + 0.55 * warp)
     cross = (1 - share) * (0.45 + 0.55 * weft)
     image = thread[..., None] * one + cross[..., None] * other
     image = image + fractal_noise(rng, size, size / 6, 2)[..., None] * np.float32(0.02)

@@ -4,15 +4,14 @@ CLIP's towers learned from photos and captions. These learn from drawn frames an
 sentences of the prompt ensembles, the text tower first (`text_training`). Then patch tokens
 (through adapters) and the CLS token are pulled towards the abnormal sentences where there is a
 defect and towards the normal ones elsewhere, and the CLS token towards the sentences that name
-its surface. Most steps see crops, which cost a
-quarter of the tokens; a crop's tokens get the position embedding of where they lie.
+its surface. Most steps see crops of a few patches; a crop's tokens get the position embedding of
+where they lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +22,9 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.mini.checkpointed import train_steps
 from zeroflaw_benchmarks.mini.crops import draw_crops
-from zeroflaw_benchmarks.mini.patch_basis import cosine_basis, place_waves, start_alike
+from zeroflaw_benchmarks.mini.phases import Phase, pixel_loss, train_phases
+from zeroflaw_benchmarks.mini.starting_weights import cosine_basis, place_waves, start_alike
 from zeroflaw_benchmarks.mini.text_training import Sentences, train_text
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
 from zeroflaw_engines.prompt_ensembles import PromptEnsembles, Tokenize
@@ -35,32 +34,6 @@ from zeroflaw_export.clip_encoder import LOGIT_SCALE, bilinear_matrix
 
 # Cells of the truth for each patch along one side.
 _CELLS: Final = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """One phase of a training; small crops come first, since they show more defects a second.
-
-    Attributes:
-        name: For checkpoints and reports.
-        grid: Patches along one side of a crop.
-        window: Smallest and largest side of what a crop shows, px of the frame.
-        batch: Crops in a step.
-        steps: Steps.
-        learning_rate: Peak.
-        balance: Weight of the loss that counts defective and good pixels alike; it teaches
-            fast, and calibrates badly.
-        seed: Of its crops, beside that of the training.
-    """
-
-    name: str
-    grid: int
-    window: tuple[float, float]
-    batch: int
-    steps: int
-    learning_rate: float
-    balance: float
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,15 +162,7 @@ def train_towers(
 
         return loss
 
-    for phase in settings.phases:
-        train_steps(
-            towers,
-            loss_of(phase),
-            steps=phase.steps,
-            learning_rate=phase.learning_rate,
-            checkpoint=folder / f"{phase.name}.pt",
-            report=partial(report, phase.name),
-        )
+    train_phases(towers, settings.phases, loss_of, folder, report)
     towers.eval()
 
 
@@ -256,22 +221,3 @@ def _loss(
     wanted = torch.tensor([sentences.surfaces.index(name) for name in names])
     caption_loss = functional.cross_entropy(20.0 * embedded @ named.T, wanted)
     return total / len(adapted) + 0.3 * image_loss + 0.05 * caption_loss
-
-
-def pixel_loss(logits: torch.Tensor, truth: torch.Tensor, balance: float) -> torch.Tensor:
-    """Focal loss and dice, as the adapters' recipe has them, on shares of cells.
-
-    Args:
-        logits: float32 [B, L, L].
-        truth: float32 [B, L, L] in [0, 1].
-        balance: Weight of the part in which defective and good cells count alike.
-    """
-    cross = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    probability = torch.sigmoid(logits)
-    focal = ((probability - truth).abs() ** 2 * cross).mean()
-    overlap = (probability * truth).flatten(1).sum(1)
-    size = probability.flatten(1).sum(1) + truth.flatten(1).sum(1)
-    dice = (1 - (2 * overlap + 1) / (size + 1)).mean()
-    defective = (cross * truth).sum() / (truth.sum() + 1)
-    good = (cross * (1 - truth)).sum() / ((1 - truth).sum() + 1)
-    return 4 * focal + cross.mean() + dice + balance * (defective + good)

@@ -4,7 +4,7 @@
 
 A killed run goes on where it was when the command is given again. The result is WORK/mini, with
 WORK/shuffled beside it: the same weights with the values of every tensor in random order, the
-baseline of every figure. `--ship` puts the result into the package.
+baseline of every figure. Copied to `engines/zeroflaw_engines/mini`, the first is what ships.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 import typer
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_benchmarks.mini.clip_training import ClipTraining, Towers, new_towers, train_towers
+from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_benchmarks.mini.sam_training import SamTraining, new_sam, train_sam
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_training_frames
 from zeroflaw_engines.parameters import MethodParameters
@@ -105,7 +106,8 @@ def make_towers(work: Path, frames: TrainingFrames) -> None:
         folder=work,
         report=_Losses().report,
     )
-    _save_towers(towers, work)
+    _save(towers.clip, work / "mini_clip.safetensors")
+    save_adapters(towers.adapters, work / "joint_adapters.safetensors")
 
 
 def make_adapters(work: Path, processes: int) -> None:
@@ -132,8 +134,7 @@ def make_sam(work: Path, frames: TrainingFrames) -> None:
     settings = SamTraining()
     sam = new_sam(sam_architecture("mini"), settings.seed)
     train_sam(sam, frames, settings, work, _Losses().report)
-    state = {name: value.contiguous() for name, value in sam.state_dict().items()}
-    save_file(state, work / "mini_sam.safetensors")
+    _save(sam, work / "mini_sam.safetensors")
 
 
 def make_bundles(work: Path) -> None:
@@ -193,10 +194,8 @@ def _frames(work: Path, processes: int) -> TrainingFrames:
     )
 
 
-def _save_towers(towers: Towers, work: Path) -> None:
-    state = {name: value.contiguous() for name, value in towers.clip.state_dict().items()}
-    save_file(state, work / "mini_clip.safetensors")
-    save_adapters(towers.adapters, work / "joint_adapters.safetensors")
+def _save(module: nn.Module, path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
 
 
 def _weights(path: Path) -> WeightsSource:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +25,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.mini.checkpointed import train_steps
-from zeroflaw_benchmarks.mini.clip_training import Phase, pixel_loss
 from zeroflaw_benchmarks.mini.crops import draw_crops
-from zeroflaw_benchmarks.mini.patch_basis import cosine_basis
+from zeroflaw_benchmarks.mini.phases import Phase, pixel_loss, train_phases
+from zeroflaw_benchmarks.mini.starting_weights import cosine_basis
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
@@ -145,6 +143,7 @@ def train_sam(
     full = sam.prompt_encoder.image_embedding_size[0]
 
     def loss_of(phase: SamPhase) -> Callable[[int], torch.Tensor]:
+        sam.image_encoder.requires_grad_(not phase.decoder_only)
         grid = phase.grid
         decoder = SamDecoder(sam)
         decoder.grid = grid
@@ -172,16 +171,7 @@ def train_sam(
 
         return loss
 
-    for phase in settings.phases:
-        sam.image_encoder.requires_grad_(not phase.decoder_only)
-        train_steps(
-            trained,
-            loss_of(phase),
-            steps=phase.steps,
-            learning_rate=phase.learning_rate,
-            checkpoint=folder / f"{phase.name}.pt",
-            report=partial(report, phase.name),
-        )
+    train_phases(trained, settings.phases, loss_of, folder, report)
     sam.eval()
 
 

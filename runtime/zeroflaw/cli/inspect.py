@@ -49,6 +49,15 @@ from zeroflaw_engines.parameters import MethodParameters
 EXIT_REJECTED: Final = 4
 SUMMARY_NAME: Final = "summary.csv"
 SHEET_NAME: Final = "index.html"
+
+# What `chosen_parameters` takes, in every command that lets the user choose them.
+ParametersOption = Annotated[
+    Path | None, typer.Option(help="TOML file of method parameters to use instead.")
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One method parameter, as extreme_threshold=0.4; repeatable."),
+]
 _SUMMARY_COLUMNS: Final = (
     "file", "status", "decision", "image_score", "threshold", "regions", "mask_area",
     "frame_width", "frame_height", "total_ms", "output", "error",
@@ -74,13 +83,8 @@ def inspect(
         Literal["side_by_side", "clip_first"],
         typer.Option(help="clip_first skips SAM on parts where CLIP finds nothing."),
     ] = "side_by_side",
-    parameters: Annotated[
-        Path | None, typer.Option(help="TOML file of method parameters to use instead.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One method parameter, as extreme_threshold=0.4; repeatable."),
-    ] = None,
+    parameters: ParametersOption = None,
+    settings: SettingsOption = None,
     exit_on_reject: Annotated[
         bool, typer.Option(help="Exit with 4 if any part was rejected.")
     ] = False,
