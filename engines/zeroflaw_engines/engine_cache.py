@@ -102,23 +102,38 @@ def locked_for_build(bundle: Bundle, paths: EnginePaths) -> Iterator[None]:
             lock.release()
 
 
-def publish_engine(paths: EnginePaths, plan: memoryview | bytes, sidecar: EngineSidecar) -> None:
+@contextlib.contextmanager
+def plan_to_publish(paths: EnginePaths) -> Iterator[Path]:
+    """A path beside the engine for its plan to be written to; gone when the block ends."""
+    path = paths.directory / f".{paths.engine}{_TEMPORARY}{uuid4().hex[:8]}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def publish_engine(paths: EnginePaths, plan: Path, sidecar: EngineSidecar) -> None:
     """Publishes an engine and its sidecar; the caller holds the lock.
 
-    The engine is written to a temporary file and renamed; the sidecar comes last, the old one
-    goes first. A reader sees the old pair, the new pair, or none, whenever the process dies.
+    The plan is renamed; the sidecar comes last, the old one goes first. A reader sees the old
+    pair, the new pair, or none, whenever the process dies.
+
+    Args:
+        paths: Where to.
+        plan: A file of `plan_to_publish`.
+        sidecar: What it is.
 
     Raises:
         BuildError: The disk is full or the directory cannot be written.
     """
-    with disk_errors_named(paths), _temporary(paths) as (plan_file, sidecar_file):
-        _write_durably(plan_file, plan)
-        _write_durably(sidecar_file, encode_sidecar(sidecar))
+    with disk_errors_named(paths), plan_to_publish(paths) as new_sidecar:
+        _sync(plan)
+        write_durably(new_sidecar, encode_sidecar(sidecar))
         paths.sidecar.unlink(missing_ok=True)
-        _sync_directory(paths.directory)
-        plan_file.replace(paths.plan)
-        sidecar_file.replace(paths.sidecar)
-        _sync_directory(paths.directory)
+        plan.replace(paths.plan)
+        _sync(paths.directory)
+        new_sidecar.replace(paths.sidecar)
+        _sync(paths.directory)
 
 
 @contextlib.contextmanager
@@ -150,29 +165,19 @@ def disk_errors_named(paths: EnginePaths) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def _temporary(paths: EnginePaths) -> Iterator[tuple[Path, Path]]:
-    stem = f".{paths.engine}{_TEMPORARY}{uuid4().hex[:8]}"
-    files = (paths.directory / f"{stem}.engine", paths.directory / f"{stem}.json")
-    try:
-        yield files
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, data: memoryview | bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes a file and waits until the disk has it."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_directory(path: Path) -> None:
-    """Makes renames durable; Windows has no such call."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Makes a file's contents or a directory's renames durable."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows opens no directories
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,6 +10,7 @@ from zeroflaw_engines.engine_cache import (
     EnginePaths,
     engine_paths,
     locked_for_build,
+    plan_to_publish,
     publish_engine,
 )
 from zeroflaw_engines.engine_key import key_parts
@@ -55,6 +56,7 @@ def publish(bundle: Bundle, engine="sam_decoder", *, plan=PLAN, **options) -> En
     parts = sidecar.parts
     target = "-".join(parts.architectures) or "this-gpu"
     paths = engine_paths(bundle, engine, parts.backend, target)
-    with locked_for_build(bundle, paths):
-        publish_engine(paths, plan, sidecar)
+    with locked_for_build(bundle, paths), plan_to_publish(paths) as file:
+        file.write_bytes(plan)
+        publish_engine(paths, file, sidecar)
     return paths

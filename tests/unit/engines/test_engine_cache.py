@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.built_engines import PLAN, VERSION, publish, sidecar_for
+from support.built_engines import PLAN, VERSION, publish
 from zeroflaw_engines import engine_cache
 from zeroflaw_engines.build_options import BuildOptions
 from zeroflaw_engines.bundle import Bundle, open_bundle
@@ -19,7 +19,6 @@ from zeroflaw_engines.engine_cache import (
     build_command,
     engine_paths,
     locked_for_build,
-    publish_engine,
 )
 from zeroflaw_engines.engine_lookup import find_engine
 from zeroflaw_engines.errors import BuildError, BundleError
@@ -58,7 +57,7 @@ def test_full_disk_leaves_the_old_engine(bundle: Bundle, monkeypatch: pytest.Mon
         path.write_bytes(bytes(data)[:10])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(engine_cache, "_write_durably", full)
+    monkeypatch.setattr(engine_cache, "write_durably", full)
     with pytest.raises(BuildError, match="no space left") as caught:
         publish(bundle, plan=b"new")
     assert "free space" in caught.value.remedy
@@ -71,9 +70,9 @@ def test_full_disk_leaves_the_old_engine(bundle: Bundle, monkeypatch: pytest.Mon
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's full device")
 def test_a_disk_that_is_really_full(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's own ENOSPC, from the device that is always full."""
-    write = engine_cache._write_durably
+    write = engine_cache.write_durably
     monkeypatch.setattr(
-        engine_cache, "_write_durably", lambda path, data: write(Path("/dev/full"), data)
+        engine_cache, "write_durably", lambda path, data: write(Path("/dev/full"), data)
     )
     with pytest.raises(BuildError, match=r"no space left on the disk of .*sm86-sm89"):
         publish(bundle)
@@ -149,8 +148,7 @@ def test_readers_see_a_whole_pair_or_none(bundle: Bundle) -> None:
         nonlocal replaced
         for number in range(40):
             plan = str(number % 10).encode() * (50_000 + number)
-            with locked_for_build(bundle, paths):
-                publish_engine(paths, plan, sidecar_for(bundle, plan=plan))
+            publish(bundle, plan=plan)
             replaced += 1
 
     writer = threading.Thread(target=write)

@@ -1,0 +1,105 @@
+"""An engine's outputs beside those of the FP32 reference, on fixed inputs. It takes a GPU.
+
+*Unverified*: no GPU has run this yet; its arithmetic is tested on ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw_engines.contract import (
+    LABEL_NEGATIVE,
+    LABEL_NOT_A_POINT,
+    LABEL_POSITIVE,
+    LABEL_UNUSED,
+    EngineContract,
+)
+from zeroflaw_engines.engine_sidecar import EngineParity
+from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.session import Session, Tensor
+
+MIN_COSINE: Final = 0.999
+_MAX_DIFFERENCE: Final = 0.01  # of a single value in [0, 1], which has no direction
+_SEED: Final = 4
+
+
+def check_parity(engine: Session, reference: Session) -> EngineParity:
+    """Compares an engine with the FP32 reference.
+
+    Args:
+        engine: The engine to be published.
+        reference: The FP32 graph of the same contract.
+
+    Raises:
+        BuildError: An output is not finite, or differs too much.
+    """
+    inputs = fixed_inputs(engine.contract)
+    got, want = engine.execute(inputs), reference.execute(inputs)
+    figures = {}
+    for name in want:
+        a, b = np.asarray(got[name], np.float64), np.asarray(want[name], np.float64)
+        single = b.size == 1
+        figure = 1 - float(np.abs(a - b).max()) if single else cosine(a, b)
+        least = 1 - _MAX_DIFFERENCE if single else MIN_COSINE
+        if not figure >= least:  # NaN fails too
+            raise BuildError(
+                f"{engine.contract.name}: the output {name} differs from the FP32 reference: "
+                f"{'one minus the difference' if single else 'cosine'} {figure:.6f}, less than"
+                f" {least}; the engine was not published",
+                "report the GPU and the backend's version; another version, or `--precision fp32`,"
+                " may help",
+            )
+        figures[name] = figure
+    return EngineParity(status="passed", cosine=figures)
+
+
+def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Cosine of the angle between two arrays of one shape, in [-1, 1]; NaN if one is not finite."""
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if norms == 0:
+        return 1.0 if np.array_equal(a, b) else 0.0
+    return float(np.vdot(a, b)) / norms
+
+
+def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
+    """Inputs that are the same on every machine and in every run, with every dynamic axis 1."""
+    rng = np.random.default_rng(_SEED)
+    inputs: dict[str, Tensor] = {}
+    image_size = max((size for spec in contract.inputs for size in spec.shape[1:3]
+                      if spec.name == "image" and isinstance(size, int)), default=0)  # fmt: skip
+    for spec in contract.inputs:
+        shape = tuple(1 if isinstance(size, str) else size for size in spec.shape)
+        if spec.name == "image":
+            inputs[spec.name] = _picture(shape, rng)
+        elif spec.name == "image_size":
+            inputs[spec.name] = np.array([image_size, image_size * 3 // 4], np.int32)
+        elif spec.name == "text_embeddings":
+            value = rng.standard_normal(shape)
+            inputs[spec.name] = np.float32(value / np.linalg.norm(value, axis=1, keepdims=True))
+        elif spec.name == "point_coords":
+            inputs[spec.name] = rng.uniform(50, 500, shape).astype(np.float32)
+        elif spec.name == "point_labels":
+            labels = np.full(shape, LABEL_UNUSED, np.int32)
+            labels[:, :3], labels[:, 3:5], labels[:, 5] = (
+                LABEL_POSITIVE,
+                LABEL_NEGATIVE,
+                LABEL_NOT_A_POINT,
+            )
+            inputs[spec.name] = labels
+        elif spec.name == "has_mask_input":
+            inputs[spec.name] = np.ones(shape, np.float32)
+        else:
+            inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
+    return inputs
+
+
+def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Waves with noise on them: neither flat nor without structure."""
+    _, height, width, channels = shape
+    y, x, c = np.ogrid[:height, :width, :channels]
+    waves = np.sin(x / 17 + c) + np.cos(y / 29 - c)
+    noisy = 128 + 45 * waves + rng.normal(0, 8, (height, width, channels))
+    return np.uint8(np.clip(noisy, 0, 255))[None]
