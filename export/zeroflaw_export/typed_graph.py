@@ -86,22 +86,23 @@ def _touches_floats(node: ir.Node) -> bool:
 
 def _members(graph: ir.Graph, island: Island, so_far: set[ir.Node]) -> set[ir.Node]:
     start = {node for node in graph if node.op_type in island.operators}
-    if island.reach == "node":
-        return start
-    if island.reach == "sums":
-        return _walk(start, _sources, lambda node: node.op_type == "Add" and not _is_bias(node))
-    if island.reach == "ancestry":
-        return _walk(start, _sources, lambda _: True)
-    if island.reach == "progeny":
-        return _walk(start, lambda node: node.successors(), lambda _: True)
-    if island.reach == "readers":
-        beyond = _walk(start, lambda node: node.successors(), lambda _: False)
-        return {
-            after for node in beyond for after in node.successors() if after.op_type == "MatMul"
-        }
-    if island.reach == "entry":
-        return _entry(graph, so_far)
-    return _exit(graph)
+    reaches: dict[str, Callable[[], set[ir.Node]]] = {
+        "node": lambda: start,
+        "sums": lambda: _walk(
+            start, _sources, lambda node: node.op_type == "Add" and not _is_bias(node)
+        ),
+        "ancestry": lambda: _walk(start, _sources, lambda _: True),
+        "progeny": lambda: _walk(start, _readers, lambda _: True),
+        "readers": lambda: {
+            after
+            for node in _walk(start, _readers, lambda _: False)
+            for after in _readers(node)
+            if after.op_type == "MatMul"
+        },
+        "entry": lambda: _entry(graph, so_far),
+        "exit": lambda: _exit(graph),
+    }
+    return reaches[island.reach]()
 
 
 def _walk(
@@ -121,6 +122,10 @@ def _walk(
 
 def _sources(node: ir.Node) -> Iterable[ir.Node]:
     return node.predecessors()
+
+
+def _readers(node: ir.Node) -> Iterable[ir.Node]:
+    return node.successors()
 
 
 def _is_bias(node: ir.Node) -> bool:
@@ -295,6 +300,4 @@ def half_initializer(value: ir.Value) -> ir.Value:
         return ir.Tensor(half, name=f"{value.name}_fp16")
 
     lazy = ir.LazyTensor(convert, dtype=_FP16, shape=source.shape, name=f"{value.name}_fp16")
-    return ir.Value(
-        name=lazy.name, type=ir.TensorType(_FP16), shape=value.shape, const_value=lazy
-    )
+    return ir.Value(name=lazy.name, type=ir.TensorType(_FP16), shape=value.shape, const_value=lazy)
