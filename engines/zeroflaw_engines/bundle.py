@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,36 @@ from zeroflaw_engines.errors import (
     EngineError,
     ProductError,
 )
+from zeroflaw_engines.graph_entries import AttentionForm, EngineFile, GraphTarget, Precision
 from zeroflaw_engines.manifest import MANIFEST_NAME, Manifest, decode_manifest
 from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of an engine, as a backend loads it.
+
+    Attributes:
+        engine: The engine.
+        path: The ONNX file.
+        weights_path: The file of its external weights, if it has one.
+        opset: Version of the ONNX operators.
+        precision: `fp16` is strongly typed, with islands of FP32.
+        attention: How SAM's relative position is written.
+        recipe: Identity of the precision recipe; None for FP32.
+        sha256: Digests of its files by file name.
+    """
+
+    engine: EngineName
+    path: Path
+    weights_path: Path | None
+    opset: int
+    precision: Precision
+    attention: AttentionForm
+    recipe: str | None
+    sha256: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -45,7 +75,11 @@ class Bundle:
 
     @property
     def identity(self) -> str:
-        """Digest that names the models of this bundle: equal for equal engines and weights."""
+        """Digest that names the models of this bundle: equal for equal engines and weights.
+
+        It covers the reference graphs alone. Variants are other forms of the same models, and
+        results stay comparable when one is added.
+        """
         lines = [
             f"{name} {self.manifest.files[file].sha256}"
             for name, engine in sorted(self.manifest.engines.items())
@@ -59,11 +93,47 @@ class Bundle:
         return engine_contract(engine, self.manifest.sizes)
 
     def onnx_path(self, engine: EngineName) -> Path:
-        """The graph of one engine.
+        """The reference graph of one engine.
 
         Raises:
             EngineError: The bundle has no such engine.
         """
+        return self.path / self._engine_file(engine).onnx
+
+    def graph(self, engine: EngineName, target: GraphTarget) -> Graph:
+        """The graph of one engine that a target takes.
+
+        `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
+        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant.
+
+        Raises:
+            EngineError: The bundle has no such engine, or no graph of it for TensorRT.
+        """
+        entry = self._engine_file(engine)
+        variant = entry.variant(target)
+        if variant is None and target == "tensorrt":
+            raise EngineError(
+                f"the bundle {self.path} has no graph of {engine} for TensorRT",
+                "add them to a copy of the bundle with `zeroflaw add-fp16 DIR`, or export it with"
+                " `zeroflaw export --precision fp16`",
+            )
+        if variant is None and target == "openvino":
+            _logger.info("%s has no graph of %s for OpenVINO: reference", self.path, engine)
+        chosen = variant or entry
+        files = [chosen.onnx, *([chosen.weights] if chosen.weights else [])]
+        before = "extended" if engine == "sam_encoder" else "none"
+        return Graph(
+            engine=engine,
+            path=self.path / chosen.onnx,
+            weights_path=self.path / chosen.weights if chosen.weights else None,
+            opset=chosen.opset,
+            precision=chosen.precision,
+            attention=chosen.attention or before,
+            recipe=variant.recipe if variant else None,
+            sha256={name: self.manifest.files[name].sha256 for name in files},
+        )
+
+    def _engine_file(self, engine: EngineName) -> EngineFile:
         entry = self.manifest.engines.get(engine)
         if entry is None:
             raise EngineError(
@@ -72,7 +142,7 @@ class Bundle:
                 if engine == "text_encoder"
                 else "export it again",
             )
-        return self.path / entry.onnx
+        return entry
 
     def graph(self, engine: EngineName, target: str) -> Graph:
         """Stub of helper fp16's `Bundle.graph`: the reference only."""

@@ -136,7 +136,6 @@ def add_products(
         ProductError: A name or its embeddings are not acceptable.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
-    require_changeable(bundle.path)
     size = bundle.manifest.clip.embedding_size
     if embeddings.keys() != products.keys():
         raise ProductError(
@@ -146,8 +145,7 @@ def add_products(
     for name, value in embeddings.items():
         check_product_name(name)
         check_text_embeddings(name, value, size)
-    path = bundle.path.absolute()
-    with _disk_errors_named(path), _locked(path):
+    with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False).manifest
         old_bank = path / current.prompts
         if sha256_of_file(old_bank) != current.files[current.prompts].sha256:
@@ -172,7 +170,7 @@ def add_products(
                 products={**current.products, **products},
                 files=files,
             )
-            _replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
+            replace_manifest(path, manifest)
         except BaseException:
             # An interrupt may come after the manifest has already taken the new bank up.
             if read_manifest(path).prompts != new_bank.name:
@@ -207,13 +205,11 @@ def set_calibration(
             the threshold is out of its range.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
-    require_changeable(bundle.path)
     if not 0 <= threshold <= 1:
         raise ProductError(
             f"the threshold of product {product!r} would be {threshold}", "give one in [0, 1]"
         )
-    path = bundle.path.absolute()
-    with _disk_errors_named(path), _locked(path):
+    with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False)
         if not np.array_equal(current.text_embeddings(product), embeddings):
             raise ProductError(
@@ -228,8 +224,30 @@ def set_calibration(
             schema_version=SCHEMA_VERSION,
             products={**current.manifest.products, product: entry},
         )
-        _replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
+        replace_manifest(path, manifest)
     return Bundle(path=bundle.path, manifest=manifest)
+
+
+@contextmanager
+def changing(bundle: Bundle) -> Iterator[Path]:
+    """Keeps a bundle for the block, which may add files to it and replace its manifest.
+
+    Returns:
+        The bundle's absolute path.
+
+    Raises:
+        BundleError: The bundle ships with zeroflaw, another process is changing it, or the disk
+            is full.
+    """
+    require_changeable(bundle.path)
+    path = bundle.path.absolute()
+    with _disk_errors_named(path), _locked(path):
+        yield path
+
+
+def replace_manifest(path: Path, manifest: Manifest) -> None:
+    """Replaces a bundle's manifest in one rename."""
+    _replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
 
 
 def _require_replaceable(target: Path, *, overwrite: bool) -> None:

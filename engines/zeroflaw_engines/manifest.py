@@ -1,8 +1,9 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 2 of the schema; version 1, which had no calibration and no demonstration models, is
-read as well. A reader refuses versions newer than its own; unknown names inside a known version
-are refused too, since they mean damage or a typing error, never a feature.
+Version 3 of the schema. Version 1, which had no calibration and no demonstration models, and
+version 2, which had one graph an engine, are read as well. A reader refuses versions newer than
+its own; unknown names inside a known version are refused too, since they mean damage or a typing
+error, never a feature.
 """
 
 from __future__ import annotations
@@ -16,19 +17,16 @@ import msgspec
 
 from zeroflaw_engines.contract import EngineName, EngineSizes
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
+from zeroflaw_engines.graph_entries import EngineFile, GraphTarget, Struct
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MAX_PRODUCT_NAME: Final = 64
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the manifest's parts."""
 
 
 class FileEntry(Struct, frozen=True, kw_only=True):
@@ -114,22 +112,6 @@ class TextIdentity(Struct, frozen=True, kw_only=True):
     ensembles: str
 
 
-class EngineFile(Struct, frozen=True, kw_only=True):
-    """One engine's graph.
-
-    Attributes:
-        onnx: The graph's file.
-        weights: The file of its external weights, if it has one.
-        opset: Version of the ONNX operators.
-        precision: Precision of the graph.
-    """
-
-    onnx: str
-    weights: str | None
-    opset: int
-    precision: Literal["fp32"] = "fp32"
-
-
 class Calibration(Struct, frozen=True, kw_only=True):
     """Where a product's decision threshold comes from: scores of good images alone.
 
@@ -169,7 +151,7 @@ class Product(Struct, frozen=True, kw_only=True):
     calibration: Calibration | None = None
 
 
-class ParityFigure(Struct, frozen=True, kw_only=True):
+class ParityFigure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One figure of the export's parity check.
 
     Attributes:
@@ -178,6 +160,7 @@ class ParityFigure(Struct, frozen=True, kw_only=True):
         quantity: What was compared, with its unit.
         value: The largest difference that was seen.
         tolerance: The largest that is accepted.
+        target: Which of the engine's graphs was checked.
     """
 
     engine: EngineName
@@ -185,6 +168,7 @@ class ParityFigure(Struct, frozen=True, kw_only=True):
     quantity: str
     value: float
     tolerance: float
+    target: GraphTarget = "onnxruntime"
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -327,7 +311,14 @@ def check_relative_path(name: str, where: str) -> None:
 def _check_version(manifest: Manifest, where: str) -> None:
     """Refuses fields that the manifest's own version does not have."""
     calibrated = any(product.calibration for product in manifest.products.values())
-    if manifest.schema_version < 2 and (calibrated or manifest.demonstration is not None):
+    since = 1
+    if calibrated or manifest.demonstration is not None:
+        since = 2
+    if any(
+        engine.variants or engine.attention is not None for engine in manifest.engines.values()
+    ) or any(figure.target != "onnxruntime" for figure in manifest.parity):
+        since = 3
+    if manifest.schema_version < since:
         raise BundleSchemaError(
             f"{where} has fields that schema version {manifest.schema_version} does not know",
             "export the bundle again",
@@ -343,7 +334,8 @@ def _check_references(manifest: Manifest, where: str) -> None:
             )
     references = [manifest.prompts]
     for engine in manifest.engines.values():
-        references += [engine.onnx] + ([engine.weights] if engine.weights else [])
+        for graph in (engine, *engine.variants):
+            references += [graph.onnx] + ([graph.weights] if graph.weights else [])
     if manifest.text:
         references += [manifest.text.tokenizer, manifest.text.ensembles]
     for name in references:
@@ -352,12 +344,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
             raise BundleDamagedError(
                 f"{where} uses the file {name} but has no digest for it", "export the bundle again"
             )
-    required: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder")
-    for engine_name in (*required, *(("text_encoder",) if manifest.text else ())):
-        if engine_name not in manifest.engines:
-            raise BundleSchemaError(
-                f"{where} has no engine {engine_name}", "export the bundle again"
-            )
+    _check_engines(manifest, where)
     for name, product in manifest.products.items():
         calibration = product.calibration
         if calibration and (
@@ -373,3 +360,18 @@ def _check_references(manifest: Manifest, where: str) -> None:
             check_product_name(name)
         except ProductError as error:
             raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
+
+
+def _check_engines(manifest: Manifest, where: str) -> None:
+    for engine_name, engine in manifest.engines.items():
+        targets = [graph.target for graph in engine.variants]
+        if len(set(targets)) < len(targets):
+            raise BundleSchemaError(
+                f"{where} has two graphs of {engine_name} for one target", "export the bundle again"
+            )
+    required: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder")
+    for engine_name in (*required, *(("text_encoder",) if manifest.text else ())):
+        if engine_name not in manifest.engines:
+            raise BundleSchemaError(
+                f"{where} has no engine {engine_name}", "export the bundle again"
+            )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from segment_anything.modeling import Sam
@@ -24,15 +26,16 @@ from zeroflaw_engines.contract import (
     SAM_DECODER,
     SAM_ENCODER,
     TEXT_ENCODER,
+    EngineContract,
     EngineName,
     EngineSizes,
     engine_contract,
 )
 from zeroflaw_engines.errors import ExportError
+from zeroflaw_engines.graph_entries import AttentionForm, EngineFile, GraphVariant, Precision
 from zeroflaw_engines.manifest import (
     SCHEMA_VERSION,
     ClipIdentity,
-    EngineFile,
     Manifest,
     ParityFigure,
     Product,
@@ -51,7 +54,7 @@ from zeroflaw_engines.prompt_ensembles import (
     read_prompt_ensembles,
 )
 from zeroflaw_engines.version import __version__
-from zeroflaw_export import parity
+from zeroflaw_export import originals, parity
 from zeroflaw_export.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -62,8 +65,10 @@ from zeroflaw_export.architectures import (
 )
 from zeroflaw_export.clip_encoder import ClipEncoder
 from zeroflaw_export.freed_memory import keep_freed_memory
+from zeroflaw_export.graph_variants import FP16_ENGINES, share_weights, write_fp16_variant
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
 from zeroflaw_export.onnx_writer import OPSET, onnx_from_module
+from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
 from zeroflaw_export.sam_decoder import SamDecoder
 from zeroflaw_export.sam_encoder import SamEncoder
 from zeroflaw_export.text_encoder import TextEncoder
@@ -95,6 +100,7 @@ class ExportPlan:
         text_encoder: Whether the text tower becomes a fourth engine.
         parameters: Method parameters to record.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
+        precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
     """
 
     clip_architecture: str
@@ -108,6 +114,7 @@ class ExportPlan:
     text_encoder: bool = True
     parameters: MethodParameters = field(default_factory=MethodParameters)
     demonstration: str | None = None
+    precision: Precision = "fp32"
 
     @property
     def random_weights(self) -> int | None:
@@ -124,6 +131,81 @@ class _Part:
 
     engines: dict[EngineName, EngineFile]
     parity: list[ParityFigure]
+
+
+# Compares a session with its authority, by what is accepted.
+_Check = Callable[[OnnxRuntimeSession, parity.Tolerances], list[ParityFigure]]
+
+
+@dataclass(frozen=True)
+class _EngineWriter:
+    """Writes one engine after the other, with the variants that the plan asks for."""
+
+    staging: Path
+    sizes: EngineSizes
+    precision: Precision
+    report: ReportStep
+
+    def write(
+        self,
+        name: EngineName,
+        module: nn.Module,
+        check: _Check,
+        attention: AttentionForm = "none",
+        for_openvino: Mapping[AttentionForm, nn.Module] | None = None,
+    ) -> _Part:
+        """Exports and checks an engine, and what other targets need of it.
+
+        Args:
+            name: The engine.
+            module: Its reference.
+            check: How its graphs are checked.
+            attention: How SAM's relative position is written in it.
+            for_openvino: The module that OpenVINO prefers, by its form, if it is another.
+        """
+        contract = engine_contract(name, self.sizes)
+        path = self._export(name, module, contract, f"{name}.onnx")
+        figures = self._checked(name, path, check, parity.fp32_tolerances())
+        weights = path.with_name(path.name + ".data")
+        engine = EngineFile(
+            onnx=path.name,
+            weights=weights.name if weights.exists() else None,
+            opset=OPSET,
+            attention=attention,
+        )
+        variants = []
+        for form, other in (for_openvino or {}).items():
+            own = self._export(name, other, contract, f"{name}.openvino.onnx")
+            shared = share_weights(own, path)
+            figures += self._checked(name, own, check, parity.fp32_tolerances("openvino"))
+            variants.append(
+                GraphVariant(
+                    target="openvino", onnx=own.name, weights=shared, opset=OPSET,
+                    precision="fp32", attention=form,
+                )
+            )  # fmt: skip
+        if self.precision == "fp16" and name in FP16_ENGINES:
+            self.report(f"writing {name} in FP16")
+            half = write_fp16_variant(self.staging, name, engine, self.staging)
+            figures += self._checked(name, self.staging / half.onnx, check, parity.FP16_TOLERANCES)
+            variants.append(half)
+        return _Part({name: structs.replace(engine, variants=tuple(variants))}, figures)
+
+    def _export(
+        self, name: EngineName, module: nn.Module, contract: EngineContract, file: str
+    ) -> Path:
+        self.report(f"exporting {name}")
+        onnx_from_module(module, contract, self.staging / file)
+        return self.staging / file
+
+    def _checked(
+        self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
+    ) -> list[ParityFigure]:
+        self.report(f"checking {name} for {accepted.target}")
+        session = OnnxRuntimeSession(path, engine_contract(name, self.sizes))
+        figures = check(session, accepted)
+        session.close()
+        return figures
 
 
 def export_bundle(
@@ -192,7 +274,8 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         std=SAM_STD,
         weights=plan.sam_weights.identity(),
     )
-    sam_part = _export_sam(staging, sam, sizes, report)
+    writer = _EngineWriter(staging, sizes, plan.precision, report)
+    sam_part = _export_sam(writer, sam)
     del sam
 
     report("loading CLIP's weights")
@@ -209,14 +292,17 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         adapters=plan.adapters.identity(),
     )
     ensembles = _copy_ensembles(plan.ensembles, staging)
-    bank, text_part = _export_text(staging, clip, sizes, plan, ensembles=ensembles, report=report)
+    bank, text_part = _export_text(writer, clip, plan, ensembles)
     adapters = load_linear_adapters(architecture, clip, plan.adapters)
     encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
-    session, engine = _export_engine(CLIP_ENCODER, encoder, sizes, staging, report)
-    clip_figures = parity.check_clip_encoder(
-        session, clip, adapters, architecture.tapped_blocks, bank[plan.products[0]]
+    authority = partial(originals.reference_clip, clip, adapters, architecture.tapped_blocks)
+    clip_part = writer.write(
+        CLIP_ENCODER,
+        encoder,
+        lambda session, accepted: parity.check_clip_encoder(
+            session, authority, bank[plan.products[0]], accepted
+        ),
     )
-    session.close()
 
     counts = tuple(map(len, ensembles.sentences("")))
     return Manifest(
@@ -229,37 +315,42 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         text=TextIdentity(context=clip.context_length, tokenizer=_TOKENIZER, ensembles=_ENSEMBLES)
         if plan.text_encoder
         else None,
-        engines={CLIP_ENCODER: engine, **sam_part.engines, **text_part.engines},
+        engines={**clip_part.engines, **sam_part.engines, **text_part.engines},
         prompts=_PROMPTS,
         products={name: Product(sentences=(counts[0], counts[1])) for name in plan.products},
         parameters=parameters_record(plan.parameters),
         demonstration=plan.demonstration,
-        parity=(*clip_figures, *sam_part.parity, *text_part.parity),
+        parity=(*clip_part.parity, *sam_part.parity, *text_part.parity),
         files={},
     )
 
 
-def _export_sam(staging: Path, sam: Sam, sizes: EngineSizes, report: ReportStep) -> _Part:
-    encoder = SamEncoder(sam).eval()
-    session, encoder_file = _export_engine(SAM_ENCODER, encoder, sizes, staging, report)
-    figures, features = parity.check_sam_encoder(session, sam)
-    session.close()
-    decoder = SamDecoder(sam).eval()
-    session, decoder_file = _export_engine(SAM_DECODER, decoder, sizes, staging, report)
-    figures += parity.check_sam_decoder(session, sam, features)
-    session.close()
-    return _Part({SAM_ENCODER: encoder_file, SAM_DECODER: decoder_file}, figures)
+def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
+    features = parity.sam_features(originals.reference_sam_encoder(sam), sam.image_encoder.img_size)
+    encoder = writer.write(
+        SAM_ENCODER,
+        SamEncoder(sam, ATTENTION_OF_TARGET["onnxruntime"]).eval(),
+        lambda session, accepted: parity.check_sam_encoder(session, features, accepted),
+        ATTENTION_OF_TARGET["onnxruntime"],
+        {
+            form: SamEncoder(sam, form).eval()
+            for form in (ATTENTION_OF_TARGET["openvino"],)
+            if form != ATTENTION_OF_TARGET["onnxruntime"]
+        },
+    )
+    authority = originals.reference_sam_decoder(sam)
+    decoder = writer.write(
+        SAM_DECODER,
+        SamDecoder(sam).eval(),
+        lambda session, accepted: parity.check_sam_decoder(session, authority, features, accepted),
+    )
+    return _Part({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
 
 
 def _export_text(
-    staging: Path,
-    clip: CLIP,
-    sizes: EngineSizes,
-    plan: ExportPlan,
-    *,
-    ensembles: PromptEnsembles,
-    report: ReportStep,
+    writer: _EngineWriter, clip: CLIP, plan: ExportPlan, ensembles: PromptEnsembles
 ) -> tuple[dict[str, TextEmbeddings], _Part]:
+    staging = writer.staging
     write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
     tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
     encoder = TextEncoder(clip).eval()
@@ -271,31 +362,20 @@ def _export_text(
 
     bank = {}
     for name in plan.products:
-        report(f"encoding the sentences of {name}")
+        writer.report(f"encoding the sentences of {name}")
         bank[name] = product_embeddings(name, ensembles, tokenize, encode)
     (staging / _PROMPTS).write_bytes(encode_prompt_bank(bank))
     if not plan.text_encoder:
         (staging / _TOKENIZER).unlink()
         (staging / _ENSEMBLES).unlink()
         return bank, _Part({}, [])
-    session, engine = _export_engine(TEXT_ENCODER, encoder, sizes, staging, report)
     normal, abnormal = ensembles.sentences(plan.products[0])
-    figures = parity.check_text_encoder(session, clip, tokenize([*normal[:4], *abnormal[:4]]))
-    session.close()
-    return bank, _Part({TEXT_ENCODER: engine}, figures)
-
-
-def _export_engine(
-    name: EngineName, module: nn.Module, sizes: EngineSizes, staging: Path, report: ReportStep
-) -> tuple[OnnxRuntimeSession, EngineFile]:
-    report(f"exporting {name}")
-    contract = engine_contract(name, sizes)
-    path = staging / f"{name}.onnx"
-    onnx_from_module(module, contract, path)
-    weights = path.with_name(path.name + ".data")
-    report(f"checking {name} against PyTorch")
-    return OnnxRuntimeSession(path, contract), EngineFile(
-        onnx=path.name, weights=weights.name if weights.exists() else None, opset=OPSET
+    tokens = tokenize([*normal[:4], *abnormal[:4]])
+    wanted = originals.reference_text(clip, tokens)
+    return bank, writer.write(
+        TEXT_ENCODER,
+        encoder,
+        lambda session, _: parity.check_text_encoder(session, tokens, wanted),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,14 @@ from zeroflaw_engines.errors import ExportError, MissingExtraError
 
 if TYPE_CHECKING:
     from zeroflaw_export.models import WeightsSource
+
+
+class GraphPrecision(StrEnum):
+    """The graphs that an export writes."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -52,6 +61,9 @@ def export(
     text_encoder: Annotated[
         bool, typer.Option(help="Add the text engine, so that stations can add products.")
     ] = True,
+    precision: Annotated[
+        GraphPrecision, typer.Option(help="fp16 adds strongly typed graphs for TensorRT.")
+    ] = GraphPrecision.FP32,
     cache: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -93,6 +105,7 @@ def export(
         products=tuple(product or ("object",)),
         ensembles=ensembles,
         text_encoder=text_encoder,
+        precision=precision.value,
     )
     if random_weights is not None:
         err.print(

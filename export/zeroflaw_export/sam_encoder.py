@@ -1,14 +1,9 @@
 """The SAM image encoder as an export module: uint8 image in, features out.
 
 The arithmetic is that of image_encoder.py, with the same weights. Two things are written
-otherwise, each exact:
-
-- Decomposed relative position. SAM adds q . Rh[row] + q . Rw[column] to the scores, which no
-  fused attention can do. Here those products are extra channels of the queries, and the keys
-  carry the one-hot of their row and column in the same channels, so that one plain attention
-  over 80 + 64 + 64 channels gives the same scores without ever holding a bias matrix.
-- Window padding. SAM pads windows with zeros before the QKV projection; the projection of zero
-  is its bias, so it is enough to pad what the projection gives and add the bias afterwards.
+otherwise, each exact: the decomposed relative position (see `sam_attention`), and the padding of
+windows. SAM pads windows with zeros before the QKV projection; the projection of zero is its
+bias, so it is enough to pad what the projection gives and add the bias afterwards.
 """
 
 from __future__ import annotations
@@ -17,13 +12,12 @@ from typing import Any
 
 import torch
 from segment_anything.modeling import Sam
-from segment_anything.modeling.image_encoder import Block, get_rel_pos
+from segment_anything.modeling.image_encoder import Block
 from torch import nn
 from torch.nn import functional
 
 from zeroflaw_export.architectures import SAM_MEAN, SAM_STD, float32
-
-_GLOBAL_HEAD_GROUPS = 4
+from zeroflaw_export.sam_attention import AttentionForm, RelativePositionAttention
 
 
 class SamEncoder(nn.Module):
@@ -34,23 +28,27 @@ class SamEncoder(nn.Module):
 
     Args:
         sam: The SAM whose image encoder is exported.
+        attention: How the relative position is written: the numbers are the same.
+
+    Raises:
+        ExportError: There is no such form of attention.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     pixel_index: torch.Tensor
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, attention: AttentionForm = "extended") -> None:
         super().__init__()
         encoder = sam.image_encoder
         self.patch_embed = encoder.patch_embed.proj
         self.pos_embed = encoder.pos_embed
         self.neck: Any = encoder.neck
         grid = encoder.img_size // encoder.patch_embed.proj.stride[0]
-        blocks = [_ExportBlock(block, grid) for block in encoder.blocks]
+        blocks = [_ExportBlock(block, grid, attention) for block in encoder.blocks]
         self.blocks = nn.ModuleList(blocks)
         # The same constant serves every block of one window size.
-        places = {block.window: _key_places(block) for block in blocks}
+        places = {block.window: block.key_places() for block in blocks}
         self.key_place_names = [f"key_place_{block.window}" for block in blocks]
         for window, place in places.items():
             self.register_buffer(f"key_place_{window}", place)
@@ -85,10 +83,7 @@ class SamEncoder(nn.Module):
 class _ExportBlock(nn.Module):
     """One transformer block on a grid of tokens, windowed or global."""
 
-    rel_pos_rows: torch.Tensor
-    rel_pos_columns: torch.Tensor
-
-    def __init__(self, block: Block, grid: int) -> None:
+    def __init__(self, block: Block, grid: int, form: AttentionForm) -> None:
         super().__init__()
         self.norm1 = block.norm1
         self.norm2 = block.norm2
@@ -96,25 +91,19 @@ class _ExportBlock(nn.Module):
         self.qkv = block.attn.qkv
         self.proj = block.attn.proj
         self.heads = block.attn.num_heads
-        self.scale = block.attn.scale
         self.grid = grid
         self.window = block.window_size or grid
         self.padded = -(-grid // self.window) * self.window
-        # A CPU's attention holds the scores of all its heads at once: 1 GiB for 16 heads on the
-        # whole grid. Global attention therefore runs in groups of heads.
-        at_once = self.heads if block.window_size else max(1, self.heads // _GLOBAL_HEAD_GROUPS)
-        self.head_groups = [slice(i, i + at_once) for i in range(0, self.heads, at_once)]
-        self.register_buffer("rel_pos_rows", _relative_positions(block.attn.rel_pos_h, self.window))
-        self.register_buffer(
-            "rel_pos_columns", _relative_positions(block.attn.rel_pos_w, self.window)
+        self.attention = RelativePositionAttention(
+            block.attn, self.window, form, in_groups=not block.window_size
         )
 
-    def forward(self, x: torch.Tensor, key_place: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, key_place: torch.Tensor | None) -> torch.Tensor:
         """Runs the block.
 
         Args:
             x: Tokens, float32 [1, G, G, C].
-            key_place: Where each key stands, from `_key_places`.
+            key_place: Where each key stands, from `key_places`.
 
         Returns:
             Tokens of the same shape.
@@ -124,7 +113,7 @@ class _ExportBlock(nn.Module):
         mapped: torch.Tensor = x + self.mlp(self.norm2(x))
         return mapped
 
-    def _attention(self, qkv: torch.Tensor, key_place: torch.Tensor) -> torch.Tensor:
+    def _attention(self, qkv: torch.Tensor, key_place: torch.Tensor | None) -> torch.Tensor:
         side, count = self.window, self.padded // self.window
         margin = self.padded - self.grid
         qkv = functional.pad(qkv, (0, 0, 0, margin, 0, margin)) + self.qkv.bias
@@ -135,42 +124,14 @@ class _ExportBlock(nn.Module):
             .reshape(3, count * count, self.heads, side * side, -1)
             .unbind(0)
         )
-        rows = q.reshape(-1, side, side, q.shape[-1])
-        by_row = rows.transpose(0, 1).reshape(side, -1, q.shape[-1]) @ self.rel_pos_rows
-        by_row = by_row.reshape(side, -1, side, side).transpose(0, 1)
-        by_column = rows.permute(2, 0, 1, 3).reshape(side, -1, q.shape[-1]) @ self.rel_pos_columns
-        by_column = by_column.reshape(side, -1, side, side).permute(1, 2, 0, 3)
-        place = torch.cat([by_row, by_column], dim=-1).reshape(*q.shape[:3], 2 * side)
-        queries = torch.cat([q * self.scale, place], dim=-1)
-        keys = torch.cat([k, key_place], dim=-1)
-        out = torch.cat(
-            [
-                functional.scaled_dot_product_attention(
-                    queries[:, some], keys[:, some], v[:, some], scale=1.0
-                )
-                for some in self.head_groups
-            ],
-            dim=1,
-        )
+        out: torch.Tensor = self.attention(q, k, v, key_place)
         out = out.reshape(count, count, self.heads, side, side, -1).permute(0, 3, 1, 4, 2, 5)
         out = out.reshape(1, self.padded, self.padded, -1)
         return out[:, : self.grid, : self.grid]
 
-
-def _key_places(block: _ExportBlock) -> torch.Tensor:
-    """One-hot row and column of every key: float32 [windows, heads, side * side, 2 * side]."""
-    side, windows = block.window, (block.padded // block.window) ** 2
-    place = torch.arange(side * side)
-    one_hot = torch.cat(
-        [functional.one_hot(place // side, side), functional.one_hot(place % side, side)], dim=-1
-    )
-    return one_hot.float().expand(windows, block.heads, -1, -1).contiguous()
-
-
-def _relative_positions(table: torch.Tensor, side: int) -> torch.Tensor:
-    """SAM's table as one matrix for each query place: float32 [side, width, side]."""
-    positions: torch.Tensor = get_rel_pos(side, side, table.detach())
-    return positions.mT.contiguous()
+    def key_places(self) -> torch.Tensor | None:
+        """The constant that `forward` takes, the same for every block of one window size."""
+        return self.attention.key_places((self.padded // self.window) ** 2)
 
 
 def layer_norm_2d(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped

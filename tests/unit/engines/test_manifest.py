@@ -62,14 +62,14 @@ def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
 
 def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
     raw = json.loads(encode_manifest(tiny_bundle.manifest))
-    assert raw["schema_version"] == SCHEMA_VERSION == 2
+    assert raw["schema_version"] == SCHEMA_VERSION == 3
     assert next(iter(raw)) == "schema_version"
     assert raw["random_weights"] == 7
     assert raw["clip"]["activation"] == "gelu"
     assert set(raw["engines"]) == {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
 
-@pytest.mark.parametrize("version", [3, 4, 10**6])
+@pytest.mark.parametrize("version", [4, 5, 10**6])
 def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
     with pytest.raises(BundleSchemaError) as caught:
         decode({**raw, "schema_version": version, "something_new": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import open_clip
@@ -17,6 +18,7 @@ from zeroflaw_export.adapters import LinearAdapters
 from zeroflaw_export.architectures import clip_architecture
 from zeroflaw_export.clip_encoder import ClipEncoder, bilinear_matrix
 from zeroflaw_export.random_weights import randomise_weights
+from zeroflaw_export.sam_attention import AttentionForm
 from zeroflaw_export.sam_decoder import SamDecoder
 from zeroflaw_export.sam_encoder import SamEncoder
 from zeroflaw_export.text_encoder import TextEncoder
@@ -40,9 +42,9 @@ def close(got: torch.Tensor, want: torch.Tensor, tolerance: float = 2e-5) -> Non
 # SAM's image encoder
 
 
-@pytest.fixture(scope="module")
-def sam_encoder(tiny_sam) -> SamEncoder:
-    return SamEncoder(tiny_sam).eval()
+@pytest.fixture(scope="module", params=get_args(AttentionForm))
+def sam_encoder(tiny_sam, request) -> SamEncoder:
+    return SamEncoder(tiny_sam, request.param).eval()
 
 
 SIZES = [(256, 256), (171, 256), (256, 100), (256, 1), (1, 256), (1, 1), (17, 250), (224, 224)]

@@ -1,0 +1,65 @@
+"""The graphs of an engine, as the manifest records them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+# What a graph is written for: the backends that read it share its preferences.
+GraphTarget = Literal["onnxruntime", "openvino", "tensorrt"]
+Precision = Literal["fp32", "fp16"]
+# How SAM's relative position is written in a graph; `none` for engines that have none.
+AttentionForm = Literal["extended", "extended_padded", "additive", "none"]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the manifest's parts."""
+
+
+class GraphVariant(Struct, frozen=True, kw_only=True):
+    """Another graph of an engine, with the same weights.
+
+    Attributes:
+        target: What it is written for; one variant a target.
+        onnx: The graph's file.
+        weights: The file of its external weights, if it has one; that of the reference where
+            the bytes are the same.
+        opset: Version of the ONNX operators.
+        precision: Precision of the graph; `fp16` is strongly typed, with islands of FP32.
+        attention: How SAM's relative position is written.
+        recipe: Identity of the precision recipe; None for FP32.
+    """
+
+    target: Literal["openvino", "tensorrt"]
+    onnx: str
+    weights: str | None
+    opset: int
+    precision: Precision
+    attention: AttentionForm
+    recipe: str | None = None
+
+
+class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One engine's graphs: the FP32 reference, and variants of it for other targets.
+
+    Attributes:
+        onnx: The reference's file.
+        weights: The file of its external weights, if it has one.
+        opset: Version of the ONNX operators.
+        precision: Precision of the reference.
+        attention: How SAM's relative position is written in the reference. None in bundles of
+            version 2 or older, where it is `extended` in `sam_encoder`.
+        variants: Graphs for other targets; `onnxruntime` always takes the reference.
+    """
+
+    onnx: str
+    weights: str | None
+    opset: int
+    precision: Literal["fp32"] = "fp32"
+    attention: AttentionForm | None = None
+    variants: tuple[GraphVariant, ...] = ()
+
+    def variant(self, target: GraphTarget) -> GraphVariant | None:
+        """The variant for a target, if there is one."""
+        return next((graph for graph in self.variants if graph.target == target), None)
