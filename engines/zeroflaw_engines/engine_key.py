@@ -25,6 +25,7 @@ class KeyParts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         graph: SHA-256 of the ONNX file and of its weights, by file name.
         precision: Of the graph.
         attention: How the graph writes attention.
+        recipe: Identity of the precision recipe; None for FP32.
         backend: Whose compiler.
         backend_version: Its full version.
         architectures: GPU architectures in the engine; empty where it is for `gpu` alone.
@@ -40,6 +41,7 @@ class KeyParts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     graph: dict[str, str]
     precision: str
     attention: str
+    recipe: str | None
     backend: BuildBackend
     backend_version: str
     architectures: tuple[str, ...]
@@ -95,9 +97,10 @@ def key_parts(
     graph = bundle_graph(bundle, engine, options.precision)
     return KeyParts(
         engine=engine,
-        graph=graph.sha256,
+        graph=dict(graph.sha256),
         precision=graph.precision,
         attention=graph.attention,
+        recipe=graph.recipe,
         backend=options.backend,
         backend_version=backend_version,
         architectures=options.architectures,
@@ -123,9 +126,10 @@ def parts_now(parts: KeyParts, bundle: Bundle, backend_version: str) -> KeyParts
     graph = bundle_graph(bundle, parts.engine, parts.precision)
     return msgspec.structs.replace(
         parts,
-        graph=graph.sha256,
+        graph=dict(graph.sha256),
         precision=graph.precision,
         attention=graph.attention,
+        recipe=graph.recipe,
         backend_version=backend_version,
         platform=this_platform(),
         builder_revision=BUILDER_REVISION,
