@@ -20,6 +20,18 @@ from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
 
 
 @dataclass(frozen=True)
+class Graph:
+    """Stub of helper fp16's `Graph`; its own replaces this at the merge."""
+
+    path: Path
+    weights_path: Path | None
+    precision: str
+    attention: str
+    sha256: dict[str, str]
+    opset: int
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle whose manifest was read and whose files were checked.
 
@@ -61,6 +73,24 @@ class Bundle:
                 else "export it again",
             )
         return self.path / entry.onnx
+
+    def graph(self, engine: EngineName, target: str) -> Graph:
+        """Stub of helper fp16's `Bundle.graph`: the reference only."""
+        if target == "tensorrt":
+            raise EngineError(
+                f"the bundle {self.path} has no fp16 graph of {engine}",
+                "export it again with `zeroflaw export --precision fp16`",
+            )
+        entry = self.manifest.engines[engine]
+        files = [entry.onnx, *([entry.weights] if entry.weights else [])]
+        return Graph(
+            path=self.path / entry.onnx,
+            weights_path=self.path / entry.weights if entry.weights else None,
+            precision=entry.precision,
+            attention="extended",
+            sha256={name: self.manifest.files[name].sha256 for name in files},
+            opset=entry.opset,
+        )
 
     def text_embeddings(self, product: str) -> TextEmbeddings:
         """Text embeddings of one product, float32 [2, embedding_size].

@@ -60,6 +60,30 @@ class BackendUnavailableError(EngineError):
     code = "backend_unavailable"
 
 
+class BuildError(EngineError):
+    """An engine cannot be built as asked; nothing was published."""
+
+    code = "engine_build"
+
+
+class EngineMissingError(EngineError):
+    """No engine has been built for this backend and GPU."""
+
+    code = "engine_missing"
+
+
+class EngineStaleError(EngineError):
+    """A built engine is not of this bundle, this backend's version or this GPU architecture."""
+
+    code = "engine_stale"
+
+
+class EngineDamagedError(EngineError):
+    """A built engine or its sidecar is truncated, altered, or they do not belong together."""
+
+    code = "engine_damaged"
+
+
 class EngineContractError(EngineError):
     """An engine's tensors, or those given to it, are not those of the contract."""
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.embedded import bundle_path
 
 
 @pytest.fixture
@@ -31,3 +32,10 @@ def edit_manifest(copied: Path) -> Callable[[Callable[[dict[str, Any]], object]]
         return copied
 
     return edit
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A copy of the bundle that ships with zeroflaw, to build engines into."""
+    shutil.copytree(bundle_path("mini"), tmp_path / "bundle")
+    return open_bundle(tmp_path / "bundle", verify_digests=False)

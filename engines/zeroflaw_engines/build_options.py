@@ -1,0 +1,114 @@
+"""What a build of engines can be asked for, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from zeroflaw_engines.contract import EngineContract
+from zeroflaw_engines.errors import BuildError
+
+BuildBackend = Literal["tensorrt", "tensorrt-rtx"]
+
+# Name of the target when the engine is for the GPU of the machine that builds it.
+THIS_GPU: Final = "this-gpu"
+
+_ARCHITECTURE = re.compile(r"sm[1-9][0-9]{1,2}")
+
+# Shapes of one input: least, those that the kernels are chosen for, most.
+ProfileShapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+class BatchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Prompts that one decoder call may take; every other axis is fixed.
+
+    Attributes:
+        least: Fewest.
+        best: The number that kernels are chosen for: the cascade asks for one.
+        most: Most; a frame with more regions is decoded in several calls.
+    """
+
+    least: int = 1
+    best: int = 1
+    most: int = 16
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.best <= self.most:
+            raise BuildError(
+                f"the batch range {self.least}, {self.best}, {self.most} is not one",
+                "give 1 <= least <= best <= most",
+            )
+
+
+class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How engines are built. `None` and the empty tuple mean the backend's own default.
+
+    Attributes:
+        backend: Whose compiler.
+        architectures: GPU architectures in one engine, such as `sm86`, in ascending order
+            (`gpu_architectures` makes them so). Empty: the GPU of this machine.
+        precision: Which of the bundle's graphs: `fp16` is strongly typed FP16 with FP32
+            islands, `fp32` the reference graph.
+        batch: Of the decoder.
+        workspace_mib: Most device memory that one kernel may take for itself, MiB.
+        hardware_compatibility: GPUs beyond the one of this machine that may run the engine.
+        version_compatible: Whether later versions of the backend may run the engine. Such a plan
+            carries code of its own, so that a station must trust it.
+        strip_weights: Whether weights stay out of the engine, to be refitted from the ONNX file.
+        tf32: Whether FP32 products may be rounded to TF32. FP32 islands are there for their
+            precision, so by default they may not.
+        timing_cache: File of kernel timings to read and to extend; it changes how long a build
+            takes, not what it is asked for, and so is no part of the key.
+    """
+
+    backend: BuildBackend
+    architectures: tuple[str, ...] = ()
+    precision: Literal["fp16", "fp32"] = "fp16"
+    batch: BatchRange = BatchRange()
+    workspace_mib: int | None = None
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    version_compatible: bool = False
+    strip_weights: bool = False
+    tf32: bool = False
+    timing_cache: Path | None = None
+
+    @property
+    def target(self) -> str:
+        """Name of the directory for such engines: `sm86-sm89-sm120`, or `this-gpu`."""
+        return "-".join(self.architectures) or THIS_GPU
+
+    def profile(self, contract: EngineContract) -> dict[str, ProfileShapes]:
+        """Shapes of every input with a dynamic axis; empty where every shape is fixed."""
+        counts = (self.batch.least, self.batch.best, self.batch.most)
+        profile = {}
+        for spec in contract.inputs:
+            if any(isinstance(size, str) for size in spec.shape):
+                least, best, most = (
+                    tuple(count if isinstance(size, str) else size for size in spec.shape)
+                    for count in counts
+                )
+                profile[spec.name] = (least, best, most)
+        return profile
+
+
+def gpu_architectures(names: Iterable[str]) -> tuple[str, ...]:
+    """GPU architectures in ascending order, each once.
+
+    Args:
+        names: As `sm86`, in any order and case.
+
+    Raises:
+        BuildError: A name is not one of an architecture.
+    """
+    found = {name.lower() for name in names}
+    for name in sorted(found):
+        if not _ARCHITECTURE.fullmatch(name):
+            raise BuildError(
+                f"{name!r} is not the name of a GPU architecture",
+                "write the compute capability without its point: 8.6 is sm86, 12.0 is sm120",
+            )
+    return tuple(sorted(found, key=lambda name: int(name[2:])))

@@ -1,0 +1,79 @@
+"""The Python bindings of TensorRT and TensorRT-RTX, which mirror each other, loaded when needed."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from types import ModuleType
+from typing import Any, Final
+
+from zeroflaw_engines.build_options import BuildBackend
+from zeroflaw_engines.errors import BackendUnavailableError
+
+MODULES: Final[dict[BuildBackend, str]] = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+}
+_DISTRIBUTIONS: Final[dict[BuildBackend, tuple[str, ...]]] = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+}
+
+
+def load_bindings(backend: BuildBackend) -> ModuleType:
+    """The module of a backend.
+
+    Raises:
+        BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
+    """
+    name = MODULES[backend]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not error.name.startswith(name):
+            cause = f"the backend {backend} needs {error.name}, which is not installed"
+        else:
+            cause = f"the backend {backend} is not installed: there is no Python module {name}"
+        raise BackendUnavailableError(cause, f"pip install 'zeroflaw[{backend}]'") from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BackendUnavailableError(
+            f"the libraries of the backend {backend} cannot be loaded: {error}",
+            f"install NVIDIA's {backend} libraries of the version of the Python module {name},"
+            " and put them where the loader finds them (LD_LIBRARY_PATH)",
+        ) from error
+
+
+def installed_version(backend: BuildBackend) -> str:
+    """Full version of a backend, from its installed package where there is one.
+
+    Raises:
+        BackendUnavailableError: It is not installed.
+    """
+    for distribution in _DISTRIBUTIONS[backend]:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return str(load_bindings(backend).__version__)
+
+
+def this_gpu() -> tuple[str, str] | None:
+    """Name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`); None where there is none.
+
+    Raises:
+        BackendUnavailableError: The module that asks the driver is not installed.
+    """
+    try:
+        runtime: Any = importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "this machine's GPU cannot be asked for: cuda.bindings is not installed",
+            "pip install 'zeroflaw[tensorrt-rtx]', or name architectures with --gpu",
+        ) from error
+    status, count = runtime.cudaGetDeviceCount()
+    if status != runtime.cudaError_t.cudaSuccess or not count:
+        return None
+    status, properties = runtime.cudaGetDeviceProperties(0)
+    if status != runtime.cudaError_t.cudaSuccess:
+        return None
+    return properties.name.decode(), f"sm{properties.major}{properties.minor}"

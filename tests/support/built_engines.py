@@ -1,0 +1,60 @@
+"""Engines as the cache holds them, without a compiler: any bytes will do for a plan."""
+
+from __future__ import annotations
+
+import hashlib
+
+from zeroflaw_engines.build_options import BuildOptions
+from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.engine_cache import (
+    EnginePaths,
+    engine_paths,
+    locked_for_build,
+    publish_engine,
+)
+from zeroflaw_engines.engine_key import key_parts
+from zeroflaw_engines.engine_sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
+from zeroflaw_engines.precision_census import census_of
+
+VERSION = "1.7.1.116"
+PLAN = b"a plan that no one deserializes" * 100
+
+
+def sidecar_for(
+    bundle: Bundle, engine="sam_decoder", *, plan=PLAN, version=VERSION, gpu=None, **options
+) -> EngineSidecar:
+    chosen = BuildOptions(
+        **{
+            "backend": "tensorrt-rtx",
+            "architectures": ("sm86", "sm89"),
+            "precision": "fp32",
+            **options,
+        }
+    )
+    parts = key_parts(bundle, engine, chosen, backend_version=version, gpu=gpu)
+    census = census_of("plan", [("gemm", "float32")])
+    return EngineSidecar(
+        schema_version=SIDECAR_VERSION,
+        key=parts.key,
+        parts=parts,
+        engine_sha256=hashlib.sha256(plan).hexdigest(),
+        engine_bytes=len(plan),
+        created="2026-11-25T12:00:00+00:00",
+        zeroflaw_version="0",
+        build_seconds=1.5,
+        peak_memory_bytes=None,
+        warnings=(),
+        census=census,
+        network_census=census,
+        parity=EngineParity(status="not run", reason="no GPU here"),
+    )
+
+
+def publish(bundle: Bundle, engine="sam_decoder", *, plan=PLAN, **options) -> EnginePaths:
+    sidecar = sidecar_for(bundle, engine, plan=plan, **options)
+    parts = sidecar.parts
+    target = "-".join(parts.architectures) or "this-gpu"
+    paths = engine_paths(bundle, engine, parts.backend, target)
+    with locked_for_build(bundle, paths):
+        publish_engine(paths, plan, sidecar)
+    return paths
