@@ -33,7 +33,8 @@ class Provider:
 
 
 _GPU_WHEEL: Final = (
-    "pip uninstall onnxruntime, then pip install 'zeroflaw[gpu]' (both wheels bring the same module)"
+    "pip uninstall onnxruntime, then pip install onnxruntime-gpu: both bring the same module, so only"
+    " one may be installed"
 )
 
 PROVIDERS: Final = {
@@ -140,7 +141,9 @@ def require_provider(session: ort.InferenceSession, provider: Provider) -> None:
         )
 
 
-def provider_error(path: Path, error: Exception, provider: Provider) -> BackendUnavailableError | None:
+def provider_error(
+    path: Path, error: Exception, provider: Provider
+) -> BackendUnavailableError | None:
     """The error of a provider that could not start, if that is what ONNX Runtime says."""
     text = str(error)
     if provider.device == "cpu" or not any(

@@ -102,7 +102,9 @@ class OpenVinoSession:
         check_inputs(self._contract, inputs, kept=HostTensor)
         check_keep(self._contract, keep)
         shapes = output_shapes(self._contract, inputs)
-        outputs = {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._contract.outputs}
+        outputs = {
+            spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._contract.outputs
+        }
         with self._request() as request:
             try:
                 for name, tensor in inputs.items():
