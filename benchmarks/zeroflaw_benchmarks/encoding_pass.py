@@ -14,13 +14,15 @@ from zeroflaw.encoding import Encoding, encode, geometry_of
 from zeroflaw.frame import rgb_frame
 from zeroflaw.geometry import BoolArray
 from zeroflaw_benchmarks.evaluation_cache import digest_of, read_arrays, write_arrays
+from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER, EngineSizes
+from zeroflaw_engines.device_tensor import on_host
 from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError, FrameError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session, load_session
+from zeroflaw_engines.session import Session
 from zeroflaw_export.datasets import (
     Sample,
     Skipped,
@@ -141,7 +143,7 @@ def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
         cls_score=np.array(encoding.cls_score),
         map_max=encoding.anomaly_map.max(),
         anomaly_map=encoding.anomaly_map,
-        features=encoding.features,
+        features=on_host(encoding.features),
     )
     return None
 

@@ -5,7 +5,7 @@ What an Inspector spends with them is host time and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from zeroflaw.inspector import Inspector, Sessions
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
+from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor
 from zeroflaw_engines.manifest import (
     SCHEMA_VERSION,
     ClipIdentity,
@@ -25,7 +26,7 @@ from zeroflaw_engines.manifest import (
 )
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import encode_prompt_bank
-from zeroflaw_engines.session import Tensor, check_inputs
+from zeroflaw_engines.session import Outputs, check_inputs
 
 _DEFECT = (0.55, 0.45, 0.08)  # centre x and y, radius, as parts of the frame's longer side
 _PROMPTS = "prompts.safetensors"
@@ -39,10 +40,21 @@ class ReplayedSession:
         self.backend = "replay"
         self._outputs = outputs
 
-    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prepare(self) -> None:
+        """Nothing to allocate."""
+
+    def capture(self) -> None:
+        """Nothing to record."""
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
         """Returns the recorded outputs."""
-        check_inputs(self.contract, inputs)
-        return dict(self._outputs)
+        check_inputs(self.contract, inputs, kept=HostTensor)
+        return {
+            name: HostTensor(array) if name in keep else array
+            for name, array in self._outputs.items()
+        }
 
     def close(self) -> None:
         """Nothing to release."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
-from zeroflaw_engines.errors import BackendUnavailableError, EngineContractError
+from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.errors import EngineContractError, EngineError
 
-Tensor = NDArray[Any]
-
-BACKENDS = ("onnxruntime",)
+# Arrays by name; those that were to be kept are `DeviceTensor`s.
+Outputs = dict[str, Any]
 
 
 class Session(Protocol):
     """One engine on one backend.
 
-    `execute` may be called from several threads at once.
+    `execute` may be called from several threads at once; the others before it, by one thread.
     """
 
     @property
@@ -29,58 +27,60 @@ class Session(Protocol):
 
     @property
     def backend(self) -> str:
-        """Name of the backend, with its version and device."""
+        """Name of the backend, with its version, device and precision."""
 
-    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prepare(self) -> None:
+        """Allocates what calls need and runs the engine once on zeros, lest the first one wait.
+
+        Raises:
+            EngineError: The backend failed.
+        """
+
+    def capture(self) -> None:
+        """Records the call as a CUDA graph, where the backend has such; else does nothing.
+
+        Raises:
+            EngineError: The backend failed.
+        """
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
         """Runs the engine once.
 
         Args:
-            inputs: Every input of the contract by name, C-contiguous.
+            inputs: Every input of the contract by name: C-contiguous arrays, or tensors that a
+                session of the same backend kept.
+            keep: Outputs that are not to be copied to the host.
 
         Returns:
-            Every output of the contract by name.
+            Every output of the contract by name; those of `keep` as `DeviceTensor`.
 
         Raises:
-            EngineContractError: An input is missing, unknown, or of another dtype or shape.
-            EngineError: The backend failed.
+            EngineContractError: An input is missing, unknown, of another dtype or shape, or of
+                another backend; or there is no such output to keep.
+            EngineError: The backend failed, or the session is closed.
         """
 
     def close(self) -> None:
         """Releases the engine; `execute` may not be called afterwards."""
 
 
-def load_session(
-    bundle: Bundle, engine: EngineName, *, backend: str = "onnxruntime", threads: int = 0
-) -> Session:
-    """Loads one engine of a bundle.
-
-    Args:
-        bundle: Where the engine is.
-        engine: Which one.
-        backend: One of `BACKENDS`.
-        threads: CPU threads of the engine; 0 takes every core.
-
-    Raises:
-        BackendUnavailableError: The backend is unknown or not installed.
-        EngineError: The graph cannot be loaded.
-        EngineContractError: The graph's tensors are not those of the contract.
-    """
-    if backend == "onnxruntime":
-        from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
-
-        return OnnxRuntimeSession(
-            bundle.onnx_path(engine), bundle.contract(engine), threads=threads
-        )
-    raise BackendUnavailableError(
-        f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}"
-    )
-
-
-def check_inputs(contract: EngineContract, inputs: Mapping[str, Tensor]) -> None:
+def check_inputs(
+    contract: EngineContract,
+    inputs: Mapping[str, Tensor | DeviceTensor],
+    *,
+    kept: type[DeviceTensor] | None = None,
+) -> None:
     """Checks the inputs of one call against the contract.
 
+    Args:
+        contract: Of the engine.
+        inputs: By name.
+        kept: The backend's own `DeviceTensor`; None accepts arrays alone.
+
     Raises:
-        EngineContractError: An input is missing, unknown, or of another dtype or shape.
+        EngineContractError: An input is missing, unknown, of another dtype, shape or backend.
     """
     wanted = {spec.name: spec for spec in contract.inputs}
     if inputs.keys() != wanted.keys():
@@ -89,22 +89,67 @@ def check_inputs(contract: EngineContract, inputs: Mapping[str, Tensor]) -> None
             "give exactly the inputs of the contract",
         )
     for name, spec in wanted.items():
-        array = inputs[name]
-        if not isinstance(array, np.ndarray):
+        tensor = inputs[name]
+        if isinstance(tensor, np.ndarray):
+            dtype = tensor.dtype.name if tensor.dtype.isnative else tensor.dtype.str
+        elif kept is not None and isinstance(tensor, kept):
+            dtype = tensor.dtype
+        else:
             raise EngineContractError(
-                f"{contract.name} takes {spec}, not a {type(array).__name__}",
-                "give a NumPy array",
+                f"{contract.name} takes {spec}, not a {type(tensor).__name__}",
+                "give a NumPy array, or a tensor that a session of this backend kept",
             )
-        dtype = array.dtype.name if array.dtype.isnative else array.dtype.str
-        if not spec.accepts(dtype, array.shape):
+        if not spec.accepts(dtype, tensor.shape):
             raise EngineContractError(
-                f"{contract.name} takes {spec}, not {dtype}{list(array.shape)}",
+                f"{contract.name} takes {spec}, not {dtype}{list(tensor.shape)}",
                 "give an array of that dtype and shape",
             )
-        if not array.flags.c_contiguous:
+        if isinstance(tensor, np.ndarray) and not tensor.flags.c_contiguous:
             raise EngineContractError(
                 f"{contract.name} takes {name} C-contiguous", "use numpy.ascontiguousarray"
             )
+
+
+def check_keep(contract: EngineContract, keep: Collection[str]) -> None:
+    """Checks that what is to be kept are outputs of the engine.
+
+    Raises:
+        EngineContractError: One is not.
+    """
+    known = {spec.name for spec in contract.outputs}
+    if not known.issuperset(keep):
+        raise EngineContractError(
+            f"{contract.name} gives the outputs {sorted(known)}, and cannot keep {sorted(keep)}",
+            "keep outputs of the contract",
+        )
+
+
+def output_shapes(
+    contract: EngineContract, inputs: Mapping[str, Tensor | DeviceTensor]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs for inputs that fulfil the contract.
+
+    Raises:
+        EngineContractError: Inputs differ in a dynamic axis of the same name.
+    """
+    sizes: dict[str, int] = {}
+    for spec in contract.inputs:
+        for axis, size in zip(spec.shape, inputs[spec.name].shape, strict=True):
+            if isinstance(axis, str) and sizes.setdefault(axis, size) != size:
+                raise EngineContractError(
+                    f"{contract.name} takes one size of the axis {axis!r}, not {sizes[axis]} and"
+                    f" {size} (in {spec})",
+                    "give all inputs for the same number",
+                )
+    return {
+        spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+        for spec in contract.outputs
+    }
+
+
+def closed_error(contract: EngineContract) -> EngineError:
+    """The error of a session that is used after it was closed."""
+    return EngineError(f"the session of {contract.name} is closed", "load another one")
 
 
 def check_graph(

@@ -25,6 +25,7 @@ from zeroflaw.encoding import encode_clip
 from zeroflaw.frame import Frame, rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw.scoring import image_score
+from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.bundle_writer import set_calibration
 from zeroflaw_engines.contract import CLIP_ENCODER
@@ -38,7 +39,6 @@ from zeroflaw_engines.errors import (
 )
 from zeroflaw_engines.manifest import Calibration
 from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import load_session
 
 CONFIDENCE: Final = 0.95
 
@@ -114,7 +114,8 @@ def calibrate_product(
     *,
     false_reject_rate: float = 0.01,
     image_scoring: ImageScoring | None = None,
-    backend: str = "onnxruntime",
+    backend: str = DEFAULT_BACKEND,
+    precision: str | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> ProductCalibration:
@@ -127,6 +128,7 @@ def calibrate_product(
         false_reject_rate: Share of good parts that may be rejected, inside (0, 1).
         image_scoring: The image score to calibrate; default: the bundle's.
         backend: What runs the CLIP encoder, the only engine that is needed.
+        precision: What it computes in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
         progress: Called after each file, with the error of one that could not be read.
 
@@ -145,7 +147,12 @@ def calibrate_product(
     embeddings = bundle.text_embeddings(product)
     scoring = image_scoring or bundle.manifest.method_parameters.image_scoring
     with image_scorer(
-        bundle, embeddings, image_scoring=scoring, backend=backend, threads=threads
+        bundle,
+        embeddings,
+        image_scoring=scoring,
+        backend=backend,
+        precision=precision,
+        threads=threads,
     ) as score:
         good = score_good_images(files, score, progress=progress)
     fit = conformal_threshold(good.scores, false_reject_rate)
@@ -282,7 +289,8 @@ def image_scorer(
     embeddings: TextEmbeddings,
     *,
     image_scoring: ImageScoring,
-    backend: str = "onnxruntime",
+    backend: str = DEFAULT_BACKEND,
+    precision: str | None = None,
     threads: int = 0,
 ) -> Iterator[Callable[[Frame], float]]:
     """Gives a function that computes image scores, with the CLIP encoder alone.
@@ -294,6 +302,7 @@ def image_scorer(
         embeddings: float32 [2, embedding_size] of the product.
         image_scoring: Which image score.
         backend: What runs the engine.
+        precision: What it computes in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
 
     Raises:
@@ -301,7 +310,9 @@ def image_scorer(
     """
     parameters = bundle.manifest.method_parameters.replace(image_scoring=image_scoring)
     size = bundle.manifest.sizes.clip_image_size
-    session = load_session(bundle, CLIP_ENCODER, backend=backend, threads=threads)
+    session = load_session(
+        bundle, CLIP_ENCODER, backend=backend, precision=precision, threads=threads
+    )
 
     def score(frame: Frame) -> float:
         anomaly_map, cls_score = encode_clip(frame, size, embeddings, session)

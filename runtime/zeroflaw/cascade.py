@@ -28,6 +28,7 @@ from zeroflaw_engines.contract import (
     LABEL_NOT_A_POINT,
     LABEL_UNUSED,
 )
+from zeroflaw_engines.device_tensor import DeviceTensor
 from zeroflaw_engines.parameters import MethodParameters
 
 Box = tuple[int, int, int, int]
@@ -44,18 +45,18 @@ class DecoderPrompts:
     Attributes:
         point_coords: float32 [B, N, 2], (x, y) in SAM's image.
         point_labels: int32 [B, N].
-        mask_input: float32 [B, 1, L, L].
+        mask_input: float32 [B, 1, L, L]; where the decoder left it, if it can be taken from there.
         has_mask_input: float32 [B].
     """
 
     point_coords: FloatArray
     point_labels: NDArray[np.int32]
-    mask_input: FloatArray
+    mask_input: FloatArray | DeviceTensor
     has_mask_input: FloatArray
 
 
 # Prompts in; low-res logits [B, 4, L, L] and predicted IoUs [B, 4] out.
-Decode = Callable[[DecoderPrompts], tuple[FloatArray, FloatArray]]
+Decode = Callable[[DecoderPrompts], tuple[FloatArray | DeviceTensor, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def run_cascade(
     scores: list[float] = []
     masks: dict[int, BoolArray] = {}
     boxes: tuple[Box, ...] = ()
+    on_device: DeviceTensor | None = None
     for number in range(1, parameters.cascade_stages + 1):
         prompts = decoder_prompts(
             points,
@@ -144,9 +146,10 @@ def run_cascade(
             geometry,
             max_prompts=max_prompts,
             low_res_size=low_res_size,
+            on_device=on_device,
         )
         logits, predicted_iou = decode(prompts)
-        chosen, best, score = _choose(
+        chosen, best, score, on_device = _choose(
             logits, predicted_iou, single=number == 1 and parameters.stage1_mask == "single"
         )
         # The mask at the frame's size is needed where a box is read off it, and at the end.
@@ -211,6 +214,7 @@ def decoder_prompts(
     *,
     max_prompts: int,
     low_res_size: int,
+    on_device: DeviceTensor | None = None,
 ) -> DecoderPrompts:
     """Lays points, boxes and logits out as the decoder takes them.
 
@@ -223,6 +227,8 @@ def decoder_prompts(
         geometry: The frame's grids.
         max_prompts: Rows of the decoder's point input.
         low_res_size: L.
+        on_device: float32 [1, 1, L, L], the same logits where the decoder left them; taken from
+            there if there is one prompt.
     """
     count, batch = len(points.labels), max(1, len(boxes))
     coords = np.zeros((batch, max_prompts, 2), np.float32)
@@ -235,10 +241,12 @@ def decoder_prompts(
         labels[:, count : count + 2] = (LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT)
     else:
         labels[:, count] = LABEL_NOT_A_POINT
+    has_mask = np.full(batch, low_res_logits is not None, np.float32)
+    if on_device is not None and batch == 1:
+        return DecoderPrompts(coords, labels, on_device, has_mask)
     mask_input = np.zeros((batch, 1, low_res_size, low_res_size), np.float32)
     if low_res_logits is not None:
         mask_input[:] = low_res_logits
-    has_mask = np.full(batch, low_res_logits is not None, np.float32)
     return DecoderPrompts(coords, labels, mask_input, has_mask)
 
 
@@ -253,14 +261,25 @@ def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
 
 
 def _choose(
-    logits: FloatArray, predicted_iou: FloatArray, *, single: bool
-) -> tuple[tuple[int, ...], FloatArray, float]:
-    """The best mask of each prompt, and the union of them: a logit is positive where any is."""
+    logits: FloatArray | DeviceTensor, predicted_iou: FloatArray, *, single: bool
+) -> tuple[tuple[int, ...], FloatArray, float, DeviceTensor | None]:
+    """The best mask of each prompt, and the union of them: a logit is positive where any is.
+
+    Of the logits, the best alone come to the host. With them comes where the best of a single
+    prompt lies, [1, 1, L, L], if the decoder left it on its device.
+    """
+    prompts, _, *grid = logits.shape
     if single:
-        tokens = [_SINGLE_MASK_TOKEN] * len(logits)
+        tokens = [_SINGLE_MASK_TOKEN] * prompts
     else:
         tokens = [1 + int(row[_MULTIMASK_TOKENS].argmax()) for row in predicted_iou]
-    picked = [logits[i, token] for i, token in enumerate(tokens)]
+    on_device = None
+    if isinstance(logits, np.ndarray):
+        picked = [logits[i, token] for i, token in enumerate(tokens)]
+    else:
+        parts = [logits.view((i, token), (1, 1, *grid)) for i, token in enumerate(tokens)]
+        picked = [part.numpy()[0, 0] for part in parts]
+        on_device = parts[0] if prompts == 1 else None
     best = picked[0] if len(picked) == 1 else np.maximum.reduce(picked)
     score = float(np.mean([predicted_iou[i, token] for i, token in enumerate(tokens)]))
-    return tuple(tokens), best, score
+    return tuple(tokens), best, score, on_device

@@ -11,6 +11,7 @@ from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.workspace import Workspace
 from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.device_tensor import DeviceTensor, on_host
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.session import Session
 
@@ -55,12 +56,14 @@ def decode(
     if features is None:
         return Decoding(None, None)
     with watch.stage("prompt_points"):
-        points = point_prompts(encoding.anomaly_map, features[0], encoding.geometry, parameters)
+        points = point_prompts(
+            encoding.anomaly_map, on_host(features)[0], encoding.geometry, parameters
+        )
     if points is None:
         return Decoding(None, None)
     calls = 0
 
-    def call_decoder(prompts: DecoderPrompts) -> tuple[FloatArray, FloatArray]:
+    def call_decoder(prompts: DecoderPrompts) -> tuple[DeviceTensor, FloatArray]:
         nonlocal calls
         calls += 1
         with watch.stage(f"sam_decoder_{calls}"):
@@ -71,7 +74,8 @@ def decode(
                     "point_labels": prompts.point_labels,
                     "mask_input": prompts.mask_input,
                     "has_mask_input": prompts.has_mask_input,
-                }
+                },
+                keep=("low_res_logits",),
             )
         return out["low_res_logits"], out["predicted_iou"]
 

@@ -20,6 +20,7 @@ from zeroflaw.geometry import (
 )
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.device_tensor import DeviceTensor
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
 from zeroflaw_engines.session import Session
@@ -33,13 +34,14 @@ class Encoding:
         geometry: The frame's grids.
         anomaly_map: float32 [S, S] in [0, 1].
         cls_score: P(abnormal) of CLIP's CLS token.
-        features: float32 [1, C, G, G] of SAM, or None if its encoder was left out.
+        features: float32 [1, C, G, G] of SAM, where its encoder left them; None if that was left
+            out.
     """
 
     geometry: FrameGeometry
     anomaly_map: FloatArray
     cls_score: float
-    features: FloatArray | None
+    features: FloatArray | DeviceTensor | None
 
 
 def geometry_of(
@@ -125,15 +127,18 @@ def encode(
     def clip() -> tuple[FloatArray, float]:
         return encode_clip(picture, geometry.map_size, embeddings, clip_encoder, watch=watch)
 
-    def sam() -> FloatArray:
+    def sam() -> DeviceTensor:
         with watch.stage("fit"):
             squashed = geometry.sam_source != geometry.frame
             source = squash(picture, geometry.map_size) if squashed else picture
             image = fit(source, geometry)
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
-            out = sam_encoder.execute({"image": image[None], "image_size": size})
-        return out["features"]
+            out = sam_encoder.execute(
+                {"image": image[None], "image_size": size}, keep=("features",)
+            )
+        features: DeviceTensor = out["features"]
+        return features
 
     if pool is None:
         anomaly_map, score = clip()

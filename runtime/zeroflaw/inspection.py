@@ -53,6 +53,7 @@ class Inspection:
         timings_ms: Milliseconds by stage; the encoders run side by side, so the parts add up
             to more than `total`.
         bundle: Digest of the engines and weights.
+        backend: What ran the engines: name, version, device and precision.
         warnings: What a reader of the result must know.
         trace: Only if it was asked for.
     """
@@ -69,6 +70,7 @@ class Inspection:
     regions: tuple[Region, ...]
     timings_ms: dict[str, float] = field(repr=False)
     bundle: str
+    backend: str
     warnings: tuple[str, ...]
     trace: Trace | None = field(default=None, repr=False)
 
@@ -103,6 +105,7 @@ class Inspection:
             trace=_trace_record(self.trace),
             timings_ms=self.timings_ms,
             bundle=self.bundle,
+            backend=self.backend,
             warnings=self.warnings,
         )
 
@@ -177,6 +180,7 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
     regions: list[RegionRecord]
     timings_ms: dict[str, float]
     bundle: str
+    backend: str
     warnings: tuple[str, ...]
     trace: TraceRecord | None = None
 

@@ -24,13 +24,19 @@ from zeroflaw.scoring import image_score, score_map
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.threshold import decision_threshold
 from zeroflaw.workspace import Workspace
+from zeroflaw_engines.backends import (
+    DEFAULT_BACKEND,
+    BackendChoice,
+    choose_backend,
+    load_session,
+)
 from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
-from zeroflaw_engines.session import Session, load_session, zeros_for
+from zeroflaw_engines.session import Session, zeros_for
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
@@ -59,6 +65,8 @@ class Inspector:
     Attributes:
         bundle: The bundle it was loaded from.
         parameters: The method's parameters it applies.
+        backend: What runs the engines: name, version, device and precision.
+        choice: The backend that was chosen and why; None if it was made of loaded sessions.
     """
 
     def __init__(
@@ -69,10 +77,13 @@ class Inspector:
         parameters: MethodParameters | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        choice: BackendChoice | None = None,
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
         self.bundle = bundle
         self.parameters = parameters or bundle.manifest.method_parameters
+        self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
+        self.choice = choice
         self._sessions = sessions
         self._schedule = encoder_schedule
         self._max_frame_pixels = max_frame_pixels
@@ -91,10 +102,12 @@ class Inspector:
     def load(
         cls,
         bundle: str | Path = EMBEDDED_NAME,
-        backend: str = "onnxruntime",
+        backend: str = DEFAULT_BACKEND,
         *,
+        precision: str | None = None,
         parameters: MethodParameters | None = None,
         threads: int = 0,
+        model_cache: Path | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> Inspector:
@@ -103,9 +116,14 @@ class Inspector:
         Args:
             bundle: The bundle's directory, or the text `mini` for the demonstration model that
                 ships with zeroflaw.
-            backend: What runs the engines.
+            backend: What runs the engines: a name that `zeroflaw doctor` lists, or `auto` for the
+                fastest of those that are available.
+            precision: What the engines compute in (`fp32`, `bf16`, `fp16`); default: that of the
+                backend.
             parameters: Method parameters; default: those that the bundle records.
             threads: CPU threads of each engine; 0 takes every core.
+            model_cache: Where backends that compile at load keep what they compiled; default:
+                nowhere.
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
@@ -113,14 +131,27 @@ class Inspector:
 
         Raises:
             BundleError: The bundle is missing, damaged, or of a newer schema.
-            BackendUnavailableError: The backend is unknown or not installed.
+            BackendUnavailableError: The backend is unknown or not installed, or lacks its driver
+                or the precision.
             EngineError: An engine cannot be loaded.
         """
         opened = open_bundle(bundle)
+        choice = choose_backend(backend, precision, bundle=opened)
+
+        def load(engine: EngineName) -> Session:
+            return load_session(
+                opened,
+                engine,
+                backend=choice.backend,
+                precision=precision,
+                threads=threads,
+                model_cache=model_cache,
+            )
+
         sessions = Sessions(
-            clip_encoder=load_session(opened, CLIP_ENCODER, backend=backend, threads=threads),
-            sam_encoder=load_session(opened, SAM_ENCODER, backend=backend, threads=threads),
-            sam_decoder=load_session(opened, SAM_DECODER, backend=backend, threads=threads),
+            clip_encoder=load(CLIP_ENCODER),
+            sam_encoder=load(SAM_ENCODER),
+            sam_decoder=load(SAM_DECODER),
         )
         return cls(
             opened,
@@ -128,6 +159,7 @@ class Inspector:
             parameters=parameters,
             encoder_schedule=encoder_schedule,
             max_frame_pixels=max_frame_pixels,
+            choice=choice,
         )
 
     @property
@@ -154,13 +186,16 @@ class Inspector:
         return product
 
     def warm_up(self, runs: int = 1) -> None:
-        """Runs every engine on zeros, so that the first inspection is as fast as the rest.
+        """Prepares every engine, so that the first inspection is as fast as the rest.
 
         Args:
-            runs: How often.
+            runs: How often every engine is run on zeros, at least once.
         """
-        for _ in range(runs):
-            for session in self._sessions:
+        self._require_open()
+        for session in self._sessions:
+            session.prepare()
+            session.capture()
+            for _ in range(runs - 1):
                 session.execute(zeros_for(session.contract))
 
     def inspect(
@@ -231,6 +266,7 @@ class Inspector:
             regions=regions,
             timings_ms=watch.milliseconds,
             bundle=self._identity,
+            backend=self.backend,
             warnings=self._warnings + reservations,
             trace=_trace(decoding.points, cascade) if trace else None,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.bundle_writer import add_products
 from zeroflaw_engines.contract import TEXT_ENCODER
@@ -18,7 +19,6 @@ from zeroflaw_engines.prompt_ensembles import (
     product_embeddings,
     read_prompt_ensembles,
 )
-from zeroflaw_engines.session import load_session
 
 
 def add_products_by_name(

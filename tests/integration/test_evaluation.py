@@ -226,9 +226,9 @@ def calls(monkeypatch) -> Counter:
                 session.close,
             )
 
-        def execute(self, inputs):
+        def execute(self, inputs, *, keep=()):
             counted[self.contract.name] += 1
-            return self._session.execute(inputs)
+            return self._session.execute(inputs, keep=keep)
 
     for module in (encoding_pass, decoding_pass):
         load = module.load_session

@@ -172,9 +172,9 @@ class WaitingSession:
         self.session, self.barrier = session, barrier
         self.contract, self.backend = session.contract, session.backend
 
-    def execute(self, inputs):
+    def execute(self, inputs, *, keep=()):
         self.barrier.wait(timeout=20)
-        return self.session.execute(inputs)
+        return self.session.execute(inputs, keep=keep)
 
     def close(self) -> None:
         self.session.close()
@@ -203,7 +203,7 @@ def test_a_failing_engine_gives_an_error_and_no_result(tiny_bundle: Bundle, phot
         contract = getattr(loaded, name).contract
         backend = "failing"
 
-        def execute(self, inputs):
+        def execute(self, inputs, *, keep=()):
             raise EngineError("out of memory", "buy more")
 
         def close(self) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from zeroflaw.cli.bundle import bundle_app
 from zeroflaw.cli.calibrate import calibrate
+from zeroflaw.cli.doctor import doctor
 from zeroflaw.cli.inspect import inspect
 from zeroflaw.cli.products import products_app
 from zeroflaw.cli.terminal import fail
@@ -62,6 +63,7 @@ def _main(
 def _add_commands() -> None:
     app.command()(inspect)
     app.command()(calibrate)
+    app.command()(doctor)
     app.add_typer(bundle_app, name="bundle")
     app.add_typer(products_app, name="products")
     for command in sorted(entry_points(group="zeroflaw.commands"), key=lambda entry: entry.name):

@@ -11,13 +11,16 @@ from zeroflaw.calibration import calibrate_product
 from zeroflaw.cli.jobs import find_jobs
 from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
+    BackendOption,
     BundleArgument,
+    PrecisionOption,
     open_and_announce,
     out,
     print_error,
     print_warning,
     progress_bar,
 )
+from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import FrameError, ImageFileError
 
 
@@ -35,7 +38,8 @@ def calibrate(
         Literal["cls", "map_max"] | None,
         typer.Option(help="The image score to calibrate; default: the bundle's."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the CLIP encoder.")] = "onnxruntime",
+    backend: BackendOption = DEFAULT_BACKEND,
+    precision: PrecisionOption = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
 ) -> None:
     """Set a product's decision threshold from good parts alone.
@@ -65,6 +69,7 @@ def calibrate(
             false_reject_rate=false_reject_rate,
             image_scoring=image_scoring,
             backend=backend,
+            precision=precision,
             threads=threads,
             progress=progress,
         )

@@ -15,8 +15,11 @@ import typer
 from zeroflaw.cli.jobs import Job, find_jobs
 from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
+    BackendOption,
     BundleArgument,
+    PrecisionOption,
     announce,
+    err,
     notes_of,
     out,
     print_error,
@@ -36,6 +39,7 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
 from zeroflaw.threshold import decision_threshold
+from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle import read_manifest
 from zeroflaw_engines.errors import (
     EngineError,
@@ -77,8 +81,13 @@ def inspect(
         str | None,
         typer.Option("--product", "-p", help="Product name; needed if the bundle has several."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    backend: BackendOption = DEFAULT_BACKEND,
+    precision: PrecisionOption = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
+    model_cache: Annotated[
+        Path | None,
+        typer.Option(help="Where backends that compile at load keep what they compiled."),
+    ] = None,
     schedule: Annotated[
         Literal["side_by_side", "clip_first"],
         typer.Option(help="clip_first skips SAM on parts where CLIP finds nothing."),
@@ -109,10 +118,15 @@ def inspect(
         bundle,
         backend,
         parameters=chosen_parameters(recorded, parameters, settings or []),
+        precision=precision,
         threads=threads,
+        model_cache=model_cache,
         encoder_schedule=schedule,
     ) as inspector:
         announce(inspector.bundle, bundle)
+        if backend == AUTO:
+            err.print(f"auto chose {inspector.choice}", markup=False)
+        err.print(f"engines on {inspector.backend}", markup=False)
         name = inspector.product_name(product)
         _, reservations = decision_threshold(
             name, inspector.bundle.manifest.products[name], inspector.parameters

@@ -32,6 +32,19 @@ BundleArgument = Annotated[
     ),
 ]
 
+# What every command takes that runs engines.
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="What runs the engines: a backend that `zeroflaw doctor` lists, or `auto` for the"
+        " fastest that is available."
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="What they compute in: fp32, bf16 or fp16; default: that of the backend."),
+]
+
 # Results go to standard output, all else to standard error.
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)

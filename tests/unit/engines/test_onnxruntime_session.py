@@ -11,15 +11,17 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineName, engine_contract
+from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.errors import (
     BackendUnavailableError,
     EngineContractError,
     EngineError,
 )
 from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
-from zeroflaw_engines.session import Session, Tensor, load_session, zeros_for
+from zeroflaw_engines.session import Session, zeros_for
 
 ENGINES: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder", "text_encoder")
 

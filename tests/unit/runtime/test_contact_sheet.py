@@ -76,7 +76,8 @@ def inspection(**changes) -> Inspection:
         "status": "ok", "product": "nut", "decision": "reject", "image_score": 0.8125,
         "threshold": 0.5, "frame_size": (40, 60), "mask": mask, "anomaly_map": score,
         "score_map": score, "regions": regions_of(mask, score),
-        "timings_ms": {"clip_encoder": 12.34, "total": 45.6}, "bundle": "b" * 64, "warnings": (),
+        "timings_ms": {"clip_encoder": 12.34, "total": 45.6}, "bundle": "b" * 64,
+        "backend": "onnxruntime", "warnings": (),
     }  # fmt: skip
     return Inspection(**{**values, **changes})
 

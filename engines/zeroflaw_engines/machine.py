@@ -1,0 +1,130 @@
+"""What this machine is made of, as far as backends depend on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# What the kernels of CPU backends ask for, by its name in /proc/cpuinfo.
+CPU_FEATURES: Final = (
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd",
+    "bf16", "sve",
+)  # fmt: skip
+_NVIDIA_SMI_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True)
+class NvidiaGpu:
+    """One GPU, as `nvidia-smi` shows it.
+
+    Attributes:
+        name: Its name.
+        driver: Version of the driver.
+        memory_mib: Device memory, MiB.
+        architecture: Compute capability, as `sm89`.
+    """
+
+    name: str
+    driver: str
+    memory_mib: int
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine.
+
+    Attributes:
+        processor: Name of the processor.
+        cores: Cores that this process may use.
+        features: Those of `CPU_FEATURES` that it has; None where the system does not tell.
+        memory_bytes: Main memory; None where the system does not tell.
+        system: Operating system and its release.
+        python: Version of Python.
+        gpus: NVIDIA GPUs with a driver.
+    """
+
+    processor: str
+    cores: int
+    features: tuple[str, ...] | None
+    memory_bytes: int | None
+    system: str
+    python: str
+    gpus: tuple[NvidiaGpu, ...]
+
+
+def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
+    """Looks at this machine; what cannot be seen is left out, nothing is raised.
+
+    Args:
+        cpuinfo: Linux's description of the processors.
+    """
+    try:
+        fields = _fields(cpuinfo.read_text("utf-8", errors="replace"))
+    except OSError:
+        fields = {}
+    flags = fields.get("flags", fields.get("Features"))
+    has = None if flags is None else flags.split()
+    return Machine(
+        processor=fields.get("model name") or platform.processor() or platform.machine(),
+        cores=_cores(),
+        features=None if has is None else tuple(name for name in CPU_FEATURES if name in has),
+        memory_bytes=_memory(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=platform.python_version(),
+        gpus=nvidia_gpus(),
+    )
+
+
+def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
+    """NVIDIA GPUs with a driver; none where `nvidia-smi` is missing or fails."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ()
+    query = "name,driver_version,memory.total,compute_cap"
+    try:
+        done = subprocess.run(  # noqa: S603 - the path that the system itself gives
+            [command, f"--query-gpu={query}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=_NVIDIA_SMI_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    gpus = []
+    for line in done.stdout.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 4 and parts[2].isdigit():
+            name, driver, memory, capability = parts
+            architecture = f"sm{capability.replace('.', '')}"
+            gpus.append(NvidiaGpu(name, driver, int(memory), architecture))
+    return tuple(gpus)
+
+
+def _fields(text: str) -> dict[str, str]:
+    """Fields of the first processor."""
+    fields = {}
+    for line in text.partition("\n\n")[0].splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            fields[name.strip()] = value.strip()
+    return fields
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

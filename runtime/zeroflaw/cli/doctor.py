@@ -1,0 +1,90 @@
+"""`zeroflaw doctor`: what this machine can run, and what it lacks for the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from zeroflaw.cli.terminal import out
+from zeroflaw.diagnosis import BackendDiagnosis, Diagnosis, diagnose
+
+
+def doctor(
+    bundle: Annotated[
+        str | None, typer.Argument(help="A bundle whose built engines are to be looked at, too.")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what this machine can run, what the other backends lack, and what `auto` would choose.
+
+    A backend called *unverified* has been tested against NVIDIA's bindings alone, and on no GPU;
+    `python -m zeroflaw_benchmarks.gpu_acceptance` is what verifies it on yours.
+
+        zeroflaw doctor
+
+        zeroflaw doctor my_bundle
+    """
+    found = diagnose(bundle)
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    _print_machine(found)
+    table = Table("backend", "", "precisions", "version, or what is missing", box=None)
+    for backend in found.backends:
+        table.add_row(*map(Text, _row(backend)))
+    out.print(table)
+    out.print(f"auto: {found.auto}", markup=False)
+    if found.bundle is not None:
+        _print_bundle(found)
+
+
+def _print_machine(found: Diagnosis) -> None:
+    machine = found.machine
+    memory = machine.memory_bytes
+    features = "unknown here" if machine.features is None else " ".join(machine.features)
+    rows = [
+        ("zeroflaw", f"{found.zeroflaw}, Python {machine.python}, {machine.system}"),
+        ("processor", f"{machine.processor}, {machine.cores} cores"),
+        ("instructions", features or "none of those that backends ask for"),
+        ("memory", "unknown here" if memory is None else f"{memory / 2**30:.1f} GiB"),
+    ]
+    for gpu in machine.gpus:
+        described = f"{gpu.name} ({gpu.architecture}), {gpu.memory_mib} MiB, driver {gpu.driver}"
+        rows.append(("GPU", described))
+    if not machine.gpus:
+        rows.append(("GPU", "none: nvidia-smi is missing or shows none"))
+    rows.append(("versions", ", ".join(f"{k} {v}" for k, v in found.versions.items())))
+    table = Table(show_header=False, box=None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    out.print(table)
+
+
+def _row(backend: BackendDiagnosis) -> tuple[str, str, str, str]:
+    found = backend.found
+    if not found.available:
+        return found.backend, "missing", "", f"{found.missing} -- {found.remedy}"
+    said = found.version if backend.verified else f"{found.version}, unverified"
+    return found.backend, "available", " ".join(found.precisions), said
+
+
+def _print_bundle(found: Diagnosis) -> None:
+    if found.bundle_error is not None:
+        out.print(f"bundle {found.bundle}: {found.bundle_error}", markup=False)
+        return
+    if not found.engines:
+        out.print(
+            f"bundle {found.bundle}: no built engines (`zeroflaw build` makes them for GPUs;"
+            " CPU backends need none)",
+            markup=False,
+        )
+        return
+    table = Table("engine", "", "why", box=None)
+    for engine in found.engines:
+        table.add_row(*map(Text, (engine.path, engine.status, engine.reason)))
+    out.print(table)

@@ -1,0 +1,132 @@
+"""What `zeroflaw doctor` finds: the machine, the backends, and the engines of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from zeroflaw_engines.backends import AUTO, RANKING, Availability, availability, choose_backend
+from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.engine_lookup import engine_statuses
+from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.machine import Machine, this_machine
+from zeroflaw_engines.version import __version__
+
+# Distributions whose versions say most about a machine where something fails.
+_DISTRIBUTIONS: Final = (
+    "numpy", "opencv-python-headless", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino",
+    "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu12", "cuda-bindings", "torch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BackendDiagnosis:
+    """One backend on this machine.
+
+    Attributes:
+        found: Whether it can run, and what is missing.
+        why: What it is good for.
+        verified: Whether zeroflaw's own tests have run it; the others await a GPU.
+        default_precision: What it computes in if nothing is said.
+    """
+
+    found: Availability
+    why: str
+    verified: bool
+    default_precision: str
+
+
+@dataclass(frozen=True)
+class EngineDiagnosis:
+    """One built engine of the bundle.
+
+    Attributes:
+        path: Its file.
+        status: `up to date`, `stale`, `damaged` or `no graph`.
+        reason: In words; empty if up to date.
+    """
+
+    path: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a machine can run.
+
+    Attributes:
+        zeroflaw: Version.
+        machine: What it is made of.
+        versions: Of the distributions that are installed, by name.
+        backends: From the fastest to the slowest.
+        auto: What `auto` would choose and why, or why it cannot.
+        bundle: The bundle that was looked at; None if none was named.
+        bundle_error: Why it cannot be used; None if it can.
+        engines: Its built engines.
+    """
+
+    zeroflaw: str
+    machine: Machine
+    versions: dict[str, str]
+    backends: tuple[BackendDiagnosis, ...]
+    auto: str
+    bundle: str | None = None
+    bundle_error: str | None = None
+    engines: tuple[EngineDiagnosis, ...] = ()
+
+
+def diagnose(bundle: str | Path | None = None) -> Diagnosis:
+    """Looks at this machine, and at a bundle's engines for it; raises nothing for what it finds.
+
+    Args:
+        bundle: As for `open_bundle`; files are checked by size, not by digest.
+    """
+    opened: Bundle | None = None
+    problem = None
+    if bundle is not None:
+        try:
+            opened = open_bundle(bundle, verify_digests=False)
+        except ZeroflawError as error:
+            problem = str(error)
+    try:
+        auto = str(choose_backend(AUTO, bundle=opened))
+    except ZeroflawError as error:
+        auto = str(error)
+    return Diagnosis(
+        zeroflaw=__version__,
+        machine=this_machine(),
+        versions=_versions(),
+        backends=tuple(
+            BackendDiagnosis(
+                found=availability(backend.name),
+                why=backend.why,
+                verified=backend.verified,
+                default_precision=backend.precisions[0],
+            )
+            for backend in RANKING
+        ),
+        auto=auto,
+        bundle=None if bundle is None else str(bundle),
+        bundle_error=problem,
+        engines=() if opened is None else _engines(opened),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _engines(bundle: Bundle) -> tuple[EngineDiagnosis, ...]:
+    return tuple(
+        EngineDiagnosis(str(status.paths.plan), status.status, status.reason)
+        for status in engine_statuses(bundle)
+    )
