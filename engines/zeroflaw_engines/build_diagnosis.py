@@ -52,6 +52,11 @@ SIGNS: Final = (
         "install a later version of the backend, or run this engine with onnxruntime or openvino",
     ),
     Sign(
+        r"cannot compile operation .* for \w+",
+        "one of the architectures lacks the operation in this type (sm75 has no FP32 products)",
+        "leave that architecture out",
+    ),
+    Sign(
         r"no tactics to implement the operation within workspace limit|insufficient workspace",
         "no kernel fits into the workspace limit",
         "raise `--workspace`, or leave it out",

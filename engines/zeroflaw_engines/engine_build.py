@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.build_options import BuildOptions
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.compiler_process import CompileJob, CompileOutcome, compile_in_process
@@ -38,7 +38,8 @@ from zeroflaw_engines.engine_sidecar import SIDECAR_VERSION, EngineParity, Engin
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.plan_program import plan_census
 from zeroflaw_engines.precision_census import HEAVY, PrecisionCensus
-from zeroflaw_engines.session import Session, load_session
+from zeroflaw_engines.session import Session
+from zeroflaw_engines.session_options import TensorRtOptions
 from zeroflaw_engines.tensorrt_bindings import installed_version, this_gpu
 from zeroflaw_engines.version import __version__
 
@@ -222,6 +223,7 @@ def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None
 
 def _open_session(bundle: Bundle, trial: BuiltEngine) -> Session:
     """The session of the backend on an engine that is not in the cache yet."""
-    module: Any = importlib.import_module("zeroflaw_engines.tensorrt_session")
-    session: Session = module.TensorRtSession(trial, bundle.contract(trial.sidecar.parts.engine))
-    return session
+    from zeroflaw_engines.tensorrt_session import TensorRtSession
+
+    options = TensorRtOptions(save_runtime_cache=False)
+    return TensorRtSession(trial, bundle.contract(trial.sidecar.parts.engine), options=options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 from zeroflaw_engines.build_options import BuildBackend
 from zeroflaw_engines.errors import BackendUnavailableError
@@ -58,22 +58,11 @@ def installed_version(backend: BuildBackend) -> str:
 
 
 def this_gpu() -> tuple[str, str] | None:
-    """Name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`); None where there is none.
+    """Name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`); None if none answers."""
+    from zeroflaw_engines.cuda_runtime import Cuda
 
-    Raises:
-        BackendUnavailableError: The module that asks the driver is not installed.
-    """
     try:
-        runtime: Any = importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "this machine's GPU cannot be asked for: cuda.bindings is not installed",
-            "pip install 'zeroflaw[tensorrt-rtx]', or name architectures with --gpu",
-        ) from error
-    status, count = runtime.cudaGetDeviceCount()
-    if status != runtime.cudaError_t.cudaSuccess or not count:
+        gpu = Cuda().gpu()
+    except BackendUnavailableError:
         return None
-    status, properties = runtime.cudaGetDeviceProperties(0)
-    if status != runtime.cudaError_t.cudaSuccess:
-        return None
-    return properties.name.decode(), f"sm{properties.major}{properties.minor}"
+    return gpu.name, gpu.architecture

@@ -9,9 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
+from zeroflaw.cli.build import build
 from zeroflaw.cli.bundle import bundle_app
 from zeroflaw.cli.calibrate import calibrate
 from zeroflaw.cli.doctor import doctor
+from zeroflaw.cli.engines import engines_app
 from zeroflaw.cli.inspect import inspect
 from zeroflaw.cli.products import products_app
 from zeroflaw.cli.terminal import fail
@@ -29,9 +31,12 @@ app = typer.Typer(
     help="""
 Zero-shot anomaly segmentation: CLIP finds the defect, SAM draws its boundary.
 
-A workstation **exports** weights into a *bundle*; a station **inspects** frames with it:
+A workstation **exports** weights into a *bundle* and **builds** engines for the GPUs of its
+stations; a station **inspects** frames with it:
 
     zeroflaw export my_bundle --sam vit_h --product metal_nut
+
+    zeroflaw build my_bundle --backend tensorrt-rtx --gpu sm86 --gpu sm89
 
     zeroflaw inspect my_bundle photos/ --product metal_nut --out results/
 
@@ -62,9 +67,11 @@ def _main(
 
 def _add_commands() -> None:
     app.command()(inspect)
+    app.command()(build)
     app.command()(calibrate)
     app.command()(doctor)
     app.add_typer(bundle_app, name="bundle")
+    app.add_typer(engines_app, name="engines")
     app.add_typer(products_app, name="products")
     for command in sorted(entry_points(group="zeroflaw.commands"), key=lambda entry: entry.name):
         app.command(name=command.name)(command.load())

@@ -1,0 +1,152 @@
+"""`zeroflaw build`: the engines that a station runs, built from a bundle's graphs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out, print_warning
+from zeroflaw_engines.backends import load_session
+from zeroflaw_engines.build_options import BatchRange, BuildOptions, gpu_architectures
+from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.embedded import require_changeable
+from zeroflaw_engines.engine_build import BUILT_ENGINES, BuildResult, build_engine
+from zeroflaw_engines.engine_cache import ENGINES_DIRECTORY, EnginePaths, disk_errors_named
+from zeroflaw_engines.errors import BuildError
+
+BuiltName = Literal["clip_encoder", "sam_encoder", "sam_decoder"]
+
+
+def build(
+    bundle: BundleArgument,
+    *,
+    backend: Annotated[
+        str, typer.Option(help="tensorrt-rtx, tensorrt or openvino.")
+    ] = "tensorrt-rtx",
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="GPU architecture, as sm86; repeatable. Default: the GPU of this machine."
+        ),
+    ] = None,
+    engine: Annotated[
+        list[BuiltName] | None, typer.Option(help="Only this engine; repeatable.")
+    ] = None,
+    precision: Annotated[
+        Literal["fp16", "fp32"], typer.Option(help="fp32 builds the reference graphs.")
+    ] = "fp16",
+    max_prompts: Annotated[
+        int, typer.Option(min=1, help="Most prompts that one call of the decoder may take.")
+    ] = BatchRange().most,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, help="Most device memory of one kernel, MiB.")
+    ] = None,
+    hardware_compatibility: Annotated[
+        Literal["none", "ampere_plus", "same_compute_capability"],
+        typer.Option(help="GPUs beyond this machine's that may run it (tensorrt only)."),
+    ] = "none",
+    version_compatible: Annotated[
+        bool, typer.Option(help="Later versions may run it (tensorrt only).")
+    ] = False,
+    strip_weights: Annotated[
+        bool, typer.Option(help="Leave the weights out; no session of zeroflaw runs these.")
+    ] = False,
+    tf32: Annotated[bool, typer.Option(help="Let FP32 products be rounded to TF32.")] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="File of kernel timings to reuse (tensorrt only).")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Build even what is up to date.")] = False,
+) -> None:
+    """Build the engines that a station runs, and prove them.
+
+    An engine is built only if its key has changed: graph, weights, precision, backend and its
+    version, GPU architectures, shapes, options. It is published with a sidecar, and only if it
+    computes in the precision that its graph says. tensorrt-rtx needs no GPU to build:
+
+        zeroflaw build my_bundle --backend tensorrt-rtx --gpu sm86 --gpu sm89 --gpu sm120
+
+    openvino keeps its compiled models, so that a station starts faster.
+    """
+    engines: tuple[EngineName, ...] = tuple(engine or BUILT_ENGINES)
+    if backend == "openvino":
+        _fill_model_cache(open_and_announce(bundle), engines)
+        return
+    if backend not in {"tensorrt", "tensorrt-rtx"}:
+        raise _nothing_to_build(backend)
+    options = BuildOptions(
+        backend="tensorrt" if backend == "tensorrt" else "tensorrt-rtx",
+        architectures=gpu_architectures(gpu or ()),
+        precision=precision,
+        batch=BatchRange(most=max_prompts),
+        workspace_mib=workspace,
+        hardware_compatibility=hardware_compatibility,
+        version_compatible=version_compatible,
+        strip_weights=strip_weights,
+        tf32=tf32,
+        timing_cache=timing_cache,
+    )
+    opened = open_and_announce(bundle)
+    results = []
+    for name in engines:
+        with err.status(f"building {name} for {options.target}"):
+            result = build_engine(opened, name, options, force=force)
+        results.append(result)
+        for warning in result.engine.sidecar.warnings if result.built else ():
+            print_warning(f"{name}: {warning}")
+    out.print(_summary(results))
+    for result in results:
+        parity = result.engine.sidecar.parity
+        said = f"not run: {parity.reason}" if parity.status == "not run" else "passed"
+        name = result.engine.sidecar.parts.engine
+        out.print(f"{name}: parity with FP32 {said}; {result.engine.path}", markup=False)
+
+
+def _summary(results: list[BuildResult]) -> Table:
+    table = Table("engine", "target", "MB", "s", "peak GB", "key", "census", "", box=None)
+    for result in results:
+        sidecar = result.engine.sidecar
+        peak = sidecar.peak_memory_bytes
+        row = (
+            sidecar.parts.engine,
+            result.engine.path.parent.name,
+            f"{sidecar.engine_bytes / 1e6:.1f}",
+            f"{sidecar.build_seconds:.1f}",
+            f"{peak / 1e9:.1f}" if peak else "?",
+            sidecar.key[:12],
+            f"{sidecar.census} ({sidecar.census.source})",
+            f"built: {result.reason}" if result.built else "up to date",
+        )
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
+    """Compiles with OpenVINO's own cache, which checks model, settings and version by itself."""
+    require_changeable(opened.path)
+    cache = opened.path / ENGINES_DIRECTORY / "openvino" / "cpu"
+    with disk_errors_named(EnginePaths(cache, engines[0])):
+        cache.mkdir(parents=True, exist_ok=True)
+    for name in engines:
+        start = time.monotonic()
+        with err.status(f"compiling {name}"):
+            load_session(opened, name, backend="openvino", model_cache=cache).close()
+        out.print(f"{name}: compiled in {time.monotonic() - start:.1f} s", markup=False)
+    out.print(f"use it with `--backend openvino --model-cache {cache}`", markup=False)
+
+
+def _nothing_to_build(backend: str) -> BuildError:
+    if backend.startswith("onnxruntime"):
+        return BuildError(
+            f"{backend} runs the bundle's graphs as they are: there is nothing to build",
+            "inspect with it, or build for tensorrt-rtx, tensorrt or openvino",
+        )
+    return BuildError(
+        f"there is no backend {backend!r} to build for",
+        "choose one of: tensorrt-rtx, tensorrt, openvino",
+    )

@@ -1,0 +1,282 @@
+"""The builder against NVIDIA's own compiler, TensorRT-RTX, which needs no GPU.
+
+TensorRT proper cannot be imported without libnvinfer. Its bindings mirror those of TensorRT-RTX,
+so that what is set for it alone is checked on autospecs of TensorRT-RTX's classes, with the real
+enumerations: that shows which calls are made, not that TensorRT takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock, create_autospec
+
+import pytest
+import tensorrt_rtx
+
+from support import small_graphs
+from zeroflaw_engines.build_options import BatchRange, BuildOptions
+from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.errors import BackendUnavailableError, BuildError, EngineContractError
+from zeroflaw_engines.tensorrt_bindings import load_bindings
+from zeroflaw_engines.tensorrt_builder import CompiledPlan, compile_engine, refuse_options
+
+VERSION = tensorrt_rtx.__version__
+
+
+def compiled(path: Path, contract: EngineContract, **options) -> CompiledPlan:
+    chosen = BuildOptions(
+        **{"backend": "tensorrt-rtx", "architectures": ("sm86",), "precision": "fp16", **options}
+    )
+    return compile_engine(tensorrt_rtx, path, contract, chosen, version=VERSION)
+
+
+def test_a_strongly_typed_network_keeps_its_types(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    plan = compiled(path, small_graphs.transformer(path), architectures=("sm86", "sm89", "sm120"))
+    assert bytes(memoryview(plan.plan)[:8]).startswith(b"vtrt")
+    assert plan.attention_nodes == ("block_0_attention_node", "block_1_attention_node")
+    census = plan.network_census
+    assert census.count("gemm") == census.count("gemm", "float16") == 2 * 6
+    assert census.count("attention", "float16") == 2
+    assert census.half_share == 1
+    single = compiled(path, small_graphs.transformer(path, "float32"))
+    assert single.network_census.half_share == 0
+    assert single.network_census.count("gemm", "float32") == 12
+
+
+def test_graphs_are_parsed_by_path_with_their_weights(tmp_path: Path) -> None:
+    """As those beyond 2 GB must be; from memory, TensorRT would look for them elsewhere."""
+    path = tmp_path / "small.onnx"
+    contract = small_graphs.transformer(path)
+    inside = bytes(memoryview(compiled(path, contract).plan))
+    weights = small_graphs.with_external_weights(path)
+    assert path.stat().st_size < weights.stat().st_size
+    assert bytes(memoryview(compiled(path, contract).plan)) == inside
+
+
+def test_a_build_repeats_to_the_bit_and_options_change_it(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    contract = small_graphs.transformer(path, "float32", blocks=1)
+    plans = [
+        bytes(memoryview(compiled(path, contract, **options).plan))
+        for options in ({}, {}, {"tf32": True}, {"architectures": ("sm89",)})
+    ]
+    assert plans[0] == plans[1]
+    assert len(set(plans)) == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words", "remedy"),
+    [
+        (
+            lambda path: small_graphs.attention(path, value_width=16),
+            {},
+            ("operator Attention", "node the_attention", "V as wide as K"),
+            "zeroflaw export --precision fp16",
+        ),
+        (
+            lambda path: small_graphs.attention(path, "float32", masked=True),
+            {},
+            ("operator Attention", "node the_attention, float32", "no fused attention kernel"),
+            "without `--precision fp32`",
+        ),
+        (
+            small_graphs.mixed_types,
+            {},
+            ("operator MatMul", "node mixed", "may not mix the types", "Half"),
+            "zeroflaw export --precision fp16",
+        ),
+        (
+            small_graphs.unknown_operator,
+            {},
+            ("operator Frobnicate", "node strange", "does not have the operator"),
+            "onnxruntime or openvino",
+        ),
+        (
+            small_graphs.transformer,
+            {"workspace_mib": 1},
+            ("sam_encoder", "no kernel fits into the workspace"),
+            "raise `--workspace`",
+        ),
+        (
+            small_graphs.transformer,
+            {"strip_weights": True},
+            ("sam_encoder", "needs a GPU and its driver"),
+            "--strip-weights",
+        ),
+    ],
+)
+def test_a_failure_names_the_operation_and_the_remedy(
+    tmp_path: Path,
+    make: Callable[[Path], EngineContract],
+    options: dict[str, object],
+    words: tuple[str, ...],
+    remedy: str,
+) -> None:
+    path = tmp_path / "bad.onnx"
+    contract = make(path)
+    with pytest.raises(BuildError) as caught:
+        compiled(path, contract, **options)
+    for word in words:
+        assert word in caught.value.cause
+    assert remedy in caught.value.remedy
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    contract = small_graphs.transformer(path)
+    small_graphs.with_external_weights(path).unlink()
+    with pytest.raises(BuildError, match="file of weights is missing") as caught:
+        compiled(path, contract)
+    assert "zeroflaw bundle verify" in caught.value.remedy
+    path.write_bytes(b"not an ONNX file")
+    with pytest.raises(BuildError, match="not a readable ONNX file"):
+        compiled(path, contract)
+    with pytest.raises(BuildError, match=r"nowhere\.onnx"):
+        compiled(tmp_path / "nowhere.onnx", contract)
+
+
+def test_a_graph_that_is_not_of_the_contract(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    contract = small_graphs.transformer(path)
+    other = EngineContract("sam_encoder", contract.inputs, (TensorSpec("z", "float32", (1,)),))
+    with pytest.raises(EngineContractError, match="has the outputs"):
+        compiled(path, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "cause", "remedy"),
+    [
+        ({"version_compatible": True}, "option version_compatible", "same version"),
+        ({"hardware_compatibility": "ampere_plus"}, "option hardware_compatibility", "--gpu"),
+        ({"timing_cache": Path("timings")}, "option timing_cache", "--timing-cache"),
+        ({"architectures": ("sm90",)}, "does not build for sm90", "sm75, sm80, sm86"),
+        (
+            {"backend": "tensorrt", "architectures": ("sm86",)},
+            "option architectures",
+            "tensorrt-rtx",
+        ),
+    ],
+)
+def test_options_that_a_backend_lacks_are_refused(
+    tmp_path: Path, options: dict[str, object], cause: str, remedy: str
+) -> None:
+    path = tmp_path / "small.onnx"
+    contract = small_graphs.transformer(path, blocks=1)
+    with pytest.raises(BuildError, match=cause) as caught:
+        compiled(path, contract, **options)
+    assert VERSION in caught.value.cause
+    assert str(options.get("backend", "tensorrt-rtx")) in caught.value.cause
+    assert remedy in caught.value.remedy
+
+
+def test_options_that_a_version_lacks_are_refused() -> None:
+    old = SimpleNamespace(BuilderFlag=SimpleNamespace())
+    options = BuildOptions(backend="tensorrt", strip_weights=True)
+    with pytest.raises(
+        BuildError, match=r"tensorrt 8\.0 .*strip_weights.*no BuilderFlag\.STRIP_PLAN"
+    ):
+        refuse_options(old, options, "8.0")
+
+
+def tensorrt_like(log_to: list[MagicMock]) -> SimpleNamespace:
+    """Bindings with TensorRT-RTX's enumerations and autospecs of its classes."""
+    config = create_autospec(tensorrt_rtx.IBuilderConfig, instance=True)
+    config.get_timing_cache.return_value.serialize.return_value = b"timings of this build"
+    network = create_autospec(tensorrt_rtx.INetworkDefinition, instance=True)
+    network.num_inputs = network.num_outputs = network.num_layers = 0
+    parser = create_autospec(tensorrt_rtx.OnnxParser, instance=True)
+    parser.parse_from_file.return_value = True
+    builder = create_autospec(tensorrt_rtx.Builder, instance=True)
+    builder.create_builder_config.return_value = config
+    builder.create_network.return_value = network
+    builder.build_serialized_network.return_value = b"plan"
+    log_to += [builder, network, config]
+    return SimpleNamespace(
+        **{
+            name: getattr(tensorrt_rtx, name)
+            for name in (
+                "BuilderFlag", "HardwareCompatibilityLevel", "IBuilderConfig", "ILogger",
+                "MemoryPoolType", "NetworkDefinitionCreationFlag", "ProfilingVerbosity",
+            )
+        },
+        Builder=lambda logger: builder,
+        OnnxParser=lambda network, logger: parser,
+    )  # fmt: skip
+
+
+NO_TENSORS = EngineContract("sam_encoder", (), ())
+
+
+def test_what_is_set_for_tensorrt(tmp_path: Path) -> None:
+    calls: list[MagicMock] = []
+    bindings = tensorrt_like(calls)
+    timings = tmp_path / "timings"
+    timings.write_bytes(b"timings of earlier builds")
+    options = BuildOptions(
+        backend="tensorrt",
+        workspace_mib=512,
+        hardware_compatibility="ampere_plus",
+        version_compatible=True,
+        strip_weights=True,
+        timing_cache=timings,
+    )
+    plan = compile_engine(bindings, tmp_path / "g.onnx", NO_TENSORS, options, version="11.4.0.106")
+    builder, network, config = calls
+    flags = tensorrt_rtx.BuilderFlag
+    assert plan.plan == b"plan"
+    strongly_typed = 1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    builder.create_network.assert_called_once_with(strongly_typed)
+    builder.build_serialized_network.assert_called_once_with(network, config)
+    config.clear_flag.assert_called_once_with(flags.TF32)
+    assert {call.args[0] for call in config.set_flag.call_args_list} == {
+        flags.VERSION_COMPATIBLE, flags.STRIP_PLAN, flags.REFIT_IDENTICAL
+    }  # fmt: skip
+    config.set_memory_pool_limit.assert_called_once_with(
+        tensorrt_rtx.MemoryPoolType.WORKSPACE, 512 << 20
+    )
+    assert config.hardware_compatibility_level == (
+        tensorrt_rtx.HardwareCompatibilityLevel.AMPERE_PLUS
+    )
+    assert config.profiling_verbosity == tensorrt_rtx.ProfilingVerbosity.DETAILED
+    config.create_timing_cache.assert_called_once_with(b"timings of earlier builds")
+    assert timings.read_bytes() == b"timings of this build"
+    config.set_compute_capability.assert_not_called()
+
+
+def test_a_timing_cache_of_another_version(tmp_path: Path) -> None:
+    calls: list[MagicMock] = []
+    bindings = tensorrt_like(calls)
+    calls[2].set_timing_cache.return_value = False
+    options = BuildOptions(backend="tensorrt", timing_cache=tmp_path / "timings")
+    with pytest.raises(BuildError, match="not a timing cache of this version and GPU") as caught:
+        compile_engine(bindings, tmp_path / "g.onnx", NO_TENSORS, options, version="10.9.0.34")
+    assert "delete it" in caught.value.remedy
+
+
+def test_the_batch_of_the_decoder_is_a_profile() -> None:
+    contract = EngineContract(
+        "sam_decoder",
+        (
+            TensorSpec("features", "float32", (1, 8)),
+            TensorSpec("point_coords", "float32", ("batch", 27, 2)),
+        ),
+        (),
+    )
+    options = BuildOptions(backend="tensorrt-rtx", batch=BatchRange(least=1, best=2, most=5))
+    assert options.profile(contract) == {"point_coords": ((1, 27, 2), (2, 27, 2), (5, 27, 2))}
+
+
+def test_bindings_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendUnavailableError, match="no Python module tensorrt") as caught:
+        load_bindings("tensorrt")
+    assert "zeroflaw[tensorrt]" in caught.value.remedy
+
+    def fail(name: str) -> None:
+        raise ImportError("libnvinfer.so.11: cannot open shared object file")
+
+    monkeypatch.setattr("importlib.import_module", fail)
+    with pytest.raises(BackendUnavailableError, match=r"libraries .* cannot be loaded: libnvinfer"):
+        load_bindings("tensorrt")
