@@ -47,6 +47,11 @@ SIGNS: Final = (
         _EXPORT_FP16,
     ),
     Sign(
+        r"failed to open file|failed to import initializer",
+        "the graph's file of weights is missing or is not its own",
+        "verify the bundle with `zeroflaw bundle verify`, and copy it anew",
+    ),
+    Sign(
         r"plugin not found|plugin creator version|unsupported[ _]node|no importer registered",
         "this backend does not have the operator",
         "install a later version of the backend, or run this engine with onnxruntime or openvino",
@@ -70,11 +75,6 @@ SIGNS: Final = (
         r"out ?of ?memory|bad_alloc|could not allocate|cannot allocate memory",
         "there is not enough memory",
         "close other programs, or build on a machine with more memory",
-    ),
-    Sign(
-        r"failed to open file|failed to import initializer",
-        "the graph's file of weights is missing or is not its own",
-        "verify the bundle with `zeroflaw bundle verify`, and copy it anew",
     ),
     Sign(
         r"failed to parse the onnx model|input file cannot be found",

@@ -18,9 +18,8 @@ from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.engine_build import BUILT_ENGINES, BuildResult, build_engine
 from zeroflaw_engines.engine_cache import ENGINES_DIRECTORY, EnginePaths, disk_errors_named
+from zeroflaw_engines.engine_sidecar import EngineSidecar
 from zeroflaw_engines.errors import BuildError
-
-BuiltName = Literal["clip_encoder", "sam_encoder", "sam_decoder"]
 
 
 def build(
@@ -36,7 +35,8 @@ def build(
         ),
     ] = None,
     engine: Annotated[
-        list[BuiltName] | None, typer.Option(help="Only this engine; repeatable.")
+        list[str] | None,
+        typer.Option(help=f"Only this engine; repeatable. One of {', '.join(BUILT_ENGINES)}."),
     ] = None,
     precision: Annotated[
         Literal["fp16", "fp32"], typer.Option(help="fp32 builds the reference graphs.")
@@ -73,7 +73,7 @@ def build(
 
     openvino keeps its compiled models, so that a station starts faster.
     """
-    engines: tuple[EngineName, ...] = tuple(engine or BUILT_ENGINES)
+    engines = _engines(engine or [])
     if backend == "openvino":
         _fill_model_cache(open_and_announce(bundle), engines)
         return
@@ -101,14 +101,11 @@ def build(
             print_warning(f"{name}: {warning}")
     out.print(_summary(results))
     for result in results:
-        parity = result.engine.sidecar.parity
-        said = f"not run: {parity.reason}" if parity.status == "not run" else "passed"
-        name = result.engine.sidecar.parts.engine
-        out.print(f"{name}: parity with FP32 {said}; {result.engine.path}", markup=False)
+        out.print(proofs(result.engine.sidecar), markup=False)
 
 
 def _summary(results: list[BuildResult]) -> Table:
-    table = Table("engine", "target", "MB", "s", "peak GB", "key", "census", "", box=None)
+    table = Table("engine", "target", "MB", "s", "peak GB", "key", "why", box=None)
     for result in results:
         sidecar = result.engine.sidecar
         peak = sidecar.peak_memory_bytes
@@ -119,11 +116,17 @@ def _summary(results: list[BuildResult]) -> Table:
             f"{sidecar.build_seconds:.1f}",
             f"{peak / 1e9:.1f}" if peak else "?",
             sidecar.key[:12],
-            f"{sidecar.census} ({sidecar.census.source})",
-            f"built: {result.reason}" if result.built else "up to date",
+            result.reason if result.built else "up to date",
         )
         table.add_row(*map(Text, row))
     return table
+
+
+def proofs(sidecar: EngineSidecar) -> str:
+    """What was proven of an engine, on one line: its census and its parity."""
+    census, parity = sidecar.census, sidecar.parity
+    ran = "passed" if parity.status == "passed" else f"not run, {parity.reason}"
+    return f"{sidecar.parts.engine}: {census} ({census.source}); parity with FP32 {ran}"
 
 
 def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
@@ -150,3 +153,13 @@ def _nothing_to_build(backend: str) -> BuildError:
         f"there is no backend {backend!r} to build for",
         "choose one of: tensorrt-rtx, tensorrt, openvino",
     )
+
+
+def _engines(names: list[str]) -> tuple[EngineName, ...]:
+    unknown = sorted(set(names) - set(BUILT_ENGINES))
+    if unknown:
+        raise BuildError(
+            f"there is no engine {unknown[0]!r} to build",
+            f"choose from: {', '.join(BUILT_ENGINES)}",
+        )
+    return tuple(name for name in BUILT_ENGINES if not names or name in names)

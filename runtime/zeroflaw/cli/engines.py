@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from zeroflaw.cli.build import proofs
 from zeroflaw.cli.terminal import BundleArgument, open_and_announce, out
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.engine_lookup import EngineStatus, engine_statuses
@@ -39,7 +40,7 @@ def list_engines(
     if not statuses:
         out.print(_none_built(opened), markup=False)
         return
-    table = Table("engine", "backend", "target", "MB", "key", "census", "status", box=None)
+    table = Table("engine", "backend", "target", "MB", "key", "status", box=None)
     for one in statuses:
         sidecar = one.sidecar
         cache = one.paths.runtime_cache
@@ -50,11 +51,13 @@ def list_engines(
             one.paths.directory.name,
             f"{sidecar.engine_bytes / 1e6:.1f}" if sidecar else "?",
             sidecar.key[:12] if sidecar else "?",
-            f"{sidecar.census} ({sidecar.census.source})" if sidecar else "?",
             one.status + kernels,
         )
         table.add_row(*map(Text, row))
     out.print(table)
+    for one in statuses:
+        if one.sidecar:
+            out.print(proofs(one.sidecar), markup=False)
 
 
 @engines_app.command()
