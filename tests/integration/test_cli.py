@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
 from support.reference_pipeline import reference_map
 from zeroflaw import Inspector
@@ -26,11 +27,6 @@ from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_export.adapters import save_adapters
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
-
-
-def zeroflaw(*args: object, **kwargs) -> subprocess.CompletedProcess[str]:
-    command = [str(ZEROFLAW), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
 
 
 @pytest.fixture
