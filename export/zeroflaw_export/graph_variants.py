@@ -50,19 +50,8 @@ def write_fp16_variant(
     Raises:
         ExportError: The graph has an operator, a form or a weight that FP16 cannot take.
     """
-    form: AttentionForm = "none"
-    if engine == SAM_ENCODER:
-        if reference.attention not in (None, "extended"):
-            raise ExportError(
-                f"{engine} is written with {reference.attention} attention, which the FP16 graph"
-                " cannot be made from",
-                "export the bundle again with this version of zeroflaw",
-            )
-        form = "extended_padded"
     model = _load(directory / reference.onnx)
-    merge_head_groups(model)
-    pad_attention(model, recipe.head_multiple)
-    apply_recipe(model, recipe)
+    form = fp16_model(model, engine, reference.attention, recipe)
     path = target / f"{engine}.fp16.onnx"
     weights = path.with_name(path.name + ".data")
     ir.save(model, path, external_data=weights.name, size_threshold_bytes=_EXTERNAL_FROM)
@@ -76,6 +65,38 @@ def write_fp16_variant(
         attention=form,
         recipe=recipe.id,
     )
+
+
+def fp16_model(
+    model: ir.Model, engine: EngineName, attention: AttentionForm | None, recipe: PrecisionRecipe
+) -> AttentionForm:
+    """Turns an FP32 reference graph into the strongly typed graph for TensorRT, in place.
+
+    Args:
+        model: The reference graph.
+        engine: Its engine.
+        attention: How SAM's relative position is written in it.
+        recipe: What stays in FP32.
+
+    Returns:
+        How SAM's relative position is written in the new graph.
+
+    Raises:
+        ExportError: The graph has an operator or a form that FP16 cannot take.
+    """
+    form: AttentionForm = "none"
+    if engine == SAM_ENCODER:
+        if attention not in (None, "extended"):
+            raise ExportError(
+                f"{engine} is written with {attention} attention, which the FP16 graph cannot be"
+                " made from",
+                "export the bundle again with this version of zeroflaw",
+            )
+        form = "extended_padded"
+    merge_head_groups(model)
+    pad_attention(model, recipe.head_multiple)
+    apply_recipe(model, recipe)
+    return form
 
 
 def share_weights(path: Path, reference: Path) -> str | None:

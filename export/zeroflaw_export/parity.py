@@ -141,7 +141,7 @@ def check_sam_encoder(
     side = session.contract.inputs[0].shape[1]
     assert isinstance(side, int)  # noqa: S101 - the contract fixes it
     for kind, want in wanted.items():
-        inputs = sam_encoder_inputs(_sam_content(kind, side), session.contract)
+        inputs = sam_encoder_inputs(sam_content(kind, side), session.contract)
         got = session.execute(inputs)["features"]
         quantity = "features, largest difference over largest value"
         figures.append(
@@ -166,11 +166,14 @@ def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> 
 
 def sam_features(authority: SamAuthority, side: int) -> dict[ImageKind, NDArray[np.float32]]:
     """The authority's features of the images that the SAM encoder is checked with."""
-    return {kind: authority(_sam_content(kind, side)) for kind in IMAGE_KINDS}
+    return {kind: authority(sam_content(kind, side)) for kind in IMAGE_KINDS}
 
 
-def _sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
-    """The real image is wide, so that SAM's padding is checked as well."""
+def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
+    """Content to check a SAM encoder with, uint8 [H, side, 3].
+
+    The real image is wide, so that SAM's padding is checked as well.
+    """
     return parity_image(kind, side * 2 // 3 if kind == "real" else side, side)
 
 
@@ -198,7 +201,7 @@ def check_sam_decoder(
     assert isinstance(low, int)  # noqa: S101 - as above
     for kind, feature in features.items():
         logits_difference = iou_difference = 0.0
-        for prompt in _decoder_prompts(low, max_prompts):
+        for prompt in decoder_prompts(low, max_prompts):
             want_logits, want_iou = authority(feature, prompt)
             got = session.execute({"features": feature, **prompt})
             logits_difference = max(
@@ -240,7 +243,13 @@ def check_text_encoder(
     )
 
 
-def _decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
+def decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
+    """Prompts to check a decoder with: 1 to 20 points, without and with a box and a mask.
+
+    Args:
+        low: Side of the low-res logits.
+        max_prompts: Rows of the point input.
+    """
     rng = np.random.default_rng(1)
     side = 4 * low  # four of SAM's pixels a cell of its low-res logits
     for count in _POINT_COUNTS:

@@ -14,12 +14,13 @@ from typing import Final, Literal
 # How far an island reaches from the nodes that it is named by:
 #   node:     these nodes alone
 #   sums:     also the additions that feed them, across operators that only move data
+#   stream:   the sums that they read, to their end, and the products that read those sums
 #   ancestry: everything that they are computed from
 #   progeny:  everything that is computed from them
 #   readers:  not these nodes but the matrix products that read them
 #   entry:    what is computed from the engine's inputs before the first weighted operator
 #   exit:     what the engine's outputs are computed by, back to the last weighted operator
-Reach = Literal["node", "sums", "ancestry", "progeny", "readers", "entry", "exit"]
+Reach = Literal["node", "sums", "stream", "ancestry", "progeny", "readers", "entry", "exit"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ FP16_RECIPE: Final = PrecisionRecipe(
             "sums",
             "squares of deviations pass 65504 where a deviation passes 256, and the stream sums "
             "the outputs of every block: it alone grows with depth, and rounding adds up in it",
+        ),
+        Island(
+            "what reads the stream without a norm",
+            ("LayerNormalization",),
+            "stream",
+            "the neck and the adapters take the stream as it is, however large",
         ),
         Island(
             "fused attention",

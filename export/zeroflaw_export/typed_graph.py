@@ -23,8 +23,8 @@ LARGEST_FP16: Final = 65504.0
 _FP32: Final = ir.DataType.FLOAT
 _FP16: Final = ir.DataType.FLOAT16
 
-_LINEAR: Final = frozenset({"Conv", "Gemm", "MatMul"})
-_WEIGHTED: Final = _LINEAR | {"Attention", "LayerNormalization"}
+LINEAR: Final = frozenset({"Conv", "Gemm", "MatMul"})
+_WEIGHTED: Final = LINEAR | {"Attention", "LayerNormalization"}
 MOVING: Final = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split",
      "Squeeze", "Tile", "Transpose", "Unsqueeze"}
@@ -68,6 +68,14 @@ def fp32_nodes(graph: ir.Graph, islands: Iterable[Island]) -> set[ir.Node]:
     found = set[ir.Node]()
     for island in islands:
         found |= _members(graph, island, found)
+    # A bias goes with its product.
+    products = {node for node in found if node.op_type in LINEAR}
+    found |= {
+        after
+        for node in products
+        for after in node.successors()
+        if after.op_type == "Add" and _is_bias(after)
+    }
     return {node for node in found if node.op_type not in MOVING}
 
 
@@ -88,9 +96,7 @@ def _members(graph: ir.Graph, island: Island, so_far: set[ir.Node]) -> set[ir.No
     start = {node for node in graph if node.op_type in island.operators}
     reaches: dict[str, Callable[[], set[ir.Node]]] = {
         "node": lambda: start,
-        "sums": lambda: _walk(
-            start, _sources, lambda node: node.op_type == "Add" and not _is_bias(node)
-        ),
+        "sums": lambda: _walk(start, _sources, is_sum),
         "ancestry": lambda: _walk(start, _sources, lambda _: True),
         "progeny": lambda: _walk(start, _readers, lambda _: True),
         "readers": lambda: {
@@ -99,6 +105,7 @@ def _members(graph: ir.Graph, island: Island, so_far: set[ir.Node]) -> set[ir.No
             for after in _readers(node)
             if after.op_type == "MatMul"
         },
+        "stream": lambda: _stream(start),
         "entry": lambda: _entry(graph, so_far),
         "exit": lambda: _exit(graph),
     }
@@ -128,6 +135,19 @@ def _readers(node: ir.Node) -> Iterable[ir.Node]:
     return node.successors()
 
 
+def _stream(start: set[ir.Node]) -> set[ir.Node]:
+    """All sums of the stream that the norms read, its end included, and products that read it."""
+    sums = {node for node in _walk(start, _sources, is_sum) if node.op_type == "Add"}
+    sums = {node for node in _walk(sums, _readers, is_sum) if node.op_type == "Add"}
+    readers = {after for node in _walk(sums, _readers, lambda _: False) for after in _readers(node)}
+    return sums | {node for node in readers if node.op_type in LINEAR}
+
+
+def is_sum(node: ir.Node) -> bool:
+    """Whether a node adds two computed values, rather than a bias to a product."""
+    return node.op_type == "Add" and not _is_bias(node)
+
+
 def _is_bias(node: ir.Node) -> bool:
     """Whether an Add is the bias of a matrix product, which a kernel adds as it writes."""
     first, second = node.inputs
@@ -135,7 +155,7 @@ def _is_bias(node: ir.Node) -> bool:
         if product is None or bias is None or bias.const_value is None:
             continue
         producer = product.producer()
-        if producer is not None and producer.op_type in _LINEAR:
+        if producer is not None and producer.op_type in LINEAR:
             return True
     return False
 
