@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+
 from support.built_engines import publish
 from support.simulated_gpu import SimulatedCuda, SimulatedTensorRt, argument_counts
-
 from zeroflaw_engines import cuda_runtime, engine_lookup, tensorrt_bindings, tensorrt_session
 from zeroflaw_engines.backends import availability, load_session
 from zeroflaw_engines.bundle import Bundle
@@ -268,7 +268,9 @@ def test_a_cuda_error_names_the_call(bundle: Bundle, gpu) -> None:
     session.prepare()
     failed = gpu.cuda.cudaError_t.cudaErrorIllegalAddress
     gpu.cuda.cudaEventSynchronize.side_effect = lambda event: (failed,)
-    with pytest.raises(EngineError, match=r"cudaEventSynchronize failed: .*IllegalAddress") as caught:
+    with pytest.raises(
+        EngineError, match=r"cudaEventSynchronize failed: .*IllegalAddress"
+    ) as caught:
         session.execute(decoder_inputs(bundle))
     assert "restart this process" in caught.value.remedy
 
