@@ -83,7 +83,7 @@ class SimulatedCuda:
                 setattr(self, name[1:], checked(real, self._counted(name)))
 
     def __getattr__(self, name: str) -> Any:
-        """Enumerations and constants are the real ones; functions without a stand-in are missing."""
+        """Enumerations and constants are the real ones; other functions are missing."""
         value = getattr(real_cuda, name)
         if callable(value) and name[4:5].isupper() and not isinstance(value, type):
             raise AssertionError(f"{name} is not simulated")

@@ -171,9 +171,7 @@ def test_falling_back_to_the_cpu_is_an_error(mini, monkeypatch) -> None:
         "zeroflaw_engines.onnxruntime_session.select_provider",
         lambda *_: {"providers": ["CPUExecutionProvider"]},
     )
-    with pytest.raises(
-        BackendUnavailableError, match="fell back to CPUExecutionProvider"
-    ) as caught:
+    with pytest.raises(BackendUnavailableError, match="fell back to CPUExec") as caught:
         OnnxRuntimeSession(
             mini.onnx_path("sam_decoder"), mini.contract("sam_decoder"), provider=cuda
         )
@@ -195,7 +193,7 @@ def test_nodes_of_other_providers_are_counted(mini) -> None:
 
 def test_a_plugin_library_that_is_missing_is_named(mini, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv(backends.PLUGIN_VARIABLE, str(tmp_path / "plugin.so"))
-    with pytest.raises(BackendUnavailableError, match="plugin.so does not exist"):
+    with pytest.raises(BackendUnavailableError, match=r"plugin\.so does not exist"):
         load_session(mini, "sam_decoder", backend="onnxruntime-tensorrt-rtx")
     (tmp_path / "plugin.so").write_bytes(b"no library")
     with pytest.raises(BackendUnavailableError, match=r"plugin\.so cannot be loaded"):
@@ -231,7 +229,8 @@ def test_backends_are_not_imported_before_they_are_used() -> None:
 
     code = (
         "import sys, zeroflaw_engines.backends;"
-        "print([m for m in ('openvino', 'tensorrt_rtx', 'cuda', 'onnxruntime') if m in sys.modules])"
+        "heavy = ('openvino', 'tensorrt_rtx', 'cuda', 'onnxruntime');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Sessions on built engines: their logic on a simulated GPU, against the real bindings' signatures."""
+"""Sessions on built engines: their logic on a simulated GPU, with the real signatures."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_a_plan_that_is_not_for_this_gpu_says_what_the_library_said(bundle: Bund
 def test_engines_for_other_architectures_versions_or_of_other_bytes(bundle: Bundle, gpu) -> None:
     paths = publish(bundle, "sam_decoder", architectures=("sm86",), version=engine_version())
     (bundle.path / "engines" / "tensorrt-rtx" / "sm86-sm89" / "sam_decoder.json").unlink()
-    with pytest.raises(EngineMissingError, match="sm89.*there are some for sm86") as caught:
+    with pytest.raises(EngineMissingError, match=r"sm89.*there are some for sm86") as caught:
         load(bundle, "sam_decoder")
     assert "zeroflaw build" in caught.value.remedy
     publish(bundle, "sam_decoder", version="1.0.0.1")
@@ -268,9 +268,7 @@ def test_a_cuda_error_names_the_call(bundle: Bundle, gpu) -> None:
     session.prepare()
     failed = gpu.cuda.cudaError_t.cudaErrorIllegalAddress
     gpu.cuda.cudaEventSynchronize.side_effect = lambda event: (failed,)
-    with pytest.raises(
-        EngineError, match=r"cudaEventSynchronize failed: .*IllegalAddress"
-    ) as caught:
+    with pytest.raises(EngineError, match=r"EventSynchronize failed: .*IllegalAddress") as caught:
         session.execute(decoder_inputs(bundle))
     assert "restart this process" in caught.value.remedy
 
