@@ -31,6 +31,7 @@ from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector, Sessions
 from zeroflaw_benchmarks.gpu_acceptance_checks import (
+    LEAST_SOAK_RUNS,
     captured_parity,
     latency,
     mask_parity,
@@ -208,7 +209,9 @@ def main(
     images: Annotated[
         list[Path] | None, typer.Option(help="Images, and folders of them; repeatable.")
     ] = None,
-    soak_runs: Annotated[int, typer.Option(min=3, help="Inspections of the soak.")] = 1000,
+    soak_runs: Annotated[
+        int, typer.Option(min=LEAST_SOAK_RUNS, help="Inspections of the soak.")
+    ] = 1000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
 ) -> None:
     """Accept a backend on this machine and write the report. Exit code 5: a check failed."""

@@ -20,8 +20,9 @@ from zeroflaw_engines.session import Session
 LEAST_MEAN_IOU: Final = 0.998
 LEAST_IOU: Final = 0.99
 LEAST_COSINE: Final = 0.9995
-# A soak whose memory grows by more than this for each 1000 inspections leaks.
-MOST_GROWTH_BYTES: Final = 8 * 2**20
+# Between the middle and the last third of a soak; less is the allocators' noise.
+MOST_GROWTH_BYTES: Final = 4 * 2**20
+LEAST_SOAK_RUNS: Final = 12
 
 Frames = Sequence[NDArray[Any]]
 
@@ -164,7 +165,7 @@ def soak(
     Args:
         inspect: Inspects one frame.
         frames: Taken in turn.
-        runs: Inspections; the first third is left out of the slopes.
+        runs: Inspections, at least `LEAST_SOAK_RUNS`; memory may grow in their first third.
         host_memory: Resident memory of this process, bytes.
         device_memory: Memory of the GPU in use, bytes; None without one.
 
@@ -183,11 +184,10 @@ def soak(
         host.append(float(host_memory()))
         if device_memory is not None:
             device.append(float(device_memory()))
-    figures = {"inspections": float(runs), "host memory, bytes per inspection": slope(host)}
-    if device:
-        figures["device memory, bytes per inspection"] = slope(device)
-    grows = [name for name, value in figures.items() if "memory" in name and leaks(value)]
-    said = [f"{name} grows" for name in grows]
+    grown = {"host": growth(host), **({"device": growth(device)} if device else {})}
+    figures = {"inspections": float(runs)}
+    figures.update({f"{where} memory, growth in bytes": by for where, by in grown.items()})
+    said = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
     if changed:
         said.append(f"{changed} masks are not those of the first run")
     where = "host and device" if device else "host"
@@ -235,14 +235,12 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return 1.0 if norms == 0 and np.array_equal(x, y) else float(x @ y) / max(norms, 1e-300)
 
 
-def slope(values: Sequence[float]) -> float:
-    """Growth from value to value, by least squares over all but the first third."""
-    rest = np.asarray(values[len(values) // 3 :])
-    if len(rest) < 2:
-        return 0.0
-    return float(np.polyfit(np.arange(len(rest)), rest, 1)[0])
+def growth(values: Sequence[float]) -> float:
+    """How much the last third of some values lies above the middle one, by their medians."""
+    third = len(values) // 3
+    return float(np.median(values[-third:]) - np.median(values[third : 2 * third]))
 
 
-def leaks(bytes_per_inspection: float) -> bool:
-    """Whether memory grows more than noise does."""
-    return bytes_per_inspection * 1000 > MOST_GROWTH_BYTES
+def leaks(grown: float) -> bool:
+    """Whether memory grew by more bytes than noise does."""
+    return grown > MOST_GROWTH_BYTES

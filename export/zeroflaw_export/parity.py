@@ -23,10 +23,11 @@ from zeroflaw_engines.contract import (
     LABEL_UNUSED,
     EngineName,
 )
+from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.errors import ParityError
 from zeroflaw_engines.manifest import ParityFigure
 from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session, Tensor
+from zeroflaw_engines.session import Session
 from zeroflaw_export.adapters import LinearAdapters
 from zeroflaw_export.architectures import CLIP_MEAN, CLIP_STD, float32
 

@@ -34,7 +34,7 @@ def test_the_whole_script_on_onnx_runtime(tmp_path: Path) -> None:
 
     app = typer.Typer()
     app.command()(gpu_acceptance.main)
-    words = ["mini", "--backend", "onnxruntime", "--images", FRAME, "--soak-runs", 6]
+    words = ["mini", "--backend", "onnxruntime", "--images", FRAME, "--soak-runs", 24]
     words += ["--out", tmp_path / "report.json"]
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, (result.output, result.exception)
@@ -193,8 +193,8 @@ def test_memory_that_grows_and_masks_that_change_fail_the_soak() -> None:
     assert check.outcome == "passed"
     assert len(timings) == 30
     for host, device, text in (
-        (memory(20_000), lambda: 7, "host memory"),
-        (lambda: 5, memory(20_000), "device memory"),
+        (memory(1_000_000), lambda: 7, "host memory"),
+        (lambda: 5, memory(1_000_000), "device memory"),
     ):
         check, _ = soak(steady, frames, runs=30, host_memory=host, device_memory=device)
         assert check.outcome == "failed"
