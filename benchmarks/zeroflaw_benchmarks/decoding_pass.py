@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from zeroflaw_benchmarks.evaluation_cache import digest_of, read_arrays, write_a
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import SAM_DECODER, EngineContract, EngineSizes
-from zeroflaw_engines.device_tensor import Tensor
+from zeroflaw_engines.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.session import Outputs, Session
 
 # Fields that only matter after decoding, or (cascade_stages) that are decoded side by side.
 _AFTERWARDS = (
@@ -193,7 +193,7 @@ class _RememberingSession:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._calls: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        self._calls: list[tuple[dict[str, Tensor | DeviceTensor], Outputs]] = []
         self._next = 0
 
     @property
@@ -207,12 +207,20 @@ class _RememberingSession:
     def rewind(self) -> None:
         self._next = 0
 
-    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prepare(self) -> None:
+        self._session.prepare()
+
+    def capture(self) -> None:
+        self._session.capture()
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
         self._next += 1
         if self._next > len(self._calls):
-            self._calls.append((dict(inputs), self._session.execute(inputs)))
+            self._calls.append((dict(inputs), self._session.execute(inputs, keep=keep)))
         known, outputs = self._calls[self._next - 1]
-        if any(not np.array_equal(known[name], inputs[name]) for name in known):
+        if any(not np.array_equal(on_host(known[name]), on_host(inputs[name])) for name in known):
             raise EngineError(
                 f"call {self._next} of the decoder differs between lengths of the cascade",
                 "report this: a shorter cascade is the beginning of a longer one",

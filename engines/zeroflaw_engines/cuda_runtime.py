@@ -181,8 +181,9 @@ class CudaBuffer:
     def host(self, shape: tuple[int, ...], dtype: str, offset: int = 0) -> Tensor:
         """The pinned memory from some byte on, as an array."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        memory = (ctypes.c_byte * size).from_address(self.pinned + offset)
-        return np.frombuffer(memory, dtype).reshape(shape)
+        memory: Any = (ctypes.c_byte * size).from_address(self.pinned + offset)
+        array: Tensor = np.frombuffer(memory, dtype).reshape(shape)
+        return array
 
     def free(self) -> None:
         """Gives both back; call it once."""

@@ -17,9 +17,10 @@ from zeroflaw_engines.contract import (
     LABEL_UNUSED,
     EngineContract,
 )
+from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.engine_sidecar import EngineParity
 from zeroflaw_engines.errors import BuildError
-from zeroflaw_engines.session import Session, Tensor
+from zeroflaw_engines.session import Session
 
 MIN_COSINE: Final = 0.999
 _MAX_DIFFERENCE: Final = 0.01  # of a single value in [0, 1], which has no direction
@@ -78,7 +79,8 @@ def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
             inputs[spec.name] = np.array([image_size, image_size * 3 // 4], np.int32)
         elif spec.name == "text_embeddings":
             value = rng.standard_normal(shape)
-            inputs[spec.name] = np.float32(value / np.linalg.norm(value, axis=1, keepdims=True))
+            unit = value / np.linalg.norm(value, axis=1, keepdims=True)
+            inputs[spec.name] = unit.astype(np.float32)
         elif spec.name == "point_coords":
             inputs[spec.name] = rng.uniform(50, 500, shape).astype(np.float32)
         elif spec.name == "point_labels":
@@ -102,4 +104,5 @@ def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uin
     y, x, c = np.ogrid[:height, :width, :channels]
     waves = np.sin(x / 17 + c) + np.cos(y / 29 - c)
     noisy = 128 + 45 * waves + rng.normal(0, 8, (height, width, channels))
-    return np.uint8(np.clip(noisy, 0, 255))[None]
+    picture: NDArray[np.uint8] = np.clip(noisy, 0, 255).astype(np.uint8)[None]
+    return picture

@@ -33,8 +33,8 @@ class Provider:
 
 
 _GPU_WHEEL: Final = (
-    "pip uninstall onnxruntime, then pip install onnxruntime-gpu: both bring the same module, so only"
-    " one may be installed"
+    "pip uninstall onnxruntime, then pip install onnxruntime-gpu: both bring the same module,"
+    " so only one may be installed"
 )
 
 PROVIDERS: Final = {

@@ -155,7 +155,9 @@ class OpenVinoSession:
         return compiled
 
     def _shared(self, array: Tensor) -> Any:  # noqa: ANN401 - as above
-        return self._openvino.Tensor(array, shared_memory=True)
+        # OpenVINO shares writable memory alone, also for what it only reads.
+        writable = array if array.flags.writeable else array.copy()
+        return self._openvino.Tensor(writable, shared_memory=True)
 
     @contextmanager
     def _request(self) -> Iterator[Any]:

@@ -21,11 +21,12 @@ from zeroflaw_engines.contract import (
     EngineContract,
     EngineName,
 )
+from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.errors import ParityError
 from zeroflaw_engines.graph_entries import GraphTarget
 from zeroflaw_engines.manifest import ParityFigure
 from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session, Tensor
+from zeroflaw_engines.session import Session
 
 ImageKind = Literal["real", "noise"]
 IMAGE_KINDS: Final[tuple[ImageKind, ...]] = ("real", "noise")

@@ -58,7 +58,8 @@ def add_products_by_name(
     session = load_session(bundle, TEXT_ENCODER, backend=backend)
 
     def encode(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-        return session.execute({"token_ids": tokens})["sentence_embeddings"]
+        encoded: NDArray[np.float32] = session.execute({"token_ids": tokens})["sentence_embeddings"]
+        return encoded
 
     try:
         embeddings = {

@@ -1,0 +1,236 @@
+"""Backends by name: availability, `auto`, and that nothing stands in for what was named."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from zeroflaw_engines import backends, machine, onnxruntime_provider
+from zeroflaw_engines.backends import RANKING, availability, choose_backend, load_session
+from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.device_tensor import HostTensor, offset_of
+from zeroflaw_engines.errors import BackendUnavailableError, EngineContractError, EngineError
+from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
+from zeroflaw_engines.ort_device_tensor import OrtDeviceTensor
+from zeroflaw_engines.session import zeros_for
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return open_bundle("mini", verify_digests=False)
+
+
+@pytest.mark.parametrize("backend", RANKING, ids=lambda backend: backend.name)
+def test_every_backend_is_available_or_says_what_is_missing(backend) -> None:
+    found = availability(backend.name)
+    if found.available:
+        assert found.version
+        assert backend.precisions[0] in found.precisions
+    else:
+        assert found.missing
+        assert found.remedy
+
+
+@pytest.mark.parametrize("backend", RANKING, ids=lambda backend: backend.name)
+def test_what_is_missing_is_an_error_when_it_is_named(mini, backend) -> None:
+    if availability(backend.name).available:
+        session = load_session(mini, "sam_decoder", backend=backend.name)
+        assert backend.name.split("-")[0] in session.backend
+        return
+    with pytest.raises(BackendUnavailableError) as caught:
+        load_session(mini, "sam_decoder", backend=backend.name)
+    assert caught.value.remedy
+
+
+def test_auto_takes_the_first_that_is_available_and_says_why(mini, monkeypatch) -> None:
+    here = {"onnxruntime-cuda", "openvino", "onnxruntime"}
+
+    def found(name):
+        missing = "" if name in here else "no GPU"
+        return backends.Availability(name, "1", missing, "", backends.BACKENDS[name].precisions)
+
+    monkeypatch.setattr(backends, "availability", found)
+    choice = choose_backend("auto", bundle=mini)
+    assert (choice.backend, choice.precision) == ("onnxruntime-cuda", "fp32")
+    assert "tensorrt (no GPU)" in str(choice)
+    # bf16 is OpenVINO's alone; the mini bundle has no fp16 graph for CUDA.
+    choice = choose_backend("auto", "bf16", bundle=mini)
+    assert (choice.backend, choice.precision) == ("openvino", "bf16")
+    assert "onnxruntime-cuda (not in bf16)" in choice.reason
+    here -= {"openvino"}
+    with pytest.raises(BackendUnavailableError, match="no backend here computes in bf16"):
+        choose_backend("auto", "bf16", bundle=mini)
+
+
+def test_auto_runs(mini) -> None:
+    session = load_session(mini, "sam_decoder", backend="auto", threads=1)
+    session.execute(zeros_for(session.contract))
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "text"),
+    [
+        ("cuda", None, "there is no backend 'cuda'"),
+        ("onnxruntime", "fp8", "there is no precision 'fp8'"),
+        ("onnxruntime", "bf16", "the backend onnxruntime does not compute in bf16"),
+        ("auto", "int8", "there is no precision 'int8'"),
+    ],
+)
+def test_unknown_names_are_told_with_the_known_ones(mini, backend, precision, text) -> None:
+    with pytest.raises(BackendUnavailableError, match=text) as caught:
+        load_session(mini, "sam_decoder", backend=backend, precision=precision)
+    assert "choose one of" in caught.value.remedy
+
+
+@pytest.mark.parametrize("module", ["tensorrt_rtx", "cuda"])
+def test_bindings_that_are_not_installed_are_told(mini, monkeypatch, module) -> None:
+    real = importlib.import_module
+
+    def refuse(name, *rest):
+        if name.split(".")[0] == module:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(BackendUnavailableError, match=module) as caught:
+        load_session(mini, "sam_decoder", backend="tensorrt-rtx")
+    assert "pip install 'zeroflaw[tensorrt-rtx]'" in caught.value.remedy
+
+
+def decoder_inputs(mini, seed=0):
+    rng = np.random.default_rng(seed)
+    given = zeros_for(mini.contract("sam_decoder"))
+    for name, array in given.items():
+        if array.dtype == np.float32:
+            given[name] = rng.random(array.shape, np.float32)
+    given["point_coords"] *= mini.manifest.sizes.sam_image_size
+    return given
+
+
+def test_ort_values_give_the_same_bits_as_arrays(mini) -> None:
+    session = load_session(mini, "sam_decoder", threads=1)
+    low = mini.manifest.sizes.low_res_size
+    given = decoder_inputs(mini)
+    plain = session.execute(given)
+    kept = session.execute(given, keep=("low_res_logits", "predicted_iou"))
+    for name, tensor in kept.items():
+        assert isinstance(tensor, OrtDeviceTensor)
+        assert isinstance(tensor.value, onnxruntime.OrtValue)
+        assert (tensor.shape, tensor.dtype) == (plain[name].shape, "float32")
+        np.testing.assert_array_equal(tensor.numpy(), plain[name])
+    part = kept["low_res_logits"].view((0, 3), (1, 1, low, low))
+    assert np.shares_memory(part.numpy(), kept["low_res_logits"].numpy())
+    chained = session.execute({**given, "mask_input": part}, keep=("low_res_logits",))
+    want = session.execute({**given, "mask_input": plain["low_res_logits"][:, 3:].copy()})
+    np.testing.assert_array_equal(chained["low_res_logits"].numpy(), want["low_res_logits"])
+    np.testing.assert_array_equal(chained["predicted_iou"], want["predicted_iou"])
+    # A later call does not write where an earlier one kept.
+    np.testing.assert_array_equal(kept["low_res_logits"].numpy(), plain["low_res_logits"])
+
+
+def test_a_tensor_outlives_its_session(mini) -> None:
+    session = load_session(mini, "sam_decoder", threads=1)
+    given = decoder_inputs(mini)
+    want = session.execute(given)["predicted_iou"]
+    kept = session.execute(given, keep=("predicted_iou",))["predicted_iou"]
+    session.close()
+    np.testing.assert_array_equal(kept.numpy(), want)
+    with pytest.raises(EngineError, match="is closed"):
+        session.execute(given)
+
+
+def test_tensors_of_another_backend_are_refused(mini) -> None:
+    session = load_session(mini, "sam_decoder", threads=1)
+    given = decoder_inputs(mini)
+    with pytest.raises(EngineContractError, match="not a HostTensor"):
+        session.execute({**given, "features": HostTensor(given["features"])})
+
+
+def test_views_of_tensors() -> None:
+    whole = HostTensor(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    np.testing.assert_array_equal(whole.view((1, 2), (1, 4)).numpy(), [[20, 21, 22, 23]])
+    assert offset_of((2, 3, 4), (1, 2), (2, 2)) == 20
+    assert offset_of((2, 3, 4), (), (24,)) == 0
+    for index in ((2,), (0, 3), (-1,), (0, 0, 0, 0)):
+        with pytest.raises(IndexError):
+            whole.view(index, (4,))
+    with pytest.raises(ValueError, match="cannot be seen"):
+        whole.view((0,), (4,))
+
+
+def test_falling_back_to_the_cpu_is_an_error(mini, monkeypatch) -> None:
+    """ONNX Runtime itself drops a provider that cannot start, and goes on."""
+    cuda = onnxruntime_provider.PROVIDERS["onnxruntime-cuda"]
+    monkeypatch.setattr(onnxruntime_provider, "select_provider", None)
+    monkeypatch.setattr(
+        "zeroflaw_engines.onnxruntime_session.select_provider",
+        lambda *_: {"providers": ["CPUExecutionProvider"]},
+    )
+    with pytest.raises(BackendUnavailableError, match="fell back to CPUExec") as caught:
+        OnnxRuntimeSession(
+            mini.onnx_path("sam_decoder"), mini.contract("sam_decoder"), provider=cuda
+        )
+    assert "CUDA and cuDNN" in caught.value.remedy
+
+
+def test_nodes_of_other_providers_are_counted(mini) -> None:
+    settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(
+        str(mini.onnx_path("sam_decoder")), settings, providers=["CPUExecutionProvider"]
+    )
+    assert onnxruntime_provider.nodes_elsewhere(session, onnxruntime_provider.CPU) == []
+    cuda = onnxruntime_provider.PROVIDERS["onnxruntime-cuda"]
+    assert "MatMul (CPUExecutionProvider)" in " ".join(
+        onnxruntime_provider.nodes_elsewhere(session, cuda)
+    ).replace("FusedMatMul", "MatMul")
+
+
+def test_a_plugin_library_that_is_missing_is_named(mini, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv(backends.PLUGIN_VARIABLE, str(tmp_path / "plugin.so"))
+    with pytest.raises(BackendUnavailableError, match=r"plugin\.so does not exist"):
+        load_session(mini, "sam_decoder", backend="onnxruntime-tensorrt-rtx")
+    (tmp_path / "plugin.so").write_bytes(b"no library")
+    with pytest.raises(BackendUnavailableError, match=r"plugin\.so cannot be loaded"):
+        load_session(mini, "sam_decoder", backend="onnxruntime-tensorrt-rtx")
+
+
+def test_nvidia_smi_is_read(monkeypatch) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\n"
+    monkeypatch.setattr(machine.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=said))
+    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "580.1", 23034, "sm89"),)
+
+    def fail(*a, **k):
+        raise OSError("no driver")
+
+    monkeypatch.setattr(machine.subprocess, "run", fail)
+    assert machine.nvidia_gpus() == ()
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    assert machine.nvidia_gpus() == ()
+
+
+def test_the_processor_is_read(tmp_path) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text("model name : Some CPU\nflags : fpu avx2 avx512_bf16\n\nmodel name : Other\n")
+    found = machine.this_machine(file)
+    assert (found.processor, found.features) == ("Some CPU", ("avx2", "avx512_bf16"))
+    assert found.cores >= 1
+    assert machine.this_machine(tmp_path / "gone").features is None
+
+
+def test_backends_are_not_imported_before_they_are_used() -> None:
+    import subprocess
+
+    code = (
+        "import sys, zeroflaw_engines.backends;"
+        "heavy = ('openvino', 'tensorrt_rtx', 'cuda', 'onnxruntime');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
