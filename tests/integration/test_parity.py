@@ -18,6 +18,7 @@ from PIL import Image
 from segment_anything import SamPredictor
 from skimage import data
 
+from support.exported_bundle import SEED, Exported, export
 from support.measured_process import ZEROFLAW, run_measured
 from support.reference_pipeline import mask_iou, reference_inspection
 from zeroflaw import Inspector
@@ -28,8 +29,6 @@ from zeroflaw_engines.bundle import open_bundle
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.freed_memory import keep_freed_memory
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
-
-SEED = 3
 
 FRAMES = {
     "square": lambda: np.ascontiguousarray(data.astronaut()),
@@ -42,13 +41,10 @@ FRAMES = {
 class Pair:
     """A bundle and the PyTorch models of the same weights."""
 
-    def __init__(self, clip: str, sam: str, directory: Path) -> None:
+    def __init__(self, clip: str, sam: str, exported: Exported) -> None:
         source = WeightsSource(name="random", path=None, seed=SEED)
-        bundle = directory / "bundle"
-        self.export_cost = run_measured(
-            ZEROFLAW, "export", bundle, "--clip", clip, "--sam", sam, "--random-weights", SEED
-        )
-        self.bundle = open_bundle(bundle)
+        self.export_cost = exported.cost
+        self.bundle = open_bundle(exported.path)
         self.architecture = clip_architecture(clip)
         self.size = self.architecture.image_size
         self.clip = load_clip(self.architecture, self.size, source)
@@ -94,12 +90,13 @@ def quick_pytorch() -> None:
 
 @pytest.fixture(scope="module")
 def vit_b(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return Pair("tiny", "vit_b", tmp_path_factory.mktemp("vit_b"))
+    exported = export(tmp_path_factory.mktemp("vit_b") / "bundle", "tiny", "vit_b")
+    return Pair("tiny", "vit_b", exported)
 
 
 @pytest.fixture(scope="module")
-def vit_h(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return Pair("vit_l_14_336", "vit_h", tmp_path_factory.mktemp("vit_h"))
+def vit_h(full_size: Exported) -> Pair:
+    return Pair("vit_l_14_336", "vit_h", full_size)
 
 
 @pytest.mark.parametrize("shape", FRAMES)

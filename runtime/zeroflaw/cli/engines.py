@@ -27,7 +27,7 @@ def list_engines(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print every sidecar as JSON.")] = False,
 ) -> None:
-    """List the built engines: size, build, precision census, status.
+    """List the built engines: size, kernels compiled by stations, key, status, census.
 
     Files of the cache are verified, and keys compared with this bundle and the backends that are
     installed here; nothing is built.
@@ -40,18 +40,19 @@ def list_engines(
     if not statuses:
         out.print(_none_built(opened), markup=False)
         return
-    table = Table("engine", "backend", "target", "MB", "key", "status", box=None)
+    table = Table("engine", "backend", "target", "MB", "kernels MB", "key", "status", box=None)
     for one in statuses:
         sidecar = one.sidecar
         cache = one.paths.runtime_cache
-        kernels = f", {cache.stat().st_size / 1e6:.1f} MB of kernels" if cache.exists() else ""
+        kernels = f"{cache.stat().st_size / 1e6:.1f}" if cache.exists() else ""
         row = (
             one.paths.engine,
             f"{sidecar.parts.backend} {sidecar.parts.backend_version}" if sidecar else "?",
             one.paths.directory.name,
             f"{sidecar.engine_bytes / 1e6:.1f}" if sidecar else "?",
+            kernels,
             sidecar.key[:12] if sidecar else "?",
-            one.status + kernels,
+            one.status,
         )
         table.add_row(*map(Text, row))
     out.print(table)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from zeroflaw_engines.engine_cache import (
     locked_for_build,
 )
 from zeroflaw_engines.engine_lookup import find_engine
-from zeroflaw_engines.errors import BuildError, BundleError
+from zeroflaw_engines.errors import BuildError, BundleError, EngineMissingError
 
 
 def files(directory: Path) -> set[str]:
@@ -139,35 +139,38 @@ def test_a_directory_in_the_way(bundle: Bundle) -> None:
     assert files(paths.directory) == {"sam_decoder.engine"}
 
 
-def test_readers_see_a_whole_pair_or_none(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader beside a writer that replaces the engine again and again."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the order counts here
-    paths = publish(bundle, plan=b"0" * 50_000)
-    replaced = 0
+@pytest.mark.parametrize("dies_after", range(6))
+def test_a_reader_sees_the_old_pair_the_new_pair_or_none(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, dies_after: int
+) -> None:
+    """Whatever step of publishing the process dies after; and so beside it at every moment."""
+    old, new = b"old plan", b"new plan" * 2
+    publish(bundle, plan=old)
+    steps = 0
+    dead = RuntimeError("the process dies")
 
-    def write() -> None:
-        nonlocal replaced
-        for number in range(15):
-            plan = str(number % 10).encode() * (50_000 + number)
-            publish(bundle, plan=plan)
-            replaced += 1
+    def until_death(function):
+        def step(*args, **kwargs):
+            nonlocal steps
+            if steps >= dies_after:
+                raise dead
+            steps += 1
+            return function(*args, **kwargs)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    seen = set()
-    while writer.is_alive():
-        try:
-            sidecar = paths.sidecar.read_bytes()
-            plan = paths.plan.read_bytes()
-            again = paths.sidecar.read_bytes()
-        except FileNotFoundError:
-            continue
-        if sidecar == again:
-            seen.add(len(plan))
-            assert f'"engine_bytes": {len(plan)}'.encode() in sidecar
-    writer.join()
-    assert replaced == 15
-    assert len(seen) > 2, "the reader must have seen several engines"
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", until_death(Path.replace))
+        patch.setattr(Path, "unlink", until_death(Path.unlink))
+        with contextlib.suppress(RuntimeError):
+            publish(bundle, plan=new)
+    try:
+        found = find_engine(bundle, "sam_decoder", backend="tensorrt-rtx", backend_version=VERSION)
+    except EngineMissingError:
+        assert 0 < dies_after < 3, "only between the old sidecar's end and the new one's beginning"
+        return
+    assert found.path.read_bytes() == (new if dies_after >= 3 else old)
+    assert found.sidecar.engine_bytes == len(found.path.read_bytes())
 
 
 def test_build_command_is_what_a_user_types(bundle: Bundle) -> None:

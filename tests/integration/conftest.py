@@ -1,0 +1,17 @@
+"""What several integration tests share: the full-size bundle, which takes minutes to export."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.exported_bundle import Exported, export
+
+
+@pytest.fixture(scope="session")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """ViT-H and ViT-L/14-336 at 518 px, with the FP16 graphs for TensorRT.
+
+    Engines may be built into it; nothing else may be changed.
+    """
+    path = tmp_path_factory.mktemp("full_size") / "bundle"
+    return export(path, "vit_l_14_336", "vit_h", "--precision", "fp16")
