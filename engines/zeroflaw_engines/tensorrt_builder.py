@@ -8,6 +8,7 @@ parsed from memory; networks are strongly typed, since weak typing is gone from 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,11 @@ _DTYPES: Final = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
+_LEVELS: Final = {
+    "INTERNAL_ERROR": logging.ERROR,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+}
 # Options that a backend takes and ignores, or cannot honour whatever its version.
 _NOT_OFFERED: Final[dict[BuildBackend, dict[str, tuple[str, str]]]] = {
     "tensorrt-rtx": {
@@ -63,6 +69,9 @@ _NOT_OFFERED: Final[dict[BuildBackend, dict[str, tuple[str, str]]]] = {
         ),
     },
 }
+
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +120,7 @@ class BuildLog:
 
     def add(self, severity: str, message: str) -> None:
         """Takes one message."""
+        _logger.log(_LEVELS.get(severity, logging.DEBUG), message)
         if severity in {"INTERNAL_ERROR", "ERROR"}:
             self.errors.append(message)
         elif severity == "WARNING":

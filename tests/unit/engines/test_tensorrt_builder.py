@@ -1,21 +1,23 @@
 """The builder against NVIDIA's own compiler, TensorRT-RTX, which needs no GPU.
 
-TensorRT proper cannot be imported without libnvinfer. Its bindings mirror those of TensorRT-RTX,
-so that what is set for it alone is checked on autospecs of TensorRT-RTX's classes, with the real
-enumerations: that shows which calls are made, not that TensorRT takes them.
+TensorRT proper needs libnvinfer, which PyPI does not have. Its bindings can be imported without
+(`tensorrt_bindings_alone`): what is set for TensorRT is checked on autospecs of its own classes,
+with its own enumerations. That shows which calls are made, not that TensorRT takes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from unittest.mock import MagicMock, create_autospec
 
 import pytest
 import tensorrt_rtx
 
 from support import small_graphs
+from support.tensorrt_bindings_alone import import_bindings_alone
 from zeroflaw_engines.build_options import BatchRange, BuildOptions
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import BackendUnavailableError, BuildError, EngineContractError
@@ -181,38 +183,50 @@ def test_options_that_a_version_lacks_are_refused() -> None:
         refuse_options(old, options, "8.0")
 
 
-def tensorrt_like(log_to: list[MagicMock]) -> SimpleNamespace:
-    """Bindings with TensorRT-RTX's enumerations and autospecs of its classes."""
-    config = create_autospec(tensorrt_rtx.IBuilderConfig, instance=True)
+@dataclass(frozen=True)
+class Autospecs:
+    """Objects of TensorRT's own classes that record what is asked of them."""
+
+    builder: MagicMock
+    network: MagicMock
+    config: MagicMock
+    bindings: SimpleNamespace
+
+
+@pytest.fixture(scope="module")
+def tensorrt(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The bindings of TensorRT itself, without the library."""
+    return import_bindings_alone(tmp_path_factory.mktemp("bindings"))
+
+
+@pytest.fixture
+def autospecs(tensorrt: ModuleType) -> Autospecs:
+    config = create_autospec(tensorrt.IBuilderConfig, instance=True)
     config.get_timing_cache.return_value.serialize.return_value = b"timings of this build"
-    network = create_autospec(tensorrt_rtx.INetworkDefinition, instance=True)
+    network = create_autospec(tensorrt.INetworkDefinition, instance=True)
     network.num_inputs = network.num_outputs = network.num_layers = 0
-    parser = create_autospec(tensorrt_rtx.OnnxParser, instance=True)
+    parser = create_autospec(tensorrt.OnnxParser, instance=True)
     parser.parse_from_file.return_value = True
-    builder = create_autospec(tensorrt_rtx.Builder, instance=True)
+    builder = create_autospec(tensorrt.Builder, instance=True)
     builder.create_builder_config.return_value = config
     builder.create_network.return_value = network
     builder.build_serialized_network.return_value = b"plan"
-    log_to += [builder, network, config]
-    return SimpleNamespace(
-        **{
-            name: getattr(tensorrt_rtx, name)
-            for name in (
-                "BuilderFlag", "HardwareCompatibilityLevel", "IBuilderConfig", "ILogger",
-                "MemoryPoolType", "NetworkDefinitionCreationFlag", "ProfilingVerbosity",
-            )
-        },
+    names = ("BuilderFlag", "HardwareCompatibilityLevel", "IBuilderConfig", "ILogger",
+             "MemoryPoolType", "NetworkDefinitionCreationFlag", "ProfilingVerbosity")  # fmt: skip
+    bindings = SimpleNamespace(
+        **{name: getattr(tensorrt, name) for name in names},
         Builder=lambda logger: builder,
         OnnxParser=lambda network, logger: parser,
-    )  # fmt: skip
+    )
+    return Autospecs(builder, network, config, bindings)
 
 
 NO_TENSORS = EngineContract("sam_encoder", (), ())
 
 
-def test_what_is_set_for_tensorrt(tmp_path: Path) -> None:
-    calls: list[MagicMock] = []
-    bindings = tensorrt_like(calls)
+def test_what_is_set_for_tensorrt(
+    tmp_path: Path, tensorrt: ModuleType, autospecs: Autospecs
+) -> None:
     timings = tmp_path / "timings"
     timings.write_bytes(b"timings of earlier builds")
     options = BuildOptions(
@@ -223,37 +237,56 @@ def test_what_is_set_for_tensorrt(tmp_path: Path) -> None:
         strip_weights=True,
         timing_cache=timings,
     )
-    plan = compile_engine(bindings, tmp_path / "g.onnx", NO_TENSORS, options, version="11.4.0.106")
-    builder, network, config = calls
-    flags = tensorrt_rtx.BuilderFlag
+    plan = compile_engine(
+        autospecs.bindings, tmp_path / "g.onnx", NO_TENSORS, options, version=tensorrt.__version__
+    )
+    config, flags = autospecs.config, tensorrt.BuilderFlag
     assert plan.plan == b"plan"
-    strongly_typed = 1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    builder.create_network.assert_called_once_with(strongly_typed)
-    builder.build_serialized_network.assert_called_once_with(network, config)
+    strongly_typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    autospecs.builder.create_network.assert_called_once_with(strongly_typed)
+    autospecs.builder.build_serialized_network.assert_called_once_with(autospecs.network, config)
     config.clear_flag.assert_called_once_with(flags.TF32)
     assert {call.args[0] for call in config.set_flag.call_args_list} == {
         flags.VERSION_COMPATIBLE, flags.STRIP_PLAN, flags.REFIT_IDENTICAL
     }  # fmt: skip
     config.set_memory_pool_limit.assert_called_once_with(
-        tensorrt_rtx.MemoryPoolType.WORKSPACE, 512 << 20
+        tensorrt.MemoryPoolType.WORKSPACE, 512 << 20
     )
-    assert config.hardware_compatibility_level == (
-        tensorrt_rtx.HardwareCompatibilityLevel.AMPERE_PLUS
-    )
-    assert config.profiling_verbosity == tensorrt_rtx.ProfilingVerbosity.DETAILED
+    assert config.hardware_compatibility_level == tensorrt.HardwareCompatibilityLevel.AMPERE_PLUS
+    assert config.profiling_verbosity == tensorrt.ProfilingVerbosity.DETAILED
     config.create_timing_cache.assert_called_once_with(b"timings of earlier builds")
     assert timings.read_bytes() == b"timings of this build"
-    config.set_compute_capability.assert_not_called()
 
 
-def test_a_timing_cache_of_another_version(tmp_path: Path) -> None:
-    calls: list[MagicMock] = []
-    bindings = tensorrt_like(calls)
-    calls[2].set_timing_cache.return_value = False
+def test_a_timing_cache_of_another_version(tmp_path: Path, autospecs: Autospecs) -> None:
+    autospecs.config.set_timing_cache.return_value = False
     options = BuildOptions(backend="tensorrt", timing_cache=tmp_path / "timings")
     with pytest.raises(BuildError, match="not a timing cache of this version and GPU") as caught:
-        compile_engine(bindings, tmp_path / "g.onnx", NO_TENSORS, options, version="10.9.0.34")
+        compile_engine(
+            autospecs.bindings, tmp_path / "g.onnx", NO_TENSORS, options, version="11.4.0.106"
+        )
     assert "delete it" in caught.value.remedy
+
+
+def test_every_name_of_a_network_is_one_of_tensorrt(tensorrt: ModuleType) -> None:
+    """The census and the contract check read names of TensorRT-RTX; TensorRT has the same."""
+    for enumeration in ("LayerType", "DataType"):
+        ours = getattr(tensorrt_rtx, enumeration).__members__.keys()
+        assert ours == getattr(tensorrt, enumeration).__members__.keys()
+    for name in ("INetworkDefinition", "ILayer", "ITensor", "OnnxParser", "ParserError",
+                 "IOptimizationProfile", "Runtime", "ICudaEngine", "EngineInspector"):  # fmt: skip
+        ours = {one for one in dir(getattr(tensorrt_rtx, name)) if not one.startswith("_")}
+        theirs = set(dir(getattr(tensorrt, name)))
+        assert theirs.issuperset(ours & USED), ours & USED - theirs
+
+
+# Members of these classes that the builder and the censuses use.
+USED = {
+    "code", "create_engine_inspector", "desc", "deserialize_cuda_engine", "dtype", "get_error",
+    "get_engine_information", "get_input", "get_layer", "get_output", "name", "node_name",
+    "node_operator", "num_errors", "num_inputs", "num_layers", "num_outputs", "parse_from_file",
+    "set_shape", "shape", "type",
+}  # fmt: skip
 
 
 def test_the_batch_of_the_decoder_is_a_profile() -> None:
