@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -296,20 +295,25 @@ def _timing_cache(config: Handle, path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-        if cache is None or not config.set_timing_cache(cache, False):
-            raise BuildError(
-                f"{path} is not a timing cache of this version and GPU",
-                "delete it, or name another file",
-            )
-        yield
-        temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-        try:
-            temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
-            os.replace(temporary, path)  # noqa: PTH105
-        finally:
-            temporary.unlink(missing_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+            if cache is None or not config.set_timing_cache(cache, False):  # noqa: FBT003
+                raise BuildError(
+                    f"{path} is not a timing cache of this version and GPU",
+                    "delete it, or name another file",
+                )
+            yield
+            temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+            try:
+                temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"the timing cache {path} cannot be used: {error.strerror}", "name another file"
+        ) from error
 
 
 def _parser_failures(parser: Handle) -> list[FailedOperation]:

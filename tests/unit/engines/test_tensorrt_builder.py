@@ -268,6 +268,15 @@ def test_a_timing_cache_of_another_version(tmp_path: Path, autospecs: Autospecs)
     assert "delete it" in caught.value.remedy
 
 
+def test_a_timing_cache_that_cannot_be_written(tmp_path: Path, autospecs: Autospecs) -> None:
+    (tmp_path / "file").touch()
+    options = BuildOptions(backend="tensorrt", timing_cache=tmp_path / "file" / "timings")
+    with pytest.raises(BuildError, match=r"timing cache .* cannot be used"):
+        compile_engine(
+            autospecs.bindings, tmp_path / "g.onnx", NO_TENSORS, options, version="11.4.0.106"
+        )
+
+
 def test_every_name_of_a_network_is_one_of_tensorrt(tensorrt: ModuleType) -> None:
     """The census and the contract check read names of TensorRT-RTX; TensorRT has the same."""
     for enumeration in ("LayerType", "DataType"):
