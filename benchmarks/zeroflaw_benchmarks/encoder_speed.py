@@ -124,12 +124,12 @@ def measure_encoder(
     graphs, features = directory / "graphs", directory / "features"
     features.mkdir(parents=True)
     console.print(f"exporting {architecture}: the plain graph and ours")
-    _child("encoder_graphs", architecture, str(graphs))
+    child("encoder_graphs", architecture, str(graphs))
     rows = [EncoderRow(run) for run in planned_runs(architecture, graphs, features)]
     for turn in range(rounds):
         for row in rows:
             run = replace(row.run, features=row.run.features if turn == 0 else "")
-            times = EncoderTimes(**json.loads(_child("encoder_run", json.dumps(asdict(run)))))
+            times = EncoderTimes(**json.loads(child("encoder_run", json.dumps(asdict(run)))))
             row.seconds.append(median(times.seconds))
             row.peak_rss = max(row.peak_rss, times.peak_rss)
             console.print(f"  round {turn + 1}: {row.run.name} {row.seconds[-1]:.2f} s")
@@ -219,7 +219,7 @@ def _cpu_fields(text: str) -> Iterator[tuple[str, str]]:
         yield key.strip(), value.strip()
 
 
-def _child(module: str, *arguments: str) -> str:
+def child(module: str, *arguments: str) -> str:
     """Runs a module of this package in a process of its own and returns what it printed."""
     command = [sys.executable, "-m", f"zeroflaw_benchmarks.{module}", *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
