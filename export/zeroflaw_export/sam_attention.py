@@ -102,7 +102,10 @@ class RelativePositionAttention(nn.Module):
         """
         results = [
             self._attend(
-                q[:, some], k[:, some], v[:, some], None if key_place is None else key_place[:, some]
+                q[:, some],
+                k[:, some],
+                v[:, some],
+                None if key_place is None else key_place[:, some],
             )
             for some in self.head_groups
         ]
