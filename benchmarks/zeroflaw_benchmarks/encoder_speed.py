@@ -38,6 +38,7 @@ from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
 
 _LIBRARIES: Final = ("numpy", "torch", "onnxruntime", "openvino", "segment-anything")
 _FLOPS_OF_A_MAC: Final = 2
+_WIDTH: Final = 140  # the table, whatever the terminal
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ def main(
     ] = Path("encoder_speed.json"),
 ) -> None:
     """Print the encoder's times, ratios and share of the FLOP floor on each CPU backend."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=_WIDTH)
     report: dict[str, Any] = {"machine": machine(), "rounds": rounds, "encoders": {}}
     console.print_json(json.dumps(report["machine"]))
     report["gemm_gflops"] = rates = gemm_rates()

@@ -26,6 +26,7 @@ from zeroflaw_benchmarks.reference_pipeline import mask_iou
 
 _WAYS: Final = ("onnxruntime", "openvino:fp32", "openvino:bf16")
 _REFERENCES: Final = (f"{REFERENCE}:fp32", f"{REFERENCE}:bf16")
+_WIDTH: Final = 120
 
 
 def pipeline_figures(
@@ -67,7 +68,7 @@ def main(
     ] = Path("pipeline_speed.json"),
 ) -> None:
     """Print the time of a whole inspection on each CPU backend, and its ratio to PyTorch's."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=_WIDTH)
     ways = (*_REFERENCES, *(way or _WAYS))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peak_rss: dict[str, int] = dict.fromkeys(ways, 0)
