@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
     target = tmp_path_factory.mktemp("bundles") / "tiny"
     export_bundle(plan, target)
+    return open_bundle(target)
+
+
+@pytest.fixture(scope="session")
+def fp16_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle with FP16 graphs for TensorRT; copy it before changing anything in it."""
+    from zeroflaw_export.add_fp16 import add_fp16_graphs
+
+    target = tmp_path_factory.mktemp("bundles") / "fp16"
+    shutil.copytree(tiny_bundle.path, target)
+    add_fp16_graphs(open_bundle(target))
     return open_bundle(target)
 
 

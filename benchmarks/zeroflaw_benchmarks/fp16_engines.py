@@ -46,8 +46,7 @@ class StoredSession:
         model = ir.load(bundle.onnx_path(engine))
         if scale != 1:
             scale_what_islands_read(model, scale)
-        form = bundle.graph(engine, "onnxruntime").attention
-        fp16_model(model, engine, form, recipe)
+        fp16_model(model, engine, recipe)
         self._watched = store_in_fp16(model)
         self._session = _written_and_loaded(model, directory / f"{engine}.stored.onnx")
         self._contract = bundle.contract(engine)

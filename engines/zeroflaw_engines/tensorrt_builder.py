@@ -298,7 +298,7 @@ def _timing_cache(config: Handle, path: Path | None) -> Iterator[None]:
     try:
         with FileLock(path.with_name(f".{path.name}.lock")):
             cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
-            if cache is None or not config.set_timing_cache(cache, False):  # noqa: FBT003
+            if cache is None or not config.set_timing_cache(cache, False):
                 raise BuildError(
                     f"{path} is not a timing cache of this version and GPU",
                     "delete it, or name another file",

@@ -16,7 +16,11 @@ import onnx_ir as ir
 from zeroflaw_engines.contract import SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.graph_entries import AttentionForm, EngineFile, GraphVariant
-from zeroflaw_export.attention_rewrite import merge_head_groups, pad_attention
+from zeroflaw_export.attention_rewrite import (
+    fuse_relative_positions,
+    merge_head_groups,
+    pad_attention,
+)
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.typed_graph import apply_recipe
 
@@ -51,7 +55,7 @@ def write_fp16_variant(
         ExportError: The graph has an operator, a form or a weight that FP16 cannot take.
     """
     model = _load(directory / reference.onnx)
-    form = fp16_model(model, engine, reference.attention, recipe)
+    form = fp16_model(model, engine, recipe)
     path = target / f"{engine}.fp16.onnx"
     weights = path.with_name(path.name + ".data")
     ir.save(model, path, external_data=weights.name, size_threshold_bytes=_EXTERNAL_FROM)
@@ -67,31 +71,23 @@ def write_fp16_variant(
     )
 
 
-def fp16_model(
-    model: ir.Model, engine: EngineName, attention: AttentionForm | None, recipe: PrecisionRecipe
-) -> AttentionForm:
+def fp16_model(model: ir.Model, engine: EngineName, recipe: PrecisionRecipe) -> AttentionForm:
     """Turns an FP32 reference graph into the strongly typed graph for TensorRT, in place.
 
     Args:
         model: The reference graph.
         engine: Its engine.
-        attention: How SAM's relative position is written in it.
         recipe: What stays in FP32.
 
     Returns:
         How SAM's relative position is written in the new graph.
 
     Raises:
-        ExportError: The graph has an operator or a form that FP16 cannot take.
+        ExportError: The graph has an operator that the recipe does not cover.
     """
     form: AttentionForm = "none"
     if engine == SAM_ENCODER:
-        if attention not in (None, "extended"):
-            raise ExportError(
-                f"{engine} is written with {attention} attention, which the FP16 graph cannot be"
-                " made from",
-                "export the bundle again with this version of zeroflaw",
-            )
+        fuse_relative_positions(model)
         form = "extended_padded"
     merge_head_groups(model)
     pad_attention(model, recipe.head_multiple)

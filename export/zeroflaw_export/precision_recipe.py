@@ -19,7 +19,7 @@ from typing import Final, Literal
 #   progeny:  everything that is computed from them
 #   readers:  not these nodes but the matrix products that read them
 #   entry:    what is computed from the engine's inputs before the first weighted operator
-#   exit:     what the engine's outputs are computed by, back to the last weighted operator
+#   exit:     what the engine's outputs are computed by, back to the last product
 Reach = Literal["node", "sums", "stream", "ancestry", "progeny", "readers", "entry", "exit"]
 
 
@@ -124,7 +124,8 @@ FP16_RECIPE: Final = PrecisionRecipe(
             "masks and scores",
             (),
             "exit",
-            "what the caller thresholds is summed in FP32 and never rounded to FP16",
+            "what the caller thresholds, and the features that three passes of the decoder read, "
+            "come from a product in FP32 and are never rounded to FP16",
         ),
     ),
 )

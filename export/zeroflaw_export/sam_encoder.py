@@ -1,9 +1,14 @@
 """The SAM image encoder as an export module: uint8 image in, features out.
 
-The arithmetic is that of image_encoder.py, with the same weights. Two things are written
-otherwise, each exact: the decomposed relative position (see `sam_attention`), and the padding of
-windows. SAM pads windows with zeros before the QKV projection; the projection of zero is its
-bias, so it is enough to pad what the projection gives and add the bias afterwards.
+The arithmetic is that of image_encoder.py, with the same weights. These are written otherwise,
+each exact:
+
+- The decomposed relative position; see `sam_attention`.
+- Window padding. SAM pads windows with zeros before the QKV projection; the projection of zero is
+  its bias, so it is enough to pad what the projection gives and add the bias afterwards.
+- QKV is three projections: one would have to be split again, which copies all of it.
+- Tokens stay in one row between blocks. OpenVINO reorders tensors of four axes, as those of
+  convolutions, around each norm.
 """
 
 from __future__ import annotations
@@ -42,10 +47,10 @@ class SamEncoder(nn.Module):
         super().__init__()
         encoder = sam.image_encoder
         self.patch_embed = encoder.patch_embed.proj
-        self.pos_embed = encoder.pos_embed
+        self.pos_embed = nn.Parameter(encoder.pos_embed.detach().flatten(1, 2))
         self.neck: Any = encoder.neck
-        grid = encoder.img_size // encoder.patch_embed.proj.stride[0]
-        blocks = [_ExportBlock(block, grid, attention) for block in encoder.blocks]
+        self.grid = encoder.img_size // encoder.patch_embed.proj.stride[0]
+        blocks = [_ExportBlock(block, self.grid, attention) for block in encoder.blocks]
         self.blocks = nn.ModuleList(blocks)
         # The same constant serves every block of one window size.
         places = {block.window: block.key_places() for block in blocks}
@@ -70,14 +75,15 @@ class SamEncoder(nn.Module):
         inside_x = self.pixel_index < image_size[1]
         inside = (inside_y[:, None] & inside_x[None, :])[None, :, :, None].float()
         pixels = (image.float() - self.mean) / self.std * inside
-        x = self.patch_embed(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = self.patch_embed(pixels.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
         x = x + self.pos_embed
         for block, name in zip(self.blocks, self.key_place_names, strict=True):
             x = block(x, getattr(self, name))
         narrow, norm_1, mix, norm_2 = self.neck
         x = layer_norm_2d(functional.linear(x, narrow.weight.flatten(1)), norm_1)
-        x = mix(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return layer_norm_2d(x, norm_2).permute(0, 3, 1, 2)
+        x = mix(x.transpose(1, 2).unflatten(2, (self.grid, self.grid))).flatten(2)
+        x = layer_norm_2d(x.transpose(1, 2), norm_2)
+        return x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
 
 
 class _ExportBlock(nn.Module):
@@ -88,7 +94,7 @@ class _ExportBlock(nn.Module):
         self.norm1 = block.norm1
         self.norm2 = block.norm2
         self.mlp = block.mlp
-        self.qkv = block.attn.qkv
+        self.q, self.k, self.v = _three_projections(block.attn.qkv)
         self.proj = block.attn.proj
         self.heads = block.attn.num_heads
         self.grid = grid
@@ -102,36 +108,53 @@ class _ExportBlock(nn.Module):
         """Runs the block.
 
         Args:
-            x: Tokens, float32 [1, G, G, C].
+            x: Tokens, float32 [1, G * G, C].
             key_place: Where each key stands, from `key_places`.
 
         Returns:
             Tokens of the same shape.
         """
-        qkv = functional.linear(self.norm1(x), self.qkv.weight)
-        x = x + self.proj(self._attention(qkv, key_place))
+        normed = self.norm1(x)
+        q, k, v = (self._windows(normed, part) for part in (self.q, self.k, self.v))
+        x = x + self.proj(self._tokens(self.attention(q, k, v, key_place)))
         mapped: torch.Tensor = x + self.mlp(self.norm2(x))
         return mapped
 
-    def _attention(self, qkv: torch.Tensor, key_place: torch.Tensor | None) -> torch.Tensor:
+    def _windows(self, x: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
+        """Projects tokens: windows x heads x tokens of one window x width."""
         side, count = self.window, self.padded // self.window
+        if side == self.grid:
+            return projection(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
         margin = self.padded - self.grid
-        qkv = functional.pad(qkv, (0, 0, 0, margin, 0, margin)) + self.qkv.bias
-        # Three tensors of windows x heads x tokens of one window x width.
-        q, k, v = (
-            qkv.reshape(count, side, count, side, 3, self.heads, -1)
-            .permute(4, 0, 2, 5, 1, 3, 6)
-            .reshape(3, count * count, self.heads, side * side, -1)
-            .unbind(0)
-        )
-        out: torch.Tensor = self.attention(q, k, v, key_place)
-        out = out.reshape(count, count, self.heads, side, side, -1).permute(0, 3, 1, 4, 2, 5)
-        out = out.reshape(1, self.padded, self.padded, -1)
-        return out[:, : self.grid, : self.grid]
+        x = functional.linear(x, projection.weight).unflatten(1, (self.grid, self.grid))
+        x = functional.pad(x, (0, 0, 0, margin, 0, margin)) + projection.bias
+        x = x.reshape(count, side, count, side, self.heads, -1).permute(0, 2, 4, 1, 3, 5)
+        return x.reshape(count * count, self.heads, side * side, -1)
+
+    def _tokens(self, windows: torch.Tensor) -> torch.Tensor:
+        """Puts what `_windows` took apart together again: [1, G * G, C]."""
+        side, count = self.window, self.padded // self.window
+        if side == self.grid:
+            return windows.transpose(1, 2).flatten(2)
+        x = windows.reshape(count, count, self.heads, side, side, -1).permute(0, 3, 1, 4, 2, 5)
+        x = x.reshape(1, self.padded, self.padded, -1)
+        return x[:, : self.grid, : self.grid].flatten(1, 2)
 
     def key_places(self) -> torch.Tensor | None:
         """The constant that `forward` takes, the same for every block of one window size."""
         return self.attention.key_places((self.padded // self.window) ** 2)
+
+
+def _three_projections(qkv: nn.Linear) -> list[nn.Linear]:
+    """The projections to queries, keys and values as layers of their own."""
+    projections = []
+    weights = qkv.weight.detach().chunk(3)
+    biases = qkv.bias.detach().chunk(3)
+    for weight, bias in zip(weights, biases, strict=True):
+        projection = nn.Linear(qkv.in_features, qkv.in_features, device="meta")
+        projection.weight, projection.bias = nn.Parameter(weight), nn.Parameter(bias)
+        projections.append(projection)
+    return projections
 
 
 def layer_norm_2d(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped

@@ -180,7 +180,7 @@ def _exit(graph: ir.Graph) -> set[ir.Node]:
         if node is None or node in found:
             continue
         found.add(node)
-        if node.op_type not in _WEIGHTED:
+        if node.op_type not in LINEAR:
             todo.extend(node.predecessors())
     return found
 

@@ -21,8 +21,8 @@ from skimage import data
 
 from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
-from support.reference_pipeline import reference_map
 from zeroflaw import Inspector
+from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_map
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_export.adapters import save_adapters
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
@@ -248,8 +248,8 @@ def test_export_from_files_of_the_official_layouts(tmp_path: Path) -> None:
     clip = load_clip(architecture, 224, WeightsSource(name="clip.pt", path=tmp_path / "clip.pt"))
     frame = np.ascontiguousarray(data.coffee())
     embeddings = open_bundle(tmp_path / "b").text_embeddings("screw")
-    blocks = architecture.tapped_blocks
-    want, _ = reference_map(clip, adapters, blocks, frame, embeddings, 224)
+    reference = ReferenceClip(clip, adapters, architecture.tapped_blocks, 224)
+    want, _ = reference_map(reference, frame, embeddings)
     with Inspector.load(tmp_path / "b") as inspector:
         got = inspector.inspect(frame)
     np.testing.assert_allclose(got.anomaly_map, want, atol=1e-4)

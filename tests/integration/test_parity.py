@@ -20,11 +20,11 @@ from skimage import data
 
 from support.exported_bundle import SEED, Exported, export
 from support.measured_process import ZEROFLAW, run_measured
-from support.reference_pipeline import mask_iou, reference_inspection
 from zeroflaw import Inspector
 from zeroflaw.cascade import decoder_prompts
 from zeroflaw.geometry import frame_geometry
 from zeroflaw.prompt_points import PointPrompts
+from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, mask_iou, reference_inspection
 from zeroflaw_engines.bundle import open_bundle
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.freed_memory import keep_freed_memory
@@ -45,22 +45,17 @@ class Pair:
         source = WeightsSource(name="random", path=None, seed=SEED)
         self.export_cost = exported.cost
         self.bundle = open_bundle(exported.path)
-        self.architecture = clip_architecture(clip)
-        self.size = self.architecture.image_size
-        self.clip = load_clip(self.architecture, self.size, source)
-        self.adapters = load_linear_adapters(self.architecture, self.clip, source)
+        architecture = clip_architecture(clip)
+        size = architecture.image_size
+        model = load_clip(architecture, size, source)
+        adapters = load_linear_adapters(architecture, model, source)
+        self.clip = ReferenceClip(model, adapters, architecture.tapped_blocks, size)
         self.sam = load_sam(sam_architecture(sam), source)
         self.inspector = Inspector.load(self.bundle.path)
 
     def check(self, frame: np.ndarray) -> None:
         want = reference_inspection(
-            self.clip,
-            self.adapters,
-            self.architecture.tapped_blocks,
-            self.sam,
-            frame,
-            self.bundle.text_embeddings("object"),
-            self.size,
+            self.clip, self.sam, frame, self.bundle.text_embeddings("object")
         )
         got = self.inspector.inspect(frame, trace=True)
         assert got.trace is not None

@@ -272,3 +272,54 @@ def test_an_unreadable_file_is_named(copied: Path, monkeypatch: pytest.MonkeyPat
 def test_a_bundle_that_was_moved_opens(copied: Path, tmp_path: Path) -> None:
     moved = shutil.move(copied, tmp_path / "elsewhere with spaces [1]")
     assert open_bundle(moved).path == Path(moved)
+
+
+def test_each_target_takes_its_graph(fp16_bundle: Bundle) -> None:
+    assert fp16_bundle.graph("sam_encoder", "onnxruntime").path == fp16_bundle.onnx_path(
+        "sam_encoder"
+    )
+    half = fp16_bundle.graph("sam_encoder", "tensorrt")
+    assert (half.precision, half.attention, half.engine) == (
+        "fp16",
+        "extended_padded",
+        "sam_encoder",
+    )
+    assert half.recipe is not None
+    assert half.path.is_file()
+    assert half.weights_path is not None
+    for path in (half.path, half.weights_path):
+        assert half.sha256[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_target_without_a_graph_of_its_own(tiny_bundle: Bundle, caplog) -> None:
+    reference = tiny_bundle.graph("sam_encoder", "onnxruntime")
+    assert (reference.precision, reference.attention, reference.recipe) == (
+        "fp32",
+        "extended",
+        None,
+    )
+    assert tiny_bundle.graph("clip_encoder", "onnxruntime").attention == "none"
+    with caplog.at_level("INFO"):
+        graph = tiny_bundle.graph("clip_encoder", "openvino")
+    assert graph.path == tiny_bundle.onnx_path("clip_encoder")
+    assert "clip_encoder" in caplog.text
+    with pytest.raises(EngineError) as caught:
+        tiny_bundle.graph("sam_decoder", "tensorrt")
+    assert_explains(caught.value, "sam_decoder", "TensorRT")
+    assert "zeroflaw export --precision fp16" in caught.value.remedy
+
+
+@pytest.mark.parametrize("file", ["sam_encoder.fp16.onnx", "sam_decoder.fp16.onnx.data"])
+def test_graphs_for_other_targets_are_verified_too(
+    fp16_bundle: Bundle, tmp_path: Path, file: str
+) -> None:
+    copy = Path(shutil.copytree(fp16_bundle.path, tmp_path / "b"))
+    data = bytearray((copy / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / file).write_bytes(data)
+    with pytest.raises(BundleDamagedError, match="altered"):
+        open_bundle(copy)
+
+
+def test_variants_leave_the_identity(fp16_bundle: Bundle, tiny_bundle: Bundle) -> None:
+    assert fp16_bundle.identity == tiny_bundle.identity

@@ -78,9 +78,18 @@ def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version
     assert "upgrade" in caught.value.remedy
 
 
+def as_version_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as version 2 wrote it: one graph an engine."""
+    engines = {
+        name: {key: value for key, value in engine.items() if key not in {"attention", "variants"}}
+        for name, engine in raw["engines"].items()
+    }
+    return {**raw, "schema_version": 2, "engines": engines}
+
+
 def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
     """The manifest as version 1 wrote it: without the fields that came later."""
-    old = {**raw, "schema_version": 1}
+    old = {**as_version_2(raw), "schema_version": 1}
     del old["demonstration"]
     old["products"] = {
         name: {key: value for key, value in product.items() if key != "calibration"}
@@ -95,6 +104,82 @@ def test_version_1_is_still_read(raw: dict[str, Any]) -> None:
     assert manifest.demonstration is None
     assert manifest.products["object"].calibration is None
     assert manifest.products.keys() == raw["products"].keys()
+
+
+def test_version_2_is_still_read_and_written_as_it_was(raw: dict[str, Any]) -> None:
+    old = as_version_2(raw)
+    manifest = decode(old)
+    assert manifest.engines["sam_encoder"].variants == ()
+    assert manifest.engines["sam_encoder"].attention is None
+    # A copy of an old bundle is one that old versions of zeroflaw read.
+    assert set(json.loads(encode_manifest(manifest))["engines"]["sam_encoder"]) <= {
+        "onnx", "weights", "opset", "precision",
+    }  # fmt: skip
+
+
+VARIANT = {
+    "target": "tensorrt",
+    "onnx": "sam_encoder.onnx",
+    "weights": "sam_encoder.onnx.data",
+    "opset": 23,
+    "precision": "fp16",
+    "attention": "extended_padded",
+    "recipe": "fp16-00000000",
+}
+
+
+def with_variants(raw: dict[str, Any], *variants: dict[str, Any]) -> dict[str, Any]:
+    encoder = {**raw["engines"]["sam_encoder"], "variants": list(variants)}
+    return {**raw, "engines": {**raw["engines"], "sam_encoder": encoder}}
+
+
+def test_variants_are_read(raw: dict[str, Any]) -> None:
+    manifest = decode(with_variants(raw, VARIANT))
+    variant = manifest.engines["sam_encoder"].variant("tensorrt")
+    assert variant is not None
+    assert (variant.precision, variant.recipe) == ("fp16", "fp16-00000000")
+    assert manifest.engines["sam_encoder"].variant("openvino") is None
+    assert decode_manifest(encode_manifest(manifest), WHERE) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"onnx": "../x.onnx"}, "x.onnx"),
+        ({"weights": "/etc/passwd"}, "passwd"),
+        ({"onnx": "nowhere.onnx"}, "nowhere.onnx"),
+    ],
+)
+def test_paths_of_variants_are_checked_like_all_others(
+    raw: dict[str, Any], change: dict[str, str], names: str
+) -> None:
+    with pytest.raises(BundleDamagedError, match=names):
+        decode(with_variants(raw, {**VARIANT, **change}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"target": "onnxruntime"}, {"precision": "int8"}, {"attention": "other"}, {"new": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_variants_that_this_schema_does_not_know(
+    raw: dict[str, Any], change: dict[str, Any]
+) -> None:
+    with pytest.raises(BundleSchemaError):
+        decode(with_variants(raw, {**VARIANT, **change}))
+
+
+def test_two_graphs_for_one_target_are_refused(raw: dict[str, Any]) -> None:
+    with pytest.raises(BundleSchemaError, match="two graphs of sam_encoder"):
+        decode(with_variants(raw, VARIANT, VARIANT))
+
+
+def test_version_2_has_none_of_the_fields_of_version_3(raw: dict[str, Any]) -> None:
+    old = as_version_2(raw)
+    figure = {**raw["parity"][0], "target": "tensorrt"}
+    for change in (with_variants(old, VARIANT), {**old, "parity": [figure]}):
+        with pytest.raises(BundleSchemaError, match="version 2 does not know"):
+            decode(change)
 
 
 CALIBRATION = {

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 # The 477 ones of a 25 x 25 ellipse, as half-widths of its rows.
 ELLIPSE_25 = [0, 5, 7, 8, 9, 10, 10, 11, 11, *[12] * 7, 11, 11, 10, 10, 9, 8, 7, 5, 0]
 
 
-def brute_force_points(anomaly_map, features, frame_size, content, *, cell, k, threshold=0.5):
-    """Points in frame pixels and labels, positives first (Eq. 1 to 8)."""
+def brute_force_points(
+    anomaly_map: Array,
+    features: Array,
+    frame_size: tuple[int, int],
+    content: tuple[int, int],
+    *,
+    cell: float,
+    k: int,
+    threshold: float = 0.5,
+) -> tuple[Array, Array]:
+    """Points in frame pixels and labels, positives first (Eq. 1 to 8).
+
+    Args:
+        anomaly_map: float [S, S] in [0, 1].
+        features: float [C, G, G] of SAM.
+        frame_size: Height and width of the frame, px.
+        content: Height and width of the frame in SAM's image, px.
+        cell: Side of a cell of the features in SAM's image, px.
+        k: Points of each sign.
+        threshold: Above it a pixel is of the extreme region.
+
+    Returns:
+        float64 [n, 2] of (x, y) and int [n] of 1 and 0.
+    """
     grid = anomaly_map.shape[0]
     region = anomaly_map > threshold
     positives = greedy(anomaly_map, region, k, 20.0)
@@ -25,7 +52,7 @@ def brute_force_points(anomaly_map, features, frame_size, content, *, cell, k, t
     return in_frame, labels
 
 
-def greedy(score, allowed, k, spacing):
+def greedy(score: Array, allowed: Array, k: int, spacing: float) -> list[tuple[int, int]]:
     """The best pixels in order, leaving out those nearer than `spacing` to one already taken."""
     ys, xs = np.nonzero(allowed)
     order = np.argsort(-score[ys, xs], kind="stable")
@@ -38,7 +65,7 @@ def greedy(score, allowed, k, spacing):
     return taken
 
 
-def dilate(region):
+def dilate(region: Array) -> Array:
     """Every pixel that has a pixel of the region under the ellipse around it."""
     height, width = region.shape
     out = np.zeros_like(region)
@@ -53,13 +80,13 @@ def dilate(region):
     return out
 
 
-def similarity_map(features, region, content, cell):
+def similarity_map(features: Array, region: Array, content: tuple[int, int], cell: float) -> Array:
     """Cosine to the area-weighted mean feature of the region, bilinear on the grid."""
     grid = region.shape[0]
     rows, columns = int(np.ceil(content[0] / cell)), int(np.ceil(content[1] / cell))
     features = features[:, :rows, :columns].astype(np.float64)
 
-    def overlaps(cells, extent):
+    def overlaps(cells: int, extent: int) -> Array:
         lengths = np.zeros((cells, grid))
         for i in range(cells):
             for j in range(grid):

@@ -1,0 +1,286 @@
+"""SAM's image encoder on each CPU backend, before and after, against PyTorch and its FLOP floor.
+
+    python -m zeroflaw_benchmarks.encoder_speed                   # ViT-B and ViT-H
+    python -m zeroflaw_benchmarks.encoder_speed --sam vit_b       # a few minutes
+
+"Before" is segment_anything exported as it is and run with the backend's defaults, "after" is
+zeroflaw's graph and session. Every run has a process of its own; rounds are interleaved, so that
+a machine that slows down slows all of them, and a ratio is taken inside each round.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zeroflaw_benchmarks.encoder_graphs import encoder_sizes, graph_path
+from zeroflaw_benchmarks.encoder_run import EncoderRun, EncoderTimes
+from zeroflaw_benchmarks.gemm_rate import gemm_rates
+from zeroflaw_benchmarks.graph_macs import graph_macs
+from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
+
+_LIBRARIES: Final = ("numpy", "torch", "onnxruntime", "openvino", "segment-anything")
+_FLOPS_OF_A_MAC: Final = 2
+_WIDTH: Final = 140  # the table, whatever the terminal
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the rounds."""
+
+    middle: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.2f} ({self.least:.2f}-{self.most:.2f})"
+
+
+@dataclass
+class EncoderRow:
+    """One way of running one encoder.
+
+    Attributes:
+        run: What was run.
+        seconds: Of each round.
+        peak_rss: Largest resident memory of its process, bytes.
+        cosine: Of its features to those of torch in fp32.
+    """
+
+    run: EncoderRun
+    seconds: list[float] = field(default_factory=list)
+    peak_rss: int = 0
+    cosine: float = 1.0
+
+
+def spread(values: list[float]) -> Spread:
+    """Median, least and most."""
+    return Spread(median(values), min(values), max(values))
+
+
+def times_faster(slow: list[float], fast: list[float]) -> Spread:
+    """How many times faster, from the ratio inside each round."""
+    return spread([a / b for a, b in zip(slow, fast, strict=True)])
+
+
+def floor_seconds(macs: int, gflops: float) -> float:
+    """The time that products of matrices alone take at the best rate of any library."""
+    return _FLOPS_OF_A_MAC * macs / (gflops * 1e9)
+
+
+def planned_runs(architecture: str, graphs: Path, features: Path) -> list[EncoderRun]:
+    """Every way of running one encoder on this machine, in the order of a round."""
+    sizes = encoder_sizes(architecture)
+
+    def run(library: Any, precision: Any, graph: Any) -> EncoderRun:  # noqa: ANN401 - literals
+        form = "plain" if graph == "plain" else ATTENTION_OF_TARGET.get(library, "plain")
+        return EncoderRun(
+            library=library,
+            precision=precision,
+            graph=graph,
+            architecture=architecture,
+            path="" if graph == "none" else str(graph_path(graphs, form)),
+            side=sizes.side,
+            channels=sizes.channels,
+            runs=1,
+            features=str(features / f"{library}-{precision}-{graph}.npy"),
+        )
+
+    runs = [run("torch", precision, "none") for precision in ("fp32", "bf16")]
+    runs += [run("onnxruntime", "fp32", graph) for graph in ("plain", "ours")]
+    if importlib.util.find_spec("openvino"):
+        runs += [
+            run("openvino", precision, graph)
+            for precision in ("fp32", "bf16")
+            for graph in ("plain", "ours")
+        ]
+    return runs
+
+
+def measure_encoder(
+    architecture: str, directory: Path, rounds: int, console: Console
+) -> tuple[list[EncoderRow], dict[str, int]]:
+    """Exports one encoder and runs it every way.
+
+    Returns:
+        The rows, and the MACs of the plain graph and of ours.
+    """
+    graphs, features = directory / "graphs", directory / "features"
+    features.mkdir(parents=True)
+    console.print(f"exporting {architecture}: the plain graph and ours")
+    child("encoder_graphs", architecture, str(graphs))
+    rows = [EncoderRow(run) for run in planned_runs(architecture, graphs, features)]
+    for turn in range(rounds):
+        for row in rows:
+            run = replace(row.run, features=row.run.features if turn == 0 else "")
+            times = EncoderTimes(**json.loads(child("encoder_run", json.dumps(asdict(run)))))
+            row.seconds.append(median(times.seconds))
+            row.peak_rss = max(row.peak_rss, times.peak_rss)
+            console.print(f"  round {turn + 1}: {row.run.name} {row.seconds[-1]:.2f} s")
+    want = np.load(rows[0].run.features).ravel().astype(np.float64)
+    for row in rows:
+        got = np.load(row.run.features).ravel().astype(np.float64)
+        row.cosine = float(want @ got / np.linalg.norm(want) / np.linalg.norm(got))
+    ours = ATTENTION_OF_TARGET["onnxruntime"]
+    macs = {
+        "plain": sum(graph_macs(graph_path(graphs, "plain")).values()),
+        "ours": sum(graph_macs(graph_path(graphs, ours)).values()),
+    }
+    return rows, macs
+
+
+def encoder_figures(
+    rows: list[EncoderRow], macs: dict[str, int], rates: dict[str, dict[str, float]]
+) -> list[dict[str, Any]]:
+    """The figures of each row: seconds, ratios, share of the floor, memory."""
+    eager = {row.run.precision: row for row in rows if row.run.library == "torch"}
+    figures = []
+    for row in rows:
+        run = row.run
+        plain = next(
+            (
+                other
+                for other in rows
+                if other.run.graph == "plain"
+                and (other.run.library, other.run.precision) == (run.library, run.precision)
+            ),
+            None,
+        )
+        best = max(rates[run.precision].values())
+        floor = floor_seconds(macs["plain"], best)
+        figures.append(
+            {
+                "name": run.name,
+                "seconds": asdict(spread(row.seconds)),
+                "times_faster_than_torch_fp32": _times(eager["fp32"], row),
+                "times_faster_than_torch_same_precision": _times(eager[run.precision], row),
+                "times_faster_than_plain_export": _times(plain, row) if plain else None,
+                "floor_seconds": floor,
+                "times_floor": asdict(spread([s / floor for s in row.seconds])),
+                "times_floor_of_own_graph": median(row.seconds)
+                / floor_seconds(macs["ours" if run.graph == "ours" else "plain"], best),
+                "peak_rss_gb": row.peak_rss / 1e9,
+                "feature_cosine_to_torch_fp32": row.cosine,
+            }
+        )
+    return figures
+
+
+def _times(slow: EncoderRow, fast: EncoderRow) -> dict[str, float]:
+    return asdict(times_faster(slow.seconds, fast.seconds))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions."""
+    installed = [name for name in _LIBRARIES if _is_installed(name)]
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in installed},
+    }
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name.replace("-", "_")) is not None
+
+
+def _processor() -> str:
+    """Its name, and which of the wide instruction sets it has."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return platform.processor()
+    fields = dict(_cpu_fields(info.read_text()))
+    wide = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    has = [flag for flag in wide if flag in fields.get("flags", "").split()]
+    names = (fields.get(key, "?") for key in ("model name", "cpu family", "model"))
+    return "{} (family {}, model {})".format(*names) + f" {' '.join(has)}"
+
+
+def _cpu_fields(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.split("\n\n", maxsplit=1)[0].splitlines():
+        key, _, value = line.partition(":")
+        yield key.strip(), value.strip()
+
+
+def child(module: str, *arguments: str) -> str:
+    """Runs a module of this package in a process of its own and returns what it printed."""
+    command = [sys.executable, "-m", f"zeroflaw_benchmarks.{module}", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+
+
+def _table(architecture: str, figures: list[dict[str, Any]], macs: dict[str, int]) -> Table:
+    title = (
+        f"{architecture}: {macs['plain'] / 1e9:.1f} GMAC as published, "
+        f"{macs['ours'] / 1e9:.1f} in our graph"
+    )
+    table = Table(title=title, box=None, title_justify="left")
+    table.add_column("way")
+    heads = ("seconds", "x torch fp32", "x torch same", "x plain", "x floor", "RSS, GB", "cosine")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in figures:
+        plain = row["times_faster_than_plain_export"]
+        table.add_row(
+            row["name"],
+            str(Spread(**row["seconds"])),
+            str(Spread(**row["times_faster_than_torch_fp32"])),
+            str(Spread(**row["times_faster_than_torch_same_precision"])),
+            str(Spread(**plain)) if plain else "",
+            str(Spread(**row["times_floor"])),
+            f"{row['peak_rss_gb']:.1f}",
+            f"{row['feature_cosine_to_torch_fp32']:.6f}",
+        )
+    return table
+
+
+def main(
+    *,
+    sam: Annotated[
+        list[str] | None, typer.Option(help="SAM architecture; repeatable. Default: both.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each way.")] = 2,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the figures are written, JSON.")
+    ] = Path("encoder_speed.json"),
+) -> None:
+    """Print the encoder's times, ratios and share of the FLOP floor on each CPU backend."""
+    console = Console(highlight=False, width=_WIDTH)
+    report: dict[str, Any] = {"machine": machine(), "rounds": rounds, "encoders": {}}
+    console.print_json(json.dumps(report["machine"]))
+    report["gemm_gflops"] = rates = gemm_rates()
+    for precision, by_library in rates.items():
+        listed = ", ".join(f"{library} {rate:.0f}" for library, rate in by_library.items())
+        console.print(f"products of matrices in {precision}, GFLOP/s: {listed}")
+    for architecture in sam or ["vit_b", "vit_h"]:
+        directory = Path(tempfile.mkdtemp(prefix="encoder_speed_"))
+        try:
+            rows, macs = measure_encoder(architecture, directory, rounds, console)
+        finally:
+            shutil.rmtree(directory)
+        figures = encoder_figures(rows, macs, rates)
+        report["encoders"][architecture] = {"macs": macs, "ways": figures}
+        out.write_text(json.dumps(report, indent=2) + "\n")
+        console.print(_table(architecture, figures, macs))
+    console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
