@@ -105,10 +105,12 @@ class OpenVinoSession:
         outputs = {
             spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._contract.outputs
         }
+        # An `ov.Tensor` does not keep its memory alive: these names do, until the call has ended.
+        arrays = {name: _writable(on_host(tensor)) for name, tensor in inputs.items()}
         with self._request() as request:
             try:
-                for name, tensor in inputs.items():
-                    request.set_tensor(name, self._shared(on_host(tensor)))
+                for name, array in arrays.items():
+                    request.set_tensor(name, self._shared(array))
                 for name, array in outputs.items():
                     request.set_tensor(name, self._shared(array))
                 request.infer()
@@ -155,9 +157,7 @@ class OpenVinoSession:
         return compiled
 
     def _shared(self, array: Tensor) -> Any:  # noqa: ANN401 - as above
-        # OpenVINO shares writable memory alone, also for what it only reads.
-        writable = array if array.flags.writeable else array.copy()
-        return self._openvino.Tensor(writable, shared_memory=True)
+        return self._openvino.Tensor(array, shared_memory=True)
 
     @contextmanager
     def _request(self) -> Iterator[Any]:
@@ -222,6 +222,11 @@ def require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - as a
             f" ({core.get_property(_DEVICE, 'FULL_DEVICE_NAME')}), only in {', '.join(known)}",
             f"choose --precision {known[0]}, or a processor with {precision} instructions",
         )
+
+
+def _writable(array: Tensor) -> Tensor:
+    """The array, or a copy: OpenVINO shares writable memory alone, also for what it only reads."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _specs(ports: Any) -> list[TensorSpec]:  # noqa: ANN401 - as above

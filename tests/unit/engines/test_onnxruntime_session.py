@@ -245,7 +245,7 @@ def test_a_graph_or_weights_that_are_gone_are_told(
     assert "sam_decoder.onnx" in caught.value.cause
 
 
-@pytest.mark.parametrize("backend", ["tensorrt", "", "ONNXRuntime", "cuda"])
+@pytest.mark.parametrize("backend", ["tensorrt-11", "", "ONNXRuntime", "cuda"])
 def test_an_unknown_backend_is_told_with_the_known_ones(tiny_bundle: Bundle, backend: str) -> None:
     with pytest.raises(BackendUnavailableError) as caught:
         load_session(tiny_bundle, "sam_decoder", backend=backend)

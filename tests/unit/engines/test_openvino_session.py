@@ -125,6 +125,22 @@ def test_the_model_cache_is_where_it_was_asked_for(mini, tmp_path, monkeypatch) 
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
+def test_read_only_inputs_are_not_overwritten_before_they_are_read(mini) -> None:
+    """Frames and text embeddings come read-only; OpenVINO wants writable memory."""
+    session = load_session(mini, "clip_encoder", backend="openvino", threads=1)
+    size = mini.manifest.sizes.clip_image_size
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        image = rng.integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+        given = {"image": image, "text_embeddings": mini.text_embeddings("object").copy()}
+        want = session.execute(given)
+        for array in given.values():
+            array.flags.writeable = False
+        got = session.execute(given)
+        for name in want:
+            np.testing.assert_array_equal(got[name], want[name])
+
+
 def test_a_closed_session_gives_an_error_of_ours(mini) -> None:
     session = load_session(mini, "sam_decoder", backend="openvino")
     session.prepare()
