@@ -137,8 +137,9 @@ class _Storage:
             length = step("Sqrt", step("ReduceSum", squares, axes, keepdims=1))
             return self._narrow(length)
         axis = self._constant("last_axis", np.array([-1], np.int64))
+        given = node.attributes.get("epsilon")
         epsilon = self._constant(
-            f"{node.name}_epsilon", np.array(node.attributes["epsilon"].as_float(), np.float32)
+            f"{node.name}_epsilon", np.array(given.as_float() if given else 1e-5, np.float32)
         )
         centred = step("Sub", x, step("ReduceMean", x, axis, keepdims=1))
         variance = step("ReduceMean", step("Mul", centred, centred), axis, keepdims=1)

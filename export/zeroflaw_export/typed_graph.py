@@ -304,20 +304,21 @@ def half_initializer(value: ir.Value) -> ir.Value:
     """An FP32 initializer in FP16, converted when it is written.
 
     Raises:
-        ExportError: At writing: a weight is not finite in FP16.
+        ExportError: A weight is not finite in FP16.
     """
     source = value.const_value
     assert source is not None  # noqa: S101 - for mypy; the callers have looked
-
-    def convert() -> ir.Tensor:
-        with np.errstate(over="ignore"):
-            half = source.numpy().astype(np.float16)
-        if not np.isfinite(half).all():
-            raise ExportError(
-                f"the weight {value.name} has values beyond {LARGEST_FP16:g}, the largest of FP16",
-                "use the FP32 engine of these weights",
-            )
-        return ir.Tensor(half, name=f"{value.name}_fp16")
-
-    lazy = ir.LazyTensor(convert, dtype=_FP16, shape=source.shape, name=f"{value.name}_fp16")
-    return ir.Value(name=lazy.name, type=ir.TensorType(_FP16), shape=value.shape, const_value=lazy)
+    numbers = source.numpy()
+    if numbers.size and not max(-float(numbers.min()), float(numbers.max())) <= LARGEST_FP16:
+        raise ExportError(
+            f"the weight {value.name} has values beyond {LARGEST_FP16:g}, the largest of FP16",
+            "use the FP32 engine of these weights",
+        )
+    name = f"{value.name}_fp16"
+    lazy = ir.LazyTensor(
+        lambda: ir.Tensor(source.numpy().astype(np.float16), name=name),
+        dtype=_FP16,
+        shape=source.shape,
+        name=name,
+    )
+    return ir.Value(name=name, type=ir.TensorType(_FP16), shape=value.shape, const_value=lazy)

@@ -13,6 +13,7 @@ from rich.text import Text
 from zeroflaw.cli.products import threshold_text
 from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out
 from zeroflaw_engines.bundle_writer import copy_bundle
+from zeroflaw_engines.graph_entries import GraphVariant
 
 bundle_app = typer.Typer(help="Look into a bundle, verify it, copy it.", no_args_is_help=True)
 
@@ -79,17 +80,24 @@ def info(
     for name, product in sorted(manifest.products.items()):
         rows.append(("product", f"{name}: {threshold_text(product, default)}"))
     for engine, entry in sorted(manifest.engines.items()):
-        files = [entry.onnx, *([entry.weights] if entry.weights else [])]
-        size = sum(manifest.files[name].bytes for name in files)
-        rows.append((engine, f"{entry.precision}, opset {entry.opset}, {size / 1e6:.1f} MB"))
+        for graph in (entry, *entry.variants):
+            files = [graph.onnx, *([graph.weights] if graph.weights else [])]
+            size = sum(manifest.files[name].bytes for name in files)
+            text = f"{graph.precision}, opset {graph.opset}, {size / 1e6:.1f} MB"
+            if isinstance(graph, GraphVariant):
+                text += f", for {graph.target}" + (f", recipe {graph.recipe}" * bool(graph.recipe))
+            rows.append((engine, text))
     table = Table(show_header=False, box=None)
     for row in rows:
         table.add_row(*map(Text, row))
     out.print(table)
-    parity = Table("engine", "image", "parity with PyTorch", "value", "accepted", box=None)
+    parity = Table(
+        "engine", "for", "image", "parity with the original", "value", "accepted", box=None
+    )
     for figure in manifest.parity:
         parity.add_row(
             figure.engine,
+            figure.target,
             figure.image,
             figure.quantity,
             f"{figure.value:.1e}",
