@@ -41,21 +41,27 @@ def test_python_example_runs(station: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_station_commands_run(station: Path) -> None:
     lines = [line.split("#")[0].split() for line in README.splitlines()]
     commands = [line for line in lines if line[:1] == ["zeroflaw"]]
-    # These two need CLIP's weights; their own tests run them without.
+    # These need CLIP's weights; their own tests run them without.
     workstation = [line for line in commands if line[1] in {"export", "train-adapters"}]
     others = [line for line in commands if line not in workstation]
-    assert len(workstation) == 2
+    assert len(workstation) == 3
     assert {line[1] for line in others} == {
+        "build",
         "bundle",
+        "calibrate",
+        "engines",
+        "evaluate",
         "inspect",
         "products",
-        "calibrate",
-        "evaluate",
     }
+    # What `export --precision fp16` would have added.
+    subprocess.run([ZEROFLAW, "add-fp16", "my_bundle"], check=True, cwd=station)
     for line in others:
         subprocess.run([ZEROFLAW, *line[1:]], check=True, cwd=station, capture_output=True)
     assert (station / "results" / "part.overlay.png").exists()
     assert "pcb1" in open_bundle(station / "my_bundle").manifest.products
+    built = (station / "my_bundle" / "engines").rglob("*.engine")
+    assert {path.stem for path in built} == {"clip_encoder", "sam_encoder", "sam_decoder"}
 
 
 def test_make_targets_exist_and_ci_runs_the_readmes_test_command() -> None:
