@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,8 @@ from zeroflaw_benchmarks.fp16_provocation import scale_what_islands_read
 from zeroflaw_benchmarks.fp16_storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName
-from zeroflaw_engines.session import Tensor, check_inputs
+from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
+from zeroflaw_engines.session import Outputs, check_inputs
 from zeroflaw_export.graph_variants import fp16_model
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
 
@@ -64,14 +65,26 @@ class StoredSession:
         """What runs it."""
         return f"FP16 storage on onnxruntime {ort.__version__}"
 
-    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def prepare(self) -> None:
+        """Nothing: a run on zeros would be scanned with the rest."""
+
+    def capture(self) -> None:
+        """Nothing: there are no CUDA graphs here."""
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
         """Runs the graph once; see `Session.execute`."""
-        check_inputs(self._contract, inputs)
-        values = self._session.run([*self._wanted, *self._scans], dict(inputs))
+        check_inputs(self._contract, inputs, kept=HostTensor)
+        given = {name: on_host(tensor) for name, tensor in inputs.items()}
+        values = self._session.run([*self._wanted, *self._scans], given)
         for name, value in zip(self._scans, values[len(self._wanted) :], strict=True):
             # fmax would hide a NaN of the magnitude; its own output tells of it.
             self._worst[name] = float(np.fmax(self._worst.get(name, 0.0), value))
-        return dict(zip(self._wanted, values, strict=False))
+        return {
+            name: HostTensor(value) if name in keep else value
+            for name, value in zip(self._wanted, values, strict=False)
+        }
 
     def scan(self) -> list[StoredTensor]:
         """The largest magnitude of every stored tensor over all runs, the largest first."""

@@ -82,7 +82,7 @@ def _scaled(graph: ir.Graph, value: ir.Value, factor: float) -> ir.Value:
     tensor = ir.LazyTensor(
         lambda: ir.Tensor(source.numpy() * source.numpy().dtype.type(factor), name=name),
         dtype=source.dtype,
-        shape=source.shape,
+        shape=source.shape,  # type: ignore[arg-type]  # the library's own types disagree
         name=name,
     )
     made = ir.Value(

@@ -30,8 +30,8 @@ from zeroflaw_benchmarks.fp16_storage import StoredTensor
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_engines.session import Tensor
 from zeroflaw_export import parity
 from zeroflaw_export.graph_variants import FP16_ENGINES
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe

@@ -127,7 +127,9 @@ class _Storage:
 
         def step(operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
             name = f"{node.outputs[0].name}_{len(self.watched)}"
-            exact = self._new(operator, list(inputs), name, _FP32, before=node, **attributes)
+            exact = self._new(  # shapes stay unknown here
+                operator, list(inputs), name, _FP32, before=node, shape=None, **attributes
+            )
             return self._wide(self._stored(exact, node.op_type), node)
 
         if node.op_type == "ReduceL2":

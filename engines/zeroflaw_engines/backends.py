@@ -13,6 +13,7 @@ from zeroflaw_engines.build_options import BuildBackend
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
+from zeroflaw_engines.graph_entries import GraphTarget
 from zeroflaw_engines.session import Session
 from zeroflaw_engines.session_options import (
     OnnxRuntimeOptions,
@@ -235,7 +236,7 @@ def load_session(
     from zeroflaw_engines.onnxruntime_provider import PROVIDERS
     from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
 
-    target = "tensorrt" if choice.precision == "fp16" else "onnxruntime"
+    target: GraphTarget = "tensorrt" if choice.precision == "fp16" else "onnxruntime"
     graph = bundle.graph(engine, target)
     _log.info("%s runs the %s graph %s", choice.backend, graph.precision, graph.path.name)
     return OnnxRuntimeSession(

@@ -17,7 +17,7 @@ import msgspec
 
 from zeroflaw_engines.contract import EngineName, EngineSizes
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
-from zeroflaw_engines.graph_entries import EngineFile, GraphTarget, Struct
+from zeroflaw_engines.graph_entries import EngineFile, GraphTarget, GraphVariant, Struct
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
@@ -334,7 +334,8 @@ def _check_references(manifest: Manifest, where: str) -> None:
             )
     references = [manifest.prompts]
     for engine in manifest.engines.values():
-        for graph in (engine, *engine.variants):
+        graphs: tuple[EngineFile | GraphVariant, ...] = (engine, *engine.variants)
+        for graph in graphs:
             references += [graph.onnx] + ([graph.weights] if graph.weights else [])
     if manifest.text:
         references += [manifest.text.tokenizer, manifest.text.ensembles]

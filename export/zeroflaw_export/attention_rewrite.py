@@ -56,7 +56,7 @@ def _additive(
 ) -> tuple[ir.Node, ir.Value, ir.Value, ir.Value, ir.Value] | None:
     """The product with the values, and queries, keys, rows and columns before a softmax."""
     total = _producer(softmax.inputs[0], "Add")
-    readers = softmax.outputs[0].uses()
+    readers = list(softmax.outputs[0].uses())
     if total is None or len(readers) != 1 or readers[0].node.op_type != "MatMul":
         return None
     for first, second in (total.inputs, reversed(total.inputs)):
@@ -139,7 +139,7 @@ def _shape(value: ir.Value | None) -> list[int]:
             f"{value.name if value else 'a tensor'} has no fixed shape in the graph",
             "export the bundle again with this version of zeroflaw",
         )
-    return [int(size) for size in shape]
+    return [size for size in shape if isinstance(size, int)]
 
 
 def _value(name: str, like: ir.Value, shape: list[int]) -> ir.Value:

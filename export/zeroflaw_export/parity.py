@@ -160,7 +160,8 @@ def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> 
     """What the SAM encoder takes for content uint8 [H, W, 3] with H, W up to its side."""
     height, width = content.shape[:2]
     # The graph has to blank the rest.
-    image = np.full(contract.inputs[0].shape, 255, np.uint8)
+    side = int(contract.inputs[0].shape[1])
+    image = np.full((1, side, side, 3), 255, np.uint8)
     image[0, :height, :width] = content
     return {"image": image, "image_size": np.array([height, width], np.int32)}
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from zeroflaw.cli.products import threshold_text
 from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out
 from zeroflaw_engines.bundle_writer import copy_bundle
-from zeroflaw_engines.graph_entries import GraphVariant
+from zeroflaw_engines.graph_entries import EngineFile, GraphVariant
 
 bundle_app = typer.Typer(help="Look into a bundle, verify it, copy it.", no_args_is_help=True)
 
@@ -80,7 +80,8 @@ def info(
     for name, product in sorted(manifest.products.items()):
         rows.append(("product", f"{name}: {threshold_text(product, default)}"))
     for engine, entry in sorted(manifest.engines.items()):
-        for graph in (entry, *entry.variants):
+        graphs: tuple[EngineFile | GraphVariant, ...] = (entry, *entry.variants)
+        for graph in graphs:
             files = [graph.onnx, *([graph.weights] if graph.weights else [])]
             size = sum(manifest.files[name].bytes for name in files)
             text = f"{graph.precision}, opset {graph.opset}, {size / 1e6:.1f} MB"
