@@ -82,7 +82,7 @@ def _scaled(graph: ir.Graph, value: ir.Value, factor: float) -> ir.Value:
     tensor = ir.LazyTensor(
         lambda: ir.Tensor(source.numpy() * source.numpy().dtype.type(factor), name=name),
         dtype=source.dtype,
-        shape=source.shape,
+        shape=ir.Shape(source.numpy().shape),
         name=name,
     )
     made = ir.Value(

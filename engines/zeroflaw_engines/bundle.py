@@ -109,7 +109,7 @@ class Bundle:
             _logger.info("%s has no graph of %s for OpenVINO: reference", self.path, engine)
         chosen = variant or entry
         files = [chosen.onnx, *([chosen.weights] if chosen.weights else [])]
-        before = "extended" if engine == "sam_encoder" else "none"
+        before: AttentionForm = "extended" if engine == "sam_encoder" else "none"
         return Graph(
             engine=engine,
             path=self.path / chosen.onnx,

@@ -60,6 +60,11 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attention: AttentionForm | None = None
     variants: tuple[GraphVariant, ...] = ()
 
+    @property
+    def graphs(self) -> tuple[EngineFile | GraphVariant, ...]:
+        """The reference and its variants."""
+        return (self, *self.variants)
+
     def variant(self, target: GraphTarget) -> GraphVariant | None:
         """The variant for a target, if there is one."""
         return next((graph for graph in self.variants if graph.target == target), None)

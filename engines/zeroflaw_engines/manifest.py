@@ -334,7 +334,7 @@ def _check_references(manifest: Manifest, where: str) -> None:
             )
     references = [manifest.prompts]
     for engine in manifest.engines.values():
-        for graph in (engine, *engine.variants):
+        for graph in engine.graphs:
             references += [graph.onnx] + ([graph.weights] if graph.weights else [])
     if manifest.text:
         references += [manifest.text.tokenizer, manifest.text.ensembles]

@@ -56,7 +56,7 @@ def _additive(
 ) -> tuple[ir.Node, ir.Value, ir.Value, ir.Value, ir.Value] | None:
     """The product with the values, and queries, keys, rows and columns before a softmax."""
     total = _producer(softmax.inputs[0], "Add")
-    readers = softmax.outputs[0].uses()
+    readers = list(softmax.outputs[0].uses())
     if total is None or len(readers) != 1 or readers[0].node.op_type != "MatMul":
         return None
     for first, second in (total.inputs, reversed(total.inputs)):
@@ -134,12 +134,13 @@ def _number(value: ir.Value | None) -> int | None:
 
 def _shape(value: ir.Value | None) -> list[int]:
     shape = value.shape if value is not None else None
-    if shape is None or not all(isinstance(size, int) for size in shape):
+    sizes = [size for size in shape or () if isinstance(size, int)]
+    if shape is None or len(sizes) < len(shape):
         raise ExportError(
             f"{value.name if value else 'a tensor'} has no fixed shape in the graph",
             "export the bundle again with this version of zeroflaw",
         )
-    return [int(size) for size in shape]
+    return sizes
 
 
 def _value(name: str, like: ir.Value, shape: list[int]) -> ir.Value:

@@ -159,7 +159,9 @@ def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> 
     """What the SAM encoder takes for content uint8 [H, W, 3] with H, W up to its side."""
     height, width = content.shape[:2]
     # The graph has to blank the rest.
-    image = np.full(contract.inputs[0].shape, 255, np.uint8)
+    side = contract.inputs[0].shape[1]
+    assert isinstance(side, int)  # noqa: S101 - the contract fixes it
+    image = np.full((1, side, side, 3), 255, np.uint8)
     image[0, :height, :width] = content
     return {"image": image, "image_size": np.array([height, width], np.int32)}
 

@@ -205,8 +205,7 @@ def _types(
     for node in nodes:
         if node.op_type in MOVING:
             comes = any(
-                value.dtype == _FP32
-                and (value.is_graph_input() or types.get(value.producer()) == _FP32)
+                value.dtype == _FP32 and _comes_in_fp32(value, types)
                 for value in node.inputs
                 if value is not None and value.const_value is None
             )
@@ -214,6 +213,11 @@ def _types(
             fp32 = node in read_in_fp32 and (comes or constant)
             types[node] = _FP32 if fp32 else _FP16
     return types
+
+
+def _comes_in_fp32(value: ir.Value, types: dict[ir.Node, ir.DataType]) -> bool:
+    producer = value.producer()
+    return producer is None or types.get(producer) == _FP32
 
 
 class _Retyping:
@@ -243,17 +247,17 @@ class _Retyping:
             if node.op_type == "Cast" and node.outputs[0] in floats:
                 node.attributes["to"] = ir.AttrInt64("to", dtype)
         for node, dtype in decided.items():
-            for index, value in enumerate(node.inputs):
-                if value in floats and value is not None:
-                    half = self._as(value, _FP16) if node in self._rounded else value
+            for index, given in enumerate(node.inputs):
+                if given is not None and given in floats:
+                    half = self._as(given, _FP16) if node in self._rounded else given
                     node.replace_input_with(index, self._as(half, dtype))
-        for index, value in enumerate(graph.outputs):
-            producer = value.producer()
-            if value in floats and producer is not None and decided[producer] != _FP32:
-                self._cast_output(index, value)
-        for value in list(graph.initializers.values()):
-            if not value.uses() and value not in self._outputs:
-                del graph.initializers[value.name]
+        for index, output in enumerate(graph.outputs):
+            producer = output.producer()
+            if output in floats and producer is not None and decided[producer] != _FP32:
+                self._cast_output(index, output)
+        for unread in list(graph.initializers.values()):
+            if not unread.uses() and unread not in self._outputs:
+                del graph.initializers[str(unread.name)]
 
     def _as(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """The value in a type: itself, a converted initializer, or one shared Cast."""
@@ -318,7 +322,7 @@ def half_initializer(value: ir.Value) -> ir.Value:
     lazy = ir.LazyTensor(
         lambda: ir.Tensor(source.numpy().astype(np.float16), name=name),
         dtype=_FP16,
-        shape=source.shape,
+        shape=ir.Shape(numbers.shape),
         name=name,
     )
     return ir.Value(name=name, type=ir.TensorType(_FP16), shape=value.shape, const_value=lazy)

@@ -80,7 +80,7 @@ def info(
     for name, product in sorted(manifest.products.items()):
         rows.append(("product", f"{name}: {threshold_text(product, default)}"))
     for engine, entry in sorted(manifest.engines.items()):
-        for graph in (entry, *entry.variants):
+        for graph in entry.graphs:
             files = [graph.onnx, *([graph.weights] if graph.weights else [])]
             size = sum(manifest.files[name].bytes for name in files)
             text = f"{graph.precision}, opset {graph.opset}, {size / 1e6:.1f} MB"
