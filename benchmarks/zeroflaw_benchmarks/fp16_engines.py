@@ -87,7 +87,7 @@ class StoredSession:
         }
 
     def scan(self) -> list[StoredTensor]:
-        """The largest magnitude of every stored tensor over all runs, the largest first."""
+        """The largest magnitude of every stored tensor over all runs."""
         return scan_report(self._watched, self._worst)
 
     def close(self) -> None:

@@ -107,8 +107,8 @@ class EngineScan:
         tensors: Tensors that are stored in FP16.
         overflowing: Those with an infinity or what is not a number.
         large: Those beyond 30000 in magnitude.
-        largest: The largest magnitude of all.
-        where: The tensor that has it.
+        largest: The largest magnitude of all, or of the first tensor that overflows.
+        where: That tensor.
         relative_error: Of the outputs against FP32 of the same weights, the largest, over the
             largest value; NaN where the outputs are not finite. None if not compared.
     """
@@ -259,6 +259,8 @@ def scan_summary(
     engine: str, recipe: PrecisionRecipe, scale: float, scan: list[StoredTensor]
 ) -> EngineScan:
     """The figures of a scan."""
+    by_size = max(scan, key=lambda tensor: tensor.largest)
+    worst = next((tensor for tensor in scan if tensor.overflows), by_size)
     return EngineScan(
         engine=engine,
         recipe=recipe.id,
@@ -266,8 +268,8 @@ def scan_summary(
         tensors=len(scan),
         overflowing=sum(tensor.overflows for tensor in scan),
         large=sum(not tensor.largest <= LARGEST_STORED for tensor in scan),
-        largest=scan[0].largest,
-        where=f"{scan[0].name} ({scan[0].operator})",
+        largest=worst.largest,
+        where=f"{worst.name} ({worst.operator})",
     )
 
 

@@ -24,6 +24,8 @@ SCAN_PREFIX: Final = "scan/"
 WRITTEN_OUT: Final = frozenset({"LayerNormalization", "ReduceL2"})
 _FP32: Final = ir.DataType.FLOAT
 _FP16: Final = ir.DataType.FLOAT16
+_TO_FP32: Final = {"to": int(_FP32)}
+_TO_FP16: Final = {"to": int(_FP16)}
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class _Storage:
 
     def _stored(self, exact: ir.Value, operator: str) -> ir.Value:
         """A value rounded to FP16, and watched."""
-        half = self._new("Cast", [exact], f"{exact.name}_stored", _FP16, to=int(_FP16))
+        half = self._new("Cast", [exact], f"{exact.name}_stored", _FP16, attributes=_TO_FP16)
         self._watch(exact, half, operator)
         return half
 
@@ -104,7 +106,7 @@ class _Storage:
             return value
         if value not in self._widened:
             self._widened[value] = self._new(
-                "Cast", [value], f"{value.name}_wide", _FP32, before=reader, to=int(_FP32)
+                "Cast", [value], f"{value.name}_wide", _FP32, before=reader, attributes=_TO_FP32
             )
         return self._widened[value]
 
@@ -113,10 +115,15 @@ class _Storage:
         self.watched[name] = operator
         size = self._new("Abs", [exact], f"{name}_abs", _FP32)
         nan = self._new("IsNaN", [exact], f"{name}_is_nan", ir.DataType.BOOL)
-        number = self._new("Cast", [nan], f"{name}_nan", _FP32, to=int(_FP32))
+        number = self._new("Cast", [nan], f"{name}_nan", _FP32, attributes=_TO_FP32)
         for value, what in ((size, "largest"), (number, "nan")):
             seen = self._new(
-                "ReduceMax", [value], f"{SCAN_PREFIX}{name}/{what}", _FP32, shape=(), keepdims=0
+                "ReduceMax",
+                [value],
+                f"{SCAN_PREFIX}{name}/{what}",
+                _FP32,
+                shape=(),
+                attributes={"keepdims": 0},
             )
             self._graph.outputs.append(seen)
 
@@ -127,8 +134,8 @@ class _Storage:
 
         def step(operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
             name = f"{node.outputs[0].name}_{len(self.watched)}"
-            exact = self._new(  # shapes stay unknown here
-                operator, list(inputs), name, _FP32, before=node, shape=None, **attributes
+            exact = self._new(
+                operator, list(inputs), name, _FP32, before=node, attributes=attributes
             )
             return self._wide(self._stored(exact, node.op_type), node)
 
@@ -178,7 +185,7 @@ class _Storage:
         *,
         before: ir.Node | None = None,
         shape: tuple[int, ...] | None = None,
-        **attributes: int,
+        attributes: Mapping[str, int] | None = None,
     ) -> ir.Value:
         """A new node: before a node, or right after what it reads first."""
         made = ir.Value(
@@ -186,7 +193,7 @@ class _Storage:
             type=ir.TensorType(dtype),
             shape=None if shape is None else ir.Shape(shape),
         )
-        node = ir.node(operator, inputs, attributes, name=f"{name}_node", outputs=[made])
+        node = ir.node(operator, inputs, attributes or {}, name=f"{name}_node", outputs=[made])
         producer = inputs[0].producer()
         if before is not None:
             self._graph.insert_before(before, node)
@@ -198,13 +205,13 @@ class _Storage:
 
 
 def scan_report(watched: Mapping[str, str], outputs: Mapping[str, float]) -> list[StoredTensor]:
-    """What a run saw, the largest first.
+    """What a run saw, in the order of the graph.
 
     Args:
         watched: From `store_in_fp16`.
         outputs: The scalar outputs by name.
     """
-    seen = [
+    return [
         StoredTensor(
             name=name,
             operator=operator,
@@ -213,4 +220,3 @@ def scan_report(watched: Mapping[str, str], outputs: Mapping[str, float]) -> lis
         )
         for name, operator in watched.items()
     ]
-    return sorted(seen, key=lambda tensor: (tensor.has_nan, tensor.largest), reverse=True)

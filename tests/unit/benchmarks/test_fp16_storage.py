@@ -107,24 +107,19 @@ def test_it_differs_from_fp32_and_from_what_a_provider_skips() -> None:
 
 def test_an_overflow_is_seen_where_it_happens() -> None:
     x = np.full((SIZE, SIZE), 250.0, np.float32)
-    model = chain("Add", "Mul", "Relu")
-    model.graph[1].op_type  # noqa: B018 - the graph has nodes
-    big = np.full((SIZE, SIZE), 300.0, np.float32)
-    _, scan = run(chain("Relu", "LayerNormalization"), x * big / 250)
+    _, scan = run(chain("Relu", "LayerNormalization"), x)
     assert not any(tensor.overflows for tensor in scan), "all deviations are 0"
     x[0] = 1000.0
     _, scan = run(chain("Relu", "LayerNormalization"), x.T.copy())
-    worst = scan[0]
-    assert worst.overflows
+    worst = next(tensor for tensor in scan if tensor.overflows)
     assert worst.operator == "LayerNormalization"
-    assert worst.largest == pytest.approx(703.125**2), "the square of the deviation"
+    assert worst.largest == pytest.approx(703.125**2, rel=1e-2), "the square of the deviation"
 
 
 def test_lengths_are_written_out_too() -> None:
     x = np.full((SIZE, SIZE), 200.0, np.float32)
     _, scan = run(chain("Relu", "ReduceL2"), x)
-    assert scan[0].overflows
-    assert scan[0].operator == "ReduceL2"
+    assert next(tensor.operator for tensor in scan if tensor.overflows) == "ReduceL2"
     got, scan = run(chain("Relu", "ReduceL2"), x / 100)
     assert not any(tensor.overflows for tensor in scan)
     np.testing.assert_allclose(got, 8, rtol=1e-3)

@@ -23,6 +23,7 @@ from zeroflaw_engines.errors import (
     WeightsError,
     ZeroflawError,
 )
+from zeroflaw_engines.graph_entries import GraphVariant
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export import bundle_export, parity
 from zeroflaw_export.adapters import LinearAdapters, save_adapters
@@ -314,3 +315,50 @@ def test_one_seed_gives_one_prompt_bank(stand_ins, tiny_bundle: Bundle, tmp_path
     export_bundle(plan, tmp_path / "b")
     got = (tmp_path / "b" / "prompts.safetensors").read_bytes()
     assert got == (tiny_bundle.path / "prompts.safetensors").read_bytes()
+
+
+def test_fp16_graphs_join_the_manifest_and_are_checked(
+    quick: ExportPlan, tmp_path: Path, monkeypatch
+) -> None:
+    made = []
+
+    def write(directory: Path, engine: str, reference, target: Path) -> GraphVariant:
+        path = target / f"{engine}.fp16.onnx"
+        path.write_text("half")
+        TorchSession.modules[path] = TorchSession.modules[directory / reference.onnx]
+        made.append(engine)
+        return GraphVariant(
+            target="tensorrt", onnx=path.name, weights=None, opset=23, precision="fp16",
+            attention="none", recipe="r",
+        )  # fmt: skip
+
+    monkeypatch.setattr(bundle_export, "write_fp16_variant", write)
+    bundle = export_bundle(dataclasses.replace(quick, precision="fp16"), tmp_path / "b")
+    assert sorted(made) == sorted(ENGINES - {"text_encoder"})
+    for engine in made:
+        assert bundle.graph(engine, "tensorrt").path.read_text() == "half"
+        figures = [
+            f for f in bundle.manifest.parity if (f.engine, f.target) == (engine, "tensorrt")
+        ]
+        assert {figure.image for figure in figures} == {"real", "noise"}
+        assert {figure.tolerance for figure in figures} <= {
+            parity.FP16_TOLERANCES.maps,
+            parity.FP16_TOLERANCES.relative,
+        }
+    assert not bundle.manifest.engines["text_encoder"].variants
+
+
+def test_a_form_that_openvino_prefers_becomes_its_variant(
+    quick: ExportPlan, tmp_path: Path, monkeypatch
+) -> None:
+    forms = {**bundle_export.ATTENTION_OF_TARGET, "onnxruntime": "extended", "openvino": "additive"}
+    monkeypatch.setattr(bundle_export, "ATTENTION_OF_TARGET", forms)
+    monkeypatch.setattr(bundle_export, "share_weights", lambda path, reference: "shared")
+    monkeypatch.setattr(bundle_export, "write_manifest", lambda _, manifest: manifest)
+    bundle = export_bundle(quick, tmp_path / "b")
+    variant = bundle.manifest.engines["sam_encoder"].variant("openvino")
+    assert variant is not None
+    assert (variant.attention, variant.weights, variant.precision) == ("additive", "shared", "fp32")
+    assert bundle.manifest.engines["sam_encoder"].attention == "extended"
+    targets = {f.target for f in bundle.manifest.parity if f.engine == "sam_encoder"}
+    assert targets == {"onnxruntime", "openvino"}
