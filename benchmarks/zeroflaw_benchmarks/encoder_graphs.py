@@ -40,6 +40,9 @@ class EncoderSizes:
 class PlainEncoder(nn.Module):
     """segment_anything's own modules, behind nothing but its normalisation."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.encoder = sam.image_encoder

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from skimage import data
+
+from zeroflaw_benchmarks.encoder_run import peak_rss
 
 REFERENCE: Final = "torch"
 _Inspect = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
@@ -65,7 +66,7 @@ def run_pipeline(run: PipelineRun) -> PipelineTimes:
         mask = inspect(frame)
         seconds.append(time.perf_counter() - start)
     np.save(run.mask, mask)
-    return PipelineTimes(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return PipelineTimes(seconds, peak_rss())
 
 
 def _inspector(bundle: str, backend: str, precision: str) -> _Inspect:
@@ -73,7 +74,8 @@ def _inspector(bundle: str, backend: str, precision: str) -> _Inspect:
 
     options: dict[str, Any] = {"precision": precision} if precision else {}
     inspector = Inspector.load(bundle, backend, **options)
-    return lambda frame: inspector.inspect(frame).mask
+    product = inspector.products[0]
+    return lambda frame: inspector.inspect(frame, product=product).mask
 
 
 def _reference(bundle: str, _backend: str, precision: str) -> _Inspect:
@@ -92,7 +94,7 @@ def _reference(bundle: str, _backend: str, precision: str) -> _Inspect:
     adapters = load_linear_adapters(architecture, model, source)
     clip = ReferenceClip(model, adapters, architecture.tapped_blocks, size)
     sam = load_sam(sam_architecture(manifest.sam.architecture), source)
-    embeddings = opened.text_embeddings(next(iter(manifest.products)))
+    embeddings = opened.text_embeddings(min(manifest.products))
     bf16 = precision == "bf16"
     return lambda frame: reference_inspection(clip, sam, frame, embeddings, bf16_encoders=bf16).mask
 

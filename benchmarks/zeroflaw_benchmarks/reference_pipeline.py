@@ -1,7 +1,7 @@
 """The method in PyTorch, as its authors' libraries run it: open_clip, Pillow and SamPredictor.
 
-Tests and the pipeline benchmark hold zeroflaw against it; nothing of zeroflaw's runtime or export
-is used here.
+Tests and the pipeline benchmark hold zeroflaw against it; nothing of zeroflaw's runtime is used
+here, and of its export only the layers that hold the adapters' weights.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from PIL import Image
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box
-from torch import nn
 from torch.nn import functional
 
 from zeroflaw_benchmarks.brute_force_ppg import brute_force_points
+from zeroflaw_export.adapters import LinearAdapters
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])
@@ -34,13 +34,13 @@ class ReferenceClip:
 
     Attributes:
         model: With its weights.
-        adapters: Linear layers `fc`, one for each tapped block.
+        adapters: One linear layer for each tapped block.
         tapped_blocks: 1-based.
         size: Side of its image, px.
     """
 
     model: CLIP
-    adapters: nn.Module
+    adapters: LinearAdapters
     tapped_blocks: tuple[int, ...]
     size: int
 

@@ -81,9 +81,12 @@ class SamEncoder(nn.Module):
             x = block(x, getattr(self, name))
         narrow, norm_1, mix, norm_2 = self.neck
         x = layer_norm_2d(functional.linear(x, narrow.weight.flatten(1)), norm_1)
-        x = mix(x.transpose(1, 2).unflatten(2, (self.grid, self.grid))).flatten(2)
-        x = layer_norm_2d(x.transpose(1, 2), norm_2)
-        return x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        x = mix(self._grid(x)).flatten(2)
+        return self._grid(layer_norm_2d(x.transpose(1, 2), norm_2))
+
+    def _grid(self, tokens: torch.Tensor) -> torch.Tensor:
+        """From [1, G * G, C] to [1, C, G, G]."""
+        return tokens.transpose(1, 2).reshape(1, -1, self.grid, self.grid)
 
 
 class _ExportBlock(nn.Module):
@@ -124,9 +127,10 @@ class _ExportBlock(nn.Module):
         """Projects tokens: windows x heads x tokens of one window x width."""
         side, count = self.window, self.padded // self.window
         if side == self.grid:
-            return projection(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
+            whole: torch.Tensor = projection(x)
+            return whole.reshape(1, side * side, self.heads, -1).transpose(1, 2)
         margin = self.padded - self.grid
-        x = functional.linear(x, projection.weight).unflatten(1, (self.grid, self.grid))
+        x = functional.linear(x, projection.weight).reshape(1, self.grid, self.grid, -1)
         x = functional.pad(x, (0, 0, 0, margin, 0, margin)) + projection.bias
         x = x.reshape(count, side, count, side, self.heads, -1).permute(0, 2, 4, 1, 3, 5)
         return x.reshape(count * count, self.heads, side * side, -1)
