@@ -295,7 +295,7 @@ def test_a_target_without_a_graph_of_its_own(tiny_bundle: Bundle, caplog) -> Non
     reference = tiny_bundle.graph("sam_encoder", "onnxruntime")
     assert (reference.precision, reference.attention, reference.recipe) == (
         "fp32",
-        "extended",
+        "additive",
         None,
     )
     assert tiny_bundle.graph("clip_encoder", "onnxruntime").attention == "none"

@@ -216,7 +216,7 @@ def test_graphs_of_other_weights_are_not_published(
 
     monkeypatch.setattr(bundle_export, "onnx_from_module", copy)
     other = WeightsSource(name="random", path=None, seed=8)
-    with pytest.raises(ParityError, match="sam_encoder differs"):
+    with pytest.raises(ParityError, match="sam_encoder of onnxruntime differs"):
         export_bundle(dataclasses.replace(PLAN, sam_weights=other), tmp_path / "b")
     assert left_in(tmp_path) == []
 
