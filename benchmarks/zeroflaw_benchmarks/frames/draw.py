@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw_benchmarks.frames.camera import draw_camera
-from zeroflaw_benchmarks.frames.defects import TEST_DEFECTS, TRAIN_DEFECTS, Areas, Defect
-from zeroflaw_benchmarks.frames.surfaces import TEST_SURFACES, TRAIN_SURFACES, Surface
-
-Split = Literal["train", "test"]
-
-SURFACES: Final[dict[Split, dict[str, Surface]]] = {"train": TRAIN_SURFACES, "test": TEST_SURFACES}
-DEFECTS: Final[dict[Split, Mapping[str, tuple[Defect, Areas]]]] = {
-    "train": TRAIN_DEFECTS,
-    "test": TEST_DEFECTS,
-}
+from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES, Split
 
 _SMALLEST: Final = 0.0005
 _LARGEST: Final = 0.2

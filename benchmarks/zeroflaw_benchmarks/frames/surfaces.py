@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Final
 
 import cv2
 import numpy as np
@@ -308,25 +307,3 @@ def _print_line(ink: FloatArray, rng: Rng, y: float, line: float) -> None:
 
 def _any_angle(rng: Rng) -> float:
     return float(rng.choice([0.0, 90.0, rng.uniform(0, 180)]))
-
-
-# Train and test share no family, so what is measured on the test set is zero-shot.
-TRAIN_SURFACES: Final[dict[str, Surface]] = {
-    "brushed_metal": brushed_metal,
-    "turned_grooves": turned_grooves,
-    "fabric": fabric,
-    "wood": wood,
-    "leather": leather,
-    "painted": painted,
-    "perforated_plate": perforated_plate,
-    "printed_carton": printed_carton,
-    "moulded_part": moulded_part,
-    "brick": real_texture("brick"),
-    "grass": real_texture("grass"),
-}
-TEST_SURFACES: Final[dict[str, Surface]] = {
-    "casting": casting,
-    "printed_board": printed_board,
-    "glass": glass,
-    "gravel": real_texture("gravel"),
-}

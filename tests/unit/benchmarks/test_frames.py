@@ -10,8 +10,9 @@ from PIL import Image
 
 from zeroflaw_benchmarks.frames import surfaces
 from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
+from zeroflaw_benchmarks.frames.draw import draw_frame
 from zeroflaw_benchmarks.frames.noise import blob
+from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES
 from zeroflaw_export.datasets import read_dataset, read_sample_image, read_sample_mask
 
 SIZE = 192
