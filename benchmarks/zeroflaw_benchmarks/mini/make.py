@@ -99,7 +99,7 @@ def make_encoder(work: Path, frames: TrainingFrames) -> None:
     train_sam(
         trained, settings.encoder, frames, settings=settings, folder=work, report=_Losses().report
     )
-    _save(trained, work / "encoder.safetensors")
+    save_rounded(trained, work / "encoder.safetensors")
 
 
 def make_towers(work: Path, frames: TrainingFrames) -> None:
@@ -121,7 +121,7 @@ def make_towers(work: Path, frames: TrainingFrames) -> None:
         folder=work,
         report=_Losses().report,
     )
-    _save(towers.clip, work / "mini_clip.safetensors")
+    save_rounded(towers.clip, work / "mini_clip.safetensors")
     save_adapters(towers.adapters, work / "mini_adapters.safetensors")
 
 
@@ -132,7 +132,7 @@ def make_sam(work: Path, frames: TrainingFrames) -> None:
     train_sam(
         trained, settings.cascade, frames, settings=settings, folder=work, report=_Losses().report
     )
-    _save(trained.sam, work / "joint_sam.safetensors")
+    save_rounded(trained.sam, work / "joint_sam.safetensors")
 
 
 def make_cascade(work: Path, frames: TrainingFrames) -> None:
@@ -153,7 +153,7 @@ def make_cascade(work: Path, frames: TrainingFrames) -> None:
     asked = ask_frames(encoder, text, sam, frames, parameters=PARAMETERS, settings=settings)
     err.print(f"cascade: points on {len(asked.features)} of {settings.frames} frames")
     train_cascade(sam, asked, settings, work, _Losses().report)
-    _save(sam, work / "mini_sam.safetensors")
+    save_rounded(sam, work / "mini_sam.safetensors")
 
 
 def make_bundles(work: Path) -> None:
@@ -219,7 +219,7 @@ def _trained_encoder(work: Path) -> SamWithHead:
     return trained
 
 
-def _save(module: nn.Module, path: Path) -> None:
+def save_rounded(module: nn.Module, path: Path) -> None:
     """Writes weights, rounded to 16 bits that a bfloat16 could hold: the wheel packs them small."""
     save_file(
         {
