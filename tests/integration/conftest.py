@@ -9,9 +9,9 @@ from support.exported_bundle import Exported, export
 
 @pytest.fixture(scope="session")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """ViT-H and ViT-L/14-336 at 518 px, with the FP16 graphs for TensorRT.
+    """ViT-H and ViT-L/14-336 at 518 px.
 
-    Engines may be built into it; nothing else may be changed.
+    FP16 graphs and engines may be added to it; nothing else may be changed.
     """
     path = tmp_path_factory.mktemp("full_size") / "bundle"
-    return export(path, "vit_l_14_336", "vit_h", "--precision", "fp16")
+    return export(path, "vit_l_14_336", "vit_h")

@@ -13,8 +13,10 @@ import pytest
 
 from support.exported_bundle import Exported
 from support.measured_process import ZEROFLAW, run_measured
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle_variants import added_variants
 from zeroflaw_engines.engine_lookup import find_engine
+from zeroflaw_export.graph_variants import FP16_ENGINES, write_fp16_variant
 
 ARCHITECTURES = ("sm86", "sm89", "sm120")
 # Transformer blocks of ViT-H and ViT-L.
@@ -25,8 +27,24 @@ ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder")
 def exported(request: pytest.FixtureRequest) -> Path:
     """The bundle of this run, or one that was exported before (a development machine)."""
     given = os.environ.get("ZEROFLAW_FULL_SIZE_BUNDLE")
-    full_size: Exported | None = None if given else request.getfixturevalue("full_size")
-    return full_size.path if full_size else Path(given or "")
+    if given:
+        return Path(given)
+    full_size: Exported = request.getfixturevalue("full_size")
+    add_fp16_graphs_unchecked(open_bundle(full_size.path, verify_digests=False))
+    return full_size.path
+
+
+def add_fp16_graphs_unchecked(bundle: Bundle) -> None:
+    """FP16 graphs without the parity checks of `add-fp16`: this test is of the build alone.
+
+    On a CPU the checks take minutes at this size; they have not been run there yet.
+    """
+    with added_variants(bundle) as added:
+        for engine in FP16_ENGINES:
+            reference = bundle.manifest.engines[engine]
+            added.variants[engine] = write_fp16_variant(
+                bundle.path, engine, reference, added.directory
+            )
 
 
 @pytest.mark.full_size
