@@ -98,7 +98,7 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
     return Diagnosis(
         zeroflaw=__version__,
         machine=this_machine(),
-        versions=_versions(),
+        versions=installed_versions(),
         backends=tuple(
             BackendDiagnosis(
                 found=availability(backend.name),
@@ -115,7 +115,8 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
     )
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of the distributions that say most about a machine, by name."""
     found = {}
     for name in _DISTRIBUTIONS:
         try:

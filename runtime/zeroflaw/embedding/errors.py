@@ -11,6 +11,7 @@ from zeroflaw_engines.errors import (
     EngineError,
     FrameError,
     ProductError,
+    StreamError,
     StreamFullError,
     ZeroflawError,
 )
@@ -38,6 +39,7 @@ _STATUSES: Final[tuple[tuple[type[ZeroflawError], Status], ...]] = (
     (FrameError, Status.FRAME),
     (ProductError, Status.PRODUCT),
     (StreamFullError, Status.QUEUE_FULL),
+    (StreamError, Status.INTERNAL),
 )
 
 
