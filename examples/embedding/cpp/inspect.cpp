@@ -1,7 +1,8 @@
-// Inspects PGM and PPM files, prints decisions and regions, and may write masks.
+// Inspects PGM and PPM files, prints decisions and regions, and may write masks and results.
 //
-//   inspect [--masks DIRECTORY] BUNDLE PRODUCT FILE...
+//   inspect [--out DIRECTORY] BUNDLE PRODUCT FILE...
 //
+// BUNDLE is a directory, "mini", or a configuration file (*.toml).
 // Exit code: 0 all accepted, 4 one rejected, 3 one could not be decided, 1 nothing could be done,
 // 2 wrong usage. A part that was not seen is never "good".
 #include <algorithm>
@@ -40,18 +41,31 @@ void print(const zeroflaw::Inspection& inspection) {
   }
 }
 
-// The mask as a PGM file: white where there is a defect.
-void write_mask(const zeroflaw::Inspection& inspection, const std::string& path) {
+// The mask as a PGM file, white where there is a defect, and the result as JSON.
+void write(const zeroflaw::Inspection& inspection, const std::string& path) {
   const zeroflaw::Image<std::uint8_t> mask = inspection.mask();
-  std::ofstream file(path, std::ios::binary);
-  file << "P5\n" << mask.width << ' ' << mask.height << "\n255\n";
+  std::ofstream pgm(path + ".mask.pgm", std::ios::binary);
+  pgm << "P5\n" << mask.width << ' ' << mask.height << "\n255\n";
   for (std::size_t y = 0; y < mask.height; ++y)
-    for (const std::uint8_t pixel : mask.row(y)) file.put(pixel != 0 ? '\xff' : '\0');
-  if (!file.flush()) throw std::runtime_error(path + " cannot be written");
+    for (const std::uint8_t pixel : mask.row(y)) pgm.put(pixel != 0 ? '\xff' : '\0');
+  std::ofstream json(path + ".json", std::ios::binary);
+  json << inspection.json();
+  if (!pgm.flush() || !json.flush()) throw std::runtime_error(path + ".* cannot be written");
+}
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+zeroflaw::Inspector inspector_of(const std::string& bundle) {
+  if (ends_with(bundle, ".toml")) return zeroflaw::Inspector::from_file(bundle);
+  zeroflaw::Config config;
+  config.bundle = bundle;
+  return zeroflaw::Inspector(config);
 }
 
 Code inspect_file(zeroflaw::Inspector& inspector, const std::string& product,
-                  const std::string& path, const std::string& masks) {
+                  const std::string& path, const std::string& out) {
   const PnmImage image = read_pnm(path);
   zeroflaw::Frame frame;
   frame.pixels = image.pixels.data();
@@ -68,10 +82,7 @@ Code inspect_file(zeroflaw::Inspector& inspector, const std::string& product,
     return kUndecided;
   }
   print(inspection);
-  if (!masks.empty()) {
-    const std::string name = path.substr(path.find_last_of('/') + 1);
-    write_mask(inspection, masks + "/" + name + ".mask.pgm");
-  }
+  if (!out.empty()) write(inspection, out + "/" + path.substr(path.find_last_of('/') + 1));
   return inspection.accepted() ? kAccepted : kRejected;
 }
 
@@ -79,25 +90,23 @@ Code inspect_file(zeroflaw::Inspector& inspector, const std::string& product,
 
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
-  std::string masks;
-  if (words.size() > 2 && words[0] == "--masks") {
-    masks = words[1];
+  std::string out;
+  if (words.size() > 2 && words[0] == "--out") {
+    out = words[1];
     words.erase(words.begin(), words.begin() + 2);
   }
   if (words.size() < 3) {
-    std::cerr << "usage: " << argv[0] << " [--masks DIRECTORY] BUNDLE PRODUCT FILE...\n";
+    std::cerr << "usage: " << argv[0] << " [--out DIRECTORY] BUNDLE PRODUCT FILE...\n";
     return kUsage;
   }
   try {
-    zeroflaw::Config config;
-    config.bundle = words[0];
-    zeroflaw::Inspector inspector(config);
+    zeroflaw::Inspector inspector = inspector_of(words[0]);
     inspector.warm_up();
     int worst = kAccepted;
     for (std::size_t i = 2; i < words.size(); ++i) {
       int code = kUndecided;
       try {
-        code = inspect_file(inspector, words[1], words[i], masks);
+        code = inspect_file(inspector, words[1], words[i], out);
       } catch (const std::exception& error) {
         std::cerr << words[i] << ": " << error.what() << '\n';
       }

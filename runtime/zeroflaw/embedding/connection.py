@@ -66,9 +66,10 @@ _Entry = TypeVar("_Entry")
 class HandleTable(Generic[_Entry]):
     """Things by number; a number is never used twice, so a stale handle is always told."""
 
-    def __init__(self, thing: str, numbers: Callable[[], int]) -> None:
-        """An empty table of `thing`s, whose numbers come from `numbers`."""
+    def __init__(self, thing: str, ended: str, numbers: Callable[[], int]) -> None:
+        """An empty table of `thing`s, which end by being `ended`; numbers come from `numbers`."""
         self._thing = thing
+        self._ended = ended
         self._numbers = numbers
         self._entries: dict[int, _Entry] = {}
         self._lock = threading.Lock()
@@ -102,8 +103,8 @@ class HandleTable(Generic[_Entry]):
     def _known(self, entry: _Entry | None) -> _Entry:
         if entry is None:
             raise EmbeddingError(
-                f"this handle is no {self._thing}: it was given back, or never was one",
-                f"use a handle from when the {self._thing} is made until it is given back",
+                f"this handle is not of an {self._thing}: it was {self._ended}, or never was one",
+                f"use the handle of an {self._thing} only until it is {self._ended}",
                 Status.INVALID_HANDLE,
             )
         return entry
@@ -119,8 +120,10 @@ class Connection:
         """No handles yet."""
         # One sequence for both: an inspection given for an inspector is told, too.
         numbers = itertools.count(1)
-        self._inspectors = HandleTable[HostedInspector]("inspector", lambda: next(numbers))
-        self._views = HandleTable[OutcomeView]("inspection", lambda: next(numbers))
+        self._inspectors = HandleTable[HostedInspector](
+            "inspector", "destroyed", lambda: next(numbers)
+        )
+        self._views = HandleTable[OutcomeView]("inspection", "released", lambda: next(numbers))
 
     def create(self, config: Any, made: Any) -> None:  # noqa: ANN401 - ctypes pointers
         """`zeroflaw_create`."""
