@@ -22,8 +22,9 @@ import sys
 print('version=%d.%d' % sys.version_info[:2])
 import os, sysconfig
 name = sysconfig.get_config_var('INSTSONAME') or ''
-path = os.path.join(sysconfig.get_config_var('LIBDIR') or '', name)
-print('library=' + (path if os.path.exists(path) else name))
+places = sysconfig.get_config_var('LIBDIR') or '', os.path.join(sys.base_prefix, 'lib')
+paths = [os.path.join(place, name) for place in places]
+print('library=' + next(filter(os.path.isfile, paths), name))
 try:
     import importlib.util
     found = importlib.util.find_spec('zeroflaw')

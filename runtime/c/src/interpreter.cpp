@@ -133,8 +133,9 @@ std::string text_of(const Python& python, void* object) {
 std::string python_error(const Python& python) {
   void *kind = nullptr, *error = nullptr, *traceback = nullptr;
   python.Err_Fetch(&kind, &error, &traceback);
-  std::string text = text_of(python, kind) + ": " + text_of(python, error);
-  for (void* object : {kind, error, traceback})
+  void* name = kind ? python.Object_GetAttrString(kind, "__name__") : nullptr;
+  std::string text = text_of(python, name) + ": " + text_of(python, error);
+  for (void* object : {kind, error, traceback, name})
     if (object != nullptr) python.DecRef(object);
   return text;
 }
@@ -156,6 +157,11 @@ std::string connect(State& the) {
   return "";
 }
 
+std::string other_environment(const std::string& running, const char* asked) {
+  return "this process already runs the Python environment " + running + ", not " + asked +
+         " -- a process has one; name that one or none, or use a process of its own";
+}
+
 // Where Python was before us: its environment is the one there is.
 std::string join_interpreter(State& the, const char* home) {
   if (home != nullptr) {
@@ -167,9 +173,7 @@ std::string join_interpreter(State& the, const char* home) {
     const bool same = asked && running && std::strcmp(asked, running) == 0;
     free(asked);
     free(running);
-    if (!same)
-      return "this process already runs the Python environment " + prefix + ", not " + home +
-             " -- name that one or none";
+    if (!same) return other_environment(prefix, home);
   }
   return "";
 }
@@ -229,12 +233,9 @@ std::string start_interpreter(const char* home) {
   if (home == nullptr || *home == '\0') home = getenv("ZEROFLAW_PYTHON_HOME");
   if (home != nullptr && *home == '\0') home = nullptr;
   std::lock_guard<std::mutex> lock(the.starting);
-  if (the.started) {
-    if (the.hosted) return join_interpreter(the, home);
-    if (home == nullptr || the.home == home) return "";
-    return "this process already runs the Python environment " + the.home + ", not " + home +
-           " -- a process has one; use a process of its own for the other";
-  }
+  if (the.started && the.hosted) return join_interpreter(the, home);
+  if (the.runs && home != nullptr && the.home != home) return other_environment(the.home, home);
+  if (the.started) return "";
   if (!the.runs) {
     using IsInitialized = int (*)();
     const auto present = reinterpret_cast<IsInitialized>(dlsym(RTLD_DEFAULT, "Py_IsInitialized"));
@@ -269,7 +270,8 @@ Call::Call() {
   State& the = state();
   {
     std::lock_guard<std::mutex> lock(the.calls);
-    allowed_ = !the.closing;
+    // A Python that hosts us ends when it likes, and then it must not be called any more.
+    allowed_ = !the.closing && !(the.hosted && the.python.IsInitialized() == 0);
     if (!allowed_) return;
     ++the.calls_under_way;
   }
