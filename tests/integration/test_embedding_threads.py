@@ -28,17 +28,18 @@ def test_four_threads_get_the_same_result_every_time(
     assert found["heartbeat"] == 1 + THREADS // 2 * 35
 
 
-@pytest.mark.parametrize("attempt", range(3))
+@pytest.mark.parametrize("delay", [0, 0.2])
+@pytest.mark.parametrize("exiting_thread", ["main", "other"])
 def test_exit_during_calls_is_clean(
-    library: EmbeddedLibrary, tiny_bundle: Bundle, attempt: int
+    library: EmbeddedLibrary, tiny_bundle: Bundle, exiting_thread: str, delay: float
 ) -> None:
     process = subprocess.Popen(
-        [library.drivers / "soak", tiny_bundle.path, "object", str(THREADS), "forever"],
+        [library.drivers / "soak", tiny_bundle.path, "object", str(THREADS), exiting_thread],
         env=library.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
-    time.sleep(0.15 * attempt)  # into the thick of it, at another moment each time
+    time.sleep(delay)
     process.send_signal(signal.SIGINT)
     try:
         _, errors = process.communicate(timeout=60)

@@ -2,14 +2,15 @@
 
 #include <dlfcn.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
-#include <new>
 
 #include "environment.hpp"
 
@@ -51,6 +52,7 @@ struct State {
   std::mutex calls;
   std::condition_variable last_call_ended;
   int calls_under_way = 0;
+  unsigned long calls_ended = 0;
 };
 
 State& state() {
@@ -67,8 +69,15 @@ struct ThreadMemory {
 };
 thread_local ThreadMemory thread_memory{nullptr, 0};
 
-struct ForgetThread {
-  ~ForgetThread() {
+void shut_down();
+
+struct AtThreadEnd {
+  ~AtThreadEnd() {
+    // The main thread's end is the process's, and this comes before all static destructors.
+    if (gettid() == getpid()) {
+      shut_down();
+      return;
+    }
     if (thread_memory.thread_state == nullptr || state().closing) return;
     const Python& python = state().python;
     python.Eval_RestoreThread(thread_memory.thread_state);
@@ -77,11 +86,18 @@ struct ForgetThread {
   }
 };
 
+void act_at_thread_end() {
+  thread_local AtThreadEnd at_its_end;
+  static_cast<void>(at_its_end);
+}
+
+// For the main thread, even if it never calls the library.
+[[maybe_unused]] const bool acts_at_main_thread_end = (act_at_thread_end(), true);
+
 void remember_thread() {
   // A Python that hosts us knows its own threads, and may be gone when others end.
   if (thread_memory.thread_state != nullptr || state().hosted) return;
-  thread_local ForgetThread at_its_end;
-  static_cast<void>(at_its_end);
+  act_at_thread_end();
   const Python& python = state().python;
   thread_memory.gil_state = python.GILState_Ensure();
   thread_memory.thread_state = python.Eval_SaveThread();
@@ -178,6 +194,30 @@ std::string join_interpreter(State& the, const char* home) {
   return "";
 }
 
+// Python takes SIGINT when its module `signal` is imported, whoever does so. It is the process's.
+class KeptSignals {
+ public:
+  KeptSignals() {
+    for (int number = 1; number < kCount; ++number)
+      known_[number] = sigaction(number, nullptr, &actions_[number]) == 0;
+  }
+  ~KeptSignals() {
+    for (int number = 1; number < kCount; ++number) {
+      struct sigaction now;
+      if (known_[number] && sigaction(number, nullptr, &now) == 0 &&
+          now.sa_handler != actions_[number].sa_handler)
+        sigaction(number, &actions_[number], nullptr);
+    }
+  }
+  KeptSignals(const KeptSignals&) = delete;
+  KeptSignals& operator=(const KeptSignals&) = delete;
+
+ private:
+  static constexpr int kCount = 32;
+  struct sigaction actions_[kCount];
+  bool known_[kCount] = {};
+};
+
 std::string load_interpreter(State& the, const std::string& home) {
   Environment environment;
   const std::string wrong = look_at_environment(home, environment);
@@ -206,7 +246,12 @@ std::string load_interpreter(State& the, const std::string& home) {
   the.python.SetProgramName(the.python.DecodeLocale(environment.python.c_str(), nullptr));
   const char* locale = setlocale(LC_CTYPE, nullptr);
   const std::string process_locale = locale ? locale : "C";
-  the.python.InitializeEx(0);  // 0: signals stay the process's own
+  {
+    const KeptSignals kept;
+    the.python.InitializeEx(0);
+    if (void* module = the.python.Import_ImportModule("signal")) the.python.DecRef(module);
+    the.python.Err_Clear();
+  }
   setlocale(LC_CTYPE, process_locale.c_str());
   the.runs = true;
   the.home = home;
@@ -214,11 +259,11 @@ std::string load_interpreter(State& the, const std::string& home) {
   return "";
 }
 
-// Runs at the process's exit, before the static objects of the libraries that Python has loaded
-// are destroyed under the feet of inspections.
+// Runs at the process's exit. It has to come before the static objects of the libraries that
+// Python has loaded are destroyed under the feet of inspections.
 void shut_down() {
   State& the = state();
-  the.closing = true;
+  if (the.hosted || !the.started || the.closing.exchange(true)) return;
   std::unique_lock<std::mutex> lock(the.calls);
   const bool ended = the.last_call_ended.wait_for(lock, std::chrono::seconds(30),
                                                   [&] { return the.calls_under_way == 0; });
@@ -283,15 +328,13 @@ Call::~Call() {
   State& the = state();
   std::lock_guard<std::mutex> lock(the.calls);
   if (--the.calls_under_way == 0) the.last_call_ended.notify_all();
+  // Should a thread other than the main one call exit: handlers run from the last to the first,
+  // and libraries register theirs when something of them is first used. Hence again and again.
+  const unsigned long ended = ++the.calls_ended;
+  if (!the.hosted && !the.closing && (ended & (ended - 1)) == 0) std::atexit(shut_down);
 }
 
 bool shutting_down() { return state().closing; }
-
-void close_before_exit() {
-  // Registered when engines have been loaded, and so run before their libraries' own handlers.
-  static std::once_flag once;
-  if (!state().hosted) std::call_once(once, [] { std::atexit(shut_down); });
-}
 
 void set_last_error(const char* text) {
   std::strncpy(error_text, text, sizeof error_text - 1);  // the last byte is always zero

@@ -50,8 +50,6 @@ class Call {
 
 bool shutting_down();
 
-// To be called when an inspector has been made: ends inspections before the process does.
-void close_before_exit();
 
 // The calling thread's error text, cut off after 2047 bytes.
 void set_last_error(const char* text);

@@ -88,7 +88,6 @@ zeroflaw_status create(const char* python_home, zeroflaw_inspector* inspector, B
     uint64_t made = 0;
     const zeroflaw_status status = body(python, &made);
     *inspector = reinterpret_cast<zeroflaw_inspector>(static_cast<uintptr_t>(made));
-    if (status == ZEROFLAW_OK) zeroflaw_library::close_before_exit();
     return status;
   });
 }

@@ -2,7 +2,8 @@
 // must be the first one, bit for bit. Prints one line of JSON with the memory it took.
 //
 //   soak BUNDLE PRODUCT THREADS CALLS_OF_EACH
-//   soak BUNDLE PRODUCT THREADS forever      until SIGINT: then exits while calls are under way
+//   soak BUNDLE PRODUCT THREADS main|other   until SIGINT: then the main or another thread calls
+//                                            exit while calls are under way
 #include <unistd.h>
 
 #include <atomic>
@@ -77,7 +78,8 @@ double slope(const std::vector<double>& calls, const std::vector<double>& kiloby
 int main(int argc, char** argv) try {
   if (argc != 5) return 2;
   const int thread_count = std::stoi(argv[3]);
-  const bool forever = std::strcmp(argv[4], "forever") == 0;
+  const bool exit_elsewhere = std::strcmp(argv[4], "other") == 0;
+  const bool forever = exit_elsewhere || std::strcmp(argv[4], "main") == 0;
   const int calls_of_each = forever ? std::numeric_limits<int>::max() : std::stoi(argv[4]);
   const std::vector<std::uint8_t> pixels = frame_pixels();
   zeroflaw::Frame frame;
@@ -124,8 +126,12 @@ int main(int argc, char** argv) try {
     std::signal(SIGINT, [](int) { interrupted = 1; });
     std::printf("running\n");
     std::fflush(stdout);
-    while (!interrupted) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    std::exit(130);  // the threads are inside their calls
+    const auto exit_when_interrupted = [] {
+      while (!interrupted) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      std::exit(130);  // the threads are inside their calls
+    };
+    if (exit_elsewhere) std::thread(exit_when_interrupted).join();
+    exit_when_interrupted();
   }
   const auto begun = std::chrono::steady_clock::now();
   std::vector<double> calls, kilobytes;
