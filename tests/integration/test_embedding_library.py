@@ -94,15 +94,17 @@ def test_exit_codes_of_one_frame_each(
     library: EmbeddedLibrary, frames: list[Path], in_python: list[Inspection], tmp_path: Path
 ) -> None:
     program = library.examples["c", "find_package"]
-    decisions = {found.decision for found in in_python}
-    assert decisions == {"accept", "reject"}
-    for path, found in zip(frames, in_python, strict=True):
-        expected = 0 if found.decision == "accept" else 4
-        assert library.run(program, "mini", PRODUCT, path).returncode == expected
+    by_decision = {found.decision: path for path, found in zip(frames, in_python, strict=True)}
+    for decision, code in (("accept", 0), ("reject", 4)):
+        assert library.run(program, "mini", PRODUCT, by_decision[decision]).returncode == code
     cut = tmp_path / "cut.ppm"
     cut.write_bytes(frames[0].read_bytes()[:-1])
-    for undecided in (cut, tmp_path / "missing.ppm"):
-        assert library.run(program, "mini", PRODUCT, undecided).returncode == 3
+    undecided = library.run(program, "mini", PRODUCT, cut, tmp_path / "missing.ppm")
+    assert undecided.returncode == 3
+    assert [line.split(".ppm ")[1] for line in undecided.stderr.splitlines()] == [
+        "ends early",
+        "cannot be opened",
+    ]
     assert library.run(program, "mini", "no such product", frames[0]).returncode == 3
     assert library.run(program, tmp_path, PRODUCT, frames[0]).returncode == 1
     assert library.run(program, "mini").returncode == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -142,8 +143,9 @@ class OutcomeView:
         )
 
     def _polygon(self, polygon: Polygon) -> PolygonStruct:
-        points = np.array(polygon, np.int32).reshape(-1, 2)
-        return PolygonStruct(self._address(points, np.int32), len(points))
+        # Thrice as fast as numpy.array: a large region has thousands of points.
+        points = np.fromiter(chain.from_iterable(polygon), np.int32, 2 * len(polygon))
+        return PolygonStruct(self._address(points, np.int32), len(polygon))
 
     def _address(self, array: NDArray[Any], dtype: type[np.generic]) -> int:
         packed = np.ascontiguousarray(array, dtype)
