@@ -17,7 +17,8 @@ from zeroflaw_engines.version import __version__
 # Distributions whose versions say most about a machine where something fails.
 _DISTRIBUTIONS: Final = (
     "numpy", "opencv-python-headless", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino",
-    "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu12", "cuda-bindings", "torch",
+    "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu12", "cuda-bindings", "torch", "open_clip_torch",
+    "segment-anything",
 )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the distributions that say most about a machine, by name."""
+    """Versions of the distributions that say most about a machine, by name; of those installed."""
     found = {}
     for name in _DISTRIBUTIONS:
         try:
