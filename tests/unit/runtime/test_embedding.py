@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,6 +250,30 @@ def test_clones_share_the_engines_until_the_last_is_closed(
         inspector.inspect(image, product="object")
     with pytest.raises(EmbeddingError, match="destroyed"):
         clone.inspect(request)
+
+
+def test_closing_during_calls_ends_them_in_order(
+    tiny_bundle: Bundle, image: np.ndarray[Any, Any]
+) -> None:
+    hosted = HostedInspector.load(Configuration(bundle=str(tiny_bundle.path)))
+    request = request_of(frame_of(image, PixelFormat.RGB8, product=b"object"))
+    under_way = threading.Barrier(4)
+
+    def inspect_until_closed() -> tuple[int, Status]:
+        hosted.inspect(request)
+        under_way.wait(60)
+        for count in itertools.count():
+            try:
+                hosted.inspect(request)
+            except EmbeddingError as error:
+                return count, error.status
+        raise AssertionError
+
+    with ThreadPoolExecutor(3) as pool:
+        ends = [pool.submit(inspect_until_closed) for _ in range(3)]
+        under_way.wait(60)
+        hosted.close()
+        assert {end.result(60)[1] for end in ends} == {Status.INVALID_HANDLE}
 
 
 def test_description_names_what_results_depend_on(hosted: HostedInspector) -> None:
