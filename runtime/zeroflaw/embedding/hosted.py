@@ -209,7 +209,8 @@ class HostedInspector:
             report.late = counts.late + queue.late
             report.dropped = queue.dropped
             report.heartbeat = report.inspected + report.failed + report.late
-            report.last_error = self._last_error.encode()[:511]
+            # Cut between characters, not within one.
+            report.last_error = self._last_error.encode()[:511].decode(errors="ignore").encode()
 
     def close(self) -> None:
         """Waits for the calls under way, drops what waits, and lets go of the engines."""

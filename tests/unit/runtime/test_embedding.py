@@ -21,6 +21,8 @@ from zeroflaw.embedding.abi import (
     FrameStruct,
     HealthStruct,
     PixelFormat,
+    PolygonStruct,
+    RegionStruct,
     State,
     Status,
     ViewStruct,
@@ -37,6 +39,7 @@ from zeroflaw.embedding.hosted import HostedInspector
 from zeroflaw.embedding.views import Outcome, OutcomeView
 from zeroflaw.frame import rgb_frame
 from zeroflaw.inspector import Inspector
+from zeroflaw.regions import regions_of
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ZeroflawError
 
@@ -250,6 +253,42 @@ def test_clones_share_the_engines_until_the_last_is_closed(
         inspector.inspect(image, product="object")
     with pytest.raises(EmbeddingError, match="destroyed"):
         clone.inspect(request)
+
+
+def test_regions_with_holes_are_read_back(
+    hosted: HostedInspector, image: np.ndarray[Any, Any]
+) -> None:
+    request = request_of(frame_of(image, PixelFormat.RGB8, product=b"object"))
+    outcome = hosted.inspect(request)
+    assert outcome.inspection is not None
+    mask = np.zeros((60, 80), np.bool_)
+    mask[10:40, 20:60] = True
+    mask[15:20, 25:30] = mask[25:30, 40:50] = False
+    mask[50:53, 5:9] = True
+    regions = regions_of(mask, outcome.inspection.score_map)
+    assert [len(region.holes) for region in regions] == [2, 0]
+    inspection = replace(outcome.inspection, mask=mask, regions=regions)
+    view = OutcomeView(replace(outcome, inspection=inspection))
+    shown = ViewStruct()
+    view.copy_to(ctypes.addressof(shown))
+
+    def points(polygon: PolygonStruct) -> tuple[tuple[int, ...], ...]:
+        flat = (ctypes.c_int32 * (2 * polygon.point_count)).from_address(polygon.points)
+        return tuple(zip(flat[::2], flat[1::2], strict=True))
+
+    addresses = (ctypes.c_void_p * shown.region_count).from_address(shown.regions)
+    for address, region in zip(addresses, regions, strict=True):
+        found = RegionStruct.from_address(address)
+        assert found.struct_size == ctypes.sizeof(RegionStruct)
+        assert (found.x, found.y, found.width, found.height) == (
+            region.x, region.y, region.width, region.height
+        )  # fmt: skip
+        assert (found.area, found.peak_score) == (region.area, region.peak_score)
+        assert (found.centroid_x, found.centroid_y) == region.centroid
+        assert points(found.polygon) == region.polygon
+        holes = (PolygonStruct * found.hole_count).from_address(found.holes)
+        assert tuple(map(points, holes)) == region.holes
+    assert ctypes.string_at(shown.mask, mask.size) == mask.tobytes()
 
 
 def test_closing_during_calls_ends_them_in_order(
