@@ -96,6 +96,18 @@ class FrameError(ZeroflawError):
     code = "frame"
 
 
+class StreamError(ZeroflawError):
+    """A stream of frames cannot take or inspect a frame."""
+
+    code = "stream"
+
+
+class StreamFullError(StreamError):
+    """A stream holds as many frames as it may: this one was not taken."""
+
+    code = "stream_full"
+
+
 class ImageFileError(ZeroflawError):
     """A file is not an image that can be read completely."""
 

@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from zeroflaw.inspection import Inspection, Trace
     from zeroflaw.inspector import Inspector
     from zeroflaw.regions import Region
+    from zeroflaw.stream import InspectionStream, StreamResult
     from zeroflaw_engines.errors import ZeroflawError
     from zeroflaw_engines.parameters import MethodParameters
 
 __all__ = [
     "Inspection",
+    "InspectionStream",
     "Inspector",
     "MethodParameters",
     "Region",
+    "StreamResult",
     "Trace",
     "ZeroflawError",
     "__version__",
@@ -32,9 +35,11 @@ __all__ = [
 
 _MODULES = {
     "Inspection": "zeroflaw.inspection",
+    "InspectionStream": "zeroflaw.stream",
     "Inspector": "zeroflaw.inspector",
     "MethodParameters": "zeroflaw_engines.parameters",
     "Region": "zeroflaw.regions",
+    "StreamResult": "zeroflaw.stream",
     "Trace": "zeroflaw.inspection",
     "ZeroflawError": "zeroflaw_engines.errors",
 }

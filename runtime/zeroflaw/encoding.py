@@ -44,6 +44,21 @@ class Encoding:
     features: FloatArray | DeviceTensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedFrame:
+    """A frame halfway through its inspection: what `Inspector.decode_frame` goes on with.
+
+    Attributes:
+        product: Name of the product it is inspected as.
+        encoding: What the encoders say of it.
+        watch: Its times so far.
+    """
+
+    product: str
+    encoding: Encoding
+    watch: Stopwatch
+
+
 def geometry_of(
     frame: tuple[int, int], sizes: EngineSizes, parameters: MethodParameters
 ) -> FrameGeometry:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zeroflaw.cascade import Cascade
 from zeroflaw.decoding import decode
-from zeroflaw.encoding import Encoding, encode, geometry_of
+from zeroflaw.encoding import EncodedFrame, Encoding, encode, geometry_of
 from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, Frame, rgb_frame
 from zeroflaw.geometry import FloatArray
 from zeroflaw.inspection import Inspection, Status, Trace
@@ -221,6 +221,24 @@ class Inspector:
             ProductError: The bundle does not know the product.
             EngineError: An engine failed; there is no result, and so no "good" one.
         """
+        encoded = self.encode_frame(
+            image, product=product, channel_order=channel_order, white_level=white_level
+        )
+        return self.decode_frame(encoded, trace=trace)
+
+    def encode_frame(
+        self,
+        image: NDArray[Any],
+        *,
+        product: str | None = None,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
+    ) -> EncodedFrame:
+        """The first half of `inspect`: check and resize the frame, run both encoders.
+
+        `InspectionStream` runs it for one frame while `decode_frame` runs for the one before.
+        Arguments and errors are those of `inspect`.
+        """
         self._require_open()
         watch = Stopwatch()
         with watch.stage("total"):
@@ -233,6 +251,21 @@ class Inspector:
                     max_pixels=self._max_frame_pixels,
                 )
             encoding = self._encode(frame, self._prompts[name], watch)
+        return EncodedFrame(name, encoding, watch)
+
+    def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
+        """The second half of `inspect`: point prompts, cascade, scores, regions, decision.
+
+        Args:
+            encoded: From `encode_frame` of this Inspector.
+            trace: Whether the result says how its mask came about.
+
+        Raises:
+            EngineError: The decoder failed.
+        """
+        self._require_open()
+        name, encoding, watch = encoded.product, encoded.encoding, encoded.watch
+        with watch.stage("total"):
             decoding = decode(
                 encoding,
                 self.parameters,

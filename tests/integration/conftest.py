@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.embedded_library import EmbeddedLibrary, build_library
 from support.exported_bundle import Exported, export
 
 
@@ -15,3 +16,9 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """
     path = tmp_path_factory.mktemp("full_size") / "bundle"
     return export(path, "vit_l_14_336", "vit_h")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedLibrary:
+    """libzeroflaw, installed from a CMake build, with its examples."""
+    return build_library(tmp_path_factory.mktemp("embedding"))

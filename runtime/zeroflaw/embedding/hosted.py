@@ -1,0 +1,292 @@
+"""An inspector behind a handle: calls wait for each other, clones share the weights."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroflaw.diagnosis import installed_versions
+from zeroflaw.embedding.abi import ABI_VERSION, HealthStruct, State, Status
+from zeroflaw.embedding.configuration import Configuration
+from zeroflaw.embedding.errors import EmbeddingError, status_of, text_of
+from zeroflaw.embedding.frames import Request
+from zeroflaw.embedding.views import Outcome
+from zeroflaw.inspector import Inspector
+from zeroflaw.stream import InspectionStream, StreamHealth, StreamResult
+from zeroflaw_engines.errors import EngineError, StreamError
+from zeroflaw_engines.version import __version__
+
+
+class SharedInspector:
+    """An Inspector that is closed when the last of those who share it lets go."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        """Holds it once."""
+        self.inspector = inspector
+        self._holders = 1
+        self._lock = threading.Lock()
+
+    def hold(self) -> SharedInspector:
+        """Holds it once more."""
+        with self._lock:
+            self._holders += 1
+        return self
+
+    def let_go(self) -> None:
+        """Lets go of it; the last closes it."""
+        with self._lock:
+            self._holders -= 1
+            last = self._holders == 0
+        if last:
+            self.inspector.close()
+
+
+@dataclass
+class _Counts:
+    inspected: int = 0
+    failed: int = 0
+    late: int = 0
+    running: int = 0
+    polled: int = 0
+
+
+class HostedInspector:
+    """One handle of the C ABI.
+
+    Any thread may call any method. `inspect`, `warm_up` and `close` wait for each other; `poll`,
+    `describe` and `report_health` wait for nobody.
+    """
+
+    def __init__(self, shared: SharedInspector, configuration: Configuration) -> None:
+        """Takes over one hold of the shared Inspector."""
+        self._shared = shared
+        self._configuration = configuration
+        self._turn = threading.Lock()
+        self._changing = threading.Lock()
+        self._stream: InspectionStream | None = None
+        self._counts = _Counts()
+        self._state = State.INITIALIZED
+        self._last_error = ""
+        self._closed = False
+
+    @classmethod
+    def load(cls, configuration: Configuration) -> HostedInspector:
+        """Verifies the bundle and loads its engines; see `Inspector.load` for what it raises."""
+        cache = configuration.model_cache
+        inspector = Inspector.load(
+            configuration.bundle,
+            configuration.backend,
+            precision=configuration.precision,
+            threads=configuration.threads,
+            model_cache=None if cache is None else Path(cache),
+            encoder_schedule=configuration.encoder_schedule,
+            max_frame_pixels=configuration.max_frame_pixels,
+        )
+        return cls(SharedInspector(inspector), configuration)
+
+    def clone(self) -> HostedInspector:
+        """Another handle on the same engines, with a queue of its own."""
+        with self._changing:
+            self._require_open()
+            clone = HostedInspector(self._shared.hold(), self._configuration)
+        clone._state = self._state if self._state is State.READY else State.INITIALIZED
+        return clone
+
+    def warm_up(self, runs: int) -> None:
+        """Runs every engine on zeros; see `Inspector.warm_up`."""
+        if runs < 1:
+            raise EmbeddingError(f"{runs} runs do not warm anything up", "give 1 or more")
+        with self._turn:
+            self._require_open()
+            self._shared.inspector.warm_up(runs)
+            self._state = State.READY
+
+    def inspect(self, request: Request) -> Outcome:
+        """Inspects a frame; the time that it waits for its turn counts.
+
+        Raises:
+            ZeroflawError: There is no result; see `Inspector.inspect`.
+        """
+        called = time.perf_counter()
+        with self._turn, self._one_running():
+            self._require_open()
+            began = time.perf_counter()
+            inspection = self._shared.inspector.inspect(
+                request.image,
+                product=request.product,
+                channel_order=request.channel_order,
+                white_level=request.white_level,
+            )
+        late = 1e3 * (time.perf_counter() - called) - (request.deadline_ms or float("inf"))
+        with self._changing:
+            self._state = State.READY
+            self._counts.late += late > 0
+            self._counts.inspected += late <= 0
+        return Outcome(
+            status=Status.DEADLINE_MISSED if late > 0 else Status.OK,
+            error=_late_text(request.deadline_ms) if late > 0 else "",
+            frame_id=request.frame_id,
+            part_id=request.part_id,
+            inspection=inspection,
+            queue_ms=1e3 * (began - called),
+        )
+
+    def submit(self, request: Request) -> int:
+        """Queues a copy of a frame; returns its ticket.
+
+        Raises:
+            StreamFullError: As many frames wait as may, and new ones are refused.
+        """
+        stream = self._open_stream()
+        try:
+            return stream.submit(
+                request.image,
+                product=request.product,
+                channel_order=request.channel_order,
+                white_level=request.white_level,
+                frame_id=request.frame_id,
+                part_id=request.part_id,
+                deadline_ms=request.deadline_ms,
+            )
+        except StreamError:
+            self._require_open()  # destroyed meanwhile, and that is what the caller must know
+            raise
+
+    def poll(self, seconds: float) -> Outcome | None:
+        """What became of the next submitted frame; None if that is not known in time."""
+        with self._changing:
+            self._require_open()
+            stream = self._stream
+        if stream is None:  # nothing was submitted, and another thread may do so meanwhile
+            time.sleep(seconds)
+            return None
+        result = stream.poll(seconds)
+        if result is None:
+            return None
+        with self._changing:
+            self._counts.polled += 1
+            if result.inspection is not None:
+                self._state = State.READY
+            elif result.error is not None:
+                self._note_failure(result.error)
+        return _outcome_of(result)
+
+    def describe(self) -> dict[str, object]:
+        """What it is made of, for people and logs."""
+        self._require_open()
+        inspector = self._shared.inspector
+        return {
+            "zeroflaw": __version__,
+            "abi_version": ABI_VERSION,
+            "bundle": str(inspector.bundle.path),
+            "bundle_digest": inspector.bundle.identity,
+            "products": list(inspector.products),
+            "backend": inspector.backend,
+            "queue_size": self._configuration.queue_size,
+            "when_full": self._configuration.when_full,
+            "encoder_schedule": self._configuration.encoder_schedule,
+            "max_frame_pixels": self._configuration.max_frame_pixels,
+            "versions": installed_versions(),
+        }
+
+    def report_health(self, report: HealthStruct) -> None:
+        """Fills a health report; never waits for an inspection."""
+        with self._changing:
+            self._require_open()
+            counts, stream = self._counts, self._stream
+            queue = StreamHealth(0, 0, 0, 0, 0, 0, 0) if stream is None else stream.health()
+            report.state = self._state
+            report.queue_size = self._configuration.queue_size
+            report.queued = queue.queued
+            report.running = counts.running + queue.running
+            report.results = queue.submitted - queue.queued - queue.running - counts.polled
+            report.inspected = counts.inspected + queue.finished
+            report.failed = counts.failed + queue.failed
+            report.late = counts.late + queue.late
+            report.dropped = queue.dropped
+            report.heartbeat = report.inspected + report.failed + report.late
+            # Cut between characters, not within one.
+            report.last_error = self._last_error.encode()[:511].decode(errors="ignore").encode()
+
+    def close(self) -> None:
+        """Waits for the calls under way, drops what waits, and lets go of the engines."""
+        with self._changing:
+            if self._closed:
+                return
+            self._closed = True
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+        with self._turn:
+            self._shared.let_go()
+
+    def _open_stream(self) -> InspectionStream:
+        with self._changing:
+            self._require_open()
+            if self._stream is None:
+                self._stream = InspectionStream(
+                    self._shared.inspector,
+                    capacity=self._configuration.queue_size,
+                    when_full=self._configuration.when_full,
+                )
+            return self._stream
+
+    @contextmanager
+    def _one_running(self) -> Iterator[None]:
+        """Counts an inspection that is under way, and notes how it fails."""
+        with self._changing:
+            self._counts.running += 1
+        try:
+            yield
+        except Exception as error:
+            with self._changing:
+                self._counts.failed += 1
+                self._note_failure(error)
+            raise
+        finally:
+            with self._changing:
+                self._counts.running -= 1
+
+    def _note_failure(self, error: Exception) -> None:
+        """Keeps the text; a frame that cannot be inspected says nothing against the engines."""
+        self._last_error = text_of(error)
+        if isinstance(error, EngineError):
+            self._state = State.FAILING
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EmbeddingError(
+                "this inspector has been destroyed", "create another one", Status.INVALID_HANDLE
+            )
+
+
+def _outcome_of(result: StreamResult) -> Outcome:
+    status, error = Status.OK, ""
+    if result.error is not None:
+        status, error = status_of(result.error), text_of(result.error)
+    elif result.dropped:
+        status = Status.DROPPED
+        error = (
+            "the frame was dropped before it was looked at -- hold the part; submit more slowly,"
+            " or poll before you destroy the inspector"
+        )
+    elif result.deadline_missed:
+        status, error = Status.DEADLINE_MISSED, _late_text(None)
+    return Outcome(
+        status=status,
+        error=error,
+        frame_id=result.frame_id or "",
+        part_id=result.part_id or "",
+        inspection=result.inspection or result.late_inspection,
+        ticket=result.ticket,
+        queue_ms=result.queue_ms,
+    )
+
+
+def _late_text(deadline_ms: float | None) -> str:
+    named = "its deadline" if deadline_ms is None else f"its deadline of {deadline_ms:g} ms"
+    return f"the frame missed {named} -- hold the part; allow more time, or give fewer frames"
