@@ -126,6 +126,8 @@ def reference_inspection(
         predictor.set_image(frame)
     predictor.features = predictor.features.float()
     features = predictor.get_image_embedding().numpy()[0]
+    # Where no pixel is extreme, the peak alone is: the method's `no_region` is `always_run`.
+    threshold = min(0.5, float(np.nextafter(anomaly_map.max(), np.float32(0))))
     points, labels = brute_force_points(
         anomaly_map,
         features,
@@ -133,6 +135,7 @@ def reference_inspection(
         predictor.input_size,
         cell=sam.image_encoder.img_size / features.shape[1],
         k=k,
+        threshold=threshold,
     )
     mask_input, box, best = None, None, np.zeros(frame.shape[:2], np.bool_)
     low_res: list[Array] = []

@@ -17,7 +17,8 @@ from zeroflaw_engines.version import __version__
 # Distributions whose versions say most about a machine where something fails.
 _DISTRIBUTIONS: Final = (
     "numpy", "opencv-python-headless", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino",
-    "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu12", "cuda-bindings", "torch",
+    "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu12", "cuda-bindings", "torch", "open_clip_torch",
+    "segment-anything",
 )  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
     return Diagnosis(
         zeroflaw=__version__,
         machine=this_machine(),
-        versions=_versions(),
+        versions=installed_versions(),
         backends=tuple(
             BackendDiagnosis(
                 found=availability(backend.name),
@@ -115,7 +116,8 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
     )
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of the distributions that say most about a machine, by name; of those installed."""
     found = {}
     for name in _DISTRIBUTIONS:
         try:

@@ -163,6 +163,11 @@ class Inspector:
         )
 
     @property
+    def sessions(self) -> Sessions:
+        """The engines; they are closed with the Inspector."""
+        return self._sessions
+
+    @property
     def products(self) -> tuple[str, ...]:
         """Names of the products that can be inspected."""
         return tuple(sorted(self.bundle.manifest.products))

@@ -18,11 +18,10 @@ from zeroflaw_benchmarks.encoder_speed import (
     EncoderRow,
     encoder_figures,
     floor_seconds,
-    spread,
-    times_faster,
 )
 from zeroflaw_benchmarks.gemm_rate import gemm_rates
 from zeroflaw_benchmarks.graph_macs import graph_macs
+from zeroflaw_benchmarks.spread import spread, times_faster
 from zeroflaw_engines.contract import CLIP_ENCODER, EngineContract, EngineSizes, engine_contract
 from zeroflaw_export.adapters import LinearAdapters
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
@@ -137,16 +136,16 @@ def test_each_figure_compares_like_with_like() -> None:
     rates = {"fp32": {"numpy": 200.0, "torch": 100.0}, "bf16": {"torch": 500.0}}
     macs = {"plain": 1_000_000_000_000, "ours": 900_000_000_000}
     *_, plain, ours = encoder_figures(rows, macs, rates)
-    assert ours["times_faster_than_torch_fp32"]["middle"] == 7.5
-    assert ours["times_faster_than_torch_same_precision"]["middle"] == 2.5
-    assert ours["times_faster_than_plain_export"]["middle"] == 9 / 8
-    assert plain["times_faster_than_plain_export"]["middle"] == 1.0
+    assert ours["times_faster_than_torch_fp32"].middle == 7.5
+    assert ours["times_faster_than_torch_same_precision"].middle == 2.5
+    assert ours["times_faster_than_plain_export"].middle == 9 / 8
+    assert plain["times_faster_than_plain_export"].middle == 1.0
     assert ours["floor_seconds"] == 4.0
-    assert ours["times_floor"]["middle"] == 2.0
+    assert ours["times_floor"].middle == 2.0
     assert ours["times_floor_of_own_graph"] == pytest.approx(8 / 3.6)
     fp32 = encoder_figures(rows, macs, rates)[3]
     assert fp32["floor_seconds"] == 10.0
-    assert fp32["times_faster_than_plain_export"]["middle"] == 24 / 15
+    assert fp32["times_faster_than_plain_export"].middle == 24 / 15
 
 
 def test_every_library_multiplies() -> None:
