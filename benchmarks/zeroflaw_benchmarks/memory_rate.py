@@ -7,13 +7,14 @@ An engine must at least read its weights once, so it cannot be faster than that 
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zeroflaw_engines.machine import usable_cores
 
 _BYTES: Final = 256_000_000  # more than any cache of a processor of today holds
 _GIGA: Final = 1e9
@@ -32,7 +33,7 @@ def memory_rate(
     Returns:
         GB/s.
     """
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or usable_cores()
     parts = np.array_split(np.ones(megabytes * 1_000_000 // 4, np.float32), count)
     best = 0.0
     with ThreadPoolExecutor(count) as pool:

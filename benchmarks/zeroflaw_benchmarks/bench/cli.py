@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 EXIT_WORSE: Final = 5
 ALL: Final = "all"
 _STREAM_FRAMES: Final = 20
+_WIDTH: Final = 120
 
 
 def bench(
@@ -176,13 +178,14 @@ def _chosen(named: list[str] | None, known: tuple[str, ...], option: str) -> tup
 
 
 def _print(table: TextTable) -> None:
+    two = len(table.heads) == 2
     printed = Table(title=table.title, title_justify="left", box=None, title_style="bold")
     for number, head in enumerate(table.heads):
-        left = number == 0 or len(table.heads) == 2
-        printed.add_column(head, justify="left" if left else "right", overflow="fold")
+        printed.add_column(head, justify="left" if two or not number else "right", no_wrap=not two)
     for row in table.rows:
         printed.add_row(*map(Text, row))
-    out.print()
-    out.print(printed)
+    console = Console(highlight=False, width=max(_WIDTH, out.width))  # files are 80 wide
+    console.print()
+    console.print(printed)
     if table.note:
-        out.print(table.note, markup=False, style="dim")
+        console.print(table.note, markup=False, style="dim")

@@ -130,6 +130,7 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
         yield Figure(f"{stage.stage}, ms", stage.p50, low, high, is_ratio=False)
     yield _of_spread("host on the critical path, ms", latency.host_ms, is_ratio=False)
     yield _of_spread("host share", latency.host_share, is_ratio=True)
+    yield _of_spread("host code alone, ms", report.host.parts_ms["total"], is_ratio=False)
     for row in report.roofline:
         call = row.call_ms
         yield Figure(

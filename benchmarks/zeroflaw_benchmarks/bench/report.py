@@ -127,6 +127,26 @@ class Latency(_Record, frozen=True, kw_only=True):
     peak_rss_gb: float
 
 
+class HostTime(_Record, frozen=True, kw_only=True):
+    """Host code alone: engines of full size that answer at once, so that nothing contends with it.
+
+    The contract is that of ViT-L/14 at 518 px and a SAM at 1024 px, whatever the bundle holds.
+
+    Attributes:
+        frame_height: px.
+        frame_width: px.
+        runs: Inspections.
+        cores: That it could use.
+        parts_ms: Of each part, `total` among them.
+    """
+
+    frame_height: int
+    frame_width: int
+    runs: int
+    cores: int
+    parts_ms: dict[str, Spread]
+
+
 class Ceiling(_Record, frozen=True, kw_only=True):
     """The best that this machine does, measured in the same run.
 
@@ -328,6 +348,7 @@ class BenchReport(_Record, frozen=True, kw_only=True):
     before: MachineState
     after: MachineState
     latency: Latency
+    host: HostTime
     ceilings: tuple[Ceiling, ...] = ()
     roofline: tuple[EngineRoofline, ...] = ()
     stream: StreamGain | None = None

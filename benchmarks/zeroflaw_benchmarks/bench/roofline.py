@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -18,6 +17,7 @@ from zeroflaw_benchmarks.spread import Spread, spread
 from zeroflaw_engines.contract import SAM_DECODER
 from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.graph_entries import GraphTarget
+from zeroflaw_engines.machine import usable_cores
 from zeroflaw_engines.session import Session, zeros_for
 
 ONE_PROMPT: Final = {"batch": 1}
@@ -46,7 +46,7 @@ def measure_ceilings(
                     gflops=rates[library],
                     library=library,
                     gigabytes_per_second=gigabytes,
-                    threads=len(os.sched_getaffinity(0)),
+                    threads=usable_cores(),
                 )
             )
     return tuple(ceilings)

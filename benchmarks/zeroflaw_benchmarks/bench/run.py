@@ -15,6 +15,7 @@ from zeroflaw.inspector import EncoderSchedule, Inspector
 from zeroflaw_benchmarks.bench.endurance import measure_endurance
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.goals import goals_of
+from zeroflaw_benchmarks.bench.host import measure_host
 from zeroflaw_benchmarks.bench.latency import measure_latency
 from zeroflaw_benchmarks.bench.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.peers import PeerTask, measure_peers
@@ -92,6 +93,8 @@ def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport
             product = options.product or inspector.products[0]
             tell("latency")
             latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
+            tell("host code alone")
+            host = measure_host(options.size)
             tell("the machine's ceilings")
             ceilings = measure_ceilings() if options.roofline else ()
             tell("engines alone")
@@ -128,6 +131,7 @@ def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport
         before=before,
         after=machine_state(),
         latency=latency,
+        host=host,
         ceilings=ceilings,
         roofline=roofline,
         stream=stream,

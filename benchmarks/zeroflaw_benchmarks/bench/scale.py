@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from zeroflaw_benchmarks.bench.scale_run import ScaleRun, ScaleTimes
 from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.spread import spread
 from zeroflaw_engines.errors import BenchmarkError
+from zeroflaw_engines.machine import usable_cores
 
 AXES: Final[tuple[Axis, ...]] = (
     "frames_in_flight",
@@ -134,7 +134,7 @@ def _settings(task: ScaleTask, axis: Axis) -> Iterator[tuple[float, ScaleRun, in
         threads=task.threads,
         seconds=task.seconds,
     )
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     powers = sorted({*(2**i for i in range(cores.bit_length())), cores})
     if axis == "frames_in_flight":
         for count in sorted({*powers, 2 * cores, 4 * cores}):

@@ -31,6 +31,7 @@ class TextTable:
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
     """Every section of a report that was measured."""
     found = [machine_table(report), latency_table(report)]
+    found.append(host_table(report))
     if report.roofline:
         found.append(roofline_table(report))
     if report.stream is not None:
@@ -112,6 +113,17 @@ def latency_table(report: BenchReport) -> TextTable:
         f" ({100 * latency.host_share.middle:.2f} % of the total). Load:"
         f" {latency.load_ms:.0f} ms. Peak memory: {latency.peak_rss_gb:.2f} GB, mapped weights"
         f" included. Transfers of one inspection: {copies}.",
+    )
+
+
+def host_table(report: BenchReport) -> TextTable:
+    """Host code alone."""
+    host = report.host
+    return TextTable(
+        f"Host code alone, ms, {host.runs} frames of {host.frame_width}x{host.frame_height} px,"
+        f" engines of full size that answer at once, {host.cores} cores",
+        tuple(host.parts_ms),
+        (tuple(_seconds(value, 1.0) for value in host.parts_ms.values()),),
     )
 
 

@@ -1,0 +1,112 @@
+"""Pillow's antialiased resizing, by several threads, to the last bit."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from zeroflaw.frame import Frame
+
+Picture = Frame | Image.Image
+
+# Pixels. Below, a picture is resized sooner than threads have been woken; above, it would take
+# seconds to find out once how Pillow resizes such pictures.
+_LEAST: Final = 200_000
+_MOST: Final = 30_000_000
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Threads that resize bands of a picture at the same time.
+
+    Attributes:
+        pool: Runs the bands, and nothing that waits for bands itself.
+        count: Bands of a picture; 1 leaves all to the calling thread.
+    """
+
+    pool: Executor
+    count: int
+
+
+def resize(
+    picture: Picture,
+    size: tuple[int, int],
+    resample: Image.Resampling,
+    bands: Bands | None = None,
+) -> Frame:
+    """Resizes a picture as `Image.resize` does.
+
+    Pillow mostly filters every row, rounds to 8 bits, and then filters every column. No row
+    depends on another, and then no column: bands of each give what the whole gives. Where it
+    filters columns first, which is its own choice by version and sizes, nothing is split.
+
+    Args:
+        picture: uint8 [H, W, 3], or the same as an RGB image.
+        size: Height and width wanted, px.
+        resample: Pillow's filter.
+        bands: Threads that share the work; None resizes in the calling thread.
+
+    Returns:
+        uint8 of that size: `picture` itself if it is an array of that size already.
+    """
+    height, width = _size_of(picture)
+    if isinstance(picture, np.ndarray) and (height, width) == size:
+        return picture
+    worth = _LEAST <= height * width <= _MOST and width != size[1]
+    if (
+        bands is None
+        or bands.count < 2
+        or not worth
+        or not _rows_come_first((height, width), size, resample)
+    ):
+        whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+        return np.asarray(whole.resize(size[::-1], resample))
+
+    def filter_rows(top: int, bottom: int) -> Image.Image:
+        band = (size[1], bottom - top)
+        if isinstance(picture, np.ndarray):
+            return Image.fromarray(picture[top:bottom]).resize(band, resample)
+        # Pillow filters the columns of such a box with weights of 1 and 0: they stay as they are.
+        return picture.resize(band, resample, box=(0, top, width, bottom))
+
+    narrow = Image.new("RGB", (size[1], height))
+    tops, bottoms = _edges(height, bands.count)
+    for top, band in zip(tops, bands.pool.map(filter_rows, tops, bottoms), strict=True):
+        narrow.paste(band, (0, top))
+    resized = np.empty((*size, 3), np.uint8)
+
+    def filter_columns(left: int, right: int) -> None:
+        strip = narrow.crop((left, 0, right, height))
+        resized[:, left:right] = np.asarray(strip.resize((right - left, size[0]), resample))
+
+    list(bands.pool.map(filter_columns, *_edges(size[1], bands.count)))
+    return resized
+
+
+@lru_cache(maxsize=64)
+def _rows_come_first(
+    source: tuple[int, int], wanted: tuple[int, int], resample: Image.Resampling
+) -> bool:
+    """Whether this Pillow filters rows before columns at these sizes: noise tells."""
+    rng = np.random.default_rng(0)
+    noise = Image.frombytes("RGB", source[::-1], rng.bytes(3 * source[0] * source[1]))
+    whole = noise.resize(wanted[::-1], resample)
+    in_two = noise.resize((wanted[1], source[0]), resample).resize(wanted[::-1], resample)
+    return whole.tobytes() == in_two.tobytes()
+
+
+def _size_of(picture: Picture) -> tuple[int, int]:
+    if isinstance(picture, np.ndarray):
+        return picture.shape[0], picture.shape[1]
+    return picture.height, picture.width
+
+
+def _edges(extent: int, count: int) -> tuple[list[int], list[int]]:
+    """Begins and ends of the bands."""
+    edges = [extent * i // min(count, extent) for i in range(min(count, extent) + 1)]
+    return edges[:-1], edges[1:]
