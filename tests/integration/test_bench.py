@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -163,3 +165,12 @@ def test_endurance_shifts_the_frame_and_records_every_total(tmp_path: Path) -> N
     assert len(found.totals_ms) == len(found.rss_mb) == 24
     assert found.p99_over_p50 >= 1
     assert np.all(np.array(found.rss_mb) > 50)
+
+
+def test_a_station_without_torch_can_run_it() -> None:
+    code = (
+        "import sys, zeroflaw_benchmarks.bench.run, zeroflaw_benchmarks.bench.page;"
+        "print(sorted({'torch', 'zeroflaw_export', 'open_clip'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

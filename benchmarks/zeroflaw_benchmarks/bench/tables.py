@@ -120,10 +120,10 @@ def host_table(report: BenchReport) -> TextTable:
     """Host code alone."""
     host = report.host
     return TextTable(
-        f"Host code alone, ms, {host.runs} frames of {host.frame_width}x{host.frame_height} px,"
-        f" engines of full size that answer at once, {host.cores} cores",
-        tuple(host.parts_ms),
-        (tuple(_seconds(value, 1.0) for value in host.parts_ms.values()),),
+        f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
+        ("part", "ms"),
+        tuple((part, _seconds(value, 1.0)) for part, value in host.parts_ms.items()),
+        f"Engines of full size that answer at once, {host.cores} cores: nothing contends.",
     )
 
 
