@@ -6,10 +6,11 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -17,13 +18,14 @@ from typer.testing import CliRunner
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.bench import run
 from zeroflaw_benchmarks.bench.cli import bench
-from zeroflaw_benchmarks.bench.endurance import measure_endurance
 from zeroflaw_benchmarks.bench.frames import bench_frame
+from zeroflaw_benchmarks.bench.host import measure_host
 from zeroflaw_benchmarks.bench.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.peers import PeerTask, measure_peers
 from zeroflaw_benchmarks.bench.report import bench_json_schema, read_report, report_json
-from zeroflaw_benchmarks.bench.roofline import measure_ceilings
+from zeroflaw_benchmarks.bench.roofline import measure_ceilings, measure_roofline
 from zeroflaw_benchmarks.bench.scale import ScaleTask, measure_scale
+from zeroflaw_benchmarks.bench.scale_run import ScaleRun, run_scale
 from zeroflaw_benchmarks.bench.transfers import transfers_of
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError
@@ -32,10 +34,12 @@ SCHEMA = Path(__file__).parents[2] / "docs" / "bench.schema.json"
 
 
 @pytest.fixture(autouse=True)
-def small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         run, "measure_ceilings", lambda: measure_ceilings(shapes=((64, 32, 48),), repeats=1)
     )
+    monkeypatch.setattr(run, "measure_roofline", partial(measure_roofline, seconds=0.05))
+    monkeypatch.setattr(run, "measure_host", partial(measure_host, runs=3))
 
 
 def invoke(*arguments: object):
@@ -75,7 +79,9 @@ def test_the_command_end_to_end(tmp_path: Path) -> None:
     assert report.stream is not None
     assert report.stream.frames == 3
     assert report.endurance is not None
-    assert len(report.endurance.rss_mb) == 20
+    assert len(report.endurance.totals_ms) == len(report.endurance.rss_mb) == 20
+    assert min(report.endurance.rss_mb) > 50
+    assert report.endurance.p99_over_p50 >= 1
     page = (tmp_path / "old" / "bench.html").read_text()
     assert page.count("<svg") == 5
     assert not re.search(r"<(script|link|img|iframe)|@import|url\(\s*['\"]?http", page)
@@ -142,13 +148,20 @@ def test_a_peer_that_is_not_installed_says_so(tmp_path: Path, monkeypatch) -> No
     assert [row.why_not for row in rows] == ["not installed: pip install anomalib"]
 
 
-def test_scale_runs_threads_processes_and_products(tmp_path: Path) -> None:
+def test_processes_begin_together() -> None:
     task = ScaleTask("mini", "onnxruntime:", "object", 1, (96, 128), seconds=0.05)
-    points = measure_scale(task, ["processes", "products"], 1)
-    values = [point.value for point in points if point.axis == "products"]
-    assert values == [10, 100, 1000]
+    points = measure_scale(task, ["processes"], 1)
+    assert points[0].value == 1
     assert all(point.per_second > 0 and point.peak_rss_gb > 0.05 for point in points)
     assert all("mask" in point.stages_ms for point in points)
+
+
+def test_frames_in_flight_points_and_products_are_set() -> None:
+    base = ScaleRun("mini", "onnxruntime:", "object", (96, 128), threads=1, seconds=0.05)
+    found = run_scale(replace(base, in_flight=3, points=10, products=40))
+    assert len(found.latencies_ms) >= 9
+    assert found.per_second > 0
+    assert run_scale(base).stages_ms.keys() == found.stages_ms.keys()
 
 
 def test_loading_is_held_against_plain_sessions(tmp_path: Path) -> None:
@@ -156,15 +169,6 @@ def test_loading_is_held_against_plain_sessions(tmp_path: Path) -> None:
     found = measure_load(LoadTask("mini", "onnxruntime:", "object", str(frame.path)), 1)
     assert found.first_result_ms.middle > found.load_ms.middle > found.digests_ms.middle > 0
     assert found.ratio.middle == pytest.approx(found.load_ms.middle / found.plain_ms.middle)
-
-
-def test_endurance_shifts_the_frame_and_records_every_total(tmp_path: Path) -> None:
-    frame = bench_frame((96, 128), tmp_path)
-    with Inspector.load("mini") as inspector:
-        found = measure_endurance(inspector, frame, "object", 24)
-    assert len(found.totals_ms) == len(found.rss_mb) == 24
-    assert found.p99_over_p50 >= 1
-    assert np.all(np.array(found.rss_mb) > 50)
 
 
 def test_a_station_without_torch_can_run_it() -> None:
