@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,8 @@ def _reference(run: PipelineRun, _stages: list[dict[str, float]]) -> _Inspect:
     """The PyTorch models, of the bundle's seed if it has one."""
     import torch
 
+    from zeroflaw.encoding import geometry_of
+    from zeroflaw.prompt_points import point_prompts
     from zeroflaw_benchmarks.bundle_originals import original_clip, original_sam
     from zeroflaw_benchmarks.reference_pipeline import reference_inspection
     from zeroflaw_engines.bundle import open_bundle
@@ -113,7 +115,28 @@ def _reference(run: PipelineRun, _stages: list[dict[str, float]]) -> _Inspect:
     clip, sam = original_clip(bundle), original_sam(bundle)
     embeddings = bundle.text_embeddings(run.product)
     bf16 = run.way.endswith(":bf16")
-    return lambda frame: reference_inspection(clip, sam, frame, embeddings, bf16_encoders=bf16).mask
+    parameters = replace(bundle.manifest.method_parameters, no_region="always_run")
+    sizes = bundle.manifest.sizes
+
+    def points_of(
+        anomaly_map: NDArray[Any],
+        features: NDArray[Any],
+        frame: tuple[int, int],
+        *_: object,
+        **__: object,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        # Ours: the reference's own is plain loops, and networks are what is to be compared.
+        points = point_prompts(
+            anomaly_map, features, geometry_of(frame, sizes, parameters), parameters
+        )
+        assert points is not None  # noqa: S101 - `always_run` gives points; this is for mypy
+        return points.coords, points.labels
+
+    return lambda frame: (
+        reference_inspection(
+            clip, sam, frame, embeddings, bf16_encoders=bf16, points_of=points_of
+        ).mask
+    )
 
 
 def _medians(stages: list[dict[str, float]]) -> dict[str, float]:

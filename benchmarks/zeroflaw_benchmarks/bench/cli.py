@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXIT_WORSE: Final = 5
 ALL: Final = "all"
 _STREAM_FRAMES: Final = 20
-_WIDTH: Final = 120
+_WIDTH: Final = 170
 
 
 def bench(

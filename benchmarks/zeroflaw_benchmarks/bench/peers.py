@@ -22,7 +22,7 @@ from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.pipeline_run import PipelineRun, PipelineTimes
 from zeroflaw_benchmarks.spread import spread, times_faster
 from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.errors import BenchmarkError, ZeroflawError
+from zeroflaw_engines.errors import BenchmarkError
 
 TORCH: Final = "torch"
 TORCH_BF16: Final = "torch-bf16"
@@ -247,16 +247,18 @@ def _interleaved(
 def _exported(
     task: PeerTask, wanted: tuple[str, ...], directory: Path, tell: Callable[[str], None]
 ) -> dict[str, str]:
-    """Exports graphs of the peers; why one could not be."""
-    failures = {}
-    for name in wanted:
-        tell(f"exporting {name}")
-        try:
-            run_child(
-                "bench.peer_graphs", graphs.GraphsTask(task.bundle, str(directory), (name,)), str
-            )
-        except ZeroflawError as error:
-            failures[name] = error.cause
+    """Exports graphs of the peers, those of one peer together; why one could not be."""
+    failures: dict[str, str] = {}
+    official = (graphs.OFFICIAL_DECODER, graphs.OFFICIAL_DECODER_LOW_RES)
+    others = tuple((name,) for name in wanted if name not in official)
+    for together in (tuple(name for name in wanted if name in official), *others):
+        if together:
+            tell(f"exporting {', '.join(together)}")
+            try:
+                export = graphs.GraphsTask(task.bundle, str(directory), together)
+                run_child("bench.peer_graphs", export, str)
+            except BenchmarkError as error:
+                failures |= dict.fromkeys(together, error.cause)
     return failures
 
 
