@@ -1,4 +1,9 @@
-"""What an ONNX graph costs: multiply-accumulates and bytes, from its nodes and recorded shapes."""
+"""What an ONNX graph costs: multiply-accumulates and bytes, from its nodes and recorded shapes.
+
+    python -m zeroflaw_benchmarks.graph_macs my_bundle
+
+prints it for the graphs of a bundle; nothing is run, so it says the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import onnx
+import typer
+from rich.console import Console
+from rich.table import Table
 
 _COUNTED: Final = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
+_OF_AN_INSPECTION: Final = ("clip_encoder", "sam_encoder", "sam_decoder")
 _RENAMES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape")
 _Shape = tuple[int, ...]
 
@@ -122,3 +131,24 @@ def _macs(node: onnx.NodeProto, inputs: list[_Shape], output: _Shape) -> int:
     for labels, shape in zip(terms.split(","), inputs, strict=True):
         sizes.update(zip(labels, shape, strict=True))
     return math.prod(sizes.values())
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="A bundle; its FP32 graphs are counted.")],
+) -> None:
+    """Print what one call of each engine costs, with one prompt."""
+    table = Table("graph", box=None)
+    for head in ("GMAC", "weights, MB", "inputs and outputs, MB", "unfused, MB"):
+        table.add_column(head, justify="right")
+    for path in sorted(bundle.glob("*coder.onnx")):
+        if path.stem in _OF_AN_INSPECTION:
+            cost = graph_cost(path, {"batch": 1})
+            figures = (cost.flops / 2e9, *(n / 1e6 for n in (cost.weight_bytes, cost.tensor_bytes)))
+            table.add_row(
+                path.stem, *(f"{x:.2f}" for x in figures), f"{cost.unfused_bytes / 1e6:.0f}"
+            )
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
