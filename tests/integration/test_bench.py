@@ -85,6 +85,9 @@ def test_the_command_end_to_end(tmp_path: Path) -> None:
     page = (tmp_path / "old" / "bench.html").read_text()
     assert page.count("<svg") == 5
     assert not re.search(r"<(script|link|img|iframe)|@import|url\(\s*['\"]?http", page)
+    text = (tmp_path / "old" / "bench.md").read_text()
+    assert text.count("\n## ") == page.count("<h2>") - page.count("<svg")
+    assert "| sam_encoder | engine |" in text
 
     # The same run against itself and against one that was four times as fast.
     old, new = tmp_path / "old" / "bench.json", tmp_path / "new"

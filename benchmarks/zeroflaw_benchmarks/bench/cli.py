@@ -99,7 +99,7 @@ def bench(
 
     Latency by stage, cold and warm; engines against the machine's own ceilings; and, where asked
     for, streams, scaling, peers, loading and endurance. The directory gets bench.json
-    (docs/bench.schema.json) and bench.html. Needs zeroflaw[bench]; peers need zeroflaw[export].
+    (docs/bench.schema.json), bench.html and bench.md. Needs zeroflaw[bench]; peers need zeroflaw[export].
 
         zeroflaw bench my_bundle --out results
 
@@ -112,6 +112,7 @@ def bench(
     try:
         from zeroflaw_benchmarks.bench.compare import compare as compare_reports
         from zeroflaw_benchmarks.bench.frames import frame_size
+        from zeroflaw_benchmarks.bench.markdown import report_markdown
         from zeroflaw_benchmarks.bench.page import report_page
         from zeroflaw_benchmarks.bench.peers import PEERS
         from zeroflaw_benchmarks.bench.report import read_report, report_json
@@ -152,6 +153,7 @@ def bench(
         out_dir.mkdir(parents=True, exist_ok=True)
         json_file.write_bytes(report_json(report))
         page.write_text(report_page(report, extra), encoding="utf-8")
+        (out_dir / "bench.md").write_text(report_markdown(report, extra), encoding="utf-8")
     except OSError as error:
         raise BenchmarkError(
             f"{out_dir} cannot be written: {error.strerror}", "choose another --out"
