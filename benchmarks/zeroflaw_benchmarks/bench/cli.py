@@ -99,7 +99,8 @@ def bench(
 
     Latency by stage, cold and warm; engines against the machine's own ceilings; and, where asked
     for, streams, scaling, peers, loading and endurance. The directory gets bench.json
-    (docs/bench.schema.json), bench.html and bench.md. Needs zeroflaw[bench]; peers need zeroflaw[export].
+    (docs/bench.schema.json), bench.html and bench.md. Needs zeroflaw[bench]; peers need
+    zeroflaw[export].
 
         zeroflaw bench my_bundle --out results
 
