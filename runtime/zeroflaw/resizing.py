@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from functools import lru_cache
+import threading
+from concurrent.futures import Executor, Future
 from typing import Final
 
 import numpy as np
@@ -15,22 +14,56 @@ from zeroflaw.frame import Frame
 Picture = Frame | Image.Image
 
 # Pixels. Below, a picture is resized sooner than threads have been woken; above, it would take
-# seconds to find out once how Pillow resizes such pictures.
+# seconds to find out how Pillow resizes such pictures.
 _LEAST: Final = 200_000
 _MOST: Final = 30_000_000
+_MOST_SIZES: Final = 64
+
+_Resizing = tuple[tuple[int, int], tuple[int, int], Image.Resampling]
 
 
-@dataclass(frozen=True)
 class Bands:
     """Threads that resize bands of a picture at the same time.
 
-    Attributes:
+    Which pass Pillow does first has to be found out for each size, and costs three resizes. It
+    is done beside the second picture of a size, and bands are used from then on: a folder of
+    photos of all sizes pays nothing, a camera next to nothing.
+
+    Args:
         pool: Runs the bands, and nothing that waits for bands itself.
         count: Bands of a picture; 1 leaves all to the calling thread.
     """
 
-    pool: Executor
-    count: int
+    def __init__(self, pool: Executor, count: int) -> None:
+        self.pool = pool
+        self.count = count
+        self._found: dict[_Resizing, Future[bool] | None] = {}
+        self._lock = threading.Lock()
+
+    def may_split(
+        self, source: tuple[int, int], wanted: tuple[int, int], resample: Image.Resampling
+    ) -> bool:
+        """Whether bands are known to give what `Image.resize` gives.
+
+        Args:
+            source: Height and width of the picture, px.
+            wanted: Height and width after resizing, px.
+            resample: Pillow's filter.
+        """
+        worth = _LEAST <= source[0] * source[1] <= _MOST and source[1] != wanted[1]
+        if self.count < 2 or not worth:
+            return False
+        key = (source, wanted, resample)
+        with self._lock:
+            if key not in self._found:
+                if len(self._found) >= _MOST_SIZES:
+                    self._found.clear()
+                self._found[key] = None
+                return False
+            found = self._found[key]
+            if found is None:
+                found = self._found[key] = self.pool.submit(_rows_come_first, *key)
+        return found.done() and found.result()
 
 
 def resize(
@@ -57,13 +90,7 @@ def resize(
     height, width = _size_of(picture)
     if isinstance(picture, np.ndarray) and (height, width) == size:
         return picture
-    worth = _LEAST <= height * width <= _MOST and width != size[1]
-    if (
-        bands is None
-        or bands.count < 2
-        or not worth
-        or not _rows_come_first((height, width), size, resample)
-    ):
+    if bands is None or not bands.may_split((height, width), size, resample):
         whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
         return np.asarray(whole.resize(size[::-1], resample))
 
@@ -88,7 +115,6 @@ def resize(
     return resized
 
 
-@lru_cache(maxsize=64)
 def _rows_come_first(
     source: tuple[int, int], wanted: tuple[int, int], resample: Image.Resampling
 ) -> bool:

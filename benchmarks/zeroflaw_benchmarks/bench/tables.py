@@ -83,6 +83,7 @@ def latency_table(report: BenchReport) -> TextTable:
     """Milliseconds by stage."""
     latency = report.latency
     total = next(stage.p50 for stage in latency.stages if stage.kind == "total")
+    limits = {row.engine: f"{100 * row.fraction:.0f} %" for row in report.roofline}
     rows = tuple(
         (
             stage.stage,
@@ -90,6 +91,7 @@ def latency_table(report: BenchReport) -> TextTable:
             "" if stage.cold_ms is None else _ms(stage.cold_ms),
             *map(_ms, (stage.minimum, stage.p50, stage.p90, stage.p99, stage.maximum)),
             f"{100 * stage.p50 / total:.2f} %",
+            limits.get(stage.stage.rstrip("_123"), ""),
         )
         for stage in latency.stages
     )
@@ -104,10 +106,11 @@ def latency_table(report: BenchReport) -> TextTable:
     samples = len(latency.stages[0].samples_ms)
     return TextTable(
         f"Latency, ms, {samples} warm inspections, one at a time",
-        ("stage", "kind", "cold", "min", "p50", "p90", "p99", "max", "of total"),
+        ("stage", "kind", "cold", "min", "p50", "p90", "p99", "max", "of total", "of limit"),
         rows,
-        f"The encoders run side by side, so parts add up to more than the total; the total begins"
-        f" with the pixels, decoding the file is apart. Outside engines:"
+        f"The encoders run side by side, each slower than alone, so parts add up to more than the total; the total begins"
+        f" with the pixels, decoding the file is apart; of limit: the engine alone against its"
+        f" roofline. Outside engines:"
         f" {latency.host_ms.middle:.2f} ms on the critical path,"
         f" {latency.host_work_ms.middle:.2f} ms of work"
         f" ({100 * latency.host_share.middle:.2f} % of the total). Load:"
