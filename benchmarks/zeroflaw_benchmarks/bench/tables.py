@@ -108,9 +108,9 @@ def latency_table(report: BenchReport) -> TextTable:
         f"Latency, ms, {samples} warm inspections, one at a time",
         ("stage", "kind", "cold", "min", "p50", "p90", "p99", "max", "of total", "of limit"),
         rows,
-        f"The encoders run side by side, each slower than alone, so parts add up to more than the total; the total begins"
-        f" with the pixels, decoding the file is apart; of limit: the engine alone against its"
-        f" roofline. Outside engines:"
+        f"The encoders run side by side, each slower than alone, so parts add up to more than the"
+        f" total; the total begins with the pixels, decoding the file is apart; of limit: the"
+        f" engine alone against its roofline. Outside engines:"
         f" {latency.host_ms.middle:.2f} ms on the critical path,"
         f" {latency.host_work_ms.middle:.2f} ms of work"
         f" ({100 * latency.host_share.middle:.2f} % of the total). Load:"

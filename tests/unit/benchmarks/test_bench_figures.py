@@ -27,6 +27,7 @@ from zeroflaw_benchmarks.bench.report import (
 )
 from zeroflaw_benchmarks.bench.roofline import engine_roofline
 from zeroflaw_benchmarks.bench.scale import growth_of
+from zeroflaw_benchmarks.bench.tables import latency_table
 from zeroflaw_benchmarks.graph_macs import GraphCost, graph_cost
 from zeroflaw_benchmarks.machine_state import machine_record, machine_state
 from zeroflaw_benchmarks.memory_rate import memory_rate
@@ -211,6 +212,12 @@ def test_percentiles_are_numpys() -> None:
     samples = [float(i) for i in range(1, 102)]
     row = latency.stage_latency("total", "total", None, samples)
     assert (row.minimum, row.p50, row.p90, row.p99, row.maximum) == (1, 51, 91, 100, 101)
+
+
+def test_the_fraction_of_the_limit_stands_beside_its_stage() -> None:
+    rows = {row[0]: row[-1] for row in latency_table(bench_report(STEADY)).rows}
+    assert rows["sam_encoder"] == "50 %"
+    assert rows["clip_encoder"] == rows["mask"] == ""
 
 
 def test_goals_say_what_is_missed() -> None:
