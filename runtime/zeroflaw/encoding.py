@@ -141,7 +141,9 @@ def encode(
     """
     watch = watch or Stopwatch()
     with watch.stage("frame"):
-        picture = to_resize_twice(frame, geometry)
+        # Bands are copied one by one, as they are filtered.
+        split = bands is not None and bands.count > 1
+        picture = frame if split else to_resize_twice(frame, geometry)
 
     def clip() -> tuple[FloatArray, float]:
         return encode_clip(

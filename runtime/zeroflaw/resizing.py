@@ -16,7 +16,10 @@ Picture = Frame | Image.Image
 # Pixels. Below, a picture is resized sooner than threads have been woken; above, it would take
 # seconds to find out how Pillow resizes such pictures.
 _LEAST: Final = 200_000
-_MOST: Final = 30_000_000
+_MOST: Final = 60_000_000
+# Of a band of rows: as much as stays in the cache between its copy into Pillow's memory and its
+# filtering, and what the allocator gives again without asking the system for fresh pages.
+_BAND: Final = 500_000
 _MOST_SIZES: Final = 64
 
 _Resizing = tuple[tuple[int, int], tuple[int, int], Image.Resampling]
@@ -79,7 +82,7 @@ def resize(
     filters columns first, which is its own choice by version and sizes, nothing is split.
 
     Args:
-        picture: uint8 [H, W, 3], or the same as an RGB image.
+        picture: uint8 [H, W, 3], or the same as an RGB image, which is never split.
         size: Height and width wanted, px.
         resample: Pillow's filter.
         bands: Threads that share the work; None resizes in the calling thread.
@@ -90,19 +93,17 @@ def resize(
     height, width = _size_of(picture)
     if isinstance(picture, np.ndarray) and (height, width) == size:
         return picture
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture.resize(size[::-1], resample))
     if bands is None or not bands.may_split((height, width), size, resample):
-        whole = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        return np.asarray(whole.resize(size[::-1], resample))
+        return np.asarray(Image.fromarray(picture).resize(size[::-1], resample))
 
     def filter_rows(top: int, bottom: int) -> Image.Image:
-        band = (size[1], bottom - top)
-        if isinstance(picture, np.ndarray):
-            return Image.fromarray(picture[top:bottom]).resize(band, resample)
-        # Pillow filters the columns of such a box with weights of 1 and 0: they stay as they are.
-        return picture.resize(band, resample, box=(0, top, width, bottom))
+        band = Image.fromarray(picture[top:bottom])
+        return band.resize((size[1], bottom - top), resample)
 
     narrow = Image.new("RGB", (size[1], height))
-    tops, bottoms = _edges(height, bands.count)
+    tops, bottoms = _edges(height, max(bands.count, height * width // _BAND))
     for top, band in zip(tops, bands.pool.map(filter_rows, tops, bottoms), strict=True):
         narrow.paste(band, (0, top))
     resized = np.empty((*size, 3), np.uint8)

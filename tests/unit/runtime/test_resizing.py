@@ -38,6 +38,7 @@ def settled(pool, count, frame, wanted, resample) -> Bands:
         ((1024, 1024), (1024, 518), BICUBIC),
         ((1024, 1024), (518, 1024), BICUBIC),
         ((1201, 1999), (518, 518), BICUBIC),
+        ((2000, 2600), (518, 518), BICUBIC),  # ten bands, more than there are threads
         ((1500, 1125), (1024, 768), BILINEAR),
         ((480, 640), (768, 1024), BILINEAR),
         ((467, 511), (1024, 1024), BICUBIC),
