@@ -25,10 +25,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Writes docs/inspection.schema.json anew; a test fails if it is out of date.
+# Writes docs/*.schema.json anew; a test fails if one is out of date.
 schema: $(INSTALLED)
 	$(BIN)/python -c 'import json; from zeroflaw.inspection import inspection_json_schema as s; \
 		print(json.dumps(s(), indent=2))' > docs/inspection.schema.json
+	$(BIN)/python -c 'import json; from zeroflaw_benchmarks.bench.report import bench_json_schema as s; \
+		print(json.dumps(s(), indent=2))' > docs/bench.schema.json
 
 install: $(INSTALLED)
 

@@ -1,13 +1,12 @@
 """SAM's image encoder as ONNX graphs, in a process of its own: the plain export and ours.
 
-    python -m zeroflaw_benchmarks.encoder_graphs vit_b DIRECTORY
+    python -m zeroflaw_benchmarks.encoder_graphs '{"architecture": "vit_b", "directory": "graphs"}'
 
 Weights are random with a fixed seed, the same as those that torch runs in `encoder_run`.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import nn
 
+from zeroflaw_benchmarks.child_process import answer
 from zeroflaw_benchmarks.encoder_run import SEED, encoder_contract
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_export.architectures import sam_architecture
@@ -22,6 +22,19 @@ from zeroflaw_export.onnx_writer import onnx_from_module
 from zeroflaw_export.random_weights import randomise_weights
 from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
 from zeroflaw_export.sam_encoder import SamEncoder
+
+
+@dataclass(frozen=True)
+class GraphsTask:
+    """What is to be exported.
+
+    Attributes:
+        architecture: Name of the SAM.
+        directory: Where the graphs are written.
+    """
+
+    architecture: str
+    directory: str
 
 
 @dataclass(frozen=True)
@@ -87,5 +100,10 @@ def _write(module: nn.Module, contract: EngineContract, path: Path) -> None:
     onnx_from_module(module.eval(), contract, path)
 
 
+def _write_graphs_of(task: GraphsTask) -> str:
+    write_graphs(task.architecture, Path(task.directory))
+    return task.directory
+
+
 if __name__ == "__main__":
-    write_graphs(sys.argv[1], Path(sys.argv[2]))
+    answer(GraphsTask, _write_graphs_of)

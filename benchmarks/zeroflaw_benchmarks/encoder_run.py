@@ -7,18 +7,16 @@
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw_benchmarks.child_process import answer, peak_rss
 from zeroflaw_engines.contract import SAM_ENCODER, EngineContract, EngineSizes, engine_contract
 
 Library = Literal["torch", "onnxruntime", "openvino"]
@@ -92,18 +90,6 @@ def run_encoder(run: EncoderRun) -> EncoderTimes:
     if run.features:
         np.save(run.features, features)
     return EncoderTimes(seconds, peak_rss())
-
-
-def peak_rss() -> int:
-    """Largest resident memory of this process so far, bytes.
-
-    Linux keeps in `ru_maxrss` what the parent held when it forked, if that was more.
-    """
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(high.split()[1]) * 1024
 
 
 def _torch(run: EncoderRun) -> _Encode:
@@ -184,4 +170,4 @@ def encoder_contract(side: int, channels: int) -> EngineContract:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(run_encoder(EncoderRun(**json.loads(sys.argv[1]))))) + "\n")
+    answer(EncoderRun, run_encoder)

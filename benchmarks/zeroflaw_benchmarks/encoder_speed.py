@@ -11,46 +11,30 @@ a machine that slows down slows all of them, and a ratio is taken inside each ro
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw_benchmarks.encoder_graphs import encoder_sizes, graph_path
+from zeroflaw_benchmarks.child_process import run_child
+from zeroflaw_benchmarks.encoder_graphs import GraphsTask, encoder_sizes, graph_path
 from zeroflaw_benchmarks.encoder_run import EncoderRun, EncoderTimes
 from zeroflaw_benchmarks.gemm_rate import gemm_rates
 from zeroflaw_benchmarks.graph_macs import graph_macs
+from zeroflaw_benchmarks.machine_state import machine_record
+from zeroflaw_benchmarks.spread import Spread, spread, times_faster
 from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
 
-_LIBRARIES: Final = ("numpy", "torch", "onnxruntime", "openvino", "segment-anything")
 _FLOPS_OF_A_MAC: Final = 2
 _WIDTH: Final = 140  # the table, whatever the terminal
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over the rounds."""
-
-    middle: float
-    least: float
-    most: float
-
-    def __str__(self) -> str:
-        return f"{self.middle:.2f} ({self.least:.2f}-{self.most:.2f})"
 
 
 @dataclass
@@ -68,16 +52,6 @@ class EncoderRow:
     seconds: list[float] = field(default_factory=list)
     peak_rss: int = 0
     cosine: float = 1.0
-
-
-def spread(values: list[float]) -> Spread:
-    """Median, least and most."""
-    return Spread(median(values), min(values), max(values))
-
-
-def times_faster(slow: list[float], fast: list[float]) -> Spread:
-    """How many times faster, from the ratio inside each round."""
-    return spread([a / b for a, b in zip(slow, fast, strict=True)])
 
 
 def floor_seconds(macs: int, gflops: float) -> float:
@@ -125,12 +99,12 @@ def measure_encoder(
     graphs, features = directory / "graphs", directory / "features"
     features.mkdir(parents=True)
     console.print(f"exporting {architecture}: the plain graph and ours")
-    child("encoder_graphs", architecture, str(graphs))
+    run_child("encoder_graphs", GraphsTask(architecture, str(graphs)), str)
     rows = [EncoderRow(run) for run in planned_runs(architecture, graphs, features)]
     for turn in range(rounds):
         for row in rows:
             run = replace(row.run, features=row.run.features if turn == 0 else "")
-            times = EncoderTimes(**json.loads(child("encoder_run", json.dumps(asdict(run)))))
+            times = run_child("encoder_run", run, EncoderTimes)
             row.seconds.append(median(times.seconds))
             row.peak_rss = max(row.peak_rss, times.peak_rss)
             console.print(f"  round {turn + 1}: {row.run.name} {row.seconds[-1]:.2f} s")
@@ -168,12 +142,12 @@ def encoder_figures(
         figures.append(
             {
                 "name": run.name,
-                "seconds": asdict(spread(row.seconds)),
+                "seconds": spread(row.seconds),
                 "times_faster_than_torch_fp32": _times(eager["fp32"], row),
                 "times_faster_than_torch_same_precision": _times(eager[run.precision], row),
                 "times_faster_than_plain_export": _times(plain, row) if plain else None,
                 "floor_seconds": floor,
-                "times_floor": asdict(spread([s / floor for s in row.seconds])),
+                "times_floor": spread([s / floor for s in row.seconds]),
                 "times_floor_of_own_graph": median(row.seconds)
                 / floor_seconds(macs["ours" if run.graph == "ours" else "plain"], best),
                 "peak_rss_gb": row.peak_rss / 1e9,
@@ -183,47 +157,8 @@ def encoder_figures(
     return figures
 
 
-def _times(slow: EncoderRow, fast: EncoderRow) -> dict[str, float]:
-    return asdict(times_faster(slow.seconds, fast.seconds))
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
-    installed = [name for name in _LIBRARIES if _is_installed(name)]
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in installed},
-    }
-
-
-def _is_installed(name: str) -> bool:
-    return importlib.util.find_spec(name.replace("-", "_")) is not None
-
-
-def _processor() -> str:
-    """Its name, and which of the wide instruction sets it has."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor()
-    fields = dict(_cpu_fields(info.read_text()))
-    wide = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    has = [flag for flag in wide if flag in fields.get("flags", "").split()]
-    names = (fields.get(key, "?") for key in ("model name", "cpu family", "model"))
-    return "{} (family {}, model {})".format(*names) + f" {' '.join(has)}"
-
-
-def _cpu_fields(text: str) -> Iterator[tuple[str, str]]:
-    for line in text.split("\n\n", maxsplit=1)[0].splitlines():
-        key, _, value = line.partition(":")
-        yield key.strip(), value.strip()
-
-
-def child(module: str, *arguments: str) -> str:
-    """Runs a module of this package in a process of its own and returns what it printed."""
-    command = [sys.executable, "-m", f"zeroflaw_benchmarks.{module}", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+def _times(slow: EncoderRow, fast: EncoderRow) -> Spread:
+    return times_faster(slow.seconds, fast.seconds)
 
 
 def _table(architecture: str, figures: list[dict[str, Any]], macs: dict[str, int]) -> Table:
@@ -240,11 +175,11 @@ def _table(architecture: str, figures: list[dict[str, Any]], macs: dict[str, int
         plain = row["times_faster_than_plain_export"]
         table.add_row(
             row["name"],
-            str(Spread(**row["seconds"])),
-            str(Spread(**row["times_faster_than_torch_fp32"])),
-            str(Spread(**row["times_faster_than_torch_same_precision"])),
-            str(Spread(**plain)) if plain else "",
-            str(Spread(**row["times_floor"])),
+            str(row["seconds"]),
+            str(row["times_faster_than_torch_fp32"]),
+            str(row["times_faster_than_torch_same_precision"]),
+            str(plain) if plain else "",
+            str(row["times_floor"]),
             f"{row['peak_rss_gb']:.1f}",
             f"{row['feature_cosine_to_torch_fp32']:.6f}",
         )
@@ -263,8 +198,8 @@ def main(
 ) -> None:
     """Print the encoder's times, ratios and share of the FLOP floor on each CPU backend."""
     console = Console(highlight=False, width=_WIDTH)
-    report: dict[str, Any] = {"machine": machine(), "rounds": rounds, "encoders": {}}
-    console.print_json(json.dumps(report["machine"]))
+    report: dict[str, Any] = {"machine": machine_record(), "rounds": rounds, "encoders": {}}
+    console.print_json(msgspec.json.encode(report["machine"]).decode())
     report["gemm_gflops"] = rates = gemm_rates()
     for precision, by_library in rates.items():
         listed = ", ".join(f"{library} {rate:.0f}" for library, rate in by_library.items())
@@ -277,7 +212,7 @@ def main(
             shutil.rmtree(directory)
         figures = encoder_figures(rows, macs, rates)
         report["encoders"][architecture] = {"macs": macs, "ways": figures}
-        out.write_text(json.dumps(report, indent=2) + "\n")
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         console.print(_table(architecture, figures, macs))
     console.print(f"written to {out}")
 

@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 import onnx
 import onnxruntime as ort
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -70,12 +69,7 @@ def _products(left: _Matrix, right: _Matrix) -> Iterator[tuple[str, str, Callabl
     out = np.empty((len(left), right.shape[1]), np.float32)
     yield "fp32", "numpy", lambda: np.matmul(left, right, out=out)
 
-    a, b = torch.from_numpy(left), torch.from_numpy(right)
-    result = torch.from_numpy(out)
-    yield "fp32", "torch", lambda: torch.mm(a, b, out=result)
-    a16, b16, result16 = a.bfloat16(), b.mT.contiguous().bfloat16().mT, result.bfloat16()
-    yield "bf16", "torch", lambda: torch.mm(a16, b16, out=result16)
-
+    yield from _torch_products(left, right, out)
     model = _one_product(left, right)
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -99,6 +93,20 @@ def _products(left: _Matrix, right: _Matrix) -> Iterator[tuple[str, str, Callabl
         request = compiled.create_infer_request()
         request.set_input_tensor(openvino.Tensor(left, shared_memory=True))
         yield precision, "openvino", request.infer
+
+
+def _torch_products(
+    left: _Matrix, right: _Matrix, out: _Matrix
+) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    try:
+        import torch
+    except ImportError:  # stations have none
+        return
+    a, b = torch.from_numpy(left), torch.from_numpy(right)
+    result = torch.from_numpy(out)
+    yield "fp32", "torch", lambda: torch.mm(a, b, out=result)
+    a16, b16, result16 = a.bfloat16(), b.mT.contiguous().bfloat16().mT, result.bfloat16()
+    yield "bf16", "torch", lambda: torch.mm(a16, b16, out=result16)
 
 
 def _one_product(left: _Matrix, right: _Matrix) -> bytes:

@@ -2,23 +2,22 @@
 
     python -m zeroflaw_benchmarks.pipeline_run '{"bundle": "...", "way": "openvino:bf16", ...}'
 
-`pipeline_speed` starts it; it prints one line of JSON.
+`zeroflaw bench --peers` starts it; it prints one line of JSON.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage import data
 
-from zeroflaw_benchmarks.encoder_run import peak_rss
+from zeroflaw.images import read_image
+from zeroflaw_benchmarks.child_process import answer, peak_rss
 
 REFERENCE: Final = "torch"
 _Inspect = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
@@ -29,16 +28,24 @@ class PipelineRun:
     """What is to be run.
 
     Attributes:
-        bundle: Its directory; its weights are random.
+        bundle: As `open_bundle` takes it.
         way: `torch` or a backend, and after a colon the precision if it is not the default.
+        product: That the frame shows.
+        frame: Its file.
         runs: Inspections that are timed.
-        mask: Where the mask is written, `.npy`.
+        warm: Inspections before them.
+        threads: CPU threads; 0 takes every core.
+        mask: Where the mask is written, `.npy`; empty: nowhere.
     """
 
     bundle: str
     way: str
-    runs: int
-    mask: str
+    product: str
+    frame: str
+    runs: int = 1
+    warm: int = 1
+    threads: int = 0
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,58 +54,95 @@ class PipelineTimes:
 
     Attributes:
         seconds: Of each inspection.
+        stages_ms: Median of each stage; empty for torch.
         peak_rss: Largest resident memory of the process, bytes.
     """
 
     seconds: list[float]
+    stages_ms: dict[str, float]
     peak_rss: int
 
 
 def run_pipeline(run: PipelineRun) -> PipelineTimes:
-    """Loads the pipeline, inspects the frame once for warm-up and then as often as asked."""
-    frame = np.ascontiguousarray(data.astronaut())
-    backend, _, precision = run.way.partition(":")
-    inspect = (_reference if backend == REFERENCE else _inspector)(run.bundle, backend, precision)
-    mask = inspect(frame)
+    """Loads the pipeline, inspects the frame as often as asked."""
+    frame = np.ascontiguousarray(read_image(Path(run.frame)))
+    stages: list[dict[str, float]] = []
+    way = _reference if run.way.startswith(REFERENCE) else _inspector
+    inspect = way(run, stages)
+    for _ in range(run.warm):
+        inspect(frame)
+    stages.clear()
     seconds = []
     for _ in range(run.runs):
         start = time.perf_counter()
         mask = inspect(frame)
         seconds.append(time.perf_counter() - start)
-    np.save(run.mask, mask)
-    return PipelineTimes(seconds, peak_rss())
+    if run.mask:
+        np.save(run.mask, mask)
+    return PipelineTimes(seconds, _medians(stages), peak_rss())
 
 
-def _inspector(bundle: str, backend: str, precision: str) -> _Inspect:
+def _inspector(run: PipelineRun, stages: list[dict[str, float]]) -> _Inspect:
     from zeroflaw import Inspector
 
-    options: dict[str, Any] = {"precision": precision} if precision else {}
-    inspector = Inspector.load(bundle, backend, **options)
-    product = inspector.products[0]
-    return lambda frame: inspector.inspect(frame, product=product).mask
+    backend, _, precision = run.way.partition(":")
+    inspector = Inspector.load(
+        run.bundle, backend, precision=precision or None, threads=run.threads
+    )
+    inspector.parameters = replace(inspector.parameters, no_region="always_run")
+
+    def inspect(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        inspection = inspector.inspect(frame, product=run.product)
+        stages.append(inspection.timings_ms)
+        return inspection.mask
+
+    return inspect
 
 
-def _reference(bundle: str, _backend: str, precision: str) -> _Inspect:
-    """The PyTorch models of the bundle's seed."""
-    from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_inspection
+def _reference(run: PipelineRun, _stages: list[dict[str, float]]) -> _Inspect:
+    """The PyTorch models, of the bundle's seed if it has one."""
+    import torch
+
+    from zeroflaw.encoding import geometry_of
+    from zeroflaw.prompt_points import point_prompts
+    from zeroflaw_benchmarks.bundle_originals import original_clip, original_sam
+    from zeroflaw_benchmarks.reference_pipeline import reference_inspection
     from zeroflaw_engines.bundle import open_bundle
-    from zeroflaw_export.architectures import clip_architecture, sam_architecture
-    from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
 
-    opened = open_bundle(bundle)
-    manifest = opened.manifest
-    source = WeightsSource(name="random", path=None, seed=manifest.random_weights)
-    architecture = clip_architecture(manifest.clip.architecture)
-    size = manifest.clip.image_size
-    model = load_clip(architecture, size, source)
-    adapters = load_linear_adapters(architecture, model, source)
-    clip = ReferenceClip(model, adapters, architecture.tapped_blocks, size)
-    sam = load_sam(sam_architecture(manifest.sam.architecture), source)
-    embeddings = opened.text_embeddings(min(manifest.products))
-    bf16 = precision == "bf16"
-    return lambda frame: reference_inspection(clip, sam, frame, embeddings, bf16_encoders=bf16).mask
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    bundle = open_bundle(run.bundle, verify_digests=False)
+    clip, sam = original_clip(bundle), original_sam(bundle)
+    embeddings = bundle.text_embeddings(run.product)
+    bf16 = run.way.endswith(":bf16")
+    parameters = replace(bundle.manifest.method_parameters, no_region="always_run")
+    sizes = bundle.manifest.sizes
+
+    def points_of(
+        anomaly_map: NDArray[Any],
+        features: NDArray[Any],
+        frame: tuple[int, int],
+        *_: object,
+        **__: object,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        # Ours: the reference's own is plain loops, and networks are what is to be compared.
+        points = point_prompts(
+            anomaly_map, features, geometry_of(frame, sizes, parameters), parameters
+        )
+        assert points is not None  # noqa: S101 - `always_run` gives points; this is for mypy
+        return points.coords, points.labels
+
+    return lambda frame: (
+        reference_inspection(
+            clip, sam, frame, embeddings, bf16_encoders=bf16, points_of=points_of
+        ).mask
+    )
+
+
+def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for one in stages for name in one)
+    return {name: float(np.median([one.get(name, 0.0) for one in stages])) for name in names}
 
 
 if __name__ == "__main__":
-    times = run_pipeline(PipelineRun(**json.loads(sys.argv[1])))
-    sys.stdout.write(json.dumps(asdict(times)) + "\n")
+    answer(PipelineRun, run_pipeline)

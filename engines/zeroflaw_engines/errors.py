@@ -184,3 +184,9 @@ class EvaluationError(ZeroflawError):
     """An evaluation cannot be made, or not with this cache."""
 
     code = "evaluation"
+
+
+class BenchmarkError(ZeroflawError):
+    """A benchmark cannot be made, or its report cannot be read."""
+
+    code = "benchmark"

@@ -72,7 +72,7 @@ def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
     has = None if flags is None else flags.split()
     return Machine(
         processor=fields.get("model name") or platform.processor() or platform.machine(),
-        cores=_cores(),
+        cores=usable_cores(),
         features=None if has is None else tuple(name for name in CPU_FEATURES if name in has),
         memory_bytes=_memory(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -117,7 +117,8 @@ def _fields(text: str) -> dict[str, str]:
     return fields
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -12,12 +12,12 @@ from zeroflaw.frame import Frame
 from zeroflaw.geometry import (
     FloatArray,
     FrameGeometry,
-    Picture,
     fit,
     frame_geometry,
     squash,
     to_resize_twice,
 )
+from zeroflaw.resizing import Bands, Picture
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.device_tensor import DeviceTensor
@@ -84,6 +84,7 @@ def encode_clip(
     embeddings: TextEmbeddings,
     clip_encoder: Session,
     *,
+    bands: Bands | None = None,
     watch: Stopwatch | None = None,
 ) -> tuple[FloatArray, float]:
     """Runs the CLIP encoder alone.
@@ -93,6 +94,7 @@ def encode_clip(
         size: Side of the encoder's input, px.
         embeddings: float32 [2, embedding_size] of the product.
         clip_encoder: Its session.
+        bands: Threads that share the resizing.
         watch: Times the parts.
 
     Returns:
@@ -103,7 +105,7 @@ def encode_clip(
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
-        image = squash(picture, size)
+        image = squash(picture, size, bands)
     with watch.stage("clip_encoder"):
         out = clip_encoder.execute({"image": image[None], "text_embeddings": embeddings})
     return out["anomaly_map"][0], float(out["image_score"][0])
@@ -118,6 +120,7 @@ def encode(
     sam_encoder: Session,
     pool: Executor | None = None,
     needs_sam: Callable[[FloatArray], bool] | None = None,
+    bands: Bands | None = None,
     watch: Stopwatch | None = None,
 ) -> Encoding:
     """Runs the encoders on a frame.
@@ -130,6 +133,7 @@ def encode(
         sam_encoder: Its session.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
+        bands: Threads that share the resizing; not of `pool`.
         watch: Times the parts.
 
     Raises:
@@ -137,16 +141,20 @@ def encode(
     """
     watch = watch or Stopwatch()
     with watch.stage("frame"):
-        picture = to_resize_twice(frame, geometry)
+        # Bands are copied one by one, as they are filtered.
+        split = bands is not None and bands.count > 1
+        picture = frame if split else to_resize_twice(frame, geometry)
 
     def clip() -> tuple[FloatArray, float]:
-        return encode_clip(picture, geometry.map_size, embeddings, clip_encoder, watch=watch)
+        return encode_clip(
+            picture, geometry.map_size, embeddings, clip_encoder, bands=bands, watch=watch
+        )
 
     def sam() -> DeviceTensor:
         with watch.stage("fit"):
             squashed = geometry.sam_source != geometry.frame
-            source = squash(picture, geometry.map_size) if squashed else picture
-            image = fit(source, geometry)
+            source = squash(picture, geometry.map_size, bands) if squashed else picture
+            image = fit(source, geometry, bands)
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
             out = sam_encoder.execute(

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zeroflaw.frame import Frame
+from zeroflaw.resizing import Bands, Picture, resize
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-Picture = Frame | Image.Image
 
 
 @dataclass(frozen=True)
@@ -88,31 +88,33 @@ def to_resize_twice(frame: Frame, geometry: FrameGeometry) -> Picture:
     return frame if geometry.sam_content == geometry.frame else Image.fromarray(frame)
 
 
-def squash(frame: Picture, size: int) -> Frame:
+def squash(frame: Picture, size: int, bands: Bands | None = None) -> Frame:
     """Resizes a frame to a square, as APRIL-GAN does: Pillow's antialiased bicubic.
 
     Args:
         frame: uint8 [H, W, 3].
         size: Side of the square, px.
+        bands: Threads that share the work.
 
     Returns:
         uint8 [size, size, 3].
     """
-    return _resize(frame, (size, size), Image.Resampling.BICUBIC)
+    return resize(frame, (size, size), Image.Resampling.BICUBIC, bands)
 
 
-def fit(source: Picture, geometry: FrameGeometry) -> Frame:
+def fit(source: Picture, geometry: FrameGeometry, bands: Bands | None = None) -> Frame:
     """Resizes a frame into the top left of SAM's square image: Pillow's antialiased bilinear.
 
     Args:
         source: uint8 [H, W, 3], of the size `geometry.sam_source`.
         geometry: The frame's grids.
+        bands: Threads that share the work.
 
     Returns:
         uint8 [sam_size, sam_size, 3]; what is outside the content is zero, and blanked by the
         encoder.
     """
-    content = _resize(source, geometry.sam_content, Image.Resampling.BILINEAR)
+    content = resize(source, geometry.sam_content, Image.Resampling.BILINEAR, bands)
     size = geometry.sam_size
     if content.shape[:2] == (size, size):
         return content
@@ -291,11 +293,3 @@ def _between(
 ) -> FloatArray:
     ratio = np.divide(target[::-1], source[::-1])
     return ((np.asarray(points, np.float64) + 0.5) * ratio - 0.5).astype(np.float32)
-
-
-def _resize(picture: Picture, size: tuple[int, int], resample: Image.Resampling) -> Frame:
-    if isinstance(picture, np.ndarray):
-        if picture.shape[:2] == size:
-            return picture
-        picture = Image.fromarray(picture)
-    return np.asarray(picture.resize(size[::-1], resample))

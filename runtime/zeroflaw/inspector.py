@@ -20,6 +20,7 @@ from zeroflaw.geometry import FloatArray
 from zeroflaw.inspection import Inspection, Status, Trace
 from zeroflaw.prompt_points import PointPrompts
 from zeroflaw.regions import regions_of
+from zeroflaw.resizing import Bands
 from zeroflaw.scoring import image_score, score_map
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.threshold import decision_threshold
@@ -34,6 +35,7 @@ from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.machine import usable_cores
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
 from zeroflaw_engines.session import Session, zeros_for
@@ -78,6 +80,7 @@ class Inspector:
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
         choice: BackendChoice | None = None,
+        threads: int = 0,
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
         self.bundle = bundle
@@ -95,6 +98,8 @@ class Inspector:
         self._warnings = _warnings(bundle)
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
+        resizers = threads or usable_cores()
+        self._bands = Bands(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
         self._workspace = Workspace()
         self._closed = False
 
@@ -121,7 +126,7 @@ class Inspector:
             precision: What the engines compute in (`fp32`, `bf16`, `fp16`); default: that of the
                 backend.
             parameters: Method parameters; default: those that the bundle records.
-            threads: CPU threads of each engine; 0 takes every core.
+            threads: CPU threads of each engine, and of resizing; 0 takes every core.
             model_cache: Where backends that compile at load keep what they compiled; default:
                 nowhere.
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
@@ -160,7 +165,13 @@ class Inspector:
             encoder_schedule=encoder_schedule,
             max_frame_pixels=max_frame_pixels,
             choice=choice,
+            threads=threads,
         )
+
+    @property
+    def sessions(self) -> Sessions:
+        """The engines; they are closed with the Inspector."""
+        return self._sessions
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -331,6 +342,7 @@ class Inspector:
         if not self._closed:
             self._closed = True
             self._pool.shutdown()
+            self._bands.pool.shutdown()
             for session in self._sessions:
                 session.close()
 
@@ -359,6 +371,7 @@ class Inspector:
             sam_encoder=self._sessions.sam_encoder,
             pool=self._pool if self._schedule == "side_by_side" else None,
             needs_sam=self._needs_sam,
+            bands=self._bands,
             watch=watch,
         )
 

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """One stretch of time in which a stage ran.
+
+    Attributes:
+        stage: Its name.
+        thread: Name of the thread it ran in.
+        start: Seconds, on the clock of `time.perf_counter`.
+        end: The same.
+    """
+
+    stage: str
+    thread: str
+    start: float
+    end: float
 
 
 class Stopwatch:
@@ -12,10 +31,12 @@ class Stopwatch:
 
     Attributes:
         milliseconds: Of every stage that has ended.
+        spans: When each of them ran, in the order in which they ended.
     """
 
     def __init__(self) -> None:
         self.milliseconds: dict[str, float] = {}
+        self.spans: list[Span] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -24,5 +45,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            spent = 1e3 * (time.perf_counter() - start)
+            end = time.perf_counter()
+            spent = 1e3 * (end - start)
             self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent
+            self.spans.append(Span(name, threading.current_thread().name, start, end))

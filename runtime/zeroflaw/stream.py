@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from zeroflaw.encoding import EncodedFrame
 from zeroflaw.frame import ChannelOrder
 from zeroflaw.inspection import Decision, Inspection
-from zeroflaw.inspector import Inspector
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]
@@ -119,6 +118,23 @@ class _Job:
         )
 
 
+class TwoHalves(Protocol):
+    """What a stream needs of an `Inspector`; see its `encode_frame` and `decode_frame`."""
+
+    def encode_frame(
+        self,
+        image: NDArray[Any],
+        *,
+        product: str | None = None,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
+    ) -> EncodedFrame:
+        """The first half of an inspection."""
+
+    def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
+        """The second half."""
+
+
 class InspectionStream:
     """Frames in, results out in the same order; one thread or several may do either.
 
@@ -132,7 +148,7 @@ class InspectionStream:
 
     def __init__(
         self,
-        inspector: Inspector,
+        inspector: TwoHalves,
         *,
         capacity: int = 8,
         when_full: WhenFull = "wait",
@@ -141,7 +157,7 @@ class InspectionStream:
         """Opens a stream.
 
         Args:
-            inspector: Inspects the frames; it may do other work at the same time.
+            inspector: An `Inspector`; it may do other work at the same time.
             capacity: Frames that may wait for their inspection, at least 1.
             when_full: What `submit` does when that many wait: `wait` until there is room,
                 `drop_oldest` of those that wait, or `refuse` the new one.

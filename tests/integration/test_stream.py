@@ -52,7 +52,7 @@ class Gate:
 
 
 def stream_of(gate: Gate, **options) -> InspectionStream:
-    return InspectionStream(gate, **options)  # type: ignore[arg-type]
+    return InspectionStream(gate, **options)
 
 
 @pytest.mark.parametrize("pipelined", [True, False])

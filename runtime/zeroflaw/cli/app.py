@@ -41,7 +41,8 @@ stations; a station **inspects** frames with it:
     zeroflaw inspect my_bundle photos/ --product metal_nut --out results/
 
 Exit codes: 0 done; 1 the command failed; 2 wrong usage; 3 done, but some files could not be
-inspected; 4 a part was rejected (only with `--exit-on-reject`).
+inspected; 4 a part was rejected (only with `--exit-on-reject`); 5 something became slower (only
+with `bench --compare`).
 """,
 )
 

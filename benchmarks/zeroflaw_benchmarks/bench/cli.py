@@ -1,0 +1,194 @@
+"""`zeroflaw bench`, which joins the command line through an entry point."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zeroflaw.cli.terminal import (
+    BackendOption,
+    BundleArgument,
+    PrecisionOption,
+    err,
+    out,
+    print_warning,
+)
+from zeroflaw_engines.backends import DEFAULT_BACKEND
+from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
+
+if TYPE_CHECKING:
+    from zeroflaw_benchmarks.bench.tables import TextTable
+
+EXIT_WORSE: Final = 5
+ALL: Final = "all"
+_STREAM_FRAMES: Final = 20
+_WIDTH: Final = 170
+
+
+def bench(
+    bundle: BundleArgument,
+    *,
+    product: Annotated[
+        str | None, typer.Option("--product", "-p", help="What it shows; default: the first.")
+    ] = None,
+    backend: BackendOption = DEFAULT_BACKEND,
+    precision: PrecisionOption = None,
+    threads: Annotated[int, typer.Option(min=0, help="Of each engine; 0: every core.")] = 0,
+    schedule: Annotated[
+        Literal["side_by_side", "clip_first"], typer.Option(help="Of the encoders.")
+    ] = "side_by_side",
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Size of the frame, px.")
+    ] = "1024x1024",
+    frame: Annotated[
+        Path | None, typer.Option(help="A picture to inspect in place of the built-in one.")
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(min=0, help="Warm inspections; 0: as many as fit into 20 s.")
+    ] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Of all that is compared; interleaved.")] = 3,
+    roofline: Annotated[
+        bool, typer.Option(help="Hold engines against this machine's ceilings.")
+    ] = True,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Measure the gain of pipelined streams.")
+    ] = False,
+    stream_frames: Annotated[
+        int, typer.Option(min=2, help="Frames of each stream.")
+    ] = _STREAM_FRAMES,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS",
+            help="frames_in_flight, threads, processes, megapixels, points, products or all;"
+            " repeatable.",
+        ),
+    ] = None,
+    peers: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PEER",
+            help="torch, torch-bf16, sam-onnx, samexporter, winclip or all; repeatable.",
+        ),
+    ] = None,
+    load: Annotated[
+        bool, typer.Option("--load", help="Hold loading against plain sessions.")
+    ] = False,
+    frames: Annotated[
+        int, typer.Option(min=0, help="Frames of the endurance run; 0 leaves it out.")
+    ] = 0,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="OLD.json", help="Say what moved since this report.")
+    ] = None,
+    ratios_only: Annotated[
+        bool,
+        typer.Option("--ratios-only", help="Compare ratios and counts, never times: for CI."),
+    ] = False,
+    out_dir: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory for the results; made if needed.")
+    ] = Path("bench"),
+) -> None:
+    """Measure how fast a bundle is here, what it is made of, and how far it is from the limit.
+
+    Latency by stage, cold and warm; engines against the machine's own ceilings; and, where asked
+    for, streams, scaling, peers, loading and endurance. The directory gets bench.json
+    (docs/bench.schema.json), bench.html and bench.md. Needs zeroflaw[bench]; peers need
+    zeroflaw[export].
+
+        zeroflaw bench my_bundle --out results
+
+        zeroflaw bench my_bundle --backend openvino --stream --peers torch --peers sam-onnx
+
+        zeroflaw bench my_bundle --compare results/bench.json
+
+    Exit code 5: with --compare, something became worse by more than the noise of both runs.
+    """
+    try:
+        from zeroflaw_benchmarks.bench.compare import compare as compare_reports
+        from zeroflaw_benchmarks.bench.frames import frame_size
+        from zeroflaw_benchmarks.bench.markdown import report_markdown
+        from zeroflaw_benchmarks.bench.page import report_page
+        from zeroflaw_benchmarks.bench.peers import PEERS
+        from zeroflaw_benchmarks.bench.report import read_report, report_json
+        from zeroflaw_benchmarks.bench.run import BenchOptions, run_bench
+        from zeroflaw_benchmarks.bench.scale import AXES
+        from zeroflaw_benchmarks.bench.tables import comparison_table, tables_of
+    except ImportError as error:
+        raise MissingExtraError(
+            f"`zeroflaw bench` needs libraries that are not installed ({error.name})",
+            "pip install 'zeroflaw[bench]'",
+        ) from error
+    old = None if compare is None else read_report(compare)
+    options = BenchOptions(
+        bundle=bundle,
+        product=product,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        schedule=schedule,
+        size=frame_size(size),
+        picture=frame,
+        runs=runs,
+        rounds=rounds,
+        roofline=roofline,
+        stream=stream_frames if stream else 0,
+        scale=_chosen(scale, AXES, "--scale"),
+        peers=_chosen(peers, PEERS, "--peers"),
+        load=load,
+        frames=frames,
+        command=shlex.join(["zeroflaw", *sys.argv[1:]]),
+    )
+    with err.status("measuring") as status:
+        report = run_bench(options, lambda what: status.update(f"measuring: {what}"))
+    comparison = None if old is None else compare_reports(old, report, ratios_only=ratios_only)
+    extra = () if comparison is None else (comparison_table(comparison),)
+    json_file, page = out_dir / "bench.json", out_dir / "bench.html"
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        json_file.write_bytes(report_json(report))
+        page.write_text(report_page(report, extra), encoding="utf-8")
+        (out_dir / "bench.md").write_text(report_markdown(report, extra), encoding="utf-8")
+    except OSError as error:
+        raise BenchmarkError(
+            f"{out_dir} cannot be written: {error.strerror}", "choose another --out"
+        ) from error
+    for table in (*tables_of(report), *extra):
+        _print(table)
+    for note in report.notes:
+        print_warning(note)
+    out.print(f"\nwritten: {json_file}, {page}", markup=False)
+    if comparison is not None and comparison.worse:
+        names = ", ".join(change.name for change in comparison.worse)
+        print_warning(f"worse by more than the noise: {names}")
+        raise typer.Exit(EXIT_WORSE)
+
+
+def _chosen(named: list[str] | None, known: tuple[str, ...], option: str) -> tuple[str, ...]:
+    names = known if ALL in (named or ()) else tuple(named or ())
+    for name in names:
+        if name not in known:
+            raise BenchmarkError(
+                f"{option} has no {name!r}", f"choose from: {', '.join((*known, ALL))}"
+            )
+    return names
+
+
+def _print(table: TextTable) -> None:
+    two = len(table.heads) == 2
+    printed = Table(title=table.title, title_justify="left", box=None, title_style="bold")
+    for number, head in enumerate(table.heads):
+        printed.add_column(head, justify="left" if two or not number else "right", no_wrap=not two)
+    for row in table.rows:
+        printed.add_row(*map(Text, row))
+    console = Console(highlight=False, width=max(_WIDTH, out.width))  # files are 80 wide
+    console.print()
+    console.print(printed)
+    if table.note:
+        console.print(table.note, markup=False, style="dim")

@@ -1,0 +1,188 @@
+"""One run of `zeroflaw bench`: loads a bundle and measures what was asked for."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from zeroflaw.inspector import EncoderSchedule, Inspector
+from zeroflaw_benchmarks.bench.endurance import measure_endurance
+from zeroflaw_benchmarks.bench.frames import bench_frame
+from zeroflaw_benchmarks.bench.goals import goals_of
+from zeroflaw_benchmarks.bench.host import measure_host
+from zeroflaw_benchmarks.bench.latency import measure_latency
+from zeroflaw_benchmarks.bench.load_time import LoadTask, measure_load
+from zeroflaw_benchmarks.bench.peers import PeerTask, measure_peers
+from zeroflaw_benchmarks.bench.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
+from zeroflaw_benchmarks.bench.roofline import measure_ceilings, measure_roofline
+from zeroflaw_benchmarks.bench.scale import ScaleTask, growth_of, measure_scale
+from zeroflaw_benchmarks.bench.stream_gain import measure_stream
+from zeroflaw_benchmarks.machine_state import machine_record, machine_state
+from zeroflaw_engines.version import __version__
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is to be measured.
+
+    Attributes:
+        bundle: As `open_bundle` takes it.
+        product: Its product; None takes the only one, or the first.
+        backend: What runs the engines.
+        precision: What they compute in; None takes the backend's default.
+        threads: Of each engine; 0 takes every core.
+        schedule: Of the encoders.
+        size: Height and width of the frame, px.
+        picture: What the frame shows; None takes the one that is always at hand.
+        runs: Warm inspections; 0 takes as many as fit into 20 s.
+        rounds: Of what is measured against something else, interleaved.
+        roofline: Whether engines are held against the machine's ceilings.
+        stream: Frames that flow through a stream in each round; 0 leaves it out.
+        scale: Axes along which the bundle is measured.
+        peers: Names of peers; see `PEERS`.
+        load: Whether loading is held against plain sessions.
+        frames: Frames of the endurance run; 0 leaves it out.
+        command: As it was typed, for the report.
+    """
+
+    bundle: str
+    product: str | None = None
+    backend: str = "onnxruntime"
+    precision: str | None = None
+    threads: int = 0
+    schedule: EncoderSchedule = "side_by_side"
+    size: tuple[int, int] = (1024, 1024)
+    picture: Path | None = None
+    runs: int = 0
+    rounds: int = 3
+    roofline: bool = True
+    stream: int = 0
+    scale: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    load: bool = False
+    frames: int = 0
+    command: str = ""
+
+
+def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
+    """Measures what the options ask for, one thing after the other.
+
+    Args:
+        options: What is to be measured.
+        tell: Is told what is being measured.
+
+    Raises:
+        ZeroflawError: The bundle, the frame or an engine is not as it should be.
+    """
+    before = machine_state()
+    with tempfile.TemporaryDirectory(prefix="zeroflaw_bench_") as directory:
+        frame = bench_frame(options.size, Path(directory), options.picture)
+        tell("loading")
+        start = time.perf_counter()
+        inspector = _load(options)
+        load_ms = 1e3 * (time.perf_counter() - start)
+        with inspector:
+            product = options.product or inspector.products[0]
+            tell("latency")
+            latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
+            tell("host code alone")
+            host = measure_host(options.size)
+            tell("the machine's ceilings")
+            ceilings = measure_ceilings() if options.roofline else ()
+            tell("engines alone")
+            roofline = measure_roofline(inspector, ceilings)
+            stream = endurance = None
+            if options.stream:
+                tell("streams")
+                stream = measure_stream(
+                    inspector, frame, product, frames=options.stream, rounds=options.rounds
+                )
+            if options.frames:
+                tell(f"{options.frames} frames")
+                endurance = measure_endurance(inspector, frame, product, options.frames)
+            subject = _subject(options, inspector, frame.name)
+        # From here on every run has a process of its own, and the machine for itself.
+        way = f"{options.backend}:{options.precision or ''}"
+        load = None
+        if options.load:
+            tell("loading against plain sessions")
+            load = measure_load(
+                LoadTask(options.bundle, way, product, str(frame.path)), options.rounds
+            )
+        scale_task = ScaleTask(options.bundle, way, product, options.threads, options.size)
+        scale = measure_scale(scale_task, options.scale, options.rounds, tell)
+        peer_task = PeerTask(options.bundle, way, product, options.threads, str(frame.path))
+        peers = measure_peers(peer_task, options.peers, options.rounds, Path(directory), tell)
+    report = BenchReport(
+        schema_version=BENCH_SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        zeroflaw_version=__version__,
+        command=options.command,
+        subject=subject,
+        machine=machine_record(),
+        before=before,
+        after=machine_state(),
+        latency=latency,
+        host=host,
+        ceilings=ceilings,
+        roofline=roofline,
+        stream=stream,
+        scale=scale,
+        growth=growth_of(scale),
+        peers=peers,
+        endurance=endurance,
+        load=load,
+        notes=_notes(before.load_average, inspector),
+    )
+    return msgspec.structs.replace(report, goals=goals_of(report))
+
+
+def _load(options: BenchOptions) -> Inspector:
+    inspector = Inspector.load(
+        options.bundle,
+        options.backend,
+        precision=options.precision,
+        threads=options.threads,
+        encoder_schedule=options.schedule,
+    )
+    # The whole cascade runs in every inspection, whatever the weights say of the frame.
+    inspector.parameters = replace(inspector.parameters, no_region="always_run")
+    return inspector
+
+
+def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject:
+    manifest = inspector.bundle.manifest
+    return Subject(
+        bundle=options.bundle,
+        identity=inspector.bundle.identity,
+        models=f"{manifest.clip.architecture} at {manifest.clip.image_size} px and SAM"
+        f" {manifest.sam.architecture} at {manifest.sam.image_size} px",
+        random_weights=manifest.random_weights,
+        backend=inspector.backend,
+        threads=options.threads,
+        encoder_schedule=options.schedule,
+        frame=frame,
+        frame_height=options.size[0],
+        frame_width=options.size[1],
+        parameters={"no_region": "always_run"},
+    )
+
+
+def _notes(load_average: float, inspector: Inspector) -> tuple[str, ...]:
+    notes = []
+    if load_average > 0.5:
+        notes.append(
+            f"the machine was not idle: its load average was {load_average} before the run;"
+            " times are of a busy machine"
+        )
+    if inspector.bundle.manifest.random_weights is not None:
+        notes.append("random weights: times and memory do not depend on them, masks mean nothing")
+    return tuple(notes)
