@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from zeroflaw_benchmarks.mini.checkpointed import train_steps
+from zeroflaw_benchmarks.mini.prefetched import Prefetched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +42,26 @@ class Phase:
     seed: int
 
 
+@dataclass(frozen=True)
+class StepLoss:
+    """Loss of the steps of a phase, in two parts, so that data can be drawn ahead.
+
+    Attributes:
+        draw: Data of a step, from its number alone; run in a process of its own.
+        loss: Loss of such data.
+    """
+
+    draw: Callable[[int], Any]
+    loss: Callable[[Any], torch.Tensor]
+
+
 AnyPhase = TypeVar("AnyPhase", bound=Phase)
 
 
 def train_phases(
     module: nn.Module,
     phases: tuple[AnyPhase, ...],
-    loss_of: Callable[[AnyPhase], Callable[[int], torch.Tensor]],
+    loss_of: Callable[[AnyPhase], StepLoss],
     folder: Path,
     report: Callable[[str, int, float], None],
 ) -> None:
@@ -63,12 +77,17 @@ def train_phases(
     for phase in phases:
         train_steps(
             module,
-            loss_of(phase),
+            _drawn_ahead(loss_of(phase), phase.steps),
             steps=phase.steps,
             learning_rate=phase.learning_rate,
             checkpoint=folder / f"{phase.name}.pt",
             report=partial(report, phase.name),
         )
+
+
+def _drawn_ahead(of_step: StepLoss, steps: int) -> Callable[[int], torch.Tensor]:
+    drawn = Prefetched(of_step.draw, steps)
+    return lambda step: of_step.loss(drawn(step))
 
 
 def pixel_loss(logits: torch.Tensor, truth: torch.Tensor, balance: float) -> torch.Tensor:
