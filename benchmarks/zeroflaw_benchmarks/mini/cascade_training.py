@@ -26,6 +26,7 @@ from zeroflaw_benchmarks.mini.crops import draw_crops
 from zeroflaw_benchmarks.mini.sam_prompts import LOW_RES_CELL, no_points
 from zeroflaw_benchmarks.mini.sam_training import PATCH, sam_features
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
+from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export.clip_encoder import ClipEncoder
 from zeroflaw_export.sam_decoder import SamDecoder
@@ -91,6 +92,9 @@ def ask_frames(
         frames: What to look at.
         parameters: Of PPG.
         settings: How many and which.
+
+    Raises:
+        TrainingError: No map has an extreme region.
     """
     side = sam.image_encoder.img_size
     features, coords, labels, wanted = [], [], [], []
@@ -111,6 +115,11 @@ def ask_frames(
                 coords.append(asked[0])
                 labels.append(asked[1])
                 wanted.append(truth[each] if _on_defect(asked, truth[each]) else 0 * truth[each])
+    if not features:
+        raise TrainingError(
+            f"the maps of {settings.frames} training frames have no extreme region",
+            "train the towers for longer: give the command again with a new WORK",
+        )
     prompts = Prompts(
         torch.from_numpy(np.stack(coords)),
         torch.from_numpy(np.stack(labels)),
