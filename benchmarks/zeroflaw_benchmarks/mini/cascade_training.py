@@ -51,11 +51,11 @@ class CascadeTraining:
         seed: Of the crops and of their order.
     """
 
-    frames: int = 560
+    frames: int = 400
     window: tuple[float, float] = (400, 512)
     defective: float = 0.85
     batch: int = 8
-    steps: int = 280
+    steps: int = 240
     learning_rate: float = 4e-4
     stages: Stages = (0.15, 0.5, 1.2)
     seed: int = 5
