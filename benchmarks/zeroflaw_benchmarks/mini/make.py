@@ -23,7 +23,6 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zeroflaw_benchmarks.mini.cascade_training import CascadeTraining, ask_frames, train_cascade
 from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_benchmarks.mini.sam_training import (
     SamTraining,
@@ -35,13 +34,11 @@ from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_traini
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_ensembles import load_tokenizer, read_prompt_ensembles
 from zeroflaw_export.adapters import save_adapters
-from zeroflaw_export.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.architectures import clip_architecture
 from zeroflaw_export.bundle_export import ExportPlan, export_bundle
-from zeroflaw_export.clip_encoder import ClipEncoder
 from zeroflaw_export.freed_memory import keep_freed_memory
-from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters
+from zeroflaw_export.models import WeightsSource
 from zeroflaw_export.tokenizer import write_tokenizer
-from zeroflaw_export.training_run import class_embeddings
 
 FRAMES: Final = 5000
 FRAMES_SEED: Final = 1
@@ -68,7 +65,7 @@ def make(
     threads: Annotated[int, typer.Option(min=1, help="Threads that train.")] = cpu_count() or 1,
     only: Annotated[
         str | None,
-        typer.Option(help="One stage: frames, encoder, towers, sam, cascade or bundles."),
+        typer.Option(help="One stage: frames, encoder, towers, sam or bundles."),
     ] = None,
 ) -> None:
     """Draw the frames, train SAM, the towers and the adapters, and export the bundles."""
@@ -80,7 +77,6 @@ def make(
         "encoder": lambda: make_encoder(work, _frames(work, processes)),
         "towers": lambda: make_towers(work, _frames(work, processes)),
         "sam": lambda: make_sam(work, _frames(work, processes)),
-        "cascade": lambda: make_cascade(work, _frames(work, processes)),
         "bundles": lambda: make_bundles(work),
     }
     if only is not None and only not in stages:
@@ -132,28 +128,7 @@ def make_sam(work: Path, frames: TrainingFrames) -> None:
     train_sam(
         trained, settings.cascade, frames, settings=settings, folder=work, report=_Losses().report
     )
-    save_rounded(trained.sam, work / "joint_sam.safetensors")
-
-
-def make_cascade(work: Path, frames: TrainingFrames) -> None:
-    """Finishes SAM's decoder on the points that PPG makes of the towers' maps."""
-    architecture, settings = clip_architecture("mini"), CascadeTraining()
-    clip = load_clip(
-        architecture, architecture.image_size, _weights(work / "mini_clip.safetensors")
-    )
-    adapters = load_linear_adapters(
-        architecture, clip, _weights(work / "mini_adapters.safetensors")
-    )
-    encoder = ClipEncoder(
-        clip, adapters, architecture.tapped_blocks, architecture.image_size
-    ).eval()
-    sam = sam_architecture("mini").build()
-    sam.load_state_dict(load_file(work / "joint_sam.safetensors"))
-    text = class_embeddings(clip)(PRODUCTS[0])
-    asked = ask_frames(encoder, text, sam, frames, parameters=PARAMETERS, settings=settings)
-    err.print(f"cascade: points on {len(asked.features)} of {settings.frames} frames")
-    train_cascade(sam, asked, settings, work, _Losses().report)
-    save_rounded(sam, work / "mini_sam.safetensors")
+    save_rounded(trained.sam, work / "mini_sam.safetensors")
 
 
 def make_bundles(work: Path) -> None:
