@@ -52,11 +52,11 @@ class ClipTraining:
     text_steps: int = 500
     text_learning_rate: float = 1.5e-3
     phases: tuple[Phase, ...] = (
-        Phase(name="clip-small", grid=8, window=(80, 240), batch=48, steps=350,
+        Phase(name="clip-small", grid=8, window=(80, 240), batch=48, steps=450,
               learning_rate=1.5e-3, balance=0.5, seed=8),
-        Phase(name="clip-medium", grid=16, window=(170, 420), batch=12, steps=650,
+        Phase(name="clip-medium", grid=16, window=(170, 420), batch=12, steps=850,
               learning_rate=1.5e-3, balance=0.2, seed=16),
-        Phase(name="clip-whole", grid=32, window=(340, 512), batch=4, steps=600,
+        Phase(name="clip-whole", grid=32, window=(340, 512), batch=4, steps=850,
               learning_rate=8e-4, balance=0.0, seed=32),
     )  # fmt: skip
     seed: int = 1

@@ -69,9 +69,9 @@ class SamTraining:
                  learning_rate=1.5e-3, balance=0.3, seed=16),
     )  # fmt: skip
     cascade: tuple[SamPhase, ...] = (
-        SamPhase(name="sam-refined", grid=16, window=(170, 480), batch=12, steps=450,
+        SamPhase(name="sam-refined", grid=16, window=(170, 480), batch=12, steps=620,
                  learning_rate=1e-3, balance=0.0, seed=17, stages=(0.3, 0.6, 1.2)),
-        SamPhase(name="sam-whole", grid=32, window=(400, 512), batch=4, steps=300,
+        SamPhase(name="sam-whole", grid=32, window=(400, 512), batch=4, steps=420,
                  learning_rate=6e-4, balance=0.0, seed=32, stages=(0.2, 0.6, 1.2)),
     )  # fmt: skip
     misled: float = 0.15
