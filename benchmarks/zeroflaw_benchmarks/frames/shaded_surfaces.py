@@ -51,7 +51,7 @@ def shaft(rng: Rng, size: int) -> FloatArray:
         profile = as_floats(np.tanh(rng.uniform(0.5, 5) * np.sin(phase)))
     else:
         profile = as_floats(0.1 * np.sin(2 * np.pi * 3 * x) + 0 * angle)
-    flank = np.gradient(profile, axis=1) * size / 40
+    flank = as_floats(np.gradient(profile, axis=1) * size / 40)
     value = _lit(rng, angle, flank)
     lines = smooth_noise(rng, size, rng.uniform(2, 12), size / rng.uniform(1, 4))
     value = value * (1 + rng.uniform(0.0, 0.12) * lines + rng.uniform(0, 0.25) * profile)
