@@ -29,7 +29,8 @@ class BatchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         least: Fewest.
         best: The number that kernels are chosen for: the cascade asks for one.
-        most: Most; a frame with more regions is decoded in several calls.
+        most: Most; the session refuses more. The cascade asks for up to 16, with a box for each
+            component.
     """
 
     least: int = 1

@@ -1,7 +1,7 @@
-"""All three engines at full size, compiled ahead of time by TensorRT-RTX for three architectures.
+"""FP16 at full size: what rounding does, and all three engines compiled by TensorRT-RTX.
 
-They cannot be run here; that they compile to fused FP16 kernels in little time and memory can be
-shown on any machine.
+The engines cannot be run here; that they compile to fused FP16 kernels in little time and memory
+can be shown on any machine.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import pytest
 
 from support.exported_bundle import Exported
 from support.measured_process import ZEROFLAW, run_measured
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle_variants import added_variants
+from zeroflaw_benchmarks.fp16_logits import compare_logits
+from zeroflaw_engines.bundle import open_bundle
 from zeroflaw_engines.engine_lookup import find_engine
-from zeroflaw_export.graph_variants import FP16_ENGINES, write_fp16_variant
 
 ARCHITECTURES = ("sm86", "sm89", "sm120")
 # Transformer blocks of ViT-H and ViT-L.
@@ -24,38 +23,40 @@ BLOCKS = {"sam_encoder": 32, "clip_encoder": 24}
 ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder")
 
 
-def exported(request: pytest.FixtureRequest) -> Path:
-    """The bundle of this run, or one that was exported before (a development machine)."""
+@pytest.fixture(scope="module")
+def bundle_path(request: pytest.FixtureRequest) -> Path:
+    """The bundle of this run with FP16 graphs, checked as `add-fp16` checks them.
+
+    Or one that was exported before (a development machine).
+    """
     given = os.environ.get("ZEROFLAW_FULL_SIZE_BUNDLE")
     if given:
         return Path(given)
     full_size: Exported = request.getfixturevalue("full_size")
-    add_fp16_graphs_unchecked(open_bundle(full_size.path, verify_digests=False))
+    run_measured(ZEROFLAW, "add-fp16", full_size.path)
     return full_size.path
 
 
-def add_fp16_graphs_unchecked(bundle: Bundle) -> None:
-    """FP16 graphs without the parity checks of `add-fp16`: this test is of the build alone.
-
-    On a CPU the checks take minutes at this size; they have not been run there yet.
-    """
-    with added_variants(bundle) as added:
-        for engine in FP16_ENGINES:
-            reference = bundle.manifest.engines[engine]
-            added.variants[engine] = write_fp16_variant(
-                bundle.path, engine, reference, added.directory
-            )
+@pytest.mark.full_size
+def test_low_res_logits_survive_fp16_storage(
+    bundle_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = compare_logits(open_bundle(bundle_path, verify_digests=False), ["real"])
+    with capsys.disabled():
+        print(f"\n{report.agreements}")
+    assert report.accepted
+    # Not a comparison of something with itself.
+    assert report.agreements[0].largest_difference > 1e-6
 
 
 @pytest.mark.full_size
 def test_all_engines_build_within_2_minutes_and_8_gb(
-    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    bundle_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = exported(request)
     gpus = [word for name in ARCHITECTURES for word in ("--gpu", name)]
     with capsys.disabled():
-        cost = run_measured(ZEROFLAW, "build", path, "--force", *gpus)
-    bundle = open_bundle(path, verify_digests=False)
+        cost = run_measured(ZEROFLAW, "build", bundle_path, "--force", *gpus)
+    bundle = open_bundle(bundle_path, verify_digests=False)
     sidecars = {
         engine: find_engine(
             bundle, engine, backend="tensorrt-rtx", architecture="sm120", target="sm86-sm89-sm120"

@@ -9,9 +9,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from PIL import Image
+from scipy.spatial.distance import cosine
 from typer.testing import CliRunner
 
 from zeroflaw_benchmarks import fp16_safety
+from zeroflaw_benchmarks.fp16_logits import LogitsReport, agreement_of, compare_logits
 from zeroflaw_benchmarks.fp16_provocation import scale_what_islands_read
 from zeroflaw_benchmarks.fp16_safety import (
     LEAST_MASKS,
@@ -124,3 +126,30 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
     assert all(scan["overflowing"] > 0 for scan in raw["unprotected"])
     assert ("NOT safe" in result.output) is not raw["accepted"]
     assert (result.exit_code == 0) is raw["accepted"]
+
+
+def test_low_res_logits_agree_on_a_tiny_bundle_but_not_to_the_bit(tiny_bundle: Bundle) -> None:
+    report = compare_logits(tiny_bundle, ["real", "noise"])
+    assert [it.image for it in report.agreements] == ["real", "noise"]
+    assert all(0.9995 <= it.least_cosine < 1 for it in report.agreements), report.agreements
+    assert all(1e-6 < it.largest_difference < 0.05 for it in report.agreements)
+    assert report.accepted
+
+
+def test_the_agreement_of_logits_is_that_of_the_worst_mask() -> None:
+    rng = np.random.default_rng(0)
+    want = rng.normal(size=(1, 4, 8, 8)).astype(np.float32)
+    got = want.copy()
+    got[0, 2] += rng.normal(size=(8, 8)).astype(np.float32)
+    it = agreement_of("real", [(want, want), (want, got)])
+    a, b = want[0, 2].ravel(), got[0, 2].ravel()
+    assert it.least_cosine == pytest.approx(1 - cosine(a, b), abs=1e-6)
+    assert it.flipped == pytest.approx(((want > 0) != (got > 0)).mean() / 2)
+    assert it.prompts == 2
+
+
+def test_logits_that_are_not_numbers_are_refused() -> None:
+    want = np.ones((1, 4, 8, 8), np.float32)
+    got = want.copy()
+    got[0, 0, 0, 0] = np.nan
+    assert not LogitsReport((agreement_of("real", [(want, got)]),), {}).accepted
