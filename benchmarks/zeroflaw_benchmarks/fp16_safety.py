@@ -27,8 +27,7 @@ from zeroflaw.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.inspector import Inspector, Sessions
 from zeroflaw_benchmarks.fp16_engines import ScaledSession, StoredSession
 from zeroflaw_benchmarks.fp16_storage import StoredTensor
-from zeroflaw_benchmarks.frames.draw import draw_frame
-from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.device_tensor import Tensor

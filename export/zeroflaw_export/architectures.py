@@ -165,7 +165,7 @@ _TINY_CLIP: Final = {
 _MINI_CLIP: Final = {
     "embed_dim": 96,
     "vision_cfg": {
-        "image_size": 512,
+        "image_size": 448,
         "layers": 6,
         "width": 128,
         "head_width": 32,
@@ -183,7 +183,7 @@ CLIP_ARCHITECTURES: Final[dict[str, Callable[[], ClipArchitecture]]] = {
     # For tests and examples: the same modules, small enough to run in milliseconds.
     "tiny": lambda: ClipArchitecture("tiny", _TINY_CLIP, 224, 112, (1, 2, 3, 4)),
     # The demonstration model that ships with the wheel.
-    "mini": lambda: ClipArchitecture("mini", _MINI_CLIP, 512, 512, (3, 4, 5, 6)),
+    "mini": lambda: ClipArchitecture("mini", _MINI_CLIP, 448, 448, (3, 4, 5, 6)),
 }
 
 SAM_ARCHITECTURES: Final[dict[str, Callable[[], Sam]]] = {
@@ -204,9 +204,9 @@ SAM_ARCHITECTURES: Final[dict[str, Callable[[], Sam]]] = {
     "mini": partial(
         _small_sam,
         side=512,
-        width=128,
+        width=96,
         depth=6,
-        heads=4,
+        heads=3,
         window=8,
         global_blocks=(2, 5),
         channels=64,

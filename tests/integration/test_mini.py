@@ -12,8 +12,7 @@ import pytest
 
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
-from zeroflaw_benchmarks.frames.draw import draw_frame
-from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_benchmarks.metrics import image_metrics, within_image_auroc
 from zeroflaw_engines.bundle import open_bundle
 

@@ -21,8 +21,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from zeroflaw_benchmarks.frames.draw import draw_frame
-from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES, Split
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
 from zeroflaw_engines.errors import DatasetError
 
 

@@ -8,6 +8,7 @@ gives the frame with the defect, and the opacity or depth of the defect, float32
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def scratch(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, Float
     size = image.shape[0]
     width = max(1.5, size * rng.uniform(0.003, 0.012))
     length = min(0.9, max(0.05, area * size / width))
-    furrow = curve(rng, size, length, width, bend=rng.uniform(0, 1.2))
+    furrow = _curve(rng, size, length, width, bend=rng.uniform(0, 1.2))
     flank = relief_shading(blurred(furrow, width / 2), rng.uniform(0, 360))
     tone = rng.choice([-1.0, 1.0]) * rng.uniform(0.15, 0.5)
     marked = image + (tone * furrow + rng.uniform(0.5, 2.0) * flank)[..., None]
@@ -57,7 +58,7 @@ def stain(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatAr
 def missing_part(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
     """Material broken out: what lies beneath shows, with a shaded edge."""
     size = image.shape[0]
-    alpha = polygon(rng, size, area)
+    alpha = _polygon(rng, size, area)
     beneath = colour(rng) * np.float32(rng.uniform(0.15, 1.2))
     beneath = beneath * (1 + 0.05 * fractal_noise(rng, size, rng.uniform(10, 80), 3)[..., None])
     edge = relief_shading(blurred(alpha, size / 300), rng.uniform(0, 360))
@@ -75,7 +76,7 @@ def contamination(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray,
         share = area / pieces * rng.uniform(0.5, 1.5)
         if fibres:
             width = max(1.5, size * rng.uniform(0.003, 0.007))
-            piece = curve(rng, size, min(0.6, share * size / width), width, bend=3.0)
+            piece = _curve(rng, size, min(0.6, share * size / width), width, bend=3.0)
         else:
             piece = soft_edge(blob(rng, size, share, rng.uniform(0.1, 0.7)), 1.5)
         alpha = np.maximum(alpha, piece)
@@ -192,7 +193,7 @@ def pinhole(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, Float
     return dark + rng.uniform(0.1, 0.5) * rim[..., None], holes
 
 
-def curve(rng: Rng, size: int, length: float, width: float, *, bend: float) -> FloatArray:
+def _curve(rng: Rng, size: int, length: float, width: float, *, bend: float) -> FloatArray:
     """A smooth stroke, `length` in shares of the frame and `width` in px."""
     steps = 48
     turn = np.cumsum(rng.normal(0, bend / steps**0.5 / 3, steps)) + rng.uniform(0, 2 * np.pi)
@@ -223,8 +224,7 @@ def _fracture(
             _fracture(rng, gap, at, side, reach=reach * 0.5, width=width * 0.7)
 
 
-def polygon(rng: Rng, size: int, area: float) -> FloatArray:
-    """A filled outline of four to eight corners, about `area` of the frame."""
+def _polygon(rng: Rng, size: int, area: float) -> FloatArray:
     corners = int(rng.integers(4, 9))
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) + rng.uniform(0, 6)
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False) + 0.6 * np.sin(angles)
@@ -234,3 +234,22 @@ def polygon(rng: Rng, size: int, area: float) -> FloatArray:
     alpha = np.zeros((size, size), np.float32)
     cv2.fillPoly(alpha, [outline.astype(np.int32)], 1.0, cv2.LINE_AA)
     return alpha
+
+
+# Shares of the frame that each type covers; long thin things cannot cover much.
+Areas = tuple[float, float]
+TRAIN_DEFECTS: Final[dict[str, tuple[Defect, Areas]]] = {
+    "scratch": (scratch, (0.0006, 0.01)),
+    "stain": (stain, (0.0008, 0.2)),
+    "missing_part": (missing_part, (0.0005, 0.15)),
+    "contamination": (contamination, (0.0005, 0.05)),
+    "wrong_texture": (wrong_texture, (0.004, 0.2)),
+    "smear": (smear, (0.003, 0.2)),
+    "burn": (burn, (0.0008, 0.2)),
+}
+TEST_DEFECTS: Final[dict[str, tuple[Defect, Areas]]] = {
+    "dent": (dent, (0.002, 0.2)),
+    "crack": (crack, (0.001, 0.03)),
+    "print_error": (print_error, (0.001, 0.2)),
+    "pinhole": (pinhole, (0.0005, 0.02)),
+}

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_benchmarks.frames.camera import Camera, draw_camera, draw_harsh_camera
-from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES, Split
+from zeroflaw_benchmarks.frames.camera import draw_camera
+from zeroflaw_benchmarks.frames.defects import TEST_DEFECTS, TRAIN_DEFECTS, Areas, Defect
+from zeroflaw_benchmarks.frames.surfaces import TEST_SURFACES, TRAIN_SURFACES, Surface
+
+Split = Literal["train", "test"]
+
+SURFACES: Final[dict[Split, dict[str, Surface]]] = {"train": TRAIN_SURFACES, "test": TEST_SURFACES}
+DEFECTS: Final[dict[Split, Mapping[str, tuple[Defect, Areas]]]] = {
+    "train": TRAIN_DEFECTS,
+    "test": TEST_DEFECTS,
+}
 
 _SMALLEST: Final = 0.0005
 _LARGEST: Final = 0.2
 # Mean change of the photo inside the mask, in grey levels: less is no defect to a camera.
-_VISIBLE: Final[Mapping[Split, float]] = {"train": 10.0, "test": 14.0}
+_VISIBLE: Final = 14.0
 _TRIES: Final = 12
-# Real photos are lit worse than the test's: what trains on them should not mind.
-_CAMERAS: Final[Mapping[Split, Callable[[Rng, int], Camera]]] = {
-    "train": draw_harsh_camera,
-    "test": draw_camera,
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def draw_frame(split: Split, surface: str, defect: str, *, seed: int, size: int)
     """
     rng = np.random.default_rng([seed, *surface.encode(), *split.encode()])
     scene = np.clip(SURFACES[split][surface](rng, size), 0.02, 1).astype(np.float32)
-    camera = _CAMERAS[split](rng, size)
+    camera = draw_camera(rng, size)
     good = camera.exposed(scene)
     if defect == "good":
         return DrawnFrame(good, np.zeros((size, size), np.bool_), surface, defect)
@@ -70,7 +73,7 @@ def draw_frame(split: Split, surface: str, defect: str, *, seed: int, size: int)
             continue
         image = camera.exposed(spoiled.astype(np.float32))
         change = np.abs(image[mask].astype(np.float32) - good[mask]).mean()
-        if change >= _VISIBLE[split]:
+        if change >= _VISIBLE:
             return DrawnFrame(image, mask, surface, defect)
     # This scene hides every such defect: another one of the same family is drawn.
     return draw_frame(split, surface, defect, seed=seed + 1_000_003, size=size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Final
 
 import cv2
 import numpy as np
@@ -265,25 +266,6 @@ def real_texture(name: str) -> Surface:
     return draw
 
 
-def real_photo(name: str) -> Surface:
-    """Crops of one of scikit-image's photos (CC0 or public domain), turned and magnified."""
-
-    def draw(rng: Rng, size: int) -> FloatArray:
-        photo = _photo(name)
-        height, width = photo.shape[:2]
-        side = int(min(height, width) * rng.uniform(0.35, 1.0))
-        y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        crop = photo[y : y + side, x : x + side]
-        if crop.ndim == 2:
-            crop = np.repeat(crop[..., None], 3, axis=2)
-        filled = as_floats(cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC))
-        filled = np.rot90(filled, int(rng.integers(4)))
-        contrast, light = rng.uniform(0.6, 1.1), rng.uniform(-0.1, 0.15)
-        return as_floats(np.ascontiguousarray(filled) * contrast + light)
-
-    return draw
-
-
 @cache
 def _photo(name: str) -> FloatArray:
     from skimage import data
@@ -326,3 +308,25 @@ def _print_line(ink: FloatArray, rng: Rng, y: float, line: float) -> None:
 
 def _any_angle(rng: Rng) -> float:
     return float(rng.choice([0.0, 90.0, rng.uniform(0, 180)]))
+
+
+# Train and test share no family, so what is measured on the test set is zero-shot.
+TRAIN_SURFACES: Final[dict[str, Surface]] = {
+    "brushed_metal": brushed_metal,
+    "turned_grooves": turned_grooves,
+    "fabric": fabric,
+    "wood": wood,
+    "leather": leather,
+    "painted": painted,
+    "perforated_plate": perforated_plate,
+    "printed_carton": printed_carton,
+    "moulded_part": moulded_part,
+    "brick": real_texture("brick"),
+    "grass": real_texture("grass"),
+}
+TEST_SURFACES: Final[dict[str, Surface]] = {
+    "casting": casting,
+    "printed_board": printed_board,
+    "glass": glass,
+    "gravel": real_texture("gravel"),
+}

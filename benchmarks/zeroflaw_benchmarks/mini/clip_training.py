@@ -1,8 +1,7 @@
 """Trains the CLIP-like towers of `mini`: image tower, text tower, and adapters beside them.
 
 CLIP's towers learned from photos and captions. These learn from drawn frames and the very
-sentences of the prompt ensembles, the text tower first (`text_training`). The image tower starts
-from the blocks of SAM's encoder (`clip_from_sam`). Then patch tokens
+sentences of the prompt ensembles, the text tower first (`text_training`). Then patch tokens
 (through adapters) and the CLS token are pulled towards the abnormal sentences where there is a
 defect and towards the normal ones elsewhere, and the CLS token towards the sentences that name
 its surface. Most steps see crops of a few patches; a crop's tokens get the position embedding of
@@ -19,14 +18,13 @@ from typing import Final
 import numpy as np
 import torch
 from open_clip.model import CLIP
-from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn import functional
 
 from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.mini.clip_from_sam import start_from_sam
 from zeroflaw_benchmarks.mini.crops import draw_crops
-from zeroflaw_benchmarks.mini.phases import Phase, StepLoss, pixel_loss, train_phases
+from zeroflaw_benchmarks.mini.phases import Phase, pixel_loss, train_phases
+from zeroflaw_benchmarks.mini.starting_weights import cosine_basis, place_waves, start_alike
 from zeroflaw_benchmarks.mini.text_training import Sentences, train_text
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
 from zeroflaw_engines.prompt_ensembles import PromptEnsembles, Tokenize
@@ -49,15 +47,15 @@ class ClipTraining:
         seed: Of weights and data.
     """
 
-    text_steps: int = 500
+    text_steps: int = 250
     text_learning_rate: float = 1.5e-3
     phases: tuple[Phase, ...] = (
-        Phase(name="clip-small", grid=8, window=(80, 240), batch=48, steps=450,
-              learning_rate=1.5e-3, balance=0.5, seed=8),
-        Phase(name="clip-medium", grid=16, window=(170, 420), batch=12, steps=850,
-              learning_rate=1.5e-3, balance=0.2, seed=16),
-        Phase(name="clip-whole", grid=32, window=(340, 512), batch=4, steps=850,
-              learning_rate=8e-4, balance=0.0, seed=32),
+        Phase(name="clip-small", grid=8, window=(80, 240), batch=40, steps=2000,
+              learning_rate=1e-3, balance=1.0, seed=8),
+        Phase(name="clip-medium", grid=14, window=(150, 420), batch=14, steps=900,
+              learning_rate=6e-4, balance=0.3, seed=14),
+        Phase(name="clip-whole", grid=28, window=(400, 512), batch=4, steps=450,
+              learning_rate=3e-4, balance=0.0, seed=28),
     )  # fmt: skip
     seed: int = 1
 
@@ -76,11 +74,17 @@ class Towers(nn.Module):
         self.adapters = adapters
 
 
-def new_towers(architecture: ClipArchitecture, sam: Sam, seed: int) -> Towers:
-    """Towers before training, the image tower from SAM's encoder; the same for the same seed."""
-    torch.manual_seed(seed)
+def new_towers(architecture: ClipArchitecture, seed: int) -> Towers:
+    """Towers before training, the same for the same seed."""
+    generator = torch.manual_seed(seed)
     clip = architecture.build(architecture.image_size)
-    start_from_sam(clip.visual, sam)
+    filters = clip.visual.conv1.weight
+    with torch.no_grad():
+        filters.copy_(cosine_basis(filters.shape[0], architecture.patch_size))
+        grid = architecture.image_size // architecture.patch_size
+        clip.visual.positional_embedding[1:] = place_waves(grid, filters.shape[0])
+    for block in clip.visual.transformer.resblocks:
+        start_alike(block.attn, generator)
     adapters = LinearAdapters(
         len(architecture.tapped_blocks),
         architecture.config["vision_cfg"]["width"],
@@ -125,83 +129,59 @@ def train_towers(
     )
     full = architecture.image_size // architecture.patch_size
 
-    def loss_of(phase: Phase) -> StepLoss:
+    def loss_of(phase: Phase) -> Callable[[int], torch.Tensor]:
         grid = phase.grid
         upsample = bilinear_matrix(grid, grid * _CELLS)
 
-        def draw(step: int) -> _Batch:
+        def loss(step: int) -> torch.Tensor:
             rng = np.random.default_rng([settings.seed, phase.seed, step])
             images, truth, index = draw_crops(
                 frames, rng, phase.batch, side=grid * architecture.patch_size,
                 window=phase.window, cell=architecture.patch_size // _CELLS, defective=0.7,
             )  # fmt: skip
-            y, x = (int(n) for n in rng.integers(full - grid + 1, size=2))
+            offset = rng.integers(full - grid + 1, size=2)
+            tokens, cls = _image_tokens(
+                towers.clip,
+                torch.from_numpy(images),
+                tapped=architecture.tapped_blocks,
+                full=full,
+                grid=grid,
+                offset=offset,
+            )
             names = [frames.surfaces[i] for i in index]
-            return _Batch(torch.from_numpy(images), torch.from_numpy(truth), names, (y, x), rng)
-
-        def loss(batch: _Batch) -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
-                tokens, cls = image_tokens(
-                    towers.clip,
-                    batch.images,
-                    tapped=architecture.tapped_blocks,
-                    full=full,
-                    grid=grid,
-                    offset=batch.offset,
-                )
-                adapted = towers.adapters(tokens)
             return _loss(
-                [each.float() for each in adapted],
-                cls.float(),
-                batch,
+                towers.adapters(tokens),
+                cls,
+                truth=torch.from_numpy(truth),
+                names=names,
                 upsample=upsample,
-                phase=phase,
+                balance=phase.balance,
                 sentences=sentences,
+                rng=rng,
             )
 
-        return StepLoss(draw, loss)
+        return loss
 
     train_phases(towers, settings.phases, loss_of, folder, report)
     towers.eval()
 
 
-@dataclass(frozen=True)
-class _Batch:
-    images: torch.Tensor
-    truth: torch.Tensor
-    names: list[str]
-    offset: tuple[int, int]
-    rng: Rng
-
-
-def image_tokens(
+def _image_tokens(
     clip: CLIP,
     images: torch.Tensor,
     *,
     tapped: tuple[int, ...],
     full: int,
     grid: int,
-    offset: tuple[int, int],
+    offset: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Patch tokens of the tapped blocks, and the CLS embedding, of crops at an offset.
-
-    Args:
-        clip: Whose image tower is run.
-        images: uint8 [B, S, S, 3], RGB.
-        tapped: 1-based blocks.
-        full: Patches along one side of the whole image.
-        grid: Patches along one side of a crop.
-        offset: Row and column of the crops' first patch in the whole image.
-
-    Returns:
-        For each tapped block float32 [B, grid * grid, width], and float32 [B, E].
-    """
+    """Patch tokens of the tapped blocks, and the CLS embedding, of crops at an offset."""
     visual = clip.visual
     scale = 1.0 / (255.0 * float32(CLIP_STD))
     pixels = images.float() * scale - float32(CLIP_MEAN) / float32(CLIP_STD)
     patches = visual.conv1(pixels.permute(0, 3, 1, 2)).flatten(2).mT
     place = visual.positional_embedding[1:].reshape(full, full, -1)
-    y, x = offset
+    y, x = int(offset[0]), int(offset[1])
     place = place[y : y + grid, x : x + grid].flatten(0, 1)
     cls = (visual.class_embedding + visual.positional_embedding[0]).expand(len(images), 1, -1)
     tokens = visual.ln_pre(torch.cat([cls, patches + place], dim=1))
@@ -216,26 +196,28 @@ def image_tokens(
 def _loss(
     adapted: list[torch.Tensor],
     cls: torch.Tensor,
-    batch: _Batch,
     *,
+    truth: torch.Tensor,
+    names: list[str],
     upsample: torch.Tensor,
-    phase: Phase,
+    balance: float,
     sentences: Sentences,
+    rng: Rng,
 ) -> torch.Tensor:
     with torch.no_grad():
-        states, named = sentences.states(batch.rng), sentences.named(batch.rng)
+        states, named = sentences.states(rng), sentences.named(rng)
     towards_abnormal = states[1] - states[0]
-    truth = batch.truth
     total = truth.new_zeros(())
     for tokens in adapted:
         logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ towards_abnormal
-        logits = upsample @ logits.reshape(-1, phase.grid, phase.grid) @ upsample.T
-        total = total + pixel_loss(logits, truth, phase.balance)
+        grid = upsample.shape[1]
+        logits = upsample @ logits.reshape(-1, grid, grid) @ upsample.T
+        total = total + pixel_loss(logits, truth, balance)
     embedded = functional.normalize(cls, dim=-1)
     defective = (truth.flatten(1).sum(dim=1) > 0.3).float()
     image_loss = functional.binary_cross_entropy_with_logits(
         LOGIT_SCALE * embedded @ towards_abnormal, defective
     )
-    wanted = torch.tensor([sentences.surfaces.index(name) for name in batch.names])
+    wanted = torch.tensor([sentences.surfaces.index(name) for name in names])
     caption_loss = functional.cross_entropy(20.0 * embedded @ named.T, wanted)
-    return total / len(adapted) + 0.6 * image_loss + 0.05 * caption_loss
+    return total / len(adapted) + 0.3 * image_loss + 0.05 * caption_loss

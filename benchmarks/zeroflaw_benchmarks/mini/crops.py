@@ -90,28 +90,13 @@ def _toned(image: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
         value = as_floats(np.repeat((value @ _GREY)[..., None], 3, axis=-1))
     if rng.random() < 0.1:
         value = 1 - value
-    if rng.random() < 0.3:
-        value = value * _uneven(rng, image.shape[0])
-    value = value * as_floats(rng.uniform(0.75, 1.25, 3))
-    value = as_floats(np.clip(value, 0, 1) ** np.float32(np.exp(rng.uniform(-0.5, 0.5))))
-    if rng.random() < 0.3:
-        value = blurred(value, np.exp(rng.uniform(np.log(0.4), np.log(2.0))))
+    value = value * as_floats(rng.uniform(0.8, 1.2, 3))
+    value = as_floats(np.clip(value, 0, 1) ** np.float32(rng.uniform(0.7, 1.4)))
+    if rng.random() < 0.2:
+        value = blurred(value, rng.uniform(0.4, 1.0))
     if rng.random() < 0.3:
         value = value + rng.standard_normal(value.shape, dtype=np.float32) * np.float32(
             rng.uniform(0, 0.03)
         )
     toned: NDArray[np.uint8] = np.round(np.clip(value, 0, 1) * 255).astype(np.uint8)
-    if rng.random() < 0.2:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 96))]
-        packed = cv2.imencode(".jpg", toned, quality)[1]
-        return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
     return toned
-
-
-def _uneven(rng: Rng, side: int) -> FloatArray:
-    """Light that falls off or is shaded along one direction: float32 [side, side, 1]."""
-    grid = np.linspace(-1, 1, side, dtype=np.float32)
-    turn, steep = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(np.log(0.7), np.log(20)))
-    place = np.float32(np.cos(turn)) * grid[None] + np.float32(np.sin(turn)) * grid[:, None]
-    shade = 0.5 + 0.5 * np.tanh((place - rng.uniform(-0.8, 0.8)) * steep)
-    return as_floats(1 - rng.uniform(0.1, 0.7) * shade)[..., None]

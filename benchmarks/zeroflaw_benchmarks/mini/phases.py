@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from zeroflaw_benchmarks.mini.checkpointed import train_steps
-from zeroflaw_benchmarks.mini.prefetched import Prefetched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +41,13 @@ class Phase:
     seed: int
 
 
-@dataclass(frozen=True)
-class StepLoss:
-    """Loss of the steps of a phase, in two parts, so that data can be drawn ahead.
-
-    Attributes:
-        draw: Data of a step, from its number alone; run in a process of its own.
-        loss: Loss of such data.
-    """
-
-    draw: Callable[[int], Any]
-    loss: Callable[[Any], torch.Tensor]
-
-
 AnyPhase = TypeVar("AnyPhase", bound=Phase)
 
 
 def train_phases(
     module: nn.Module,
     phases: tuple[AnyPhase, ...],
-    loss_of: Callable[[AnyPhase], StepLoss],
+    loss_of: Callable[[AnyPhase], Callable[[int], torch.Tensor]],
     folder: Path,
     report: Callable[[str, int, float], None],
 ) -> None:
@@ -77,17 +63,12 @@ def train_phases(
     for phase in phases:
         train_steps(
             module,
-            _drawn_ahead(loss_of(phase), phase.steps),
+            loss_of(phase),
             steps=phase.steps,
             learning_rate=phase.learning_rate,
             checkpoint=folder / f"{phase.name}.pt",
             report=partial(report, phase.name),
         )
-
-
-def _drawn_ahead(of_step: StepLoss, steps: int) -> Callable[[int], torch.Tensor]:
-    drawn = Prefetched(of_step.draw, steps)
-    return lambda step: of_step.loss(drawn(step))
 
 
 def pixel_loss(logits: torch.Tensor, truth: torch.Tensor, balance: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Where a small tower starts: cosines for patches, waves for places.
+"""Where a small tower starts: cosines for patches, waves for places, likeness for attention.
 
 Towers that see millions of photos learn such filters, and which places are near each other, by
 themselves; with some thousands of frames it saves most of the training to start from them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 # Luminance and two colour differences, orthonormal.
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
@@ -58,3 +59,35 @@ def place_waves(grid: int, width: int) -> torch.Tensor:
     columns = np.broadcast_to(line[None], (grid, grid, width // 2))
     waves = np.concatenate([rows, columns], axis=-1).reshape(grid * grid, width)
     return torch.from_numpy(0.1 * waves).float()
+
+
+def start_alike(attention: nn.MultiheadAttention, generator: torch.Generator) -> None:
+    """Starts an attention as trained ones look: each token attends to those that are like it.
+
+    After Trockman and Kolter, Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828):
+    the product of queries and keys is near the identity, that of values and output near its
+    negative.
+
+    Args:
+        attention: Changed in place.
+        generator: Source of randomness.
+    """
+    width, heads = attention.embed_dim, attention.num_heads
+    size = width // heads
+
+    def near_identity(noise: float, identity: float) -> torch.Tensor:
+        random = torch.randn(width, width, generator=generator) / width**0.5
+        mixed: torch.Tensor = noise * random + identity * torch.eye(width)
+        return mixed
+
+    with torch.no_grad():
+        queries, keys = [], []
+        for _ in range(heads):
+            left, values, right = torch.linalg.svd(near_identity(0.7, 0.7))
+            root = values[:size].sqrt()
+            queries.append((left[:, :size] * root).T)
+            keys.append((right[:size].T * root).T)
+        left, values, right = torch.linalg.svd(near_identity(0.4, -0.4))
+        root = values.sqrt()
+        attention.in_proj_weight.copy_(torch.cat([*queries, *keys, root[:, None] * right]))
+        attention.out_proj.weight.copy_(left * root)

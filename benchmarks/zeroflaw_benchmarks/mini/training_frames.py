@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_benchmarks.frames.draw import draw_frame
-from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 
 FRAME_SIZE: Final = 512
 _SHARD: Final = 100

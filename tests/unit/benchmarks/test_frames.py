@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from itertools import cycle, repeat
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from zeroflaw_benchmarks.frames import surfaces
 from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_benchmarks.frames.draw import draw_frame
+from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_benchmarks.frames.noise import blob
-from zeroflaw_benchmarks.frames.splits import DEFECTS, SURFACES
 from zeroflaw_export.datasets import read_dataset, read_sample_image, read_sample_mask
 
 SIZE = 192
-# Every surface and every defect, and for the test all pairs; those of training would take minutes.
-CASES = [("test", surface, defect) for surface in SURFACES["test"] for defect in DEFECTS["test"]]
-CASES += zip(repeat("train"), SURFACES["train"], cycle(DEFECTS["train"]), strict=False)
+CASES = [
+    (split, surface, defect)
+    for split in ("train", "test")
+    for surface in SURFACES[split]
+    for defect in DEFECTS[split]
+]
 
 
 @pytest.mark.parametrize(("split", "surface", "defect"), CASES)
@@ -29,10 +31,6 @@ def test_defect_is_visible_and_of_the_promised_size(split, surface, defect):
     assert 0.0005 <= frame.mask.mean() <= 0.2
 
 
-def test_every_training_defect_is_tried():
-    assert {defect for split, _, defect in CASES if split == "train"} == set(DEFECTS["train"])
-
-
 @pytest.mark.parametrize(("split", "surface"), [(s, n) for s in SURFACES for n in SURFACES[s]])
 def test_good_frame_is_the_same_scene_without_the_defect(split, surface):
     defect = next(iter(DEFECTS[split]))
@@ -40,7 +38,7 @@ def test_good_frame_is_the_same_scene_without_the_defect(split, surface):
     good = draw_frame(split, surface, "good", seed=11, size=SIZE)
     assert not good.mask.any()
     change = np.abs(spoiled.image.astype(int) - good.image).mean(axis=-1)
-    assert change[spoiled.mask].mean() >= {"train": 10, "test": 14}[split]
+    assert change[spoiled.mask].mean() >= 14
     assert change[spoiled.mask].mean() > 5 * change[~spoiled.mask].mean()
 
 
@@ -63,7 +61,7 @@ def test_train_and_test_share_no_surface_texture_or_defect():
         split: {
             inspect.getclosurevars(draw).nonlocals["name"]
             for draw in SURFACES[split].values()
-            if draw.__qualname__.startswith(("real_texture", "real_photo"))
+            if draw.__qualname__.startswith(surfaces.real_texture.__name__)
         }
         for split in SURFACES
     }
