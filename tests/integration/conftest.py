@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from support.embedded_library import EmbeddedLibrary, build_library
@@ -22,3 +24,9 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def library(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedLibrary:
     """libzeroflaw, installed from a CMake build, with its examples."""
     return build_library(tmp_path_factory.mktemp("embedding"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_can_be_interrupted() -> None:
+    """A job in the background of a shell ignores SIGINT, and so would the programs it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
