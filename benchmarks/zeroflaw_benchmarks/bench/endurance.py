@@ -58,5 +58,8 @@ def growth_per_frame(memory: NDArray[np.float64]) -> tuple[float, float]:
     """
     blocks = np.array_split(memory[len(memory) // 2 :], _BLOCKS)
     middles = np.cumsum([len(block) for block in blocks]) - [len(block) / 2 for block in blocks]
-    fit = stats.linregress(middles, [block.mean() for block in blocks])
+    means = [block.mean() for block in blocks]
+    if np.ptp(means) == 0:  # of which SciPy's error is NaN
+        return 0.0, 0.0
+    fit = stats.linregress(middles, means)
     return float(fit.slope), float(fit.stderr * stats.t.ppf(0.975, _BLOCKS - 2))

@@ -114,6 +114,7 @@ def test_a_leak_is_seen_and_noise_is_not(rng: np.random.Generator) -> None:
     assert abs(slope) <= 2 * width
     warming_up = 3e8 - 1e8 * np.exp(-frames / 30.0)
     assert growth_per_frame(warming_up + noise)[0] < 1_000, "the first half does not count"
+    assert growth_per_frame(np.full(1000, 3e8)) == (0.0, 0.0)
 
 
 def point(value: float, **stages: float) -> ScalePoint:
