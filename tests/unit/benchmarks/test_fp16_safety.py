@@ -10,9 +10,10 @@ import onnx_ir as ir
 import pytest
 from PIL import Image
 from scipy.spatial.distance import cosine
+from typer import Typer
 from typer.testing import CliRunner
 
-from zeroflaw_benchmarks import fp16_safety
+from zeroflaw_benchmarks import backend_masks, fp16_safety
 from zeroflaw_benchmarks.fp16_logits import LogitsReport, agreement_of, compare_logits
 from zeroflaw_benchmarks.fp16_provocation import scale_what_islands_read
 from zeroflaw_benchmarks.fp16_safety import (
@@ -153,3 +154,14 @@ def test_logits_that_are_not_numbers_are_refused() -> None:
     got = want.copy()
     got[0, 0, 0, 0] = np.nan
     assert not LogitsReport((agreement_of("real", [(want, got)]),), {}).accepted
+
+
+def test_openvino_in_fp32_gives_the_masks_of_onnxruntime() -> None:
+    photos = Path(__file__).parents[3] / "examples" / "images"
+    command = ["mini", str(photos), "--backend", "openvino", "--frames", "3"]
+    app = Typer()
+    app.command()(backend_masks.main)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "3 frames, 3 with a mask" in result.output
+    assert "0 below 0.99; 0 decisions change" in result.output
