@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
 
 from support.embedded_library import EmbeddedLibrary, build_library
 from support.exported_bundle import Exported, export
+
+# The bundle with its FP16 graphs and engines (8 GB) and a graph of one test beside it.
+FULL_SIZE_DISK = 14e9
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,12 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     FP16 graphs and engines may be added to it; nothing else may be changed.
     """
     path = tmp_path_factory.mktemp("full_size") / "bundle"
+    free = shutil.disk_usage(path.parent).free
+    if free < FULL_SIZE_DISK:
+        pytest.fail(
+            f"the full-size tests write up to {FULL_SIZE_DISK / 1e9:.0f} GB to"
+            f" {path.parent.parent}, where {free / 1e9:.1f} GB are free; set TMPDIR to another disk or free some"
+        )
     return export(path, "vit_l_14_336", "vit_h")
 
 
