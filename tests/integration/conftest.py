@@ -24,8 +24,8 @@ def full_size(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     free = shutil.disk_usage(path.parent).free
     if free < FULL_SIZE_DISK:
         pytest.fail(
-            f"the full-size tests write up to {FULL_SIZE_DISK / 1e9:.0f} GB to"
-            f" {path.parent.parent}, where {free / 1e9:.1f} GB are free; set TMPDIR to another disk or free some"
+            f"the full-size tests write up to {FULL_SIZE_DISK / 1e9:.0f} GB, and"
+            f" {path.parent.parent} has {free / 1e9:.1f} GB free; set TMPDIR to another disk"
         )
     return export(path, "vit_l_14_336", "vit_h")
 
