@@ -91,6 +91,12 @@ def bench(
         bool,
         typer.Option("--ratios-only", help="Compare ratios and counts, never times: for CI."),
     ] = False,
+    worse_by: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR", min=1, help="Call worse only what also changed by this factor."
+        ),
+    ] = 1.0,
     out_dir: Annotated[
         Path, typer.Option("--out", "-o", help="Directory for the results; made if needed.")
     ] = Path("bench"),
@@ -108,7 +114,8 @@ def bench(
 
         zeroflaw bench my_bundle --compare results/bench.json
 
-    Exit code 5: with --compare, something became worse by more than the noise of both runs.
+    Exit code 5: with --compare, something became worse by more than the noise of both runs
+    (and by the factor of --worse-by).
     """
     try:
         from zeroflaw_benchmarks.bench.compare import compare as compare_reports
@@ -147,7 +154,11 @@ def bench(
     )
     with err.status("measuring") as status:
         report = run_bench(options, lambda what: status.update(f"measuring: {what}"))
-    comparison = None if old is None else compare_reports(old, report, ratios_only=ratios_only)
+    comparison = (
+        None
+        if old is None
+        else compare_reports(old, report, ratios_only=ratios_only, worse_by=worse_by)
+    )
     extra = () if comparison is None else (comparison_table(comparison),)
     json_file, page = out_dir / "bench.json", out_dir / "bench.html"
     try:

@@ -29,6 +29,7 @@ class Figure:
         high: Upper end.
         is_ratio: Whether it can be compared between machines: a ratio or a count.
         smaller_is_better: As for times.
+        is_count: Whether it is counted, not measured.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Figure:
     high: float
     is_ratio: bool
     smaller_is_better: bool = True
+    is_count: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Change:
         noise: How far medians may differ without meaning anything: half of what each run varied
             by itself, together.
         moved: Whether they differ by more.
-        worse: Whether they moved to the worse.
+        to_the_worse: Whether the new one is worse, by however little.
+        worse: Whether it moved to the worse, and by the factor that was asked for.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Change:
     new: float
     noise: float
     moved: bool
+    to_the_worse: bool
     worse: bool
 
 
@@ -96,7 +100,9 @@ class Comparison:
         return tuple(change for change in self.changes if change.worse)
 
 
-def compare(old: BenchReport, new: BenchReport, *, ratios_only: bool = False) -> Comparison:
+def compare(
+    old: BenchReport, new: BenchReport, *, ratios_only: bool = False, worse_by: float = 1.0
+) -> Comparison:
     """Compares every figure that both reports have.
 
     Times are compared only if both were measured on the same kind of machine with the same
@@ -106,6 +112,9 @@ def compare(old: BenchReport, new: BenchReport, *, ratios_only: bool = False) ->
         old: Before.
         new: Now.
         ratios_only: Whether times are left out in any case, as on machines of a CI.
+        worse_by: From which factor on a measured figure is called worse, if it moved by more
+            than the noise. Ratios, too, differ between processors. Counts are exact: for them
+            it is always 1.
     """
     differences = tuple(_differences(old, new))
     comparable = not any(difference.forbids_times for difference in differences)
@@ -118,7 +127,7 @@ def compare(old: BenchReport, new: BenchReport, *, ratios_only: bool = False) ->
         if not figure.is_ratio and (ratios_only or not comparable):
             left_out.append(name)
             continue
-        changes.append(_change(before[name], figure))
+        changes.append(_change(before[name], figure, worse_by))
     return Comparison(tuple(changes), differences, tuple(left_out))
 
 
@@ -142,7 +151,9 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
             smaller_is_better=False,
         )
         for unit, count in (("GFLOP", row.gflop), ("MB", row.megabytes)):
-            yield Figure(f"{row.engine}, {unit} a call", count, count, count, is_ratio=True)
+            yield Figure(
+                f"{row.engine}, {unit} a call", count, count, count, is_ratio=True, is_count=True
+            )
     for peer in report.peers:
         if peer.times_faster is not None:
             yield _of_spread(
@@ -192,15 +203,18 @@ def _of_spread(
     )
 
 
-def _change(old: Figure, new: Figure) -> Change:
+def _change(old: Figure, new: Figure, worse_by: float) -> Change:
     noise = (old.high - old.low + new.high - new.low) / 2
     moved = abs(new.value - old.value) > noise
-    rose = new.value > old.value
+    to_the_worse = (new.value > old.value) == new.smaller_is_better
+    least, most = sorted((old.value, new.value))
+    far = new.is_count or most >= worse_by * least
     return Change(
         name=new.name,
         old=old.value,
         new=new.value,
         noise=noise,
         moved=moved,
-        worse=moved and rose == new.smaller_is_better,
+        to_the_worse=to_the_worse,
+        worse=moved and far and to_the_worse,
     )

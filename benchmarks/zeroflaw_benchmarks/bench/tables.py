@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroflaw_benchmarks.bench.compare import Comparison
+from zeroflaw_benchmarks.bench.compare import Change, Comparison
 from zeroflaw_benchmarks.bench.report import BenchReport
 from zeroflaw_benchmarks.spread import Spread
 
@@ -280,7 +280,7 @@ def comparison_table(comparison: Comparison) -> TextTable:
             f"{change.new:.4g}",
             f"{100 * (change.new / change.old - 1):+.1f} %" if change.old else "",
             f"{change.noise:.2g}",
-            ("worse" if change.worse else "better") if change.moved else "within noise",
+            _verdict(change),
         )
         for change in comparison.changes
     )
@@ -292,6 +292,14 @@ def comparison_table(comparison: Comparison) -> TextTable:
         rows,
         (f"Differences: {note}." if note else "Same machine, models and versions.") + left,
     )
+
+
+def _verdict(change: Change) -> str:
+    if not change.moved:
+        return "within noise"
+    if change.worse:
+        return "worse"
+    return "worse, but not by the factor" if change.to_the_worse else "better"
 
 
 def _ms(value: float) -> str:

@@ -75,6 +75,7 @@ def test_counts_are_exact_and_times_of_another_machine_are_left_out() -> None:
     assert "total, ms" in found.left_out
     (count,) = [change for change in found.changes if change.name == "sam_encoder, GFLOP a call"]
     assert count.worse
+    assert count.name in {change.name for change in compare(old, new, worse_by=9.0).worse}
     assert any("another processor" in difference.text for difference in found.differences)
     same_machine = compare(old, bench_report(slower(3.0)), ratios_only=True)
     assert not same_machine.worse
@@ -90,6 +91,13 @@ def test_a_ratio_to_a_peer_is_better_when_it_is_larger() -> None:
 
     assert [c.name for c in compare(report(2.0), report(1.5)).worse] == ["cascade: P over zeroflaw"]
     assert not compare(report(1.5), report(2.0)).worse
+    (change,) = [
+        change
+        for change in compare(report(2.0), report(1.5), worse_by=1.4).changes
+        if "cascade" in change.name
+    ]
+    assert (change.moved, change.to_the_worse, change.worse) == (True, True, False)
+    assert compare(report(2.0), report(1.4), worse_by=1.4).worse
 
 
 def test_a_report_is_read_as_it_was_written_and_others_are_refused(tmp_path: Path) -> None:
