@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -17,6 +17,8 @@ _FORBID: Final = {
     "subject": ("models", "threads", "encoder_schedule", "frame_height", "frame_width"),
 }
 
+FigureKind = Literal["time", "ratio", "count"]
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -27,18 +29,17 @@ class Figure:
         value: Its median.
         low: Lower end of what it varied by itself, in its own run.
         high: Upper end.
-        is_ratio: Whether it can be compared between machines: a ratio or a count.
+        kind: Times can be compared on one kind of machine alone, ratios and counts between
+            machines; counts are exact.
         smaller_is_better: As for times.
-        is_count: Whether it is counted, not measured.
     """
 
     name: str
     value: float
     low: float
     high: float
-    is_ratio: bool
+    kind: FigureKind
     smaller_is_better: bool = True
-    is_count: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def compare(
     for name, figure in after.items():
         if name not in before:
             continue
-        if not figure.is_ratio and (ratios_only or not comparable):
+        if figure.kind == "time" and (ratios_only or not comparable):
             left_out.append(name)
             continue
         changes.append(_change(before[name], figure, worse_by))
@@ -136,10 +137,10 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
     latency = report.latency
     for stage in latency.stages:
         low, high = own_noise(stage.samples_ms)
-        yield Figure(f"{stage.stage}, ms", stage.p50, low, high, is_ratio=False)
-    yield _of_spread("host on the critical path, ms", latency.host_ms, is_ratio=False)
-    yield _of_spread("host share", latency.host_share, is_ratio=True)
-    yield _of_spread("host code alone, ms", report.host.parts_ms["total"], is_ratio=False)
+        yield Figure(f"{stage.stage}, ms", stage.p50, low, high, kind="time")
+    yield _of_spread("host on the critical path, ms", latency.host_ms, kind="time")
+    yield _of_spread("host share", latency.host_share, kind="ratio")
+    yield _of_spread("host code alone, ms", report.host.parts_ms["total"], kind="time")
     for row in report.roofline:
         call = row.call_ms
         yield Figure(
@@ -147,26 +148,24 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
             row.fraction,
             row.floor_ms / call.most,
             row.floor_ms / call.least,
-            is_ratio=True,
+            kind="ratio",
             smaller_is_better=False,
         )
         for unit, count in (("GFLOP", row.gflop), ("MB", row.megabytes)):
-            yield Figure(
-                f"{row.engine}, {unit} a call", count, count, count, is_ratio=True, is_count=True
-            )
+            yield Figure(f"{row.engine}, {unit} a call", count, count, count, "count")
     for peer in report.peers:
         if peer.times_faster is not None:
             yield _of_spread(
                 f"{peer.part}: {peer.name} over zeroflaw",
                 peer.times_faster,
-                is_ratio=True,
+                kind="ratio",
                 smaller_is_better=False,
             )
     if report.stream is not None:
         yield _of_spread(
             "gain of the pipelined stream",
             report.stream.gain,
-            is_ratio=True,
+            kind="ratio",
             smaller_is_better=False,
         )
 
@@ -196,19 +195,20 @@ def _differences(old: BenchReport, new: BenchReport) -> Iterator[Difference]:
 
 
 def _of_spread(
-    name: str, value: Spread, *, is_ratio: bool, smaller_is_better: bool = True
+    name: str, value: Spread, *, kind: FigureKind, smaller_is_better: bool = True
 ) -> Figure:
     return Figure(
-        name, value.middle, value.least, value.most, is_ratio, smaller_is_better=smaller_is_better
+        name, value.middle, value.least, value.most, kind, smaller_is_better=smaller_is_better
     )
 
 
 def _change(old: Figure, new: Figure, worse_by: float) -> Change:
     noise = (old.high - old.low + new.high - new.low) / 2
     moved = abs(new.value - old.value) > noise
-    to_the_worse = (new.value > old.value) == new.smaller_is_better
+    rose, fell = new.value > old.value, new.value < old.value
+    to_the_worse = rose if new.smaller_is_better else fell
     least, most = sorted((old.value, new.value))
-    far = new.is_count or most >= worse_by * least
+    far = new.kind == "count" or most >= worse_by * least
     return Change(
         name=new.name,
         old=old.value,

@@ -69,7 +69,8 @@ def test_auto_takes_the_first_that_is_available_and_says_why(mini, monkeypatch) 
 
 def test_auto_runs(mini) -> None:
     session = load_session(mini, "sam_decoder", backend="auto", threads=1)
-    session.execute(zeros_for(session.contract))
+    outputs = session.execute(zeros_for(session.contract))
+    assert outputs.keys() == {spec.name for spec in session.contract.outputs}
 
 
 @pytest.mark.parametrize(
