@@ -57,7 +57,7 @@ def test_a_score_that_is_not_finite_decides_nothing(score):
     ("seen", "code"),
     [
         (FrameInformation(0.0, 0.0, 0.5), "low_contrast"),
-        (FrameInformation(0.0499, 0.0, 0.5), "low_contrast"),
+        (FrameInformation(0.0399, 0.0, 0.5), "low_contrast"),
         (FrameInformation(0.4, 0.9001, 1.0), "clipped"),
         (FrameInformation(0.06, 0.0, 16 / 255), "dark"),
         (FrameInformation(0.0, 1.0, 0.0), "dark"),
@@ -84,7 +84,7 @@ def test_each_limit_of_blind_frames_can_be_taken_away(seen, off):
 
 
 def test_limits_of_blind_frames_belong_to_what_has_information():
-    assert blind_reason(FrameInformation(0.05, 0.9, 17 / 255), MethodParameters()) is None
+    assert blind_reason(FrameInformation(0.04, 0.9, 17 / 255), MethodParameters()) is None
 
 
 @pytest.mark.parametrize("against", [{"masked": 1}, {"abnormal": 0.4}])
