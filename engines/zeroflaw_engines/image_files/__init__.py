@@ -4,17 +4,17 @@ from zeroflaw_engines.image_files.picture import ImageFile, Orientation
 from zeroflaw_engines.image_files.reading import (
     FORMATS,
     IMAGE_SUFFIXES,
-    MAX_PIXELS,
     ImageFormat,
+    file_frame,
     read_image_file,
 )
 
 __all__ = [
     "FORMATS",
     "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
     "ImageFile",
     "ImageFormat",
     "Orientation",
+    "file_frame",
     "read_image_file",
 ]

@@ -66,7 +66,7 @@ def _is_grey(palette: list[int] | None) -> bool:
     return palette is not None and palette[::3] == palette[1::3] == palette[2::3]
 
 
-def _check_run_lengths(coded: bytes, width: int, rows: int, nibbles: bool, name: str) -> None:  # noqa: FBT001
+def _check_run_lengths(coded: bytes, width: int, rows: int, nibbles: bool, name: str) -> None:
     """Follows the runs: each row must be there, and the end of the picture must be marked."""
     at, x, y = 0, 0, 0
     while at + 2 <= len(coded):

@@ -33,6 +33,9 @@ class JpegStructure:
         adobe: Whether there is an Adobe marker, which says how CMYK is meant.
         exif: EXIF data, if any.
         end: Offset just after the end marker.
+        first_codes: The symbol of the all-zero code of each Huffman table, by its class (0 for
+            means, 1 for the other coefficients) and number.
+        missing_bits: For each component and coefficient the low bits that no scan has brought.
     """
 
     process: int = 0
@@ -43,8 +46,8 @@ class JpegStructure:
     adobe: bool = False
     exif: bytes | None = None
     end: int = 0
-    _first_codes: dict[tuple[int, int], int] = field(default_factory=dict)
-    _missing_bits: dict[int, list[int]] = field(default_factory=dict)
+    first_codes: dict[tuple[int, int], int] = field(default_factory=dict)
+    missing_bits: dict[int, list[int]] = field(default_factory=dict)
 
 
 def jpeg_structure(data: bytes, name: str) -> JpegStructure:
@@ -61,16 +64,7 @@ def jpeg_structure(data: bytes, name: str) -> JpegStructure:
     found = JpegStructure()
     at = 2
     while True:
-        if at + 2 > len(data):
-            raise damaged(name, "it ends before its end marker")
-        if data[at] != 0xFF:
-            raise damaged(name, f"there are bytes between its segments, at offset {at}")
-        while at + 1 < len(data) and data[at + 1] == 0xFF:
-            at += 1
-        if at + 2 > len(data):
-            raise damaged(name, "it ends before its end marker")
-        marker = data[at + 1]
-        at += 2
+        marker, at = _next_marker(data, at, name)
         if marker == 0xD9:
             break
         length = int.from_bytes(data[at : at + 2], "big")
@@ -92,9 +86,20 @@ def jpeg_structure(data: bytes, name: str) -> JpegStructure:
     found.end = at
     if not found.components:
         raise damaged(name, "it holds no picture")
-    if any(any(bits) for bits in found._missing_bits.values()):
+    if any(any(bits) for bits in found.missing_bits.values()):
         raise damaged(name, "some of its scans are missing")
     return found
+
+
+def _next_marker(data: bytes, at: int, name: str) -> tuple[int, int]:
+    """The marker at an offset, which any number of 0xFF may fill up, and the offset after it."""
+    if at < len(data) and data[at] != 0xFF:
+        raise damaged(name, f"there are bytes between its segments, at offset {at}")
+    while at + 1 < len(data) and data[at + 1] == 0xFF:
+        at += 1
+    if at + 2 > len(data):
+        raise damaged(name, "it ends before its end marker")
+    return data[at + 1], at + 2
 
 
 def _take_segment(found: JpegStructure, marker: int, body: bytes) -> None:
@@ -106,7 +111,7 @@ def _take_segment(found: JpegStructure, marker: int, body: bytes) -> None:
         found.components = tuple(body[6 + 3 * n] for n in range(body[5]))
         # One bit is missing where a coefficient was never sent: see _take_scan.
         coefficients = 1 if marker == _LOSSLESS else 64
-        found._missing_bits = {number: [1] * coefficients for number in found.components}
+        found.missing_bits = {number: [1] * coefficients for number in found.components}
     elif marker == 0xC4:
         _take_huffman_tables(found, body)
     elif marker == 0xDA:
@@ -122,7 +127,7 @@ def _take_huffman_tables(found: JpegStructure, body: bytes) -> None:
     while at < len(body):
         symbols = sum(body[at + 1 : at + 17])
         # The first symbol has the shortest code, and that one is all zeros.
-        found._first_codes[body[at] >> 4, body[at] & 15] = body[at + 17] if symbols else -1
+        found.first_codes[body[at] >> 4, body[at] & 15] = body[at + 17] if symbols else -1
         at += 17 + symbols
 
 
@@ -130,7 +135,7 @@ def _take_scan(found: JpegStructure, body: bytes) -> None:
     count = body[0]
     first, last, low_bit = body[1 + 2 * count], body[2 + 2 * count], body[3 + 2 * count] & 15
     for n in range(count):
-        bits = found._missing_bits[body[1 + 2 * n]]
+        bits = found.missing_bits[body[1 + 2 * n]]
         if len(bits) == 1:
             bits[0] = 0
         elif found.process in SEQUENTIAL:
@@ -149,7 +154,7 @@ def _zeros_are_damage(found: JpegStructure, scan: bytes) -> bool:
         return False
     tables = [scan[2 + 2 * n] for n in range(scan[0])]
     return any(
-        found._first_codes.get((0, selectors >> 4)) != 0
-        or found._first_codes.get((1, selectors & 15)) != 0
+        found.first_codes.get((0, selectors >> 4)) != 0
+        or found.first_codes.get((1, selectors & 15)) != 0
         for selectors in tables
     )

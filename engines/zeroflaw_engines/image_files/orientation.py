@@ -21,7 +21,7 @@ def exif_orientation(exif: bytes | None) -> int:
     try:
         tags.load(exif)
         value = tags.get(ORIENTATION_TAG, 1)
-    except Exception:  # noqa: BLE001 - Pillow raises whatever its parsers raise
+    except Exception:
         return 1
     return valid_orientation(value)
 

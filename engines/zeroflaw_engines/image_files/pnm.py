@@ -57,7 +57,7 @@ def read_pnm(data: bytes, name: str, max_pixels: int) -> Picture:
     if header.kind == b"4":
         return _bitmap(body, header, name)
     if header.kind in (b"f", b"F"):
-        kind = np.dtype("<f4" if header.scale < 0 else ">f4")
+        kind: np.dtype[Any] = np.dtype("<f4" if header.scale < 0 else ">f4")
     else:
         kind = np.dtype(">u2" if header.scale > 255 else "u1")
     row_bytes = header.width * header.channels * kind.itemsize

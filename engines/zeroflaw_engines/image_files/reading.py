@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from zeroflaw_engines.errors import ImageFileError
+from zeroflaw_engines.frame import MAX_FRAME_PIXELS, Frame, rgb_frame
 from zeroflaw_engines.image_files.bmp import read_bmp
 from zeroflaw_engines.image_files.gif import read_gif
 from zeroflaw_engines.image_files.jpeg import read_jpeg
@@ -23,7 +24,6 @@ from zeroflaw_engines.image_files.tiff import read_tiff
 from zeroflaw_engines.image_files.webp import read_webp
 from zeroflaw_engines.image_files.white_level import inverted, settled
 
-MAX_PIXELS: Final = 100_000_000
 # No file of a picture within the limit is larger: four channels of 32 bits, and metadata.
 _BYTES_OF_A_PIXEL: Final = 16
 _BYTES_OF_METADATA: Final = 64 << 20
@@ -72,7 +72,7 @@ def read_image_file(
     *,
     white_level: float | None = None,
     orientation: Orientation = "as_stored",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = MAX_FRAME_PIXELS,
 ) -> ImageFile:
     """Reads an image file completely, whatever its name is.
 
@@ -92,9 +92,7 @@ def read_image_file(
     if white_level is not None and not (math.isfinite(white_level) and white_level > 0):
         raise ImageFileError(f"the white level is {white_level}", "give a positive number")
     if orientation not in ("as_stored", "apply"):
-        raise ImageFileError(
-            f"unknown orientation {orientation!r}", "say 'as_stored' or 'apply'"
-        )
+        raise ImageFileError(f"unknown orientation {orientation!r}", "say 'as_stored' or 'apply'")
     data = _content(path, max_pixels)
     name = str(path)
     row = _format_of(data, name)
@@ -115,6 +113,19 @@ def read_image_file(
         orientation=orientation,
         warnings=tuple(f"{path}: {text}" for text in warnings),
     )
+
+
+def file_frame(file: ImageFile, *, max_pixels: int = MAX_FRAME_PIXELS) -> Frame:
+    """The frame of an image file, at the white level that the file (or its reader) says.
+
+    Args:
+        file: As `read_image_file` gives it.
+        max_pixels: Largest frame that is accepted, H * W.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+    """
+    return rgb_frame(file.pixels, white_level=file.white_level, max_pixels=max_pixels)
 
 
 def _content(path: Path, max_pixels: int) -> bytes:

@@ -52,8 +52,6 @@ def read_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
             with tifffile.TiffFile(io.BytesIO(data), name=name) as file:
                 page = _full_picture(list(file.pages), name)
                 require_size(name, page.imagewidth, page.imagelength, max_pixels)
-                if page.imagedepth != 1:
-                    raise several_pictures(name, page.imagedepth)
                 samples, warnings = decoded_segments(page, data, name)
                 picture = picture_of_samples(_together(samples), page, name)
                 orientation = valid_orientation(page.tags.valueof(ORIENTATION_TAG, 1))
@@ -87,8 +85,9 @@ def _full_picture(pages: list[Any], name: str) -> TiffPage:
             full += [child] if _is_full(child) and not copy else []
     if not full:
         raise unsupported(name, "holds no full picture, only reduced ones", "save that as PNG")
-    if len(full) > 1:
-        raise several_pictures(name, len(full))
+    count = len(full) * full[0].imagedepth
+    if count > 1:
+        raise several_pictures(name, count)
     return full[0]
 
 
@@ -102,7 +101,8 @@ def _is_full(page: TiffPage) -> bool:
 def _together(samples: NDArray[Any]) -> NDArray[Any]:
     """[planes, H, W, samples of a plane] as [H, W, samples]."""
     if samples.shape[0] == 1:
-        return samples[0]
+        one: NDArray[Any] = samples[0]
+        return one
     return np.ascontiguousarray(np.moveaxis(samples[..., 0], 0, -1))
 
 

@@ -52,7 +52,7 @@ def read_webp(data: bytes, name: str, max_pixels: int) -> Picture:
         raise damaged(name, f"its WebP decoder says {str(error)!r}") from error
     try:
         imagecodecs.webp_decode(_simple_file(kind, body[:-_BYTES_NEEDED]))
-    except Exception:  # noqa: BLE001 - that it fails is what a whole picture shows
+    except Exception:
         exif = next((content for kind, content in chunks if kind == b"EXIF"), None)
         return Picture(
             pixels, orientation=exif_orientation(exif), warnings=rest_warning(data[end:])

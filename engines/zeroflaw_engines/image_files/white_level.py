@@ -122,6 +122,7 @@ def inverted(pixels: NDArray[Any], white_level: float | None) -> NDArray[Any]:
         white_level: As `settled` gives it; the value that is black in them.
     """
     if pixels.dtype == np.float32:
-        return np.float32(1.0 if white_level is None else white_level) - pixels
+        white = np.float32(1.0 if white_level is None else white_level)
+        return np.asarray(white - pixels)
     top = int(np.iinfo(pixels.dtype).max if white_level is None else white_level)
     return (top - np.minimum(pixels, top)).astype(pixels.dtype)

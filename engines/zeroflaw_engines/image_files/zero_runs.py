@@ -30,10 +30,11 @@ def zero_tail_warning(zeros: int, row_bytes: int, total_bytes: int) -> tuple[str
     rows = zeros // max(row_bytes, 1)
     if rows == 0 or zeros >= total_bytes:
         return ()
-    return (
-        f"the last {rows} stored rows are all zero: if the picture is not plain there, the file was"
-        " not written completely",
+    text = (
+        f"the last {rows} stored rows are all zero: if the picture is not plain there, the file"
+        " was not written completely"
     )
+    return (text,)
 
 
 def rest_warning(rest: bytes) -> tuple[str, ...]:
