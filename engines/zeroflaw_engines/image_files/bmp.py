@@ -10,7 +10,11 @@ import numpy as np
 
 from zeroflaw_engines.image_files.picture import Picture
 from zeroflaw_engines.image_files.refusals import damaged, require_size, unsupported
-from zeroflaw_engines.image_files.zero_runs import trailing_zeros, zero_tail_warning
+from zeroflaw_engines.image_files.zero_runs import (
+    rest_warning,
+    trailing_zeros,
+    zero_tail_warning,
+)
 
 _CORE_HEADER: Final = 12
 _RAW: Final = frozenset({0, 3, 6})
@@ -49,7 +53,10 @@ def read_bmp(data: bytes, name: str, max_pixels: int) -> Picture:
     if compression in _RAW:
         if start < 14 + header or len(stored) < row_bytes * rows:
             raise damaged(name, f"it has {len(stored)} bytes of pixels, not {row_bytes * rows}")
-        warnings = zero_tail_warning(trailing_zeros(stored), row_bytes, len(stored))
+        warnings = (
+            *zero_tail_warning(trailing_zeros(stored), row_bytes, len(stored)),
+            *rest_warning(data[start + len(stored) :]),
+        )
     else:
         _check_run_lengths(data[start:], width, rows, compression == 2, name)
     try:

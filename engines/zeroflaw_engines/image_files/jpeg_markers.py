@@ -15,6 +15,7 @@ from zeroflaw_engines.image_files.zero_runs import has_zero_run
 
 SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE: Final = 0xC2
 _LOSSLESS: Final = 0xC3
 # In coded data, 0xFF is followed by 0 (a value) or 0xD0 to 0xD7 (a restart); all else ends it.
 _END_OF_CODED: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
@@ -150,11 +151,17 @@ def _zeros_are_damage(found: JpegStructure, scan: bytes) -> bool:
     With tables made for a picture, zero bits may mean flat blocks: no change of the mean, and the
     end of the block. With any other meaning of zero bits, a run of them is no picture.
     """
-    if found.process not in SEQUENTIAL:
+    if found.process not in SEQUENTIAL | {_PROGRESSIVE}:
         return False
-    tables = [scan[2 + 2 * n] for n in range(scan[0])]
-    return any(
-        found.first_codes.get((0, selectors >> 4)) != 0
-        or found.first_codes.get((1, selectors & 15)) != 0
-        for selectors in tables
-    )
+    has_means, has_rest = scan[1 + 2 * scan[0]] == 0, scan[2 + 2 * scan[0]] > 0
+    refines = scan[3 + 2 * scan[0]] >> 4 > 0
+    for selectors in (scan[2 + 2 * n] for n in range(scan[0])):
+        mean = found.first_codes.get((0, selectors >> 4))
+        rest = found.first_codes.get((1, selectors & 15), -1)
+        if has_means and not refines and mean != 0:
+            return True
+        # Progressive files have an end for several blocks, too: 0x10, 0x20, to 0xE0.
+        ends = rest == 0 if found.process in SEQUENTIAL else rest & 15 == 0 and rest < 0xF0
+        if has_rest and not ends:
+            return True
+    return False

@@ -15,7 +15,7 @@ from zeroflaw_engines.image_files.refusals import damaged, require_size, unsuppo
 from zeroflaw_engines.image_files.webp import read_webp
 from zeroflaw_engines.image_files.zero_runs import (
     has_zero_run,
-    trailing_zeros,
+    rest_warning,
     zero_tail_warning,
 )
 
@@ -84,7 +84,8 @@ def decoded_segments(
         room[...] = part
     if picture is None:
         raise damaged(name, "it holds no picture")
-    return picture, _zero_tail(page, data, ranges) if page.compression == _NONE else ()
+    warnings = _zero_tail(page, picture) if page.compression == _NONE else ()
+    return picture, (*warnings, *_rest(page, data, ranges))
 
 
 def _ranges(page: TiffPage, data: bytes, name: str) -> list[tuple[int, int]]:
@@ -190,11 +191,25 @@ def _jpeg_segment(page: TiffPage, coded: bytes, name: str, max_pixels: int) -> N
     return decode_jpeg(stream[: structure.end], structure, name)
 
 
-def _zero_tail(page: TiffPage, data: bytes, ranges: list[tuple[int, int]]) -> tuple[str, ...]:
-    zeros = 0
-    for start, stop in sorted(ranges, reverse=True):
-        tail = trailing_zeros(data[start:stop])
-        zeros += tail
-        if tail < stop - start:
-            break
-    return zero_tail_warning(zeros, _row_bytes(page), sum(b - a for a, b in ranges))
+def _zero_tail(page: TiffPage, picture: NDArray[Any]) -> tuple[str, ...]:
+    """A warning if what was written last is zero: the last rows, or those of the last tile."""
+    last = picture[-1]
+    if page.is_tiled:
+        rows, columns = (
+            (size - 1) // side * side
+            for size, side in zip(last.shape, (page.tilelength, page.tilewidth), strict=False)
+        )
+        last = last[rows:, columns:]
+    empty = ~last.reshape(last.shape[0], -1).any(axis=1)
+    zeros = len(empty) if empty.all() else int(np.argmin(empty[::-1]))
+    return zero_tail_warning(zeros, 1, len(empty) + 1) if picture.any() else ()
+
+
+def _rest(page: TiffPage, data: bytes, ranges: list[tuple[int, int]]) -> tuple[str, ...]:
+    """A warning for what lies behind all that the only page of a file needs."""
+    if page.parent.pages.is_multipage or page.subifds:
+        return ()
+    tags = [tag.valueoffset + tag.valuebytecount for tag in page.tags]
+    # A directory ends with the offset of the next one, of at most 8 bytes.
+    directory = page.offset + 16 + 20 * len(page.tags)
+    return rest_warning(data[max(directory, *tags, *(stop for _, stop in ranges)) :])
