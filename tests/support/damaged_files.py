@@ -190,7 +190,7 @@ def damage_trials(count: int, seed: int = 0) -> Iterator[Trial]:
 
 
 def _end_marker(coding: str) -> bytes:
-    return END_MARKERS.get(coding.split()[0], b"")
+    return END_MARKERS.get(coding.split(maxsplit=1)[0], b"")
 
 
 def _trial(path: Path, coding: str, damage: str, original: np.ndarray, data: bytes) -> Trial:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from support.damaged_files import damage_trials, photograph, table_of, whole_files
 
+from support.damaged_files import damage_trials, photograph, table_of, whole_files
 from zeroflaw_engines.errors import ImageFileError
 from zeroflaw_engines.image_files import read_image_file
 
