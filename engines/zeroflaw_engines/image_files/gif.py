@@ -40,7 +40,7 @@ def read_gif(data: bytes, name: str, max_pixels: int) -> Picture:
     try:
         with GifImagePlugin.GifImageFile(io.BytesIO(data[:last] + b"\0;")) as image:
             image.load()
-    except Exception:  # noqa: BLE001 - that it fails is what a whole picture shows
+    except Exception:
         return Picture(pixels, warnings=rest_warning(data[end:]))
     raise damaged(name, "its picture does not need the end of its data, so it went astray before")
 

@@ -125,4 +125,4 @@ def inverted(pixels: NDArray[Any], white_level: float | None) -> NDArray[Any]:
         white = np.float32(1.0 if white_level is None else white_level)
         return np.asarray(white - pixels)
     top = int(np.iinfo(pixels.dtype).max if white_level is None else white_level)
-    return (top - np.minimum(pixels, top)).astype(pixels.dtype)
+    return np.asarray(top - np.minimum(pixels, top), pixels.dtype)
