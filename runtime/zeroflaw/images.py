@@ -31,7 +31,7 @@ __all__ = [
 
 
 def read_image(
-    path: Path,
+    path: str | Path,
     *,
     white_level: float | None = None,
     orientation: Orientation = "as_stored",

@@ -33,7 +33,7 @@ def read_png(data: bytes, name: str, max_pixels: int) -> Picture:
     """
     import imagecodecs
 
-    chunks, end = _checked_chunks(data, name)
+    chunks, needed, end = _checked_chunks(data, name)
     width, height, depth, colour = struct.unpack(">IIBB", chunks[b"IHDR"][0][:10])
     require_size(name, width, height, max_pixels)
     if b"acTL" in chunks:
@@ -41,7 +41,7 @@ def read_png(data: bytes, name: str, max_pixels: int) -> Picture:
         if frames > 1:
             raise several_pictures(name, frames)
     try:
-        pixels = np.asarray(imagecodecs.png_decode(data[:end]))
+        pixels = np.asarray(imagecodecs.png_decode(needed))
     except Exception as error:
         raise damaged(name, f"its PNG decoder says {str(error)!r}") from error
     if pixels.ndim == 3 and pixels.shape[2] == 2:
@@ -54,9 +54,16 @@ def read_png(data: bytes, name: str, max_pixels: int) -> Picture:
     )
 
 
-def _checked_chunks(data: bytes, name: str) -> tuple[dict[bytes, list[bytes]], int]:
-    """The chunks by their type, and the offset after the last; picture data are left out."""
+def _checked_chunks(data: bytes, name: str) -> tuple[dict[bytes, list[bytes]], bytes, int]:
+    """Checks every chunk.
+
+    Returns:
+        The chunks by their type, without picture data; a file of those that a decoder needs, since
+        libpng prints what it thinks of colour profiles; and the offset after the last chunk.
+    """
     chunks: dict[bytes, list[bytes]] = defaultdict(list)
+    view = memoryview(data)
+    needed = [view[:_SIGNATURE_BYTES]]
     at = _SIGNATURE_BYTES
     while b"IEND" not in chunks:
         if at + 12 > len(data):
@@ -65,15 +72,18 @@ def _checked_chunks(data: bytes, name: str) -> tuple[dict[bytes, list[bytes]], i
         kind = data[at + 4 : at + 8]
         if at + 12 + length > len(data):
             raise damaged(name, "it ends within a chunk")
-        body = memoryview(data)[at + 4 : at + 8 + length]
+        body = view[at + 4 : at + 8 + length]
         stored = int.from_bytes(data[at + 8 + length : at + 12 + length], "big")
         if zlib.crc32(body) != stored:
             raise damaged(name, f"the checksum of its chunk {kind!r} is wrong")
         chunks[kind].append(b"" if kind == b"IDAT" else bytes(body[4:]))
+        # A capital letter says that a decoder must know the chunk.
+        if kind[:1].isupper() or kind == b"tRNS":
+            needed.append(view[at : at + 12 + length])
         at += 12 + length
     if len(chunks.get(b"IHDR", [b""])[0]) != 13 or b"IDAT" not in chunks:
         raise damaged(name, "it holds no picture")
-    return dict(chunks), at
+    return dict(chunks), b"".join(needed), at
 
 
 def _white_level(

@@ -68,7 +68,7 @@ IMAGE_SUFFIXES: Final = frozenset(suffix for row in FORMATS for suffix in row.su
 
 
 def read_image_file(
-    path: Path,
+    path: str | Path,
     *,
     white_level: float | None = None,
     orientation: Orientation = "as_stored",
@@ -89,8 +89,10 @@ def read_image_file(
         ImageFileError: The file is missing, empty, no image, damaged, too large, has several full
             pictures, or cannot be read faithfully.
     """
-    if white_level is not None and not (math.isfinite(white_level) and white_level > 0):
-        raise ImageFileError(f"the white level is {white_level}", "give a positive number")
+    path = Path(path)
+    number = isinstance(white_level, int | float) and not isinstance(white_level, bool)
+    if white_level is not None and not (number and math.isfinite(white_level) and white_level > 0):
+        raise ImageFileError(f"the white level is {white_level!r}", "give a positive number")
     if orientation not in ("as_stored", "apply"):
         raise ImageFileError(f"unknown orientation {orientation!r}", "say 'as_stored' or 'apply'")
     data = _content(path, max_pixels)

@@ -54,7 +54,13 @@ def picture_of_samples(samples: NDArray[Any], page: TiffPage, name: str) -> Pict
         raise unsupported(name, f"has colours of the kind {kind}", "save it as grey or as RGB")
     if samples.shape[2] < colours:
         raise damaged(name, f"it has {samples.shape[2]} samples a pixel, not {colours}")
-    extra = tuple(page.extrasamples)[:1]
+    if samples.shape[2] > colours + 1:
+        raise unsupported(
+            name,
+            f"has {samples.shape[2]} samples a pixel, and does not say which are the picture",
+            "save the channels to be inspected as grey or as RGB",
+        )
+    extra = tuple(page.extrasamples)
     keep_alpha = colours == 3 and samples.shape[2] > 3 and extra and int(extra[0]) in _ALPHA
     samples = samples[:, :, : colours + 1] if keep_alpha else samples[:, :, :colours]
     if photometric == _PALETTE:

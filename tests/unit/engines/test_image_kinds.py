@@ -123,6 +123,19 @@ def test_significant_bits_of_png(path, depth):
     assert np.array_equal(file_frame(read_image_file(path, white_level=white)), expected)
 
 
+def test_a_colour_profile_that_libpng_does_not_like_is_not_printed(path, capfd):
+    profile = b"iCCP" + b"made up\0\0" + zlib.compress(bytes(200))
+    path.write_bytes(png(GREY, 8, 0, more=profile))
+    np.testing.assert_array_equal(read_image_file(path).pixels, GREY)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_chunk_that_a_decoder_must_know_refuses_the_file(path):
+    path.write_bytes(png(GREY, 8, 0, more=b"CgBI" + bytes(4)))
+    with pytest.raises(ImageFileError, match="is damaged"):
+        read_image_file(path)
+
+
 def bmp(stored, width, height, bits, compression=0, masks=(), palette=b""):
     table = struct.pack(f"<{len(masks)}I", *masks) + palette
     offset = 54 + len(table)

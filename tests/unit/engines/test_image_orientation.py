@@ -83,7 +83,7 @@ def test_sizes_are_checked_before_anything_is_decoded(tmp_path, coding):
     assert read_image_file(path, max_pixels=64 * 40).pixels.shape[:2] == (40, 64)
 
 
-@pytest.mark.parametrize("white", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("white", [0, -1, float("nan"), float("inf"), "4095", True])
 def test_white_levels_that_are_none(tmp_path, white):
     with pytest.raises(ImageFileError, match="the white level is"):
         read_image_file(tmp_path / "image.png", white_level=white)

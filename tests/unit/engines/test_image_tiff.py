@@ -176,6 +176,13 @@ def test_extra_samples_do_not_change_the_colours(path, rng, extra):
     np.testing.assert_array_equal(file_frame(read_image_file(path)), image[:, :, :3])
 
 
+def test_more_channels_than_a_picture_has(path, rng):
+    image = rng.integers(0, 256, (5, H, W), dtype=np.uint8)
+    write(path, image, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(ImageFileError, match="has 5 samples a pixel"):
+        read_image_file(path)
+
+
 def test_big_tiff_and_one_picture_beside_its_copies(path, rng):
     image = rng.integers(0, 256, (H, W, 3), dtype=np.uint8)
     small = image[::2, ::2]
