@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from zeroflaw.decision import blind_reason
 from zeroflaw.encoding import encode_clip
-from zeroflaw.frame import Frame, rgb_frame
-from zeroflaw.images import read_image
+from zeroflaw.frame import Frame
+from zeroflaw.images import Orientation, file_frame, read_image_file
 from zeroflaw.scoring import image_score
 from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle import Bundle
@@ -85,12 +85,14 @@ class GoodScores:
         digest: SHA-256 over the sorted SHA-256 of the n files, one a line.
         copies: Files whose content had been seen before; they do not count.
         failed: Files that could not be read; they do not count.
+        warnings: What is to be known of files that could be read, each with the file's name.
     """
 
     scores: NDArray[np.float64]
     digest: str
     copies: tuple[Path, ...]
     failed: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +120,8 @@ def calibrate_product(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
+    white_level: float | None = None,
+    orientation: Orientation = "as_stored",
     progress: Progress | None = None,
 ) -> ProductCalibration:
     """Sets a product's decision threshold from images of good parts, and stores it in the bundle.
@@ -131,6 +135,8 @@ def calibrate_product(
         backend: What runs the CLIP encoder, the only engine that is needed.
         precision: What it computes in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
+        white_level: The value that is white, against what the files say.
+        orientation: Whether pixels are turned as orientation tags say.
         progress: Called after each file, with the error of one that could not be read.
 
     Raises:
@@ -155,7 +161,9 @@ def calibrate_product(
         precision=precision,
         threads=threads,
     ) as score:
-        good = score_good_images(files, score, progress=progress)
+        good = score_good_images(
+            files, score, white_level=white_level, orientation=orientation, progress=progress
+        )
     fit = conformal_threshold(good.scores, false_reject_rate)
     calibration = Calibration(
         false_reject_rate=fit.false_reject_rate,
@@ -240,13 +248,20 @@ def conformal_threshold(scores: ArrayLike, false_reject_rate: float) -> Conforma
 
 
 def score_good_images(
-    files: Iterable[Path], score: Callable[[Frame], float], *, progress: Progress | None = None
+    files: Iterable[Path],
+    score: Callable[[Frame], float],
+    *,
+    white_level: float | None = None,
+    orientation: Orientation = "as_stored",
+    progress: Progress | None = None,
 ) -> GoodScores:
     """Scores image files, each content once.
 
     Args:
         files: Images of good parts.
         score: The image score of a frame, in [0, 1].
+        white_level: The value that is white, against what the files say.
+        orientation: Whether pixels are turned as orientation tags say.
         progress: Called after each file, with the error of one that could not be read.
 
     Raises:
@@ -255,10 +270,13 @@ def score_good_images(
     scores: dict[str, float] = {}
     copies: list[Path] = []
     failed: list[Path] = []
+    warnings: list[str] = []
     for path in files:
         error: FrameError | ImageFileError | None = None
         try:
-            frame = rgb_frame(read_image(path))
+            file = read_image_file(path, white_level=white_level, orientation=orientation)
+            warnings += file.warnings
+            frame = file_frame(file)
             digest = sha256_of_file(path)
             if digest in scores:
                 copies.append(path)
@@ -280,6 +298,7 @@ def score_good_images(
         digest=hashlib.sha256(lines.encode()).hexdigest(),
         copies=tuple(copies),
         failed=tuple(failed),
+        warnings=tuple(warnings),
     )
 
 

@@ -92,6 +92,30 @@ def test_calibrate_and_inspect(bundle: Path, good: Path, tmp_path: Path) -> None
     assert (anew.threshold, anew.calibration) == (None, None)
 
 
+def test_deep_pictures_calibrate_as_shallow_ones(bundle: Path, good: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    shallow = tmp_path / "shallow"
+    shallow.mkdir()
+    for path in sorted(good.glob("*.png")):
+        grey = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray(grey).save(shallow / path.name)
+        values = np.round(grey * (4095 / 255)).astype(np.uint16)
+        Image.fromarray(values).save(deep / path.name, exif=exif)
+    command = (ZEROFLAW, "calibrate", bundle)
+    options = ("-p", "object", "--false-reject-rate", 0.1)
+    expected = run(*command, shallow, *options)
+    done = run(*command, deep, *options, "--white-level", 4095)
+    assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
+    assert done.stderr.count("its orientation tag is 3") == 5
+    assert "19 more of these" in done.stderr
+    wrong = run(*command, deep, *options, "--white-level", 0)
+    assert wrong.returncode != 0
+    assert "the white level is 0" in wrong.stderr
+
+
 def test_a_calibrated_threshold_is_not_applied_to_another_score(
     bundle: Path, good: Path, tmp_path: Path
 ) -> None:

@@ -13,10 +13,13 @@ from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
+    OrientationOption,
     PrecisionOption,
+    WhiteLevelOption,
     open_and_announce,
     out,
     print_error,
+    print_file_warnings,
     print_warning,
     progress_bar,
 )
@@ -41,6 +44,8 @@ def calibrate(
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
+    white_level: WhiteLevelOption = None,
+    orientation: OrientationOption = "as_stored",
 ) -> None:
     """Set a product's decision threshold from good parts alone.
 
@@ -71,6 +76,8 @@ def calibrate(
             backend=backend,
             precision=precision,
             threads=threads,
+            white_level=white_level,
+            orientation=orientation,
             progress=progress,
         )
     fit, good = done.fit, done.good
@@ -80,6 +87,7 @@ def calibrate(
             f" {', '.join(str(path) for path in good.copies[:5])}"
             f"{', ...' if len(good.copies) > 5 else ''}"
         )
+    print_file_warnings(good.warnings)
     for text in fit.warnings:
         print_warning(text)
     low, high = fit.interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -17,11 +18,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from zeroflaw.images import Orientation
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
 
 EXIT_SOME_FAILED: Final = 3
+_FILE_WARNINGS_SHOWN: Final = 5
 
 # Text, not a Path: `mini` and `./mini` are different bundles.
 BundleArgument = Annotated[
@@ -43,6 +46,19 @@ BackendOption = Annotated[
 PrecisionOption = Annotated[
     str | None,
     typer.Option(help="What they compute in: fp32, bf16 or fp16; default: that of the backend."),
+]
+
+# What every command takes that reads image files.
+WhiteLevelOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="The value that is white, as 4095 for a 12-bit camera; default: what each file says.",
+    ),
+]
+OrientationOption = Annotated[
+    Orientation,
+    typer.Option(help="Take pixels as they are stored, or turn them as orientation tags say."),
 ]
 
 # Results go to standard output, all else to standard error.
@@ -101,6 +117,14 @@ def notes_of(bundle: Bundle, name: str | Path) -> tuple[str, ...]:
     if demonstration is not None:
         notes.append(f"{name} is a demonstration model: {demonstration}")
     return tuple(notes)
+
+
+def print_file_warnings(warnings: Sequence[str]) -> None:
+    """Prints the first few of what is to be known of image files, and how many more there are."""
+    for text in warnings[:_FILE_WARNINGS_SHOWN]:
+        print_warning(text)
+    if len(warnings) > _FILE_WARNINGS_SHOWN:
+        print_warning(f"{len(warnings) - _FILE_WARNINGS_SHOWN} more of these")
 
 
 def progress_bar() -> Progress:
