@@ -18,11 +18,12 @@ from zeroflaw_engines.errors import (
 from zeroflaw_engines.manifest import (
     SCHEMA_VERSION,
     Manifest,
-    check_product_name,
-    check_relative_path,
     decode_manifest,
     encode_manifest,
 )
+from zeroflaw_engines.manifest_checks import check_relative_path
+from zeroflaw_engines.manifest_text import SEALED_SINCE, sealed
+from zeroflaw_engines.product_names import check_product_name
 
 WHERE = "/somewhere/bundle.json"
 BAD_PATHS = {
@@ -50,8 +51,16 @@ def raw(tiny_bundle: Bundle) -> dict[str, Any]:
     return json.loads((tiny_bundle.path / "bundle.json").read_text("utf-8"))
 
 
-def decode(raw: object) -> Manifest:
-    return decode_manifest(json.dumps(raw).encode(), WHERE)
+def decode(raw: dict[str, Any]) -> Manifest:
+    """Reads a manifest as it would be if zeroflaw had written it so: with a digest of itself."""
+    return decode_manifest(written(raw), WHERE)
+
+
+def written(raw: dict[str, Any]) -> bytes:
+    version = raw.get("schema_version")
+    if isinstance(version, int) and version < SEALED_SINCE:
+        return json.dumps({name: raw[name] for name in raw if name != "digest"}).encode()
+    return sealed(raw)
 
 
 def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
@@ -62,14 +71,14 @@ def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
 
 def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
     raw = json.loads(encode_manifest(tiny_bundle.manifest))
-    assert raw["schema_version"] == SCHEMA_VERSION == 3
+    assert raw["schema_version"] == SCHEMA_VERSION == 4
     assert next(iter(raw)) == "schema_version"
     assert raw["random_weights"] == 7
     assert raw["clip"]["activation"] == "gelu"
     assert set(raw["engines"]) == {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
 
-@pytest.mark.parametrize("version", [4, 5, 10**6])
+@pytest.mark.parametrize("version", [5, 6, 10**6])
 def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
     with pytest.raises(BundleSchemaError) as caught:
         decode({**raw, "schema_version": version, "something_new": 1})
