@@ -226,7 +226,14 @@ def load_session(
         BundleChangedError: The bundle was replaced by another meanwhile.
     """
     try:
-        session = _load(bundle, engine, backend, precision, threads, model_cache)
+        session = _load(
+            bundle,
+            engine,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            model_cache=model_cache,
+        )
     except ZeroflawError:
         require_same_engine(bundle, engine)
         raise
@@ -241,6 +248,7 @@ def load_session(
 def _load(
     bundle: Bundle,
     engine: EngineName,
+    *,
     backend: str,
     precision: str | None,
     threads: int,

@@ -136,9 +136,9 @@ def _copy_into(staging: Path, path: Path) -> Bundle:
         source = open_bundle(path)
         files = source.manifest.files
         try:
-            for name in staging.rglob("*"):
-                if name.is_file() and name.relative_to(staging).as_posix() not in files:
-                    name.unlink()
+            for old in staging.rglob("*"):
+                if old.is_file() and old.relative_to(staging).as_posix() not in files:
+                    old.unlink()
             for name, entry in files.items():
                 _copy_file(source, name, entry, staging / name)
             write_durably(staging / MANIFEST_NAME, encode_manifest(source.manifest))

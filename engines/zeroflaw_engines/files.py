@@ -1,4 +1,4 @@
-"""Writing files and directories so that a reader, or a machine that lost its power, sees no half."""
+"""Writing files and directories so that no reader sees a half, not even after a power cut."""
 
 from __future__ import annotations
 

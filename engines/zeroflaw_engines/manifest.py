@@ -234,7 +234,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as readable JSON with a fixed order of names; since version 4 with its digest."""
+    """The manifest as readable JSON in a fixed order, since version 4 with a digest of itself."""
     document = msgspec.to_builtins(manifest)
     return sealed(document) if manifest.schema_version >= SEALED_SINCE else readable(document)
 

@@ -28,6 +28,7 @@ _PARAMETERS_SINCE: Final[dict[int, tuple[str, ...]]] = {
         "similarity", "stage1_mask", "box", "cascade_stages", "no_region", "scoring",
         "fusion_weight", "image_scoring", "decision_threshold",
     ),
+    4: ("min_contrast", "max_clipped", "min_peak", "contradiction", "contradiction_area"),
 }  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def require_distinct(names: Iterable[str], known: Iterable[str]) -> None:
         twin = seen.setdefault(_looks(name), name)
         if twin != name:
             raise ProductError(
-                f"the product name {name!r} ({ascii(name)}) looks like {twin!r} ({ascii(twin)})",
+                f"the product name {name!r} ({name!a}) looks like {twin!r} ({twin!a})",
                 f"use the name {twin!r}, or one that can be told from it",
             )
 

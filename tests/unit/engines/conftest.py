@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from support.manifests import written
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.embedded import bundle_path
-from zeroflaw_engines.manifest_text import sealed
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def edit_manifest(copied: Path) -> Callable[[Callable[[dict[str, Any]], object]]
         path = copied / "bundle.json"
         raw = json.loads(path.read_text("utf-8"))
         change(raw)
-        path.write_bytes(sealed(raw))
+        path.write_bytes(written(raw))
         return copied
 
     return edit
