@@ -122,7 +122,11 @@ def clear_beside(target: Path) -> None:
 
 def clear_beside_if_idle(target: Path) -> None:
     """Do as `clear_beside`, unless an export is under way or the parent is read-only."""
-    if not (_beside(target, _REPLACED) or _beside(target, PARTIAL)):
+    if not (
+        _beside(target, _REPLACED)
+        or _beside(target, PARTIAL)
+        or target.with_name(_name_lock(target)).exists()
+    ):
         return
     with suppress(OSError):
         lock = _try_to_lock(target.parent, _name_lock(target))

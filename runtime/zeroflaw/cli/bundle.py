@@ -15,7 +15,9 @@ from zeroflaw_engines.bundle_writer import copy_bundle, upgrade_bundle
 from zeroflaw_engines.graph_entries import EngineFile, GraphVariant
 from zeroflaw_engines.manifest import encode_manifest
 
-bundle_app = typer.Typer(help="Look into a bundle, verify it, copy it, upgrade it.", no_args_is_help=True)
+bundle_app = typer.Typer(
+    help="Look into a bundle, verify it, copy it, upgrade it.", no_args_is_help=True
+)
 
 
 @bundle_app.command()
