@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,16 +108,11 @@ def test_a_writer_brings_the_bundle_back(caught_between: Path) -> None:
 def test_the_files_of_a_living_export_stay(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "b")
     with staged_bundle(bundle.path, overwrite=True) as staging:
-        (staging / "half").touch()
-        add_products(bundle, {"new": rows(1)}, {"new": ENTRY})
-        assert (staging / "half").exists()
         for name in bundle.manifest.files:
-            (staging / name).write_bytes((bundle.path / name).read_bytes()) if (
-                bundle.path / name
-            ).exists() else (staging / name).write_bytes(
-                (bundle.path / open_bundle(bundle.path).manifest.prompts).read_bytes()
-            )
+            shutil.copyfile(bundle.path / name, staging / name)
         write_manifest(staging, bundle.manifest)
+        add_products(bundle, {"new": rows(1)}, {"new": ENTRY})
+        open_bundle(staging)
 
 
 def test_the_lock_of_a_killed_export_is_no_lock(tmp_path: Path) -> None:
