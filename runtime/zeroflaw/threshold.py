@@ -44,7 +44,14 @@ def decision_threshold(
     given, own, calibration = parameters.decision_threshold, product.threshold, product.calibration
     warnings: list[str] = []
     threshold = given if own is None else own
-    if own is not None and explicit:
+    if calibration and calibration.image_scoring != parameters.image_scoring:
+        threshold = given
+        warnings.append(
+            f"the threshold of {name!r} was calibrated with image_scoring="
+            f"{calibration.image_scoring} and does not hold with image_scoring="
+            f"{parameters.image_scoring}: decision_threshold={given:g} is applied instead"
+        )
+    elif own is not None and explicit:
         threshold = given
         if given != own:
             kind = "own" if calibration is None else "calibrated"
@@ -52,13 +59,6 @@ def decision_threshold(
                 f"decision_threshold={given:g} was given and replaces the {kind} threshold"
                 f" {own:.6f} of {name!r}"
             )
-    elif calibration and calibration.image_scoring != parameters.image_scoring:
-        threshold = given
-        warnings.append(
-            f"the threshold of {name!r} was calibrated with image_scoring="
-            f"{calibration.image_scoring} and does not hold with image_scoring="
-            f"{parameters.image_scoring}: decision_threshold={given:g} is applied instead"
-        )
     elif calibration:
         differences = tuple(_differences(calibration, parameters, backend))
         if differences:
