@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from support.manifests import written
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.calibration import calibrate_product, image_scorer
@@ -187,7 +188,7 @@ def zeroflaw_with_mini(bundle: Path, tmp_path: Path) -> list[str]:
     stand_in = Path(shutil.copytree(bundle, tmp_path / "package" / "mini"))
     manifest = json.loads((stand_in / "bundle.json").read_text())
     manifest |= {"random_weights": None, "demonstration": "trained on toys <only>."}
-    (stand_in / "bundle.json").write_text(json.dumps(manifest))
+    (stand_in / "bundle.json").write_bytes(written(manifest))
     code = (
         "from pathlib import Path; from zeroflaw_engines import embedded;"
         f"embedded._DIRECTORY = Path({str(stand_in)!r});"
