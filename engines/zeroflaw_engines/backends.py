@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from zeroflaw_engines.build_options import BuildBackend
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle import Bundle, require_same_engine
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.errors import BackendUnavailableError, EngineError
+from zeroflaw_engines.errors import (
+    BackendUnavailableError,
+    BundleError,
+    EngineError,
+    ZeroflawError,
+)
 from zeroflaw_engines.graph_entries import GraphTarget
 from zeroflaw_engines.session import Session
 from zeroflaw_engines.session_options import (
@@ -218,7 +223,37 @@ def load_session(
             the precision.
         EngineError: The graph or the built engine cannot be loaded.
         EngineContractError: Its tensors are not those of the contract.
+        BundleChangedError: The bundle was replaced by another meanwhile.
     """
+    try:
+        session = _load(
+            bundle,
+            engine,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            model_cache=model_cache,
+        )
+    except ZeroflawError:
+        require_same_engine(bundle, engine)
+        raise
+    try:
+        require_same_engine(bundle, engine)
+    except BundleError:
+        session.close()
+        raise
+    return session
+
+
+def _load(
+    bundle: Bundle,
+    engine: EngineName,
+    *,
+    backend: str,
+    precision: str | None,
+    threads: int,
+    model_cache: Path | None,
+) -> Session:
     choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,))
     contract = bundle.contract(engine)
     builds = BACKENDS[choice.backend].builds

@@ -48,6 +48,12 @@ class BundleSchemaError(BundleError):
     code = "bundle_schema"
 
 
+class BundleChangedError(BundleError):
+    """Another process replaced the bundle while it was in use."""
+
+    code = "bundle_changed"
+
+
 class EngineError(ZeroflawError):
     """An engine cannot be loaded or run."""
 

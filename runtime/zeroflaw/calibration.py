@@ -26,7 +26,8 @@ from zeroflaw.encoding import encode_clip
 from zeroflaw.frame import Frame
 from zeroflaw.images import Orientation, file_frame, read_image_file
 from zeroflaw.scoring import image_score
-from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
+from zeroflaw.threshold import NEAR_ONE, is_near_one
+from zeroflaw_engines.backends import DEFAULT_BACKEND, choose_backend, load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.bundle_writer import set_calibration
 from zeroflaw_engines.contract import CLIP_ENCODER
@@ -38,7 +39,8 @@ from zeroflaw_engines.errors import (
     ImageFileError,
     MissingExtraError,
 )
-from zeroflaw_engines.manifest import Calibration
+from zeroflaw_engines.manifest import Calibration, parameters_record
+from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
 
 CONFIDENCE: Final = 0.95
@@ -96,6 +98,27 @@ class GoodScores:
 
 
 @dataclass(frozen=True, eq=False)
+class ImageScorer:
+    """Computes image scores; call it with a frame.
+
+    Attributes:
+        score: The image score of a frame, in [0, 1].
+        backend: What runs the CLIP encoder, as its session describes itself.
+        precision: What it computes in.
+        parameters: The method parameters that the scores depend on.
+    """
+
+    score: Callable[[Frame], float]
+    backend: str
+    precision: str
+    parameters: MethodParameters
+
+    def __call__(self, frame: Frame) -> float:
+        """Give the image score of a frame."""
+        return self.score(frame)
+
+
+@dataclass(frozen=True, eq=False)
 class ProductCalibration:
     """What became of one calibration.
 
@@ -144,7 +167,7 @@ def calibrate_product(
             leave no room for a threshold.
         ProductError: The bundle does not know the product.
         MissingExtraError: SciPy is not installed.
-        BundleError: The bundle cannot be changed.
+        BundleError: The bundle cannot be changed, or was replaced by another meanwhile.
         EngineError: The CLIP encoder failed.
     """
     # What can be refused is refused before hours of scoring.
@@ -174,6 +197,10 @@ def calibrate_product(
         image_scoring=scoring,
         data_digest=good.digest,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        backend=score.backend,
+        precision=score.precision,
+        parameters=parameters_record(score.parameters),
+        parameters_digest=score.parameters.digest,
     )
     changed = set_calibration(bundle, product, fit.threshold, calibration, embeddings=embeddings)
     return ProductCalibration(changed, fit, good)
@@ -233,11 +260,18 @@ def conformal_threshold(scores: ArrayLike, false_reject_rate: float) -> Conforma
             f"{int((ordered == highest_accepted).sum())} good images share the score at the"
             " threshold: the true false-reject rate may lie below the interval"
         )
+    threshold = float(np.nextafter(highest_accepted, np.inf))
+    if is_near_one(threshold):
+        warnings.append(
+            f"the threshold {threshold:.9g} is within {NEAR_ONE:g} of 1, the highest score there"
+            " is: nearly every part will be accepted. This model hardly tells these good parts"
+            " from defects: try another product name or --image-scoring, and check with defects"
+        )
     tail = (1 - CONFIDENCE) / 2
     quantile = _quantile_of_beta()
     low, high = (quantile(n - rank + 1, rank, p) for p in (tail, 1 - tail))
     return ConformalThreshold(
-        threshold=float(np.nextafter(highest_accepted, np.inf)),
+        threshold=threshold,
         false_reject_rate=false_reject_rate,
         images=n,
         rank=rank,
@@ -311,8 +345,8 @@ def image_scorer(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
-) -> Iterator[Callable[[Frame], float]]:
-    """Gives a function that computes image scores, with the CLIP encoder alone.
+) -> Iterator[ImageScorer]:
+    """Gives what computes image scores, with the CLIP encoder alone.
 
     The scores are those of `Inspector.inspect`; SAM has no part in them.
 
@@ -329,8 +363,9 @@ def image_scorer(
     """
     parameters = bundle.manifest.method_parameters.replace(image_scoring=image_scoring)
     size = bundle.manifest.sizes.clip_image_size
+    choice = choose_backend(backend, precision, bundle=bundle, engines=(CLIP_ENCODER,))
     session = load_session(
-        bundle, CLIP_ENCODER, backend=backend, precision=precision, threads=threads
+        bundle, CLIP_ENCODER, backend=choice.backend, precision=precision, threads=threads
     )
 
     def score(frame: Frame) -> float:
@@ -341,7 +376,7 @@ def image_scorer(
         return image_score(seen.cls_score, seen.anomaly_map, parameters)
 
     try:
-        yield score
+        yield ImageScorer(score, session.backend, choice.precision, parameters)
     finally:
         session.close()
 

@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,15 @@ from zeroflaw_engines.backends import (
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.embedded import EMBEDDED_NAME
-from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.errors import BundleChangedError, EngineError, ProductError
 from zeroflaw_engines.machine import usable_cores
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
+from zeroflaw_engines.prompt_bank import TextEmbeddings
 from zeroflaw_engines.session import Session, zeros_for
 from zeroflaw_engines.version import __version__
+
+# How often a bundle may be replaced by another while its engines load.
+_MAX_LOADS: Final = 20
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
@@ -87,19 +91,26 @@ class Inspector:
         max_frame_pixels: int = MAX_FRAME_PIXELS,
         choice: BackendChoice | None = None,
         threads: int = 0,
+        decision_threshold: float | None = None,
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
         self.bundle = bundle
-        self.parameters = parameters or bundle.manifest.method_parameters
+        recorded = bundle.manifest.method_parameters
+        self.parameters = parameters or recorded
+        if decision_threshold is not None:
+            self.parameters = self.parameters.replace(decision_threshold=decision_threshold)
+        self._explicit_threshold = (
+            decision_threshold is not None
+            or self.parameters.decision_threshold != recorded.decision_threshold
+        )
+        self._thresholds: dict[str, tuple[float, tuple[str, ...]]] = {}
         self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
         self.choice = choice
         self._sessions = sessions
         self._schedule = encoder_schedule
         self._max_frame_pixels = max_frame_pixels
         self._sizes = bundle.manifest.sizes
-        self._prompts = read_prompt_bank(
-            bundle.path / bundle.manifest.prompts, self._sizes.embedding_size
-        )
+        self._prompts = bundle.bank
         self._identity = bundle.identity
         self._parameters_digest = self.parameters.digest
         self._calibration_digests = {
@@ -129,6 +140,7 @@ class Inspector:
         model_cache: Path | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        decision_threshold: float | None = None,
     ) -> Inspector:
         """Verifies a bundle and loads its engines.
 
@@ -147,6 +159,9 @@ class Inspector:
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
             max_frame_pixels: Larger frames are refused.
+            decision_threshold: Image score at and above which frames are rejected, in place of
+                every product's own threshold; results say so. So does a `decision_threshold` in
+                `parameters` that is not the one that the bundle records.
 
         Raises:
             BundleError: The bundle is missing, damaged, or of a newer schema.
@@ -154,24 +169,22 @@ class Inspector:
                 or the precision.
             EngineError: An engine cannot be loaded.
         """
-        opened = open_bundle(bundle)
-        choice = choose_backend(backend, precision, bundle=opened)
-
-        def load(engine: EngineName) -> Session:
-            return load_session(
-                opened,
-                engine,
-                backend=choice.backend,
-                precision=precision,
-                threads=threads,
-                model_cache=model_cache,
-            )
-
-        sessions = Sessions(
-            clip_encoder=load(CLIP_ENCODER),
-            sam_encoder=load(SAM_ENCODER),
-            sam_decoder=load(SAM_DECODER),
-        )
+        for _ in range(_MAX_LOADS):
+            opened = open_bundle(bundle)
+            choice = choose_backend(backend, precision, bundle=opened)
+            try:
+                sessions = _load_sessions(
+                    opened,
+                    backend=choice.backend,
+                    precision=precision,
+                    threads=threads,
+                    model_cache=model_cache,
+                )
+                break
+            except BundleChangedError as error:
+                changed = error
+        else:
+            raise changed
         return cls(
             opened,
             sessions,
@@ -180,6 +193,7 @@ class Inspector:
             max_frame_pixels=max_frame_pixels,
             choice=choice,
             threads=threads,
+            decision_threshold=decision_threshold,
         )
 
     @property
@@ -201,14 +215,34 @@ class Inspector:
         known = self.products
         if product is None and len(known) == 1:
             return known[0]
-        if product is None or product not in known:
+        name = None if product is None else self.bundle.product_name(product)
+        if name is None:
             asked = "no product was named" if product is None else f"unknown product {product!r}"
             raise ProductError(
                 f"{asked}; this bundle has: {', '.join(known) or 'none'}",
-                "name one of these, or add it with "
-                f"`zeroflaw products add {self.bundle.path} NAME`",
+                f"name one of these, or {self.bundle.how_to_add(product or 'NAME')}",
             )
-        return product
+        return name
+
+    def decision_threshold(self, product: str) -> tuple[float, tuple[str, ...]]:
+        """The threshold that frames of a product are judged by, and what to know about it.
+
+        Args:
+            product: A name as `product_name` gives it.
+
+        Returns:
+            The image score at and above which they are rejected, in [0, 1], and warnings.
+        """
+        found = self._thresholds.get(product)
+        if found is None:
+            found = self._thresholds[product] = decision_threshold(
+                product,
+                self.bundle.manifest.products[product],
+                self.parameters,
+                backend=self._sessions.clip_encoder.backend,
+                explicit=self._explicit_threshold,
+            )
+        return found
 
     def warm_up(self, runs: int = 1) -> None:
         """Prepares every engine, so that the first inspection is as fast as the rest.
@@ -327,9 +361,7 @@ class Inspector:
             with watch.stage("regions"):
                 regions = regions_of(mask, score)
             whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
-            threshold, reservations = decision_threshold(
-                name, self.bundle.manifest.products[name], self.parameters
-            )
+            threshold, reservations = self.decision_threshold(name)
             with watch.stage("verdict"):
                 verdict = verdict_of(
                     whole,
@@ -428,6 +460,36 @@ class Inspector:
     def _needs_sam(self, anomaly_map: FloatArray) -> bool:
         extreme = bool(anomaly_map.max() > self.parameters.extreme_threshold)
         return extreme or self.parameters.no_region == "always_run"
+
+
+def _load_sessions(
+    bundle: Bundle,
+    *,
+    backend: str,
+    precision: str | None,
+    threads: int,
+    model_cache: Path | None,
+) -> Sessions:
+    def load(engine: EngineName) -> Session:
+        session = load_session(
+            bundle,
+            engine,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            model_cache=model_cache,
+        )
+        loaded.callback(session.close)
+        return session
+
+    with ExitStack() as loaded:
+        sessions = Sessions(
+            clip_encoder=load(CLIP_ENCODER),
+            sam_encoder=load(SAM_ENCODER),
+            sam_decoder=load(SAM_DECODER),
+        )
+        loaded.pop_all()
+    return sessions
 
 
 def _trace(points: PointPrompts | None, cascade: Cascade | None) -> Trace:

@@ -154,7 +154,7 @@ def test_bundle_and_products_commands(tiny_bundle: Bundle, tmp_path: Path) -> No
     assert info.returncode == 0
     for text in ("clip_encoder", "metal_nut", "low-res logits", "extreme_threshold"):
         assert text in info.stdout
-    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == 3
+    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == 4
     assert zeroflaw("bundle", "verify", copy).returncode == 0
     added = zeroflaw("products", "add", copy, "pipe_fryum", "pcb1")
     assert added.returncode == 0, added.stderr

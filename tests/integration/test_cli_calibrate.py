@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from support.manifests import written
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.calibration import calibrate_product, image_scorer
@@ -147,7 +148,7 @@ def test_the_calibrated_scores_are_those_of_inspections(
 ) -> None:
     opened = open_bundle(bundle)
     frames = [np.asarray(Image.open(path)) for path in sorted(good.glob("*.png"))]
-    frames += [np.ascontiguousarray(data.coffee()), data.coffee()[:7, :3]]
+    frames += [np.ascontiguousarray(data.coffee()), data.coffee()[::60, ::200]]
     parameters = MethodParameters(image_scoring=scoring)
     embeddings = opened.text_embeddings("object")
     with (
@@ -211,7 +212,7 @@ def zeroflaw_with_mini(bundle: Path, tmp_path: Path) -> list[str]:
     stand_in = Path(shutil.copytree(bundle, tmp_path / "package" / "mini"))
     manifest = json.loads((stand_in / "bundle.json").read_text())
     manifest |= {"random_weights": None, "demonstration": "trained on toys <only>."}
-    (stand_in / "bundle.json").write_text(json.dumps(manifest))
+    (stand_in / "bundle.json").write_bytes(written(manifest))
     code = (
         "from pathlib import Path; from zeroflaw_engines import embedded;"
         f"embedded._DIRECTORY = Path({str(stand_in)!r});"

@@ -38,7 +38,6 @@ from zeroflaw.images import read_image, write_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
-from zeroflaw.threshold import decision_threshold
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle import read_manifest
 from zeroflaw_engines.errors import (
@@ -114,10 +113,12 @@ def inspect(
     """
     jobs = find_jobs(files_or_folders)
     recorded = read_manifest(bundle).method_parameters
+    given = given_parameters(parameters, settings or [])
     with Inspector.load(
         bundle,
         backend,
-        parameters=chosen_parameters(recorded, parameters, settings or []),
+        parameters=recorded.replace(**given),
+        decision_threshold=given.get("decision_threshold"),
         precision=precision,
         threads=threads,
         model_cache=model_cache,
@@ -128,9 +129,7 @@ def inspect(
             err.print(f"auto chose {inspector.choice}", markup=False)
         err.print(f"engines on {inspector.backend}", markup=False)
         name = inspector.product_name(product)
-        _, reservations = decision_threshold(
-            name, inspector.bundle.manifest.products[name], inspector.parameters
-        )
+        _, reservations = inspector.decision_threshold(name)
         for text in reservations:
             print_warning(text)
         header = SheetHeader(
@@ -158,6 +157,15 @@ def chosen_parameters(
     Raises:
         ParametersError: The file or a setting is not valid.
     """
+    return default.replace(**given_parameters(file, settings))
+
+
+def given_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
+    """Method parameters that the user gave, by name, the last one winning; not validated.
+
+    Raises:
+        ParametersError: The file or a setting cannot be read.
+    """
     values: dict[str, Any] = {}
     if file is not None:
         try:
@@ -172,7 +180,7 @@ def chosen_parameters(
         if not equals:
             raise ParametersError(f"{setting!r} is not NAME=VALUE", "write --set NAME=VALUE")
         values[name.strip()] = _number_or_text(text.strip())
-    return default.replace(**values)
+    return values
 
 
 def _inspect_all(
