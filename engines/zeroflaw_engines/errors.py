@@ -114,6 +114,18 @@ class ImageFileError(ZeroflawError):
     code = "image_file"
 
 
+class ResultsError(ZeroflawError):
+    """A folder of results cannot be taken, or a result cannot be written."""
+
+    code = "results"
+
+
+class OutputError(ZeroflawError):
+    """Standard output cannot be written."""
+
+    code = "output"
+
+
 class ProductError(ZeroflawError):
     """A product is unknown to the bundle, or its name or embeddings are not acceptable."""
 

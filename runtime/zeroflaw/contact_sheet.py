@@ -1,4 +1,4 @@
-"""The contact sheet of a folder of results: one HTML page, without scripts or anything from afar."""
+"""The contact sheet of a folder of results: one HTML page, no scripts, nothing from afar."""
 
 from __future__ import annotations
 
@@ -132,9 +132,7 @@ def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
     return Card("left_out", f"<li{kind}><bdi>{_text(path.as_posix())}</bdi> {_text(why)}</li>\n")
 
 
-def contact_sheet(
-    header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()
-) -> str:
+def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()) -> str:
     """The page.
 
     Args:

@@ -16,11 +16,15 @@ from zeroflaw.cli.doctor import doctor
 from zeroflaw.cli.engines import engines_app
 from zeroflaw.cli.inspect import inspect
 from zeroflaw.cli.products import products_app
-from zeroflaw.cli.terminal import fail
+from zeroflaw.cli.standard_streams import guard_standard_streams
+from zeroflaw.cli.terminal import print_error
+from zeroflaw.station.interrupts import Terminated, raise_on_termination
 from zeroflaw_engines.errors import ZeroflawError
 from zeroflaw_engines.version import __version__
 
+EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+EXIT_SIGNALLED: Final = 128
 
 app = typer.Typer(
     name="zeroflaw",
@@ -41,8 +45,9 @@ stations; a station **inspects** frames with it:
     zeroflaw inspect my_bundle photos/ --product metal_nut --out results/
 
 Exit codes: 0 done; 1 the command failed; 2 wrong usage; 3 done, but some files could not be
-inspected; 4 a part was rejected (only with `--exit-on-reject`); 5 something became slower (only
-with `bench --compare`).
+inspected, or were left out though they may be pictures; 6 some parts are held; 4 a part was
+rejected (only with `--exit-on-reject`); 5 something became slower (only with `bench --compare`);
+130 interrupted, 143 terminated. Of 3, 6 and 4, the first that is true.
 """,
 )
 
@@ -79,14 +84,26 @@ def _add_commands() -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line and end the process with its exit code."""
+    guard_standard_streams()
+    raise_on_termination()
     _add_commands()
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int | str | None:
     try:
         app()
+    except SystemExit as end:
+        return end.code
     except ZeroflawError as error:
-        fail(error)
+        print_error(error)
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    except Terminated as end:
+        return EXIT_SIGNALLED + end.number
+    return 0
 
 
 if __name__ == "__main__":

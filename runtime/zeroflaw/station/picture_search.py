@@ -269,7 +269,7 @@ def path_of_text(given: Path) -> Path:
 def _same_text(folder: Path, name: str) -> Path:
     wanted = unicodedata.normalize("NFC", name)
     try:
-        names = os.listdir(folder)
+        names = [path.name for path in folder.iterdir()]
     except OSError:
         names = []
     same = (one for one in names if unicodedata.normalize("NFC", one) == wanted)

@@ -1,0 +1,56 @@
+"""Files that are whole whenever they are seen, and disk errors that say which file it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from zeroflaw_engines.errors import ResultsError
+
+
+def replace_file(path: Path, data: bytes, *, by_way_of: Path) -> None:
+    """Give a file new contents at once: whoever opens it sees the old ones or the new ones.
+
+    Args:
+        path: The file; a link that bears its name is replaced, not followed.
+        data: Its contents.
+        by_way_of: Where they are written first; on the same disk.
+    """
+    write_durably(by_way_of, data)
+    by_way_of.replace(path)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def wait_for_disk(path: Path) -> None:
+    """Wait until the disk has a file; a disk that turns out to be full is an error then."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def disk_errors_named(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into ResultsError.
+
+    Args:
+        folder: What to name where the error names no file.
+
+    Raises:
+        ResultsError: The block raised OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename2 or error.filename or folder
+        raise ResultsError(
+            f"{named} cannot be written: {error.strerror or error}",
+            "choose another --out, or free space on its disk",
+        ) from error
