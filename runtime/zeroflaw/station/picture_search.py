@@ -109,7 +109,9 @@ class _Search:
     def take(self, given: Path) -> None:
         """Takes what the user named."""
         kind = _kind(given)
-        if kind == "folder":
+        if kind == "folder" and (real := given.resolve()) in self._folders:
+            self._leave(given, f"is the folder {self._folders[real]}", may_be_picture=False)
+        elif kind == "folder":
             self._folder(given, given)
         elif kind != "file":
             self._leave(given, "is neither a file nor a folder", may_be_picture=True)
@@ -132,9 +134,6 @@ class _Search:
 
     def _folder(self, folder: Path, root: Path) -> None:
         real = folder.resolve()
-        if real in self._folders:
-            self._leave(folder, f"is the folder {self._folders[real]}", may_be_picture=False)
-            return
         self._folders[real] = folder
         for entry in self._entries(folder):
             path = folder / entry.name
@@ -150,7 +149,10 @@ class _Search:
             return  # the record of a run, whose results are named one by one
         if folder.name.startswith("."):
             self._leave(folder, "is hidden", may_be_picture=_has_pictures(folder))
-        elif folder.resolve() == self._results or result_files(folder) is not None:
+        elif (real := folder.resolve()) in self._folders:
+            self._leave(folder, f"is the folder {self._folders[real]}", may_be_picture=False)
+        elif real == self._results or result_files(real) is not None:
+            self._folders[real] = folder
             self._leave(folder, "holds the results of a run", may_be_picture=False)
             self._strangers_among_results(folder)
         else:
@@ -184,7 +186,8 @@ class _Search:
         for parent, folders, names in os.walk(real):
             folders[:] = sorted(name for name in folders if name != RUN_DIRECTORY)
             for file in (Path(parent, name) for name in sorted(names)):
-                if _is_named_so(file) and not self._is_result(file):
+                picture = _is_named_so(file) and may_be_picture(file)
+                if picture and not self._is_result(file):
                     path = folder / file.relative_to(real)
                     self._leave(path, "lies among the results of a run", may_be_picture=True)
 
