@@ -111,8 +111,7 @@ class RunFolder:
         self._planned = len(search.pictures)
         self._entries: list[Entry] = []
         self._left_out: list[Entry] = []
-        for unfinished in self._state.glob(f"{_PART}.*"):
-            unfinished.unlink()
+        self._remove_parts()
         before = read_log(path)
         self.earlier = divide_earlier(path, (before or {}).values(), search, existing)
         self.set_aside = set_aside(path) if before is None else []
@@ -168,6 +167,7 @@ class RunFolder:
                     self._write(job.entry.stem, pictures, record)
             except ResultsError:
                 remove_results(self.path, job.entry)
+                self._remove_parts()
                 raise
             self._note(replace(job.entry, outcome=outcome, row=dict(row), card=card))
 
@@ -201,6 +201,11 @@ class RunFolder:
     def close(self) -> None:
         """Close the log."""
         self._log.close()
+
+    def _remove_parts(self) -> None:
+        """Remove files that were never finished; they take space that a full disk lacks."""
+        for part in self._state.glob(f"{_PART}.*"):
+            part.unlink()
 
     def _note(self, entry: Entry) -> None:
         self._entries.append(entry)

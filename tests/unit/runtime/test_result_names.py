@@ -81,7 +81,7 @@ NAMES = st.lists(
         ).filter(lambda part: part not in (".", "..") and len(os.fsencode(part)) < 256)
         | st.sampled_from(["..png", "...png", "a.json", "a", "A", "index.html", "summary.csv"]),
         min_size=1, max_size=3,
-    ).map(lambda parts: "/".join(parts)),
+    ).map("/".join),
     max_size=8,
 )  # fmt: skip
 
