@@ -30,18 +30,12 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def wait_for_disk(path: Path) -> None:
-    """Wait until the disk has a file; a disk that turns out to be full is an error then."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 @contextmanager
-def disk_errors_named(folder: Path) -> Iterator[None]:
+def disk_errors_named(named: Path) -> Iterator[None]:
     """Turn errors of the disk into ResultsError.
 
     Args:
-        folder: What to name where the error names no file.
+        named: The file or folder that is to be named.
 
     Raises:
         ResultsError: The block raised OSError.
@@ -49,7 +43,6 @@ def disk_errors_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = error.filename2 or error.filename or folder
         raise ResultsError(
             f"{named} cannot be written: {error.strerror or error}",
             "choose another --out, or free space on its disk",

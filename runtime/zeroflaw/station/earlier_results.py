@@ -49,7 +49,8 @@ def divide_earlier(
     Raises:
         ResultsError: There are results, and they are refused.
     """
-    sources = {source_of(one.path) for one in (*search.pictures, *search.left_out)}
+    sources = {source_of(picture.path) for picture in search.pictures}
+    sources |= {source_of(left_out.path) for left_out in search.left_out}
     names = {picture.name.as_posix() for picture in search.pictures}
     stay, go, replaced = [], [], []
     for entry in entries:

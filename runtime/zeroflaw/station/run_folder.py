@@ -8,6 +8,7 @@ an earlier decision nor a record without its pictures.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,12 +20,11 @@ from typing import Final, Literal
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from PIL import Image
 
-from zeroflaw.images import write_image
 from zeroflaw.station.durable_files import (
     disk_errors_named,
     replace_file,
-    wait_for_disk,
     write_durably,
 )
 from zeroflaw.station.earlier_results import (
@@ -49,13 +49,13 @@ from zeroflaw.station.run_log import (
     log_line,
     read_log,
 )
-from zeroflaw_engines.errors import ImageFileError, ResultsError
+from zeroflaw_engines.errors import ResultsError
 
 RunState = Literal["under way", "interrupted", "done"]
 
 # Page and summary are written anew as soon as that took a twentieth of the time since the last.
 _REST_FOR_WRITING: Final = 20
-_PART: Final = "part"
+_PART: Final = ".part"
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class RunFolder:
         results = Results(state, self._planned, entries, self.earlier.stay)
         with disk_errors_named(self.path), interrupts_deferred():
             for name, data in self._publish(results).items():
-                replace_file(self.path / name, data, by_way_of=self._state / f"{_PART}.{name}")
+                replace_file(self.path / name, data, by_way_of=self._state / (name + _PART))
         self._published_at = time.monotonic()
         self._publishing_took = self._published_at - begun
 
@@ -204,7 +204,7 @@ class RunFolder:
 
     def _remove_parts(self) -> None:
         """Remove files that were never finished; they take space that a full disk lacks."""
-        for part in self._state.glob(f"{_PART}.*"):
+        for part in self._state.glob(f"*{_PART}"):
             part.unlink()
 
     def _note(self, entry: Entry) -> None:
@@ -225,24 +225,20 @@ class RunFolder:
         replace_file(
             self._state / LOG_NAME,
             b"".join([first_line(), *lines]),
-            by_way_of=self._state / f"{_PART}.{LOG_NAME}",
+            by_way_of=self._state / (LOG_NAME + _PART),
         )
 
     def _write(self, stem: str, pictures: Mapping[str, NDArray[np.uint8]], record: bytes) -> None:
-        suffixes = (*pictures, RECORD_SUFFIX)
-        parts = {suffix: self._state / (_PART + suffix) for suffix in suffixes}
-        targets = {suffix: self.path / (stem + suffix) for suffix in suffixes}
-        for suffix, pixels in pictures.items():
-            try:
-                write_image(parts[suffix], pixels)
-            except ImageFileError as error:
-                cause = error.cause.replace(str(parts[suffix]), str(targets[suffix]))
-                raise ResultsError(cause, error.remedy) from error
-            wait_for_disk(parts[suffix])
-        write_durably(parts[RECORD_SUFFIX], record)
-        targets[RECORD_SUFFIX].parent.mkdir(parents=True, exist_ok=True)
-        for suffix in suffixes:
-            parts[suffix].replace(targets[suffix])
+        # The record comes last: it is what makes the pictures a result.
+        files = {suffix: _png(pixels) for suffix, pixels in pictures.items()}
+        files[RECORD_SUFFIX] = record
+        parts = {suffix: self._state / (suffix[1:] + _PART) for suffix in files}
+        for suffix, data in files.items():
+            with disk_errors_named(self.path / (stem + suffix)):
+                write_durably(parts[suffix], data)
+        (self.path / stem).parent.mkdir(parents=True, exist_ok=True)
+        for suffix, part in parts.items():
+            part.replace(self.path / (stem + suffix))
 
 
 @contextmanager
@@ -266,9 +262,9 @@ def open_run_folder(
         ResultsError: The folder cannot be written, another run is writing it, or it holds
             results and these are refused.
     """
-    with disk_errors_named(path), _locked(path):
+    with _locked(path):
         _require_names_free(path)
-        with interrupts_deferred():
+        with interrupts_deferred(), disk_errors_named(path):
             folder = RunFolder(path, search, publish, existing)
         state: RunState = "interrupted"
         try:
@@ -289,13 +285,14 @@ def _locked(path: Path) -> Iterator[None]:
             f"{state} or its lock is a link, and may lead elsewhere",
             "remove it, or choose another --out",
         )
-    state.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ResultsError(
-            f"another run is writing into {path}", "wait for its end, or choose another --out"
-        ) from error
+    with disk_errors_named(path):
+        state.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ResultsError(
+                f"another run is writing into {path}", "wait for its end, or choose another --out"
+            ) from error
     try:
         yield
     finally:
@@ -319,3 +316,9 @@ def _jobs(path: Path, search: PictureSearch, earlier: EarlierResults) -> tuple[J
         Job(picture, Entry(source_of(picture.path), picture.name.as_posix(), stem))
         for picture, stem in zip(search.pictures, stems, strict=True)
     )
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
