@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,22 @@ def test_a_parameters_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     points = json.loads((out / "casting_good.json").read_bytes())["trace"]["points"]
     assert sum(point["positive"] for point in points) == 2
+
+
+def test_an_interrupt_while_the_commands_are_imported_is_no_traceback() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy':\n"
+        "            os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from zeroflaw.cli.app import main\n"
+        "assert 'numpy' not in sys.modules\n"
+        "main()\n"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(int(number))], capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (128 + number, b"")

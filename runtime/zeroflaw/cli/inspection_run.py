@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from zeroflaw.cli.terminal import print_error, print_warning, progress_bar
 from zeroflaw.contact_sheet import (
@@ -34,6 +35,8 @@ from zeroflaw_engines.errors import (
     ResultsError,
     ZeroflawError,
 )
+
+_NAMED_AT_MOST: Final = 20
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,8 @@ def _report_earlier(folder: RunFolder) -> None:
     replaced = folder.earlier.replaced
     kept = [entry for entry in folder.earlier.stay if entry.outcome != "left_out"]
     if replaced:
-        names = ", ".join(entry.name for entry in replaced[:5])
-        more = ", ..." if len(replaced) > 5 else ""
+        names = ", ".join(entry.name for entry in replaced[:_NAMED_AT_MOST])
+        more = ", ..." if len(replaced) > _NAMED_AT_MOST else ""
         print_warning(
             f"earlier results of {len(replaced)} files in {folder.path} give way to this run:"
             f" {names}{more}"

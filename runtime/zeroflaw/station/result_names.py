@@ -89,7 +89,8 @@ class _TakenNames:
     def _may_hold(self, path: str) -> bool:
         """Whether results may lie in a folder: it is one, or can become one, and is no link."""
         there = self._folder / path
-        is_folder = there.is_dir() and not there.is_symlink()
+        # These functions of os.path take a path that is too long for one that is not there.
+        is_folder = os.path.isdir(there) and not os.path.islink(there)  # noqa: PTH112, PTH114
         return _key(path) not in self._files and (is_folder or not os.path.lexists(there))
 
 
