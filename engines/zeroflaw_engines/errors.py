@@ -115,9 +115,15 @@ class ImageFileError(ZeroflawError):
 
 
 class ResultsError(ZeroflawError):
-    """A folder of results cannot be taken, or a result cannot be written."""
+    """The results of a picture cannot be written; none of them is there."""
 
     code = "results"
+
+
+class RunFolderError(ZeroflawError):
+    """A folder of results cannot be taken, or cannot be written any more."""
+
+    code = "run_folder"
 
 
 class OutputError(ZeroflawError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zeroflaw_engines.errors import ResultsError
+from zeroflaw_engines.errors import ResultsError, RunFolderError
 
 
 def replace_file(path: Path, data: bytes, *, by_way_of: Path) -> None:
@@ -18,8 +18,12 @@ def replace_file(path: Path, data: bytes, *, by_way_of: Path) -> None:
         data: Its contents.
         by_way_of: Where they are written first; on the same disk.
     """
-    write_durably(by_way_of, data)
-    by_way_of.replace(path)
+    try:
+        write_durably(by_way_of, data)
+        by_way_of.replace(path)
+    except OSError:
+        by_way_of.unlink(missing_ok=True)  # it takes space that a full disk lacks
+        raise
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -31,19 +35,22 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def disk_errors_named(named: Path) -> Iterator[None]:
-    """Turn errors of the disk into ResultsError.
+def disk_errors_named(
+    named: Path, kind: type[RunFolderError | ResultsError] = RunFolderError
+) -> Iterator[None]:
+    """Turn errors of the disk into errors of ours.
 
     Args:
         named: The file or folder that is to be named.
+        kind: Of the error.
 
     Raises:
-        ResultsError: The block raised OSError.
+        RunFolderError: The block raised OSError; or ResultsError, as `kind` says.
     """
     try:
         yield
     except OSError as error:
-        raise ResultsError(
+        raise kind(
             f"{named} cannot be written: {error.strerror or error}",
             "choose another --out, or free space on its disk",
         ) from error

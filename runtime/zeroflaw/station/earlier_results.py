@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from zeroflaw.station.picture_search import PictureSearch
 from zeroflaw.station.run_log import RECORD_SUFFIX, SHEET_NAME, SUMMARY_NAME, Entry
-from zeroflaw_engines.errors import ResultsError
+from zeroflaw_engines.errors import RunFolderError
 
 Existing = Literal["append", "replace", "refuse"]
 
@@ -47,7 +47,7 @@ def divide_earlier(
         existing: `append`, `replace` or `refuse`.
 
     Raises:
-        ResultsError: There are results, and they are refused.
+        RunFolderError: There are results, and they are refused.
     """
     sources = {source_of(picture.path) for picture in search.pictures}
     sources |= {source_of(left_out.path) for left_out in search.left_out}
@@ -64,7 +64,7 @@ def divide_earlier(
             if entry.outcome != "left_out":
                 replaced.append(entry)
     if existing == "refuse" and replaced:
-        raise ResultsError(
+        raise RunFolderError(
             f"{folder} holds the results of {len(replaced)} files already",
             "choose another --out, or give --existing append or --existing replace",
         )

@@ -49,7 +49,7 @@ from zeroflaw.station.run_log import (
     log_line,
     read_log,
 )
-from zeroflaw_engines.errors import ResultsError
+from zeroflaw_engines.errors import ResultsError, RunFolderError
 
 RunState = Literal["under way", "interrupted", "done"]
 
@@ -115,13 +115,10 @@ class RunFolder:
         before = read_log(path)
         self.earlier = divide_earlier(path, (before or {}).values(), search, existing)
         self.set_aside = set_aside(path) if before is None else []
-        # Log, page and summary let go of results before they are removed: never the other way.
-        self._write_log(replace(entry, outcome="") for entry in self.earlier.go)
-        self.publish("under way")
-        for entry in self.earlier.go:
-            remove_results(path, entry)
+        self._let_go()
         self.jobs = _jobs(path, search, self.earlier)
         self._write_log(job.entry for job in self.jobs)
+        self.publish("under way")
         self._log = (self._state / LOG_NAME).open("ab")
 
     def leave_out(self, left_out: LeftOut, row: Mapping[str, str], card: str) -> None:
@@ -159,11 +156,12 @@ class RunFolder:
 
         Raises:
             ResultsError: The disk is full, or does not take the name; none of the results is
-                there.
+                there, and nothing is noted.
+            RunFolderError: Log, page or summary cannot be written.
         """
         with interrupts_deferred():
             try:
-                with disk_errors_named(self.path):
+                with disk_errors_named(self.path, ResultsError):
                     self._write(job.entry.stem, pictures, record)
             except ResultsError:
                 remove_results(self.path, job.entry)
@@ -202,6 +200,18 @@ class RunFolder:
         """Close the log."""
         self._log.close()
 
+    def _let_go(self) -> None:
+        """Remove earlier results, after log, page and summary have ceased to name them."""
+        try:
+            self._write_log(replace(entry, outcome="") for entry in self.earlier.go)
+            self.publish("under way")
+        except (OSError, RunFolderError):
+            # On a full disk it must go without them; what is removed then makes room.
+            for name in (SHEET_NAME, SUMMARY_NAME):
+                (self.path / name).unlink(missing_ok=True)
+        for entry in self.earlier.go:
+            remove_results(self.path, entry)
+
     def _remove_parts(self) -> None:
         """Remove files that were never finished; they take space that a full disk lacks."""
         for part in self._state.glob(f"*{_PART}"):
@@ -234,7 +244,7 @@ class RunFolder:
         files[RECORD_SUFFIX] = record
         parts = {suffix: self._state / (suffix[1:] + _PART) for suffix in files}
         for suffix, data in files.items():
-            with disk_errors_named(self.path / (stem + suffix)):
+            with disk_errors_named(self.path / (stem + suffix), ResultsError):
                 write_durably(parts[suffix], data)
         (self.path / stem).parent.mkdir(parents=True, exist_ok=True)
         for suffix, part in parts.items():
@@ -259,7 +269,7 @@ def open_run_folder(
             too; `replace` removes them; `refuse` takes no folder that has any.
 
     Raises:
-        ResultsError: The folder cannot be written, another run is writing it, or it holds
+        RunFolderError: The folder cannot be written, another run is writing it, or it holds
             results and these are refused.
     """
     with _locked(path):
@@ -281,7 +291,7 @@ def _locked(path: Path) -> Iterator[None]:
     state = path / RUN_DIRECTORY
     lock = FileLock(state / "lock")
     if state.is_symlink() or Path(lock.lock_file).is_symlink():
-        raise ResultsError(
+        raise RunFolderError(
             f"{state} or its lock is a link, and may lead elsewhere",
             "remove it, or choose another --out",
         )
@@ -290,7 +300,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise ResultsError(
+            raise RunFolderError(
                 f"another run is writing into {path}", "wait for its end, or choose another --out"
             ) from error
     try:
@@ -303,7 +313,7 @@ def _require_names_free(path: Path) -> None:
     """Refuse a folder that cannot take a page or summary, before anything is inspected."""
     for name in (SHEET_NAME, SUMMARY_NAME):
         if (path / name).is_dir() and not (path / name).is_symlink():
-            raise ResultsError(
+            raise RunFolderError(
                 f"{path / name} cannot be written: it is a folder",
                 "rename it, or choose another --out",
             )

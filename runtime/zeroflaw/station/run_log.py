@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from zeroflaw_engines.errors import ResultsError
+from zeroflaw_engines.errors import RunFolderError
 
 SUMMARY_NAME: Final = "summary.csv"
 SHEET_NAME: Final = "index.html"
@@ -62,7 +62,7 @@ def read_log(folder: Path) -> dict[str, Entry] | None:
     Lines that a killed run left unfinished are passed over.
 
     Raises:
-        ResultsError: The log is of a newer version, or cannot be read.
+        RunFolderError: The log is of a newer version, or cannot be read.
     """
     log = folder / RUN_DIRECTORY / LOG_NAME
     try:
@@ -70,7 +70,7 @@ def read_log(folder: Path) -> dict[str, Entry] | None:
             return {entry.source: entry for entry in _entries(log)}
         return _unlogged(folder)
     except OSError as error:
-        raise ResultsError(
+        raise RunFolderError(
             f"{log} cannot be read: {error.strerror}", "check its permissions"
         ) from error
 
@@ -79,7 +79,7 @@ def result_files(folder: Path) -> frozenset[str] | None:
     """Paths below a folder of everything that runs wrote there; None if none ever did."""
     try:
         entries = read_log(folder)
-    except ResultsError:
+    except RunFolderError:
         return frozenset()
     if entries is None:
         return None
@@ -108,7 +108,7 @@ def _entries(log: Path) -> Iterator[Entry]:
                 continue
             version = values.get("zeroflaw_run_log")
             if isinstance(version, int) and version > _LOG_VERSION:
-                raise ResultsError(
+                raise RunFolderError(
                     f"{log.parent.parent} holds results of a newer version of zeroflaw",
                     "choose another --out, or use that version",
                 )

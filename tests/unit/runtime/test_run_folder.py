@@ -29,7 +29,7 @@ from zeroflaw.station.run_log import (
     log_line,
 )
 from zeroflaw.station.summary import left_out_row, summary_csv
-from zeroflaw_engines.errors import ResultsError
+from zeroflaw_engines.errors import ResultsError, RunFolderError
 
 PIXELS = np.zeros((20, 20), np.uint8)
 
@@ -105,7 +105,7 @@ def test_append_keeps_replace_removes_refuse_ends(tmp_path: Path) -> None:
     (out / "a.notes.txt").write_text("of the user")
     run(out, searched(tmp_path, "b.png"), existing="append")
     assert rows(out) == {"a.png": "accept", "b.png": "accept"}
-    with pytest.raises(ResultsError, match="holds the results of 2 files"):
+    with pytest.raises(RunFolderError, match="holds the results of 2 files"):
         run(out, searched(tmp_path, "c.png"), existing="refuse")
     assert rows(out) == {"a.png": "accept", "b.png": "accept"}
     assert len(results(out)) == 8
@@ -196,19 +196,44 @@ def test_a_result_that_cannot_be_written_leaves_none_and_a_held_record_can(tmp_p
     assert not list((out / ".zeroflaw-run").glob("*.part"))
 
 
-def test_a_full_disk_ends_the_run_and_the_summary_stays_whole(tmp_path: Path) -> None:
+def test_a_full_disk_under_one_picture_keeps_the_others(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(out, searched(tmp_path, "a.png"))
     search = searched(tmp_path, "b.png", "c.png")
-    with (  # noqa: PT012 - the page of the end cannot be written either
-        pytest.raises(ResultsError, match="cannot be written"),
+    with open_run_folder(out, search, publish) as folder:
+        store(folder, folder.jobs[0], "accept")
+        with largest_file(10), pytest.raises(ResultsError, match=r"c\.mask\.png cannot be"):
+            store(folder, folder.jobs[1], "accept")
+        folder.store_nothing(folder.jobs[1], outcome="hold", row={"file": "c.png"}, card="")
+    assert rows(out) == {"a.png": "accept", "b.png": "accept", "c.png": ""}
+    assert not [name for name in results(out) if name.startswith("c")]
+
+
+def test_a_full_disk_keeps_no_run_from_removing_what_is_stale(tmp_path: Path) -> None:
+    out, search = tmp_path / "out", searched(tmp_path, "a.png")
+    run(out, search)
+    with largest_file(10), pytest.raises(RunFolderError, match="cannot be written"):
+        run(out, search, "hold")
+    assert results(out) == set()
+    assert not (out / "summary.csv").exists()
+    assert not (out / "index.html").exists()
+    run(out, search, "hold")
+    assert rows(out) == {"a.png": "hold"}
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_and_counts_no_picture_twice(
+    tmp_path: Path,
+) -> None:
+    out, search = tmp_path / "out", searched(tmp_path, "a.png", "b.png")
+    with (  # noqa: PT012 - the page of the end is written
+        pytest.raises(RunFolderError, match="cannot be written"),
         open_run_folder(out, search, publish) as folder,
     ):
         store(folder, folder.jobs[0], "accept")
-        with largest_file(10):
-            store(folder, folder.jobs[1], "accept")
-    assert rows(out)["a.png"] == "accept"
-    assert "c.json" not in results(out)
+        size = (out / ".zeroflaw-run" / "log.jsonl").stat().st_size
+        with largest_file(size):
+            store(folder, folder.jobs[1], "hold", record=b"{}")
+    assert rows(out) == {"a.png": "accept", "b.png": "hold"}
 
 
 def test_what_was_left_out_has_a_row_while_it_is_there(tmp_path: Path) -> None:
