@@ -14,6 +14,7 @@ import pytest
 
 from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
+from zeroflaw_engines.prompt_ensembles import read_prompt_ensembles
 
 GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
 COMMANDS = [
@@ -101,6 +102,15 @@ def test_a_parameters_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     points = json.loads((out / "casting_good.json").read_bytes())["trace"]["points"]
     assert sum(point["positive"] for point in points) == 2
+
+
+def test_an_ensembles_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "ensembles.toml"
+    file.write_text(
+        'normal = ["{}"]\nabnormal = ["broken {}"]\ntemplates = ["a photo of {}"]\n',
+        encoding="utf-8-sig",
+    )
+    assert read_prompt_ensembles(file).abnormal == ("broken {}",)
 
 
 def test_an_interrupt_while_the_commands_are_imported_is_no_traceback() -> None:

@@ -274,7 +274,7 @@ def open_run_folder(
     """
     with _locked(path):
         _require_names_free(path)
-        with interrupts_deferred(), disk_errors_named(path):
+        with disk_errors_named(path):
             folder = RunFolder(path, search, publish, existing)
         state: RunState = "interrupted"
         try:
