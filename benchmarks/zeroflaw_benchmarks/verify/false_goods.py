@@ -145,8 +145,8 @@ def main(
     with Inspector.load(bundle) as loaded:
         parameters = loaded.parameters.replace(decision_threshold=threshold)
         inspector = Inspector(loaded.bundle, loaded.sessions, parameters=parameters)
-        found = search_and_report(images).pictures
-        seen = [rgb_frame(read_image(picture.path)) for picture in found]
+        pictures = search_and_report(images).pictures
+        seen = [rgb_frame(read_image(picture.path)) for picture in pictures]
         originals = originals_of(inspector, seen, product)
         found = dict(Counter(original.decision for original in originals))
         console.print(f"{len(originals)} originals: {found}")
