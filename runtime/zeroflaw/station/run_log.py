@@ -66,7 +66,9 @@ def read_log(folder: Path) -> dict[str, Entry] | None:
     """
     log = folder / RUN_DIRECTORY / LOG_NAME
     try:
-        if log.is_file() and not (log.is_symlink() or log.parent.is_symlink()):
+        # Not Path.is_file, which raises where a folder does not let anyone look into it.
+        is_there = os.path.isfile(log)  # noqa: PTH113
+        if is_there and not (log.is_symlink() or log.parent.is_symlink()):
             return {entry.source: entry for entry in _entries(log)}
         return _unlogged(folder)
     except OSError as error:
@@ -138,7 +140,7 @@ def _stays_inside(stem: str) -> bool:
 def _unlogged(folder: Path) -> dict[str, Entry] | None:
     """The entries of a run before there was a log: its summary names everything it wrote."""
     summary = folder / SUMMARY_NAME
-    if not summary.is_file() or summary.is_symlink():
+    if not os.path.isfile(summary) or summary.is_symlink():  # noqa: PTH113
         return None
     try:
         with summary.open(newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroflaw.station import picture_search
 from zeroflaw.station.picture_search import PictureSearch, find_pictures
 from zeroflaw.station.run_log import Entry, first_line, log_line
 from zeroflaw_engines.errors import ImageFileError
@@ -117,22 +117,34 @@ def test_hidden_folders_are_named_and_missed_if_pictures_are_in_them(photos: Pat
     assert (missed(search), harmless(search)) == ({".trash"}, {".cache"})
 
 
-def test_a_folder_that_cannot_be_read_is_missed(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (photos / "locked").mkdir()
-    scan = os.scandir
-
-    def refusing(path: Path):
-        if Path(path).name == "locked":
-            raise PermissionError(13, "Permission denied")
-        return scan(path)
-
-    # The tests may run as root, from whom nothing is locked.
-    monkeypatch.setattr(picture_search.os, "scandir", refusing)
-    search = find_pictures([photos])
-    assert missed(search) == {"locked"}
-    assert "Permission denied" in search.left_out[0].why
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_what_may_not_be_read_is_missed_or_fails_later(mode: int) -> None:
+    """With a user of no rights, for root may read everything; in a folder that he may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        picture(folder / "part.png")
+        (folder / "unreadable.png").write_bytes(b"\x89PNG")
+        (folder / "unreadable").write_bytes(b"text\n")
+        picture(folder / "locked" / "inside.png")
+        for path in (folder / "unreadable.png", folder / "unreadable"):
+            path.chmod(0o000)
+        (folder / "locked").chmod(mode)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            search = find_pictures([folder])
+        finally:
+            os.seteuid(user)
+            (folder / "locked").chmod(0o755)
+    names = {"part.png", "unreadable.png"}
+    if mode == 0o444:  # names can be read there, and nothing else
+        assert set(found(search)) == names | {"locked/inside.png"}
+        assert missed(search) == {"unreadable"}
+    else:
+        assert set(found(search)) == names
+        assert missed(search) == {"unreadable", "locked"}
 
 
 def test_what_is_no_file_is_not_waited_for(photos: Path) -> None:
