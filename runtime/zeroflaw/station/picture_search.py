@@ -84,7 +84,7 @@ def find_pictures(
     search = _Search(results)
     for given in files_or_folders:
         search.take(_existing(given))
-    search.follow_links()
+    search.finish()
     if not search.pictures:
         left = f" ({len(search.left_out)} files were left out)" if search.left_out else ""
         raise ImageFileError(
@@ -105,6 +105,7 @@ class _Search:
         self._folders: dict[Path, Path] = {}
         self._links: list[tuple[Path, Path]] = []
         self._results_of: dict[Path, frozenset[str] | None] = {}
+        self._results_beside: dict[Path, int] = {}
 
     def take(self, given: Path) -> None:
         """Takes what the user named."""
@@ -120,8 +121,8 @@ class _Search:
         else:
             self._picture(given, given.resolve(), PurePath(given.name))
 
-    def follow_links(self) -> None:
-        """Takes what lies behind links, so that a file is known by its own name if it has one."""
+    def finish(self) -> None:
+        """Takes what lies behind links, last, so that a file is known by its own name."""
         while self._links:
             link, root = self._links.pop(0)
             kind = _kind(link)
@@ -131,6 +132,8 @@ class _Search:
                 self._leave(link, "is a link that leads nowhere", may_be_picture=True)
             else:
                 self._file(link, link.resolve(), root)
+        for folder, number in self._results_beside.items():
+            self._leave(folder, f"holds {number} results of earlier runs", may_be_picture=False)
 
     def _folder(self, folder: Path, root: Path) -> None:
         real = folder.resolve()
@@ -146,7 +149,7 @@ class _Search:
 
     def _subfolder(self, folder: Path, root: Path) -> None:
         if folder.name == RUN_DIRECTORY:
-            return  # the record of a run, whose results are named one by one
+            return  # the record of a run, whose results are counted
         if folder.name.startswith("."):
             self._leave(folder, "is hidden", may_be_picture=_has_pictures(folder))
         elif (real := folder.resolve()) in self._folders:
@@ -160,7 +163,7 @@ class _Search:
 
     def _file(self, path: Path, real: Path, root: Path) -> None:
         if self._is_result(real):
-            self._leave(path, "is a result of an earlier run", may_be_picture=False)
+            self._results_beside[path.parent] = self._results_beside.get(path.parent, 0) + 1
         elif _kind(path) == "other":
             self._leave(path, "is not a file that can be read", may_be_picture=_is_named_so(path))
         elif path.name.startswith("."):
