@@ -120,6 +120,24 @@ class ImageFileError(ZeroflawError):
     code = "image_file"
 
 
+class ResultsError(ZeroflawError):
+    """The results of a picture cannot be written; none of them is there."""
+
+    code = "results"
+
+
+class RunFolderError(ZeroflawError):
+    """A folder of results cannot be taken, or cannot be written any more."""
+
+    code = "run_folder"
+
+
+class OutputError(ZeroflawError):
+    """Standard output cannot be written."""
+
+    code = "output"
+
+
 class ProductError(ZeroflawError):
     """A product is unknown to the bundle, or its name or embeddings are not acceptable."""
 

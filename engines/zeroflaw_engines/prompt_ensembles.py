@@ -61,7 +61,7 @@ def read_prompt_ensembles(path: Path) -> PromptEnsembles:
     """
     remedy = "write three lists of texts: normal, abnormal and templates, each text with one {}"
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         ensembles = msgspec.convert(raw, PromptEnsembles)
     except OSError as error:
         raise ProductError(

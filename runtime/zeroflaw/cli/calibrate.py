@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from zeroflaw.calibration import calibrate_product
-from zeroflaw.cli.jobs import find_jobs
+from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
     BackendOption,
@@ -55,12 +55,13 @@ def calibrate(
 
         zeroflaw calibrate my_bundle good_parts/ --product metal_nut --false-reject-rate 0.01
 
-    Exit code 3: the threshold is set, but some files could not be read.
+    Exit code 3: the threshold is set, but some files could not be read, or were left out though
+    they may be pictures.
     """
-    jobs = find_jobs(good_images)
+    search = search_and_report(good_images)
     opened = open_and_announce(bundle)
     with progress_bar() as bar:
-        task = bar.add_task("scoring", total=len(jobs))
+        task = bar.add_task("scoring", total=len(search.pictures))
 
         def progress(_: Path, error: FrameError | ImageFileError | None) -> None:
             if error is not None:
@@ -70,7 +71,7 @@ def calibrate(
         done = calibrate_product(
             opened,
             product,
-            [job.source for job in jobs],
+            [picture.path for picture in search.pictures],
             false_reject_rate=false_reject_rate,
             image_scoring=image_scoring,
             backend=backend,
@@ -101,5 +102,8 @@ def calibrate(
         markup=False,
     )
     if good.failed:
-        out.print(f"{len(good.failed)} of {len(jobs)} files could not be read", markup=False)
+        out.print(
+            f"{len(good.failed)} of {len(search.pictures)} files could not be read", markup=False
+        )
+    if good.failed or search.missed:
         raise typer.Exit(EXIT_SOME_FAILED)

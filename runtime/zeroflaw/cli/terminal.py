@@ -24,6 +24,8 @@ from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
 
 EXIT_SOME_FAILED: Final = 3
+EXIT_REJECTED: Final = 4
+EXIT_HELD: Final = 6
 _FILE_WARNINGS_SHOWN: Final = 5
 
 # Text, not a Path: `mini` and `./mini` are different bundles.
@@ -75,14 +77,27 @@ def fail(error: ZeroflawError) -> NoReturn:
 def print_error(error: ZeroflawError) -> None:
     """Prints an error's cause and remedy."""
     err.print("error:", style="bold red", end=" ")
-    err.print(error.cause, markup=False)
-    err.print(f"  remedy: {error.remedy}", markup=False)
+    err.print(printable(error.cause), markup=False)
+    err.print(f"  remedy: {printable(error.remedy)}", markup=False)
 
 
 def print_warning(text: str) -> None:
     """Prints a warning."""
     err.print("warning:", style="bold yellow", end=" ")
-    err.print(text, markup=False)
+    err.print(printable(text), markup=False)
+
+
+def printable(text: object) -> str:
+    """Give a text that a terminal shows and does not obey: names of files may hold anything.
+
+    What cannot be printed is written as an escape, and further lines are indented, so that none
+    of them can pass for a message of its own.
+    """
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )
+    return shown.replace("\n", "\n    ")
 
 
 def open_and_announce(name: str | Path, *, verify_digests: bool = True) -> Bundle:
