@@ -15,13 +15,12 @@ from typing import Any, Final, Literal, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.decision import decision_fault
 from zeroflaw.encoding import EncodedFrame
 from zeroflaw.frame import ChannelOrder
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.stamp import Stamp, new_stamp
-from zeroflaw.stream_result import StreamHealth, StreamResult
-from zeroflaw_engines.errors import EngineError, StreamError, StreamFullError, ZeroflawError
+from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
+from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]
 
@@ -345,13 +344,7 @@ class InspectionStream:
 
     def _decoded(self, job: _Job, encoded: EncodedFrame) -> Inspection:
         inspection = self._inspector.decode_frame(encoded, trace=job.trace)
-        fault = decision_fault(inspection.decision, inspection.image_score, inspection.threshold)
-        if fault is not None:
-            raise EngineError(
-                f"the inspection of frame {job.ticket} cannot be used: {fault}",
-                "inspect the frame again; if it happens again, try another --backend or"
-                " --precision",
-            )
+        require_sound(inspection)
         return stamped(inspection, job.stamp)
 
     def _attempt(self, job: _Job, half: Callable[[], _Half]) -> _Half | None:

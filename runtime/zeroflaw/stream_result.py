@@ -8,7 +8,22 @@ from zeroflaw.decision import Decision, Reason, decision_fault
 from zeroflaw.inspection import Inspection
 from zeroflaw.record import InspectionRecord, held_record
 from zeroflaw.stamp import Stamp, new_stamp
-from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.errors import EngineError, ZeroflawError
+
+
+def require_sound(inspection: Inspection) -> None:
+    """Refuse an inspection whose decision does not follow from its scores.
+
+    Raises:
+        EngineError: It is none of the three, a score is not in [0, 1], or an acceptance's score
+            reaches its threshold.
+    """
+    fault = decision_fault(inspection.decision, inspection.image_score, inspection.threshold)
+    if fault is not None:
+        raise EngineError(
+            f"the inspection of a frame cannot be used: {fault}",
+            "inspect the frame again; if it happens again, try another --backend or --precision",
+        )
 
 
 @dataclass(frozen=True, eq=False)
