@@ -160,7 +160,9 @@ def image(rng: np.random.Generator) -> np.ndarray[Any, Any]:
 
 def view_of(outcome: Outcome) -> ViewStruct:
     shown = ViewStruct(struct_size=ctypes.sizeof(ViewStruct))
-    OutcomeView(outcome).copy_to(ctypes.addressof(shown))
+    view = OutcomeView(outcome)
+    view.copy_to(ctypes.addressof(shown))
+    shown.shows = view  # whose memory the struct points to
     return shown
 
 

@@ -58,7 +58,9 @@ def request_for(image: np.ndarray[Any, Any], **fields: object) -> Request:
 
 def view_of(outcome: Outcome) -> ViewStruct:
     shown = ViewStruct(struct_size=ctypes.sizeof(ViewStruct))
-    OutcomeView(outcome).copy_to(ctypes.addressof(shown))
+    view = OutcomeView(outcome)
+    view.copy_to(ctypes.addressof(shown))
+    shown.shows = view  # whose memory the struct points to
     return shown
 
 
@@ -75,9 +77,8 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def test_blind_frame_is_held(hosted: HostedInspector, image: np.ndarray[Any, Any]) -> None:
-    blind = request_for(
-        np.zeros_like(image), frame_id=b"f", part_id=b"p", camera_id="Kamera 1 süd".encode()
-    )
+    black = np.zeros_like(image)  # alive for as long as the request looks at it
+    blind = request_for(black, frame_id=b"f", part_id=b"p", camera_id="Kamera 1 süd".encode())
     called = hosted.inspect(blind)
     hosted.submit(blind)
     polled = hosted.poll(60)
@@ -107,7 +108,7 @@ def test_engine_that_makes_up_values_is_no_acceptance(
     session = hosted._shared.inspector.sessions.clip_encoder
     execute = session.execute
 
-    def tampered(inputs: Any, **options: Any) -> dict[str, Any]:  # noqa: ANN401
+    def tampered(inputs: Any, **options: Any) -> dict[str, Any]:
         outputs = dict(execute(inputs, **options))
         outputs[output] = np.full_like(outputs[output], value)
         return outputs
