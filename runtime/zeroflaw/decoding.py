@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.encoding import Encoding
-from zeroflaw.engine_outputs import require_finite
+from zeroflaw.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.geometry import FloatArray
 from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.stopwatch import Stopwatch
@@ -59,6 +61,7 @@ def decode(
     with watch.stage("prompt_points"):
         values = on_host(features)
         require_finite(SAM_ENCODER, "features", values)
+        require_alive(SAM_ENCODER, "features", values)
         points = point_prompts(encoding.anomaly_map, values[0], encoding.geometry, parameters)
     if points is None:
         return Decoding(None, None)
@@ -68,7 +71,8 @@ def decode(
         nonlocal calls
         calls += 1
         with watch.stage(f"sam_decoder_{calls}"):
-            out = sam_decoder.execute(
+            out = run_engine(
+                sam_decoder,
                 {
                     "features": features,
                     "point_coords": prompts.point_coords,
@@ -79,7 +83,11 @@ def decode(
                 keep=("low_res_logits",),
             )
         require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
-        return out["low_res_logits"], out["predicted_iou"]
+        logits = out["low_res_logits"]
+        # Of logits on a device only the chosen mask comes to the host, and is checked there.
+        if isinstance(logits, np.ndarray) or logits.is_on_host:
+            require_finite(SAM_DECODER, "low_res_logits", on_host(logits))
+        return logits, out["predicted_iou"]
 
     with watch.stage("cascade"):
         cascade = run_cascade(
