@@ -7,6 +7,8 @@ import time
 import uuid
 from dataclasses import dataclass
 
+from zeroflaw_engines.errors import FrameError
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -39,7 +41,15 @@ def new_stamp(
         part_id: The caller's name of the part.
         frame_id: The caller's name of the frame.
         camera_id: The caller's name of the camera.
+
+    Raises:
+        FrameError: A name is not text.
     """
+    for name, value in (("part_id", part_id), ("frame_id", frame_id), ("camera_id", camera_id)):
+        if not (value is None or isinstance(value, str)):
+            raise FrameError(
+                f"{name} is {value!r}, of type {type(value).__name__}", "give text, or None"
+            )
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     return Stamp(
         id=uuid.uuid4().hex,
