@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from PIL import Image
 
 from zeroflaw.encoding import Encoding, encode, geometry_of
 from zeroflaw.frame import rgb_frame
+from zeroflaw.frame_information import FrameInformation
 from zeroflaw.geometry import BoolArray
 from zeroflaw_benchmarks.evaluation_cache import digest_of, read_arrays, write_arrays
 from zeroflaw_engines.backends import load_session
@@ -141,6 +143,7 @@ def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
         job.target,
         frame=np.array(geometry.frame),
         cls_score=np.array(encoding.cls_score),
+        information=np.array(dataclasses.astuple(encoding.information)),
         map_max=encoding.anomaly_map.max(),
         anomaly_map=encoding.anomaly_map,
         features=on_host(encoding.features),
@@ -154,11 +157,12 @@ def read_encoding(path: Path, sizes: EngineSizes, parameters: MethodParameters) 
     Raises:
         EvaluationError: The file is missing or damaged.
     """
-    frame, score, anomaly_map, features = read_arrays(
-        path, "frame", "cls_score", "anomaly_map", "features"
+    frame, score, information, anomaly_map, features = read_arrays(
+        path, "frame", "cls_score", "information", "anomaly_map", "features"
     )
     geometry = geometry_of((int(frame[0]), int(frame[1])), sizes, parameters)
-    return Encoding(geometry, anomaly_map, float(score), features)
+    seen = FrameInformation(*map(float, information))
+    return Encoding(geometry, anomaly_map, float(score), seen, features)
 
 
 def encoding_variant(backend: str, parameters: MethodParameters, embeddings: TextEmbeddings) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zeroflaw_engines.errors import EvaluationError
 
-CACHE_VERSION: Final = 1
+CACHE_VERSION: Final = 2
 _IDENTITY_NAME: Final = "cache.json"
 _SPARE: Final = 100_000_000  # bytes that are left free for the outputs and everyone else
 

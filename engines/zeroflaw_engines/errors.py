@@ -132,6 +132,12 @@ class ProductError(ZeroflawError):
     code = "product"
 
 
+class RecordError(ZeroflawError):
+    """A document is not a record of an inspection that this version reads."""
+
+    code = "record"
+
+
 class CalibrationError(ZeroflawError):
     """No decision threshold can be set from the images given."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
@@ -51,6 +52,16 @@ class MethodParameters:
         image_scoring: The image score: softmax of the `cls` token, or `map_max`.
         decision_threshold: Image score at and above which a frame is rejected, unless the
             product has a threshold of its own.
+        min_contrast: Least difference between the darkest and the brightest part of a frame, as
+            a share of white, in [0, 1]. A frame with less is held: it shows nothing.
+        max_clipped: Largest share of pixels that are black or white in every channel, in [0, 1].
+            A frame with more is held.
+        min_peak: Share of white that the brightest pixel must pass, in [0, 1]; a frame whose
+            pixels never do is held. 12-bit values in 16 bits end at 1/16.
+        contradiction: What happens if the image score accepts a frame whose mask or map says
+            "defect": `warn` in the result, `hold` the frame, or `ignore` it.
+        contradiction_area: Share of the frame that mask or map must call defective for it to be
+            a contradiction, in [0, 1); 0 counts a single pixel.
     """
 
     extreme_threshold: float = 0.5
@@ -71,6 +82,11 @@ class MethodParameters:
     fusion_weight: float = 0.5
     image_scoring: Literal["cls", "map_max"] = "cls"
     decision_threshold: float = 0.5
+    min_contrast: float = 0.05
+    max_clipped: float = 0.9
+    min_peak: float = 0.0625
+    contradiction: Literal["warn", "hold", "ignore"] = "warn"
+    contradiction_area: float = 0.0
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(MethodParameters).items():
@@ -96,13 +112,31 @@ class MethodParameters:
         _require("spacing_pixels", self.spacing_pixels, self.spacing_pixels >= 1, "at least 1")
         _require("dilation_size", self.dilation_size, 1 <= self.dilation_size <= 255, "1 to 255")
         _require("cascade_stages", self.cascade_stages, 1 <= self.cascade_stages <= 3, "1 to 3")
-        _require("fusion_weight", self.fusion_weight, 0 <= self.fusion_weight <= 1, "in [0, 1]")
-        _require(
+        for name in (
+            "fusion_weight",
             "decision_threshold",
-            self.decision_threshold,
-            0 <= self.decision_threshold <= 1,
-            "in [0, 1]",
+            "min_contrast",
+            "max_clipped",
+            "min_peak",
+        ):
+            value = getattr(self, name)
+            _require(name, value, 0 <= value <= 1, "in [0, 1]")
+        _require(
+            "contradiction_area",
+            self.contradiction_area,
+            0 <= self.contradiction_area < 1,
+            "in [0, 1)",
         )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all values as JSON with sorted names: equal for equal parameters."""
+        hints = get_type_hints(MethodParameters)
+        values = {
+            name: float(value) if hints[name] is float else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return hashlib.sha256(msgspec.json.encode(values, order="sorted")).hexdigest()
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> MethodParameters:

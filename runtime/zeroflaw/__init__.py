@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from zeroflaw_engines.version import __version__
 
 if TYPE_CHECKING:
+    from zeroflaw.decision import Reason
     from zeroflaw.inspection import Inspection, Trace
     from zeroflaw.inspector import Inspector
+    from zeroflaw.record import InspectionRecord
     from zeroflaw.regions import Region
     from zeroflaw.stream import InspectionStream, StreamResult
     from zeroflaw_engines.errors import ZeroflawError
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Inspection",
+    "InspectionRecord",
     "InspectionStream",
     "Inspector",
     "MethodParameters",
+    "Reason",
     "Region",
     "StreamResult",
     "Trace",
@@ -35,9 +39,11 @@ __all__ = [
 
 _MODULES = {
     "Inspection": "zeroflaw.inspection",
+    "InspectionRecord": "zeroflaw.record",
     "InspectionStream": "zeroflaw.stream",
     "Inspector": "zeroflaw.inspector",
     "MethodParameters": "zeroflaw_engines.parameters",
+    "Reason": "zeroflaw.decision",
     "Region": "zeroflaw.regions",
     "StreamResult": "zeroflaw.stream",
     "Trace": "zeroflaw.inspection",

@@ -21,6 +21,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zeroflaw.decision import blind_reason
 from zeroflaw.encoding import encode_clip
 from zeroflaw.frame import Frame, rgb_frame
 from zeroflaw.images import read_image
@@ -259,14 +260,13 @@ def score_good_images(
         try:
             frame = rgb_frame(read_image(path))
             digest = sha256_of_file(path)
-        except (FrameError, ImageFileError) as caught:
-            error = caught
-            failed.append(path)
-        else:
             if digest in scores:
                 copies.append(path)
             else:
                 scores[digest] = score(frame)
+        except (FrameError, ImageFileError) as caught:
+            error = caught
+            failed.append(path)
         if progress:
             progress(path, error)
     if not scores:
@@ -315,8 +315,11 @@ def image_scorer(
     )
 
     def score(frame: Frame) -> float:
-        anomaly_map, cls_score = encode_clip(frame, size, embeddings, session)
-        return image_score(cls_score, anomaly_map, parameters)
+        seen = encode_clip(frame, size, embeddings, session)
+        blind = blind_reason(seen.information, parameters)
+        if blind is not None:
+            raise FrameError(f"it shows nothing that could be judged: {blind.text}", "leave it out")
+        return image_score(seen.cls_score, seen.anomaly_map, parameters)
 
     try:
         yield score

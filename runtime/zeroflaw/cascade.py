@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw.engine_outputs import require_finite
 from zeroflaw.geometry import (
     BoolArray,
     FloatArray,
@@ -27,6 +28,7 @@ from zeroflaw_engines.contract import (
     LABEL_BOX_TOP_LEFT,
     LABEL_NOT_A_POINT,
     LABEL_UNUSED,
+    SAM_DECODER,
 )
 from zeroflaw_engines.device_tensor import DeviceTensor
 from zeroflaw_engines.parameters import MethodParameters
@@ -36,6 +38,7 @@ Box = tuple[int, int, int, int]
 _SINGLE_MASK_TOKEN: Final = 0
 _MULTIMASK_TOKENS: Final = slice(1, 4)
 _MOST_COMPONENTS: Final = 16
+_THIN: Final = 32  # px
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def run_cascade(
             logits, predicted_iou, single=number == 1 and parameters.stage1_mask == "single"
         )
         # The mask at the frame's size is needed where a box is read off it, and at the end.
-        if number in {2, parameters.cascade_stages}:
+        if number in {2, parameters.cascade_stages} or _must_judge_at_frame(geometry):
             masks[number] = mask_of(best)
             empty = not masks[number].any()
         else:
@@ -185,6 +188,12 @@ _EMPTY: Final[dict[int, Literal["stage_2_empty", "stage_3_empty"]]] = {
     2: "stage_2_empty",
     3: "stage_3_empty",
 }
+
+
+def _must_judge_at_frame(geometry: FrameGeometry) -> bool:
+    """Whether SAM's image may have content that the frame, coarser or thin, does not."""
+    (height, width), (rows, columns) = geometry.frame, geometry.sam_content
+    return height < rows or width < columns or min(height, width) < _THIN
 
 
 def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
@@ -251,11 +260,18 @@ def decoder_prompts(
 
 
 def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
-    """The extreme region at the frame's size; a smaller frame keeps every pixel it touches."""
+    """The extreme region at the frame's size; an axis that shrinks keeps every pixel it touches."""
     height, width = geometry.frame
-    shrinks = height * width < region.size
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST_EXACT
-    resized = cv2.resize(region.astype(np.float32), (width, height), interpolation=interpolation)
+    rows, columns = region.shape
+    resized = region.astype(np.float32)
+    # Averages of an area are 0 only where nothing of the region lies, but OpenCV takes them only
+    # where neither axis grows.
+    shrunk = (min(width, columns), min(height, rows))
+    if shrunk != (columns, rows):
+        resized = np.asarray(cv2.resize(resized, shrunk, interpolation=cv2.INTER_AREA))
+    if shrunk != (width, height):
+        nearest = cv2.INTER_NEAREST_EXACT
+        resized = np.asarray(cv2.resize(resized, (width, height), interpolation=nearest))
     at_frame: BoolArray = resized > 0
     return at_frame
 
@@ -280,6 +296,8 @@ def _choose(
         parts = [logits.view((i, token), (1, 1, *grid)) for i, token in enumerate(tokens)]
         picked = [part.numpy()[0, 0] for part in parts]
         on_device = parts[0] if prompts == 1 else None
+    for values in picked:
+        require_finite(SAM_DECODER, "low_res_logits", values)
     best = picked[0] if len(picked) == 1 else np.maximum.reduce(picked)
     score = float(np.mean([predicted_iou[i, token] for i, token in enumerate(tokens)]))
     return tuple(tokens), best, score, on_device

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.encoding import Encoding
+from zeroflaw.engine_outputs import require_finite
 from zeroflaw.geometry import FloatArray
 from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.workspace import Workspace
-from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.device_tensor import DeviceTensor, on_host
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.session import Session
@@ -49,16 +50,16 @@ def decode(
         watch: Times the parts.
 
     Raises:
-        EngineError: The decoder failed.
+        EngineError: The decoder failed, or an engine returned values that are not finite.
     """
     watch = watch or Stopwatch()
     features = encoding.features
     if features is None:
         return Decoding(None, None)
     with watch.stage("prompt_points"):
-        points = point_prompts(
-            encoding.anomaly_map, on_host(features)[0], encoding.geometry, parameters
-        )
+        values = on_host(features)
+        require_finite(SAM_ENCODER, "features", values)
+        points = point_prompts(encoding.anomaly_map, values[0], encoding.geometry, parameters)
     if points is None:
         return Decoding(None, None)
     calls = 0
@@ -77,6 +78,7 @@ def decode(
                 },
                 keep=("low_res_logits",),
             )
+        require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
         return out["low_res_logits"], out["predicted_iou"]
 
     with watch.stage("cascade"):

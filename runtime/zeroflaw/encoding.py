@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zeroflaw.engine_outputs import clip_outputs
 from zeroflaw.frame import Frame
+from zeroflaw.frame_information import FrameInformation, frame_information
 from zeroflaw.geometry import (
     FloatArray,
     FrameGeometry,
@@ -18,6 +20,7 @@ from zeroflaw.geometry import (
     to_resize_twice,
 )
 from zeroflaw.resizing import Bands, Picture
+from zeroflaw.stamp import Stamp
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.device_tensor import DeviceTensor
@@ -34,6 +37,7 @@ class Encoding:
         geometry: The frame's grids.
         anomaly_map: float32 [S, S] in [0, 1].
         cls_score: P(abnormal) of CLIP's CLS token.
+        information: What there is to see in the frame.
         features: float32 [1, C, G, G] of SAM, where its encoder left them; None if that was left
             out.
     """
@@ -41,7 +45,23 @@ class Encoding:
     geometry: FrameGeometry
     anomaly_map: FloatArray
     cls_score: float
+    information: FrameInformation
     features: FloatArray | DeviceTensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class ClipEncoding:
+    """What the CLIP encoder says of one frame.
+
+    Attributes:
+        anomaly_map: float32 [S, S] in [0, 1].
+        cls_score: P(abnormal) of the CLS token, in [0, 1].
+        information: What there is to see in the frame.
+    """
+
+    anomaly_map: FloatArray
+    cls_score: float
+    information: FrameInformation
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +69,15 @@ class EncodedFrame:
     """A frame halfway through its inspection: what `Inspector.decode_frame` goes on with.
 
     Attributes:
+        stamp: Of the frame.
+        frame: uint8 [H, W, 3], RGB; memory that nobody else writes to.
         product: Name of the product it is inspected as.
         encoding: What the encoders say of it.
         watch: Its times so far.
     """
 
+    stamp: Stamp
+    frame: Frame
     product: str
     encoding: Encoding
     watch: Stopwatch
@@ -79,36 +103,38 @@ def geometry_of(
 
 
 def encode_clip(
-    picture: Picture,
+    frame: Frame,
     size: int,
     embeddings: TextEmbeddings,
     clip_encoder: Session,
     *,
+    picture: Picture | None = None,
     bands: Bands | None = None,
     watch: Stopwatch | None = None,
-) -> tuple[FloatArray, float]:
-    """Runs the CLIP encoder alone.
+) -> ClipEncoding:
+    """Run the CLIP encoder alone.
 
     Args:
-        picture: The frame, uint8 [H, W, 3], RGB, or as `to_resize_twice` gives it.
+        frame: uint8 [H, W, 3], RGB.
         size: Side of the encoder's input, px.
         embeddings: float32 [2, embedding_size] of the product.
         clip_encoder: Its session.
+        picture: The frame as `to_resize_twice` gives it, if it is there already.
         bands: Threads that share the resizing.
         watch: Times the parts.
 
-    Returns:
-        The anomaly map, float32 [size, size] in [0, 1], and P(abnormal) of the CLS token.
-
     Raises:
-        EngineError: The engine failed.
+        EngineError: The engine failed, or returned values that are not probabilities.
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
-        image = squash(picture, size, bands)
+        image = squash(frame if picture is None else picture, size, bands)
+    with watch.stage("frame_information"):
+        information = frame_information(frame, image)
     with watch.stage("clip_encoder"):
         out = clip_encoder.execute({"image": image[None], "text_embeddings": embeddings})
-    return out["anomaly_map"][0], float(out["image_score"][0])
+    anomaly_map, cls_score = clip_outputs(out)
+    return ClipEncoding(anomaly_map, cls_score, information)
 
 
 def encode(
@@ -145,12 +171,18 @@ def encode(
         split = bands is not None and bands.count > 1
         picture = frame if split else to_resize_twice(frame, geometry)
 
-    def clip() -> tuple[FloatArray, float]:
+    def clip() -> ClipEncoding:
         return encode_clip(
-            picture, geometry.map_size, embeddings, clip_encoder, bands=bands, watch=watch
+            frame,
+            geometry.map_size,
+            embeddings,
+            clip_encoder,
+            picture=picture,
+            bands=bands,
+            watch=watch,
         )
 
-    def sam() -> DeviceTensor:
+    def sam() -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
             squashed = geometry.sam_source != geometry.frame
             source = squash(picture, geometry.map_size, bands) if squashed else picture
@@ -160,16 +192,17 @@ def encode(
             out = sam_encoder.execute(
                 {"image": image[None], "image_size": size}, keep=("features",)
             )
-        features: DeviceTensor = out["features"]
+        features: FloatArray | DeviceTensor = out["features"]
         return features
 
     if pool is None:
-        anomaly_map, score = clip()
-        needed = needs_sam is None or needs_sam(anomaly_map)
-        return Encoding(geometry, anomaly_map, score, sam() if needed else None)
-    pending = pool.submit(clip)
-    try:
-        features = sam()
-    finally:
-        anomaly_map, score = pending.result()
-    return Encoding(geometry, anomaly_map, score, features)
+        seen = clip()
+        needed = needs_sam is None or needs_sam(seen.anomaly_map)
+        features = sam() if needed else None
+    else:
+        pending = pool.submit(clip)
+        try:
+            features = sam()
+        finally:
+            seen = pending.result()
+    return Encoding(geometry, seen.anomaly_map, seen.cls_score, seen.information, features)

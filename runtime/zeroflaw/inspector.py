@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.cascade import Cascade
+from zeroflaw.decision import verdict_of
 from zeroflaw.decoding import decode
 from zeroflaw.encoding import EncodedFrame, Encoding, encode, geometry_of
 from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, Frame, rgb_frame
 from zeroflaw.geometry import FloatArray
 from zeroflaw.inspection import Inspection, Status, Trace
 from zeroflaw.prompt_points import PointPrompts
+from zeroflaw.record import calibration_digest
 from zeroflaw.regions import regions_of
 from zeroflaw.resizing import Bands
 from zeroflaw.scoring import image_score, score_map
+from zeroflaw.stamp import new_stamp
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.threshold import decision_threshold
 from zeroflaw.workspace import Workspace
@@ -39,6 +44,7 @@ from zeroflaw_engines.machine import usable_cores
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
 from zeroflaw_engines.session import Session, zeros_for
+from zeroflaw_engines.version import __version__
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
@@ -95,6 +101,14 @@ class Inspector:
             bundle.path / bundle.manifest.prompts, self._sizes.embedding_size
         )
         self._identity = bundle.identity
+        self._parameters_digest = self.parameters.digest
+        self._calibration_digests = {
+            name: calibration_digest(product) for name, product in bundle.manifest.products.items()
+        }
+        self._embedding_digests = {
+            name: hashlib.sha256(embeddings.tobytes()).hexdigest()
+            for name, embeddings in self._prompts.items()
+        }
         self._warnings = _warnings(bundle)
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
@@ -217,6 +231,9 @@ class Inspector:
         channel_order: ChannelOrder = "rgb",
         white_level: float | None = None,
         trace: bool = False,
+        frame_id: str | None = None,
+        part_id: str | None = None,
+        camera_id: str | None = None,
     ) -> Inspection:
         """Inspects one frame.
 
@@ -226,14 +243,24 @@ class Inspector:
             channel_order: Order of the frame's colour channels.
             white_level: Value of the frame that counts as white; default: the dtype's largest.
             trace: Whether the result says how its mask came about.
+            frame_id: The caller's name of the frame; comes back with the result.
+            part_id: The same of the part.
+            camera_id: The same of the camera.
 
         Raises:
             FrameError: The array is not a frame.
             ProductError: The bundle does not know the product.
-            EngineError: An engine failed; there is no result, and so no "good" one.
+            EngineError: An engine failed, or returned values that are not finite or out of
+                their range; there is no result, and so no "good" one.
         """
         encoded = self.encode_frame(
-            image, product=product, channel_order=channel_order, white_level=white_level
+            image,
+            product=product,
+            channel_order=channel_order,
+            white_level=white_level,
+            frame_id=frame_id,
+            part_id=part_id,
+            camera_id=camera_id,
         )
         return self.decode_frame(encoded, trace=trace)
 
@@ -244,6 +271,9 @@ class Inspector:
         product: str | None = None,
         channel_order: ChannelOrder = "rgb",
         white_level: float | None = None,
+        frame_id: str | None = None,
+        part_id: str | None = None,
+        camera_id: str | None = None,
     ) -> EncodedFrame:
         """The first half of `inspect`: check and resize the frame, run both encoders.
 
@@ -251,6 +281,7 @@ class Inspector:
         Arguments and errors are those of `inspect`.
         """
         self._require_open()
+        stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         watch = Stopwatch()
         with watch.stage("total"):
             name = self.product_name(product)
@@ -261,8 +292,11 @@ class Inspector:
                     white_level=white_level,
                     max_pixels=self._max_frame_pixels,
                 )
+                if np.may_share_memory(frame, image):
+                    # The caller may write into it again before the record's digest is asked for.
+                    frame = frame.copy()
             encoding = self._encode(frame, self._prompts[name], watch)
-        return EncodedFrame(name, encoding, watch)
+        return EncodedFrame(stamp, frame, name, encoding, watch)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
         """The second half of `inspect`: point prompts, cascade, scores, regions, decision.
@@ -292,26 +326,42 @@ class Inspector:
             mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
             with watch.stage("regions"):
                 regions = regions_of(mask, score)
-        whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
-        threshold, reservations = decision_threshold(
-            name, self.bundle.manifest.products[name], self.parameters
-        )
+            whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
+            threshold, reservations = decision_threshold(
+                name, self.bundle.manifest.products[name], self.parameters
+            )
+            with watch.stage("verdict"):
+                verdict = verdict_of(
+                    whole,
+                    threshold,
+                    information=encoding.information,
+                    mask=mask,
+                    anomaly_map=anomaly_map,
+                    parameters=self.parameters,
+                )
         status: Status = "no_region" if cascade is None else cascade.status
         return Inspection(
+            **dataclasses.asdict(encoded.stamp),
             status=status,
             product=name,
-            decision="reject" if whole >= threshold else "accept",
+            decision=verdict.decision,
+            reason=verdict.reason,
             image_score=whole,
             threshold=threshold,
             frame_size=size,
+            frame=encoded.frame,
             mask=mask,
             anomaly_map=anomaly_map,
             score_map=score,
             regions=regions,
             timings_ms=watch.milliseconds,
+            software=__version__,
             bundle=self._identity,
+            text_embeddings=self._embedding_digests[name],
+            calibration=self._calibration_digests[name],
+            parameters=self._parameters_digest,
             backend=self.backend,
-            warnings=self._warnings + reservations,
+            warnings=self._warnings + reservations + verdict.warnings,
             trace=_trace(decoding.points, cascade) if trace else None,
         )
 

@@ -15,9 +15,10 @@ from typing import Any, Final, Literal, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw.decision import Decision
 from zeroflaw.encoding import EncodedFrame
 from zeroflaw.frame import ChannelOrder
-from zeroflaw.inspection import Decision, Inspection
+from zeroflaw.inspection import Inspection
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]

@@ -15,7 +15,7 @@ import pytest
 from skimage import data
 
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw.inspection import inspection_json_schema
+from zeroflaw.record import inspection_json_schema
 from zeroflaw.inspector import Sessions
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ProductError
@@ -71,7 +71,7 @@ def test_json_follows_the_published_schema(inspector, photo) -> None:
         inspection = inspector.inspect(photo, product="object", trace=trace)
         record = json.loads(inspection.to_json())
         jsonschema.validate(record, schema)
-        assert record["schema_version"] == 1
+        assert record["schema_version"] == 2
         assert (record["trace"] is not None) == trace
     broken = {**record, "decision": "good"}
     with pytest.raises(jsonschema.ValidationError):

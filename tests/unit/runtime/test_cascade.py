@@ -1,5 +1,6 @@
 """The cascade with a decoder that records its prompts and answers what the test says."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -262,11 +263,56 @@ def test_stage_one_empty_keeps_the_extreme_region(stages, frame):
     assert cascade.content_logits is None
     assert cascade.predicted_iou == 0
     assert [stage.empty for stage in cascade.stages] == [True]
-    # Each frame pixel takes the grid pixel that holds its centre.
-    rows = (2 * np.arange(frame[0]) + 1) * MAP_SIZE // (2 * frame[0])
-    columns = (2 * np.arange(frame[1]) + 1) * MAP_SIZE // (2 * frame[1])
-    np.testing.assert_array_equal(cascade.mask, points.extreme_region[np.ix_(rows, columns)])
+    np.testing.assert_array_equal(cascade.mask, region_at_frame(points.extreme_region, frame))
     assert cascade.mask.dtype == np.bool_
+
+
+def region_at_frame(region, frame):
+    """By axis: a shrinking one keeps every pixel it touches, a growing one takes the centre's."""
+    for axis, wanted in enumerate(frame):
+        have = region.shape[axis]
+        if wanted < have:
+            touched = [
+                range(i * have // wanted, -(-(i + 1) * have // wanted)) for i in range(wanted)
+            ]
+        else:
+            touched = [[(2 * i + 1) * have // (2 * wanted)] for i in range(wanted)]
+        parts = [np.take(region, list(some), axis=axis).any(axis=axis) for some in touched]
+        region = np.stack(parts, axis=axis)
+    return region
+
+
+@pytest.mark.parametrize("frame", [(2048, 3), (3, 2048), (401, 20), (31, 499), (5, 5), (1, 1)])
+def test_the_extreme_region_loses_no_pixel_where_one_axis_shrinks(frame):
+    for y, x in np.random.default_rng(0).integers(0, MAP_SIZE, (60, 2)):
+        region = np.zeros((MAP_SIZE, MAP_SIZE), np.bool_)
+        region[y, x] = True
+        points = dataclasses.replace(points_of(), extreme_region=region)
+        cascade = run(
+            Decoder(answer(EMPTY)), cascade_stages=1, geometry=geometry_of(frame), points=points
+        )
+        assert cascade.mask.any()
+        np.testing.assert_array_equal(cascade.mask, region_at_frame(region, frame))
+
+
+@pytest.mark.parametrize("thin", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_stage_of_a_thin_frame_is_empty_where_the_frame_has_nothing_of_it(thin, upright):
+    frame = (100, thin) if upright else (thin, 100)
+    rng = np.random.default_rng(thin)
+    seen = set()
+    for _ in range(40):
+        low_res = np.full((LOW, LOW), -5, np.float32)
+        y, x = rng.integers(0, LOW, 2)
+        low_res[(y, x // 4) if upright else (x // 4, y)] = rng.uniform(0.5, 8)
+        cascade = run(
+            Decoder(answer(low_res), answer(EMPTY)), cascade_stages=2, geometry=geometry_of(frame)
+        )
+        empty = not sam_mask(low_res, frame).any()
+        seen.add(empty)
+        assert cascade.stages[0].empty == empty
+        assert cascade.status == ("stage_1_empty" if empty else "stage_2_empty")
+    assert seen == {True, False}
 
 
 @pytest.mark.parametrize("stages", [2, 3])

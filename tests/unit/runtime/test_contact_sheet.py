@@ -18,6 +18,7 @@ from zeroflaw.contact_sheet import (
     failed_card,
     inspected_card,
 )
+from zeroflaw.decision import Reason
 from zeroflaw.inspection import Inspection
 from zeroflaw.regions import regions_of
 from zeroflaw_engines.errors import ImageFileError
@@ -73,6 +74,11 @@ def inspection(**changes) -> Inspection:
     mask[5:10, 5:20] = mask[20:30, 30:35] = True
     score = np.full((16, 16), 0.75, np.float32)
     values = {
+        "id": "0" * 32, "time": "2026-01-01T00:00:00.000000Z", "monotonic_ns": 1,
+        "part_id": None, "frame_id": None, "camera_id": None,
+        "reason": Reason("reaches_threshold", "the image score reaches the threshold"),
+        "frame": np.zeros((40, 60, 3), np.uint8), "software": "1.2.3",
+        "text_embeddings": "e" * 64, "calibration": None, "parameters": "a" * 64,
         "status": "ok", "product": "nut", "decision": "reject", "image_score": 0.8125,
         "threshold": 0.5, "frame_size": (40, 60), "mask": mask, "anomaly_map": score,
         "score_map": score, "regions": regions_of(mask, score),

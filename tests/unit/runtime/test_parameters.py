@@ -23,6 +23,10 @@ OUT_OF_RANGE = [
     *[("cascade_stages", v) for v in (0, 4, -1)],
     *[("fusion_weight", v) for v in (-1e-9, 1.0000001, NAN, INF)],
     *[("decision_threshold", v) for v in (-1e-9, 1.0000001, NAN, -INF)],
+    *[("min_contrast", v) for v in (-1e-9, 1.0000001, NAN, INF)],
+    *[("max_clipped", v) for v in (-1e-9, 1.0000001, NAN, INF)],
+    *[("min_peak", v) for v in (-1e-9, 1.0000001, NAN, INF)],
+    *[("contradiction_area", v) for v in (-1e-9, 1, NAN, INF)],
 ]
 
 IN_RANGE = [
@@ -34,6 +38,11 @@ IN_RANGE = [
     *[("cascade_stages", v) for v in (1, 2, 3)],
     *[("fusion_weight", v) for v in (0, 0.0, 0.5, 1.0, 1)],
     *[("decision_threshold", v) for v in (0, 0.0, 0.5, 1.0, 1)],
+    *[("min_contrast", v) for v in (0, 0.05, 1.0)],
+    *[("max_clipped", v) for v in (0, 0.9, 1.0)],
+    *[("min_peak", v) for v in (0, 0.0625, 1.0)],
+    *[("contradiction_area", v) for v in (0, 0.001, 0.999)],
+    *[("contradiction", v) for v in ("warn", "hold", "ignore")],
     *[("point_spacing", v) for v in ("cell", "euclidean", "rank_stride")],
     *[("prompt_grid", v) for v in ("map", "sam")],
     *[("dilation_kernel", v) for v in ("ellipse", "rectangle", "cross")],
@@ -57,6 +66,7 @@ CHOICES = [
     "no_region",
     "scoring",
     "image_scoring",
+    "contradiction",
 ]
 
 WRONG_KIND = [
@@ -95,6 +105,11 @@ def test_defaults_are_those_of_the_method():
         "fusion_weight": 0.5,
         "image_scoring": "cls",
         "decision_threshold": 0.5,
+        "min_contrast": 0.05,
+        "max_clipped": 0.9,
+        "min_peak": 0.0625,
+        "contradiction": "warn",
+        "contradiction_area": 0.0,
     }
 
 
@@ -177,3 +192,16 @@ def test_parameters_are_frozen_keyword_only_and_hashable():
     with pytest.raises(TypeError):
         MethodParameters(0.5)
     assert len({parameters, MethodParameters(), parameters.replace(box="per_component")}) == 2
+
+
+def test_the_digest_names_the_values_and_not_their_spelling():
+    digest = MethodParameters().digest
+    assert len(digest) == 64
+    assert MethodParameters.from_mapping({"min_contrast": 0.05}).digest == digest
+    assert (
+        MethodParameters(decision_threshold=1).digest
+        == MethodParameters(decision_threshold=1.0).digest
+    )
+    changed = {MethodParameters().replace(**{name: value}).digest for name, value in IN_RANGE}
+    distinct = {MethodParameters().replace(**{name: value}) for name, value in IN_RANGE}
+    assert len(changed) == len(distinct)
