@@ -316,7 +316,7 @@ def _require_built(bundle: Bundle, builds: BuildBackend, engines: tuple[EngineNa
 
 def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
     try:
-        import onnxruntime
+        from zeroflaw_engines.quiet_onnxruntime import ort
     except ImportError as error:
         raise BackendUnavailableError(
             f"ONNX Runtime cannot be imported: {error}", "pip install 'zeroflaw'"
@@ -333,7 +333,7 @@ def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
             "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
             "install the NVIDIA driver of this GPU and restart",
         )
-    return str(onnxruntime.__version__), backend.precisions
+    return str(ort.__version__), backend.precisions
 
 
 def _probe_openvino() -> tuple[str, tuple[str, ...]]:
