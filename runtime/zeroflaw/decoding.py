@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.encoding import Encoding
-from zeroflaw.engine_outputs import require_finite
+from zeroflaw.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.geometry import FloatArray
 from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.stopwatch import Stopwatch
@@ -59,6 +59,7 @@ def decode(
     with watch.stage("prompt_points"):
         values = on_host(features)
         require_finite(SAM_ENCODER, "features", values)
+        require_alive(SAM_ENCODER, "features", values)
         points = point_prompts(encoding.anomaly_map, values[0], encoding.geometry, parameters)
     if points is None:
         return Decoding(None, None)
@@ -68,7 +69,8 @@ def decode(
         nonlocal calls
         calls += 1
         with watch.stage(f"sam_decoder_{calls}"):
-            out = sam_decoder.execute(
+            out = run_engine(
+                sam_decoder,
                 {
                     "features": features,
                     "point_coords": prompts.point_coords,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroflaw.engine_outputs import clip_outputs
+from zeroflaw.engine_outputs import clip_outputs, run_engine
 from zeroflaw.frame import Frame
 from zeroflaw.frame_information import FrameInformation, frame_information
 from zeroflaw.geometry import (
@@ -132,7 +132,7 @@ def encode_clip(
     with watch.stage("frame_information"):
         information = frame_information(frame, image)
     with watch.stage("clip_encoder"):
-        out = clip_encoder.execute({"image": image[None], "text_embeddings": embeddings})
+        out = run_engine(clip_encoder, {"image": image[None], "text_embeddings": embeddings})
     anomaly_map, cls_score = clip_outputs(out)
     return ClipEncoding(anomaly_map, cls_score, information)
 
@@ -189,8 +189,8 @@ def encode(
             image = fit(source, geometry, bands)
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
-            out = sam_encoder.execute(
-                {"image": image[None], "image_size": size}, keep=("features",)
+            out = run_engine(
+                sam_encoder, {"image": image[None], "image_size": size}, keep=("features",)
             )
         features: FloatArray | DeviceTensor = out["features"]
         return features

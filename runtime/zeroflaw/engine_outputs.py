@@ -7,18 +7,81 @@ outside their range, and no comparison with NaN is true: unchecked, such a frame
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import numpy as np
 
 from zeroflaw.geometry import FloatArray
 from zeroflaw_engines.contract import CLIP_ENCODER, EngineName
-from zeroflaw_engines.device_tensor import Tensor
+from zeroflaw_engines.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.session import Outputs, Session, output_shapes
 
 # Rounding of FP16 and of fused sums may carry a probability past 0 or 1 by this much.
 _ROUNDING: Final = 1e-3
+_ANOTHER_BACKEND: Final = (
+    "inspect the frame again; if it happens again, try another --backend or --precision, and check"
+    " the bundle with `zeroflaw bundle verify`"
+)
+
+
+def run_engine(
+    session: Session,
+    inputs: Mapping[str, Tensor | DeviceTensor],
+    *,
+    keep: Collection[str] = (),
+) -> Outputs:
+    """Run an engine and check that it returned the tensors of its contract.
+
+    Args:
+        session: Of the engine.
+        inputs: By name, as its contract says.
+        keep: Outputs that stay where the engine left them.
+
+    Raises:
+        EngineError: The engine failed, or an output is missing, or of another dtype or shape.
+    """
+    outputs = session.execute(inputs, keep=keep)
+    shapes = output_shapes(session.contract, inputs)
+    for spec in session.contract.outputs:
+        tensor = outputs.get(spec.name)
+        if tensor is None:
+            found = "nothing"
+        else:
+            dtype = tensor.dtype.str if isinstance(tensor, np.ndarray) else tensor.dtype
+            if np.dtype(dtype) == spec.dtype and tuple(tensor.shape) == shapes[spec.name]:
+                continue
+            found = f"{np.dtype(dtype)}{list(tensor.shape)}"
+        raise EngineError(
+            f"{session.contract.name} returned {found} for"
+            f" {spec.name}: {spec.dtype}{list(shapes[spec.name])}",
+            "check the bundle with `zeroflaw bundle verify`, and the backend with"
+            " `zeroflaw doctor`",
+        )
+    return outputs
+
+
+def require_alive(engine: EngineName, name: str, values: Tensor) -> None:
+    """Refuse an output that is one value everywhere: memory that no kernel wrote.
+
+    Args:
+        engine: The engine, for the error.
+        name: The output, for the error.
+        values: float32 of any shape, of more than one element.
+
+    Raises:
+        EngineError: All values are equal.
+    """
+    first = values.flat[0]
+    if (
+        values.flat[-1] == first
+        and values.flat[values.size // 2] == first
+        and (values == first).all()
+    ):
+        raise EngineError(
+            f"{engine} returned {name} that is {first:g} everywhere", _ANOTHER_BACKEND
+        )
 
 
 def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
@@ -44,8 +107,7 @@ def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
         bad = int(values.size - np.count_nonzero(finite))
         raise EngineError(
             f"{engine} returned {bad} of {values.size} values of {name} that are not finite",
-            "inspect the frame again; if it happens again, try another --backend or --precision,"
-            " and check the bundle with `zeroflaw bundle verify`",
+            _ANOTHER_BACKEND,
         )
 
 
@@ -60,11 +122,18 @@ def clip_outputs(outputs: Mapping[str, Tensor]) -> tuple[FloatArray, float]:
         What rounding carried past 0 or 1 is set to it.
 
     Raises:
-        EngineError: A value is not finite, or not a probability.
+        EngineError: A value is not finite or not a probability, the map is one value everywhere,
+            or the score is exactly 0.
     """
     anomaly_map: FloatArray = _probabilities("anomaly_map", outputs["anomaly_map"][0])
-    score = _probabilities("image_score", outputs["image_score"])
-    return anomaly_map, float(score[0])
+    require_alive(CLIP_ENCODER, "anomaly_map", anomaly_map)
+    score = float(_probabilities("image_score", outputs["image_score"])[0])
+    if score == 0:
+        raise EngineError(
+            f"{CLIP_ENCODER} returned an image_score of exactly 0, which no softmax gives",
+            _ANOTHER_BACKEND,
+        )
+    return anomaly_map, score
 
 
 def _probabilities(name: str, values: Tensor) -> Tensor:
@@ -75,7 +144,6 @@ def _probabilities(name: str, values: Tensor) -> Tensor:
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise EngineError(
             f"{CLIP_ENCODER} returned {name} from {low:g} to {high:g}, outside [0, 1]",
-            "try another --backend or --precision, and check the bundle with"
-            " `zeroflaw bundle verify`",
+            _ANOTHER_BACKEND,
         )
     return values.clip(0, 1)
