@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroflaw.images import IMAGE_SUFFIXES, read_image
-from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.fp16_engines import StoredSession
 from zeroflaw_benchmarks.fp16_scan import EngineScan, provoke, scan_summary
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame

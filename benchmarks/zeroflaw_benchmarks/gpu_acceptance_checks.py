@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.gpu_acceptance_report import Check
 from zeroflaw_engines.device_tensor import Tensor, on_host
 from zeroflaw_engines.differences import cosine, mask_iou, require_finite

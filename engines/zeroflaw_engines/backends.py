@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from zeroflaw_engines import arguments
 from zeroflaw_engines.build_options import BuildBackend
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.errors import BackendUnavailableError, EngineError
+from zeroflaw_engines.errors import ArgumentError, BackendUnavailableError, EngineError
 from zeroflaw_engines.graph_entries import GraphTarget
+from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.session import Session
 from zeroflaw_engines.session_options import (
     OnnxRuntimeOptions,
@@ -160,6 +162,9 @@ def choose_backend(
         BackendUnavailableError: There is no such backend, it does not offer the precision, or
             no backend does.
     """
+    arguments.text("backend", name, error=BackendUnavailableError)
+    if precision is not None:
+        arguments.text("precision", precision, error=BackendUnavailableError)
     known = {one for backend in RANKING for one in backend.precisions}
     if precision is not None and precision not in known:
         raise BackendUnavailableError(
@@ -214,11 +219,15 @@ def load_session(
             nothing.
 
     Raises:
+        ArgumentError: The threads are out of their range, or the cache is not a directory.
         BackendUnavailableError: The backend is unknown or not installed, or lacks its driver or
             the precision.
         EngineError: The graph or the built engine cannot be loaded.
         EngineContractError: Its tensors are not those of the contract.
     """
+    arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+    if model_cache is not None:
+        _require_directory(model_cache)
     choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,))
     contract = bundle.contract(engine)
     builds = BACKENDS[choice.backend].builds
@@ -248,6 +257,14 @@ def load_session(
         provider=PROVIDERS[choice.backend],
         precision=choice.precision,
     )
+
+
+def _require_directory(model_cache: Path) -> None:
+    if model_cache.exists() and not model_cache.is_dir():
+        raise ArgumentError(
+            f"model_cache is {model_cache}, which is not a directory",
+            "name a directory; it is made if it does not exist",
+        )
 
 
 def _backend(name: str) -> Backend:

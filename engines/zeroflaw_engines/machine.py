@@ -16,6 +16,8 @@ CPU_FEATURES: Final = (
     "bf16", "sve",
 )  # fmt: skip
 _NVIDIA_SMI_SECONDS: Final = 20.0
+# More than any machine has cores for one engine, and few enough to start.
+MAX_THREADS: Final = 1024
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import time
 import uuid
 from dataclasses import dataclass
 
+from zeroflaw_engines import arguments
+
 
 @dataclass(frozen=True)
 class Stamp:
@@ -39,7 +41,13 @@ def new_stamp(
         part_id: The caller's name of the part.
         frame_id: The caller's name of the frame.
         camera_id: The caller's name of the camera.
+
+    Raises:
+        ArgumentError: A name is not a text.
     """
+    for name, given in (("part_id", part_id), ("frame_id", frame_id), ("camera_id", camera_id)):
+        if given is not None:
+            arguments.text(name, given)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     return Stamp(
         id=uuid.uuid4().hex,

@@ -15,8 +15,8 @@ import pytest
 from skimage import data
 
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw.inspector import Sessions
 from zeroflaw.record import inspection_json_schema
+from zeroflaw.sessions import Sessions
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ProductError
 

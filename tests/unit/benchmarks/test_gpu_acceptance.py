@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from zeroflaw.inspector import Sessions
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks import gpu_acceptance
 from zeroflaw_benchmarks.gpu_acceptance_checks import (
     captured_parity,
