@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 import numpy as np
 
 from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.cores import engine_threads
 from zeroflaw_engines.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.errors import EngineError, ZeroflawError
 from zeroflaw_engines.onnxruntime_provider import (
@@ -180,7 +181,7 @@ class OnnxRuntimeSession:
 def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
-    settings.intra_op_num_threads = options.threads
+    settings.intra_op_num_threads = engine_threads(options.threads)
     settings.enable_mem_pattern = options.memory_patterns
     spin = "1" if options.spin else "0"
     settings.add_session_config_entry("session.intra_op.allow_spinning", spin)

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.cores import engine_threads
 from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
 from zeroflaw_engines.session import (
@@ -141,7 +142,7 @@ class OpenVinoSession:
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
             "PERFORMANCE_HINT": options.performance_hint,
-            "INFERENCE_NUM_THREADS": options.threads,
+            "INFERENCE_NUM_THREADS": engine_threads(options.threads),
             "ENABLE_MMAP": options.map_weights,
         }
         if options.model_cache is not None:

@@ -31,10 +31,11 @@ from zeroflaw.workspace import Workspace
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice, choose_backend
 from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.lifetime import Lifetime, refuse_copy
-from zeroflaw_engines.machine import MAX_THREADS, usable_cores
+from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
 

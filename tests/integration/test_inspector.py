@@ -283,9 +283,9 @@ def test_alternatives_of_the_method_run(tiny_bundle: Bundle, photo) -> None:
         for name, alternatives in values.items():
             for value in alternatives:
                 parameters = default.replace(**{name: value})
-                with Inspector(tiny_bundle, inspector._sessions, parameters=parameters) as other:
-                    inspection = other.inspect(photo, product="object")
-                    other._closed = True  # the sessions are not its own
+                # Not closed: the sessions are not its own.
+                other = Inspector(tiny_bundle, inspector.sessions, parameters=parameters)
+                inspection = other.inspect(photo, product="object")
                 assert inspection.status != "no_region", (name, value)
                 assert inspection.mask.shape == photo.shape[:2]
                 assert np.isfinite(inspection.score_map).all()
