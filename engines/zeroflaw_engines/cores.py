@@ -69,7 +69,9 @@ def _groups(root: Path) -> Iterator[Path]:
     mounts = _read(root / "proc/self/mountinfo")
     for line in cgroup.splitlines():
         # 0::/path in version 2, 4:cpu,cpuacct:/path in version 1
-        _, controllers, path = ([*line.split(":", 2), "", ""])[:3]
+        if line.count(":") < 2:
+            continue
+        _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         version = 1 if controllers else 2
