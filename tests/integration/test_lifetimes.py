@@ -53,7 +53,7 @@ def test_closing_waits_for_calls_and_refuses_new_ones(inspector: Inspector) -> N
     assert ends[-4:] == ["this Inspector is closed"] * 4
     assert set(ends[:-4]) <= {"accept", "reject", "hold"}
     for call in (
-        lambda: inspector.warm_up(),
+        inspector.warm_up,
         lambda: inspector.encode_frame(FRAME, product="object"),
         lambda: list(inspector.inspect_many([FRAME], product="object")),
     ):
@@ -83,7 +83,7 @@ def test_closing_within_a_call_lets_the_call_end() -> None:
     bundle = open_bundle("mini")
     loaded = [load_session(bundle, name, threads=1) for name in ("clip_encoder", "sam_encoder")]
     decoder = load_session(bundle, "sam_decoder", threads=1)
-    wrapped = ClosingSession(loaded[1], lambda: made[0].close())
+    wrapped = ClosingSession(loaded[1], lambda: made[0].close())  # noqa: PLW0108 - made later
     sessions = Sessions(clip_encoder=loaded[0], sam_encoder=wrapped, sam_decoder=decoder)
     made = [Inspector(bundle, sessions)]
     assert made[0].inspect(FRAME, product="object").decision in {"accept", "reject", "hold"}
@@ -122,15 +122,11 @@ def test_sessions_close_after_their_calls(inspector: Inspector) -> None:
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_what_holds_engines_is_not_copied(inspector: Inspector, take) -> None:
-    encoded = inspector.encode_frame(FRAME, product="object")
     with InspectionStream(inspector) as stream:
         for thing in (inspector, stream, inspector.sessions.sam_encoder):
             with pytest.raises(ProcessError, match="cannot be pickled or copied") as caught:
                 take(thing)
             assert "load" in caught.value.remedy or "open" in caught.value.remedy
-    if take is not copy.copy:  # which copies the frame around what the device holds
-        with pytest.raises(ProcessError, match="cannot be pickled or copied"):
-            take(encoded)
 
 
 def test_results_cross_to_other_processes(inspector: Inspector) -> None:
