@@ -32,7 +32,7 @@ from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice, choose_backend
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.cores import usable_cores
-from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.embedded import EMBEDDED_NAME, how_to_add
 from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 from zeroflaw_engines.machine import MAX_THREADS
@@ -182,8 +182,7 @@ class Inspector:
             asked = "no product was named" if product is None else f"unknown product {product!r}"
             raise ProductError(
                 f"{asked}; this bundle has: {', '.join(known) or 'none'}",
-                "name one of these, or add it with "
-                f"`zeroflaw products add {self.bundle.path} NAME`",
+                f"name one of these, or {how_to_add(self.bundle.path)}",
             )
         return product
 
