@@ -45,6 +45,12 @@ PrecisionOption = Annotated[
     typer.Option(help="What they compute in: fp32, bf16 or fp16; default: that of the backend."),
 ]
 
+# The limit of `zeroflaw.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
+MaxMegapixelsOption = Annotated[
+    float,
+    typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),
+]
+
 # Results go to standard output, all else to standard error.
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)

@@ -1,0 +1,58 @@
+"""Remedies that can be followed: each `zeroflaw ...` that a text names is a command that exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from zeroflaw.cli import app as command_line
+from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.embedded import how_to_add
+
+ROOT = Path(__file__).parents[3]
+NAMED = re.compile(r"`zeroflaw ((?:--?)?[a-z][^`]*)`")
+
+
+def commands() -> dict[str, str]:
+    """What stands in backquotes after `zeroflaw`, and the file it stands in."""
+    found: dict[str, str] = {}
+    for package in ("engines", "runtime", "export", "benchmarks"):
+        for path in (ROOT / package).rglob("*.py"):
+            # Texts that are broken over lines in the source are one text.
+            source = re.sub(r'"\s*\n\s*f?"', "", path.read_text("utf-8"))
+            found |= dict.fromkeys(NAMED.findall(source), str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def root() -> click.Group:
+    command_line._add_commands()
+    group = typer.main.get_command(command_line.app)
+    assert isinstance(group, click.Group)
+    return group
+
+
+@pytest.mark.parametrize(("text", "file"), sorted(commands().items()))
+def test_the_command_and_its_options_exist(root: click.Group, text: str, file: str) -> None:
+    command: click.Command = root
+    options = {name for parameter in root.params for name in parameter.opts}
+    for word in text.split():
+        if word.startswith("-"):
+            assert word in options, f"{file}: `zeroflaw {text}` has no option {word}"
+        elif isinstance(command, click.Group):
+            assert word in command.commands, f"{file}: there is no `zeroflaw {text}`"
+            command = command.commands[word]
+            options |= {name for parameter in command.params for name in parameter.opts}
+
+
+def test_the_texts_are_found() -> None:
+    assert len(commands()) > 15
+
+
+def test_a_product_is_added_to_a_copy_of_the_embedded_bundle(tmp_path: Path) -> None:
+    assert "bundle copy mini DIR" in how_to_add(open_bundle("mini").path)
+    assert how_to_add(tmp_path) == f"add it with `zeroflaw products add {tmp_path} NAME`"
