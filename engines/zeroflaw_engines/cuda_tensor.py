@@ -81,6 +81,11 @@ class CudaTensor:
         self.shape = shape
         self.dtype = dtype
 
+    @property
+    def is_on_host(self) -> bool:
+        """False: its memory is the GPU's."""
+        return False
+
     @classmethod
     def from_pool(
         cls,

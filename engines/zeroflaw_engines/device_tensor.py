@@ -27,6 +27,10 @@ class DeviceTensor(Protocol):
     def dtype(self) -> str:
         """NumPy dtype name."""
 
+    @property
+    def is_on_host(self) -> bool:
+        """Whether `numpy` takes no copy."""
+
     def numpy(self) -> Tensor:
         """The values in host memory; copied if they are not there already."""
 
@@ -63,6 +67,11 @@ class HostTensor:
     def dtype(self) -> str:
         """NumPy dtype name."""
         return self.array.dtype.name
+
+    @property
+    def is_on_host(self) -> bool:
+        """True: its memory is the host's."""
+        return True
 
     def numpy(self) -> Tensor:
         """The values themselves, no copy."""

@@ -39,6 +39,11 @@ class OrtDeviceTensor:
         value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype), device, 0)
         return cls(value, None, device, shape, dtype)
 
+    @property
+    def is_on_host(self) -> bool:
+        """Whether the device is the CPU."""
+        return self.host is not None
+
     def numpy(self) -> Tensor:
         """The values in host memory; no copy on the CPU."""
         whole = self.value.numpy() if self.host is None else self.host

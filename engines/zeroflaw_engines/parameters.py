@@ -82,7 +82,7 @@ class MethodParameters:
     fusion_weight: float = 0.5
     image_scoring: Literal["cls", "map_max"] = "cls"
     decision_threshold: float = 0.5
-    min_contrast: float = 0.05
+    min_contrast: float = 0.04
     max_clipped: float = 0.9
     min_peak: float = 0.0625
     contradiction: Literal["warn", "hold", "ignore"] = "warn"

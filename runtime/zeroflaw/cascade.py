@@ -133,8 +133,18 @@ def run_cascade(
     at_sam = workspace.float32("sam", (geometry.sam_size, geometry.sam_size))
     at_frame = workspace.float32("frame", geometry.frame)
 
-    def mask_of(low_res: FloatArray) -> BoolArray:
-        return mask_at_frame(logits_at_sam(low_res, geometry, at_sam), geometry, at_frame)
+    resized = 0  # number of the stage whose logits lie in `at_sam`
+
+    def content_of(number: int, low_res: FloatArray) -> FloatArray:
+        nonlocal resized
+        if resized != number:
+            logits_at_sam(low_res, geometry, at_sam)
+            resized = number
+        height, width = geometry.sam_content
+        return at_sam[:height, :width]
+
+    def mask_of(number: int, low_res: FloatArray) -> BoolArray:
+        return mask_at_frame(content_of(number, low_res), geometry, at_frame)
 
     stages: list[Stage] = []
     scores: list[float] = []
@@ -157,7 +167,7 @@ def run_cascade(
         )
         # The mask at the frame's size is needed where a box is read off it, and at the end.
         if number in {2, parameters.cascade_stages} or _must_judge_at_frame(geometry):
-            masks[number] = mask_of(best)
+            masks[number] = mask_of(number, best)
             empty = not masks[number].any()
         else:
             empty = not has_content(best, geometry)
@@ -170,13 +180,13 @@ def run_cascade(
 
     kept = len(stages) - stages[-1].empty
     if kept and kept not in masks:
-        masks[kept] = mask_of(stages[kept - 1].low_res_logits)
+        masks[kept] = mask_of(kept, stages[kept - 1].low_res_logits)
     if not kept or not masks[kept].any():
         fallback = _region_at_frame(points.extreme_region, geometry)
         return Cascade(fallback, None, 0.0, 0, "stage_1_empty", tuple(stages))
     return Cascade(
         mask=masks[kept],
-        content_logits=logits_at_sam(stages[kept - 1].low_res_logits, geometry, at_sam),
+        content_logits=content_of(kept, stages[kept - 1].low_res_logits),
         predicted_iou=scores[kept - 1],
         kept_stage=kept,
         status="ok" if kept == len(stages) else _EMPTY[len(stages)],

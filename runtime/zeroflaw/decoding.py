@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.encoding import Encoding
 from zeroflaw.engine_outputs import require_alive, require_finite, run_engine
@@ -89,7 +91,11 @@ def decode(
                 keep=("low_res_logits",),
             )
         require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
-        return out["low_res_logits"], out["predicted_iou"]
+        logits = out["low_res_logits"]
+        # Of logits on a device only the chosen mask comes to the host, and is checked there.
+        if isinstance(logits, np.ndarray) or logits.is_on_host:
+            require_finite(SAM_DECODER, "low_res_logits", on_host(logits))
+        return logits, out["predicted_iou"]
 
     with watch.stage("cascade"):
         cascade = run_cascade(

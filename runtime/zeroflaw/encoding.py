@@ -130,7 +130,7 @@ def encode_clip(
     with watch.stage("squash"):
         image = squash(frame if picture is None else picture, size, bands)
     with watch.stage("frame_information"):
-        information = frame_information(frame, image)
+        information = frame_information(frame)
     with watch.stage("clip_encoder"):
         out = run_engine(clip_encoder, {"image": image[None], "text_embeddings": embeddings})
     anomaly_map, cls_score = clip_outputs(out)

@@ -6,7 +6,6 @@ outside their range, and no comparison with NaN is true: unchecked, such a frame
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -90,18 +89,11 @@ def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
     Args:
         engine: The engine, for the error.
         name: The output, for the error.
-        values: float32 of any shape, C-contiguous or not.
+        values: float32 of any shape.
 
     Raises:
         EngineError: A value is not finite.
     """
-    if values.flags.c_contiguous:
-        flat = values.reshape(-1)
-        # One pass without a temporary array. A sum of squares that overflows though every value
-        # is finite is looked at again.
-        with np.errstate(all="ignore"):
-            if math.isfinite(np.dot(flat, flat)):
-                return
     finite = np.isfinite(values)
     if not finite.all():
         bad = int(values.size - np.count_nonzero(finite))

@@ -10,23 +10,25 @@ import numpy as np
 
 from zeroflaw.frame import Frame
 
+_GRID: Final = 128
 _HALVINGS: Final = 3
-_SAMPLES: Final = 128
 _BLACK: Final = 1
 _WHITE: Final = 254
+_DARK: Final = 32
 
 
 @dataclass(frozen=True)
 class FrameInformation:
-    """What there is to see in a frame.
+    """What there is to see in a frame, on a regular grid of up to 128 x 128 of its pixels.
 
     Attributes:
-        contrast: Difference between the brightest and the darkest part of the frame in the
+        contrast: Difference between the brightest and the darkest part of the grid in the
             channel where it is largest, in [0, 1] of white. Parts are means over 8 x 8 pixels of
-            the frame squashed for CLIP, so that the noise of a sensor does not count.
+            the grid, so that the noise of a sensor does not count.
         clipped: Share of pixels, in [0, 1], that are black or white in every channel, to one
-            level of 255. It is taken from a regular grid of up to 128 x 128 pixels.
-        peak: Highest value of any pixel and channel, in [0, 1] of white.
+            level of 255.
+        peak: Highest value of any channel, in [0, 1] of white. Where it is at most 1/8, every
+            pixel of the frame was looked at.
     """
 
     contrast: float
@@ -34,24 +36,22 @@ class FrameInformation:
     peak: float
 
 
-def frame_information(frame: Frame, squashed: Frame) -> FrameInformation:
+def frame_information(frame: Frame) -> FrameInformation:
     """Measure how much there is to see in a frame.
 
     Args:
         frame: uint8 [H, W, 3], RGB.
-        squashed: uint8 [S, S, 3], the same frame as CLIP sees it.
     """
-    parts = _means(squashed).reshape(-1, 3).T
-    contrast = int((parts.max(axis=1).astype(int) - parts.min(axis=1)).max()) / 255
-    height, width = frame.shape[:2]
-    grid = (min(width, _SAMPLES), min(height, _SAMPLES))
-    sample = cv2.resize(frame, grid, interpolation=cv2.INTER_NEAREST_EXACT)
-    black = cv2.countNonZero(cv2.inRange(sample, (0, 0, 0), (_BLACK,) * 3))
-    white = cv2.countNonZero(cv2.inRange(sample, (_WHITE,) * 3, (255, 255, 255)))
+    size = (min(frame.shape[1], _GRID), min(frame.shape[0], _GRID))
+    grid: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
+    black = cv2.countNonZero(cv2.inRange(grid, (0, 0, 0), (_BLACK,) * 3))
+    white = cv2.countNonZero(cv2.inRange(grid, (_WHITE,) * 3, (255, 255, 255)))
+    parts = _means(grid).reshape(-1, 3).astype(np.int16)
+    peak = int(grid.max())
     return FrameInformation(
-        contrast=contrast,
-        clipped=(black + white) / (grid[0] * grid[1]),
-        peak=int(frame.max()) / 255,
+        contrast=int((parts.max(axis=0) - parts.min(axis=0)).max()) / 255,
+        clipped=(black + white) / (size[0] * size[1]),
+        peak=(int(frame.max()) if peak <= _DARK else peak) / 255,
     )
 
 

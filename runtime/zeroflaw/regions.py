@@ -120,7 +120,7 @@ def _peaks(
     if len(in_rows) and len(in_columns):
         sampled = labels[np.ix_(rows[in_rows], columns[in_columns])]
         values = score[np.ix_(in_rows, in_columns)]
-        seen = np.unique(sampled)
+        seen = np.flatnonzero(np.bincount(sampled.ravel(), minlength=len(peaks)))
         peaks[seen] = -np.inf
         np.maximum.at(peaks, sampled.ravel(), values.ravel())
     return peaks

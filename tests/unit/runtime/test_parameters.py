@@ -105,7 +105,7 @@ def test_defaults_are_those_of_the_method():
         "fusion_weight": 0.5,
         "image_scoring": "cls",
         "decision_threshold": 0.5,
-        "min_contrast": 0.05,
+        "min_contrast": 0.04,
         "max_clipped": 0.9,
         "min_peak": 0.0625,
         "contradiction": "warn",
@@ -197,7 +197,7 @@ def test_parameters_are_frozen_keyword_only_and_hashable():
 def test_the_digest_names_the_values_and_not_their_spelling():
     digest = MethodParameters().digest
     assert len(digest) == 64
-    assert MethodParameters.from_mapping({"min_contrast": 0.05}).digest == digest
+    assert MethodParameters.from_mapping({"min_contrast": 0.04}).digest == digest
     assert (
         MethodParameters(decision_threshold=1).digest
         == MethodParameters(decision_threshold=1.0).digest

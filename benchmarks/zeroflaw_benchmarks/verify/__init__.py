@@ -1,0 +1,1 @@
+"""What is verified by trying it: commands that print what they saw."""
