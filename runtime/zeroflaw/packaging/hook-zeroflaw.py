@@ -24,7 +24,9 @@ binaries = collect_dynamic_libs("onnxruntime")
 datas += copy_metadata("onnxruntime")
 if find_spec("openvino") is not None:
     hiddenimports.append("openvino")
-    binaries += collect_dynamic_libs("openvino")
+    # Its plugins and readers, which have a version after their suffix.
+    binaries += collect_dynamic_libs("openvino", search_patterns=["*.so*", "*.dll", "*.dylib"])
+    datas += collect_data_files("openvino", includes=["libs/*"])
     datas += copy_metadata("openvino")
 # A station has no PyTorch, and its commands that need it say so.
 excludedimports = ["torch", "zeroflaw_export", "zeroflaw_benchmarks"]
