@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from zeroflaw.inspector import Sessions
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.fp16_safety import LEAST_IOU, compare_masks, frames_of
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import open_bundle

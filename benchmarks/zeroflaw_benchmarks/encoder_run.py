@@ -124,7 +124,7 @@ def _onnxruntime(run: EncoderRun) -> _Encode:
 
         session = OnnxRuntimeSession(Path(run.path), encoder_contract(run.side, run.channels))
         return lambda image: session.execute(inputs(image))["features"]
-    import onnxruntime as ort
+    from zeroflaw_engines.quiet_onnxruntime import ort
 
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -134,16 +134,20 @@ def _onnxruntime(run: EncoderRun) -> _Encode:
 
 def _openvino(run: EncoderRun) -> _Encode:
     """The settings are the same for both graphs: OpenVINO's defaults and the precision."""
-    import openvino
+    from zeroflaw_engines.openvino_session import load_openvino
 
     inputs = _inputs(run)
-    compiled = openvino.Core().compile_model(
-        run.path,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": _HINTS[run.precision],
-            "PERFORMANCE_HINT": "LATENCY",
-        },
+    compiled = (
+        load_openvino()
+        .Core()
+        .compile_model(
+            run.path,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[run.precision],
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
     )
     request = compiled.create_infer_request()
     return lambda image: np.array(request.infer(inputs(image))[0])

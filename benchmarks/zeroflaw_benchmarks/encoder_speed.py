@@ -31,6 +31,7 @@ from zeroflaw_benchmarks.gemm_rate import gemm_rates
 from zeroflaw_benchmarks.graph_macs import graph_macs
 from zeroflaw_benchmarks.machine_state import machine_record
 from zeroflaw_benchmarks.spread import Spread, spread, times_faster
+from zeroflaw_engines.differences import cosine
 from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
 
 _FLOPS_OF_A_MAC: Final = 2
@@ -108,10 +109,9 @@ def measure_encoder(
             row.seconds.append(median(times.seconds))
             row.peak_rss = max(row.peak_rss, times.peak_rss)
             console.print(f"  round {turn + 1}: {row.run.name} {row.seconds[-1]:.2f} s")
-    want = np.load(rows[0].run.features).ravel().astype(np.float64)
+    want = np.load(rows[0].run.features)
     for row in rows:
-        got = np.load(row.run.features).ravel().astype(np.float64)
-        row.cosine = float(want @ got / np.linalg.norm(want) / np.linalg.norm(got))
+        row.cosine = cosine(np.load(row.run.features), want, f"features of {row.run.name}")
     ours = ATTENTION_OF_TARGET["onnxruntime"]
     macs = {
         "plain": sum(graph_macs(graph_path(graphs, "plain")).values()),

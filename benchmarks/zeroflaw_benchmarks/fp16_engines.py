@@ -8,13 +8,13 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from zeroflaw_benchmarks.fp16_provocation import scale_what_islands_read
 from zeroflaw_benchmarks.fp16_storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName
 from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
+from zeroflaw_engines.quiet_onnxruntime import ort
 from zeroflaw_engines.session import Outputs, check_inputs
 from zeroflaw_export.graph_variants import fp16_model
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe

@@ -9,6 +9,7 @@ storage (see `fp16_storage`), and their logits are compared with those of the FP
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from zeroflaw_benchmarks.fp16_engines import StoredSession
 from zeroflaw_benchmarks.fp16_storage import StoredTensor
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.differences import cosine, relative_difference
+from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.session import Session
 from zeroflaw_export import parity
@@ -41,8 +44,9 @@ class LogitsAgreement:
     Attributes:
         image: Which of the images that exports are checked with.
         prompts: Prompts that the decoder was given, each with four masks.
-        least_cosine: Of the low-res logits of one mask, the least of all.
-        largest_difference: Over the largest logit of the same prompt.
+        least_cosine: Of the low-res logits of one mask, the least of all; NaN where they cannot
+            be compared, such as logits that are not finite.
+        largest_difference: Over the largest logit of the same prompt; NaN as above.
         flipped: Share of all logits that change their sign.
     """
 
@@ -110,25 +114,23 @@ def agreement_of(
         image: Which.
         pairs: Of each prompt, what was wanted and what was got, float32 [1, 4, L, L].
     """
-    cosines = [
-        _cosine(want_mask, got_mask)
-        for want, got in pairs
-        for want_mask, got_mask in zip(want[0], got[0], strict=True)
-    ]
+    what = f"low-res logits of the {image} image"
+    try:
+        least_cosine = min(
+            cosine(got_mask, want_mask, what)
+            for want, got in pairs
+            for want_mask, got_mask in zip(want[0], got[0], strict=True)
+        )
+        largest = max(relative_difference(got, want, what) for want, got in pairs)
+    except ComparisonError:
+        least_cosine = largest = math.nan
     return LogitsAgreement(
         image=image,
         prompts=len(pairs),
-        least_cosine=float(np.min(cosines)),
-        largest_difference=max(
-            float(np.abs(got - want).max() / np.abs(want).max()) for want, got in pairs
-        ),
+        least_cosine=least_cosine,
+        largest_difference=largest,
         flipped=float(np.mean([((want > 0) != (got > 0)).mean() for want, got in pairs])),
     )
-
-
-def _cosine(a: _Logits, b: _Logits) -> float:
-    x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
-    return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
 
 
 def _reference(bundle: Bundle, engine: EngineName) -> OnnxRuntimeSession:

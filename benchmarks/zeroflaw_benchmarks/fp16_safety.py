@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,22 +24,24 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroflaw.images import IMAGE_SUFFIXES, read_image
-from zeroflaw.inspector import Inspector, Sessions
-from zeroflaw_benchmarks.fp16_engines import ScaledSession, StoredSession
-from zeroflaw_benchmarks.fp16_storage import StoredTensor
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
+from zeroflaw_benchmarks.fp16_engines import StoredSession
+from zeroflaw_benchmarks.fp16_scan import EngineScan, provoke, scan_summary
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
-from zeroflaw_engines.device_tensor import Tensor
+from zeroflaw_engines.differences import (
+    largest_difference,
+    mask_iou,
+)
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_export import parity
 from zeroflaw_export.graph_variants import FP16_ENGINES
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
 
 MEAN_IOU: Final = 0.998
 LEAST_IOU: Final = 0.99
 LEAST_MASKS: Final = 50
-LARGEST_STORED: Final = 30_000.0
 PROVOCATION: Final = 300.0
 UNPROTECTED: Final = PrecisionRecipe(name="unprotected", islands=())
 
@@ -90,39 +92,6 @@ class MaskAgreement:
         """Whether the masks agree closely enough: the least of all frames counts as well."""
         enough = self.masks >= LEAST_MASKS and self.mean_iou >= MEAN_IOU
         return enough and not self.misses
-
-
-@dataclass(frozen=True)
-class EngineScan:
-    """What a scan of one engine saw.
-
-    Attributes:
-        engine: Its name.
-        recipe: Identity of the recipe.
-        scale: Factor of the provocation; 1 for the weights as they are.
-        tensors: Tensors that are stored in FP16.
-        overflowing: Those with an infinity or what is not a number.
-        large: Those beyond 30000 in magnitude.
-        largest: The largest magnitude of all, or of the first tensor that overflows.
-        where: That tensor.
-        relative_error: Of the outputs against FP32 of the same weights, the largest, over the
-            largest value; NaN where the outputs are not finite. None if not compared.
-    """
-
-    engine: str
-    recipe: str
-    scale: float
-    tensors: int
-    overflowing: int
-    large: int
-    largest: float
-    where: str
-    relative_error: float | None = None
-
-    @property
-    def accepted(self) -> bool:
-        """Whether everything stays in the range of FP16 with room to spare."""
-        return not self.overflowing and not self.large
 
 
 @dataclass(frozen=True)
@@ -231,13 +200,14 @@ def compare_masks(
     with Inspector.load(bundle.path) as full:
         for count, frame in enumerate(frames, start=1):
             want, got = (it.inspect(frame, product=product) for it in (full, half))
+            agreement = mask_iou(got.mask, want.mask)
             union = int((want.mask | got.mask).sum())
             if union:
                 differing = int((want.mask ^ got.mask).sum())
-                ious.append(1 - differing / union)
+                ious.append(agreement)
                 if ious[-1] < LEAST_IOU:
                     misses.append(Miss(count - 1, ious[-1], union, differing))
-            differences.append(abs(want.image_score - got.image_score))
+            differences.append(largest_difference(got.image_score, want.image_score, "image score"))
             flips += want.decision != got.decision
             report(count)
     return MaskAgreement(
@@ -249,62 +219,6 @@ def compare_masks(
         flipped_decisions=flips,
         misses=tuple(misses),
     )
-
-
-def scan_summary(
-    engine: str, recipe: PrecisionRecipe, scale: float, scan: list[StoredTensor]
-) -> EngineScan:
-    """The figures of a scan."""
-    by_size = max(scan, key=lambda tensor: tensor.largest)
-    worst = next((tensor for tensor in scan if tensor.overflows), by_size)
-    return EngineScan(
-        engine=engine,
-        recipe=recipe.id,
-        scale=scale,
-        tensors=len(scan),
-        overflowing=sum(tensor.overflows for tensor in scan),
-        large=sum(not tensor.largest <= LARGEST_STORED for tensor in scan),
-        largest=worst.largest,
-        where=f"{worst.name} ({worst.operator})",
-    )
-
-
-def provoke(bundle: Bundle, recipe: PrecisionRecipe, scale: float) -> tuple[EngineScan, ...]:
-    """Scans every engine on the images of the parity check, with weights that provoke overflow."""
-    scans = []
-    features: dict[str, Tensor] = {}
-    # The encoder comes before the decoder, whose features are those of its FP32 graph.
-    for engine in FP16_ENGINES:
-        with tempfile.TemporaryDirectory() as folder:
-            full = ScaledSession(bundle, engine, Path(folder), scale)
-            half = StoredSession(bundle, engine, Path(folder), recipe=recipe, scale=scale)
-            errors = []
-            for kind in parity.IMAGE_KINDS:
-                inputs = _engine_inputs(bundle, engine, kind, features)
-                want, got = full.execute(inputs), half.execute(inputs)
-                if engine == SAM_ENCODER:
-                    features[kind] = want["features"]
-                errors += [np.abs(got[n] - want[n]).max() / np.abs(want[n]).max() for n in want]
-            summary = scan_summary(engine, recipe, scale, half.scan())
-            scans.append(replace(summary, relative_error=float(np.max(errors))))
-            half.close()
-    return tuple(scans)
-
-
-def _engine_inputs(
-    bundle: Bundle, engine: str, kind: parity.ImageKind, features: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    sizes = bundle.manifest.sizes
-    if engine == CLIP_ENCODER:
-        image = parity.parity_image(kind, sizes.clip_image_size, sizes.clip_image_size)
-        product = min(bundle.manifest.products)
-        return {"image": image[None], "text_embeddings": bundle.text_embeddings(product)}
-    if engine == SAM_ENCODER:
-        content = parity.sam_content(kind, sizes.sam_image_size)
-        return parity.sam_encoder_inputs(content, bundle.contract(SAM_ENCODER))
-    prompts = list(parity.decoder_prompts(sizes.low_res_size, sizes.max_prompts))
-    joined = {name: np.concatenate([one[name] for one in prompts]) for name in prompts[0]}
-    return {"features": features[kind], **joined}
 
 
 def check_safety(

@@ -14,9 +14,12 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from zeroflaw_engines.errors import BackendUnavailableError
+from zeroflaw_engines.openvino_session import load_openvino
+from zeroflaw_engines.quiet_onnxruntime import ort
 
 # Rows, inner size, columns: the layers of ViT-H on its 4096 tokens, and a large square.
 SHAPES: Final = (
@@ -80,8 +83,8 @@ def _products(left: _Matrix, right: _Matrix) -> Iterator[tuple[str, str, Callabl
     yield "fp32", "onnxruntime", lambda: session.run_with_iobinding(binding)
 
     try:
-        import openvino
-    except ImportError:  # an optional backend
+        openvino = load_openvino()
+    except BackendUnavailableError:  # an optional backend
         return
     core = openvino.Core()
     for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):

@@ -22,6 +22,7 @@ from zeroflaw.images import read_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.regions import Region
+from zeroflaw_engines.differences import largest_difference
 
 _ROOT: Final = Path(__file__).parents[2]
 GOLDEN: Final = _ROOT / "tests" / "golden"
@@ -138,10 +139,13 @@ def differences(
         found.append("decision")
     if not abs(inspection.image_score - vector.score) <= tolerances.score:
         found.append("score")
-    either = int((mask | inspection.mask).sum())
-    differing = int((mask ^ inspection.mask).sum())
-    if differing > tolerances.pixels + tolerances.share * either:
-        found.append("mask")
+    if mask.shape != inspection.mask.shape:
+        found.append("size of the mask")
+    else:
+        either = int((mask | inspection.mask).sum())
+        differing = int((mask ^ inspection.mask).sum())
+        if differing > tolerances.pixels + tolerances.share * either:
+            found.append("mask")
     boxes = boxes_of(inspection.regions, tolerances.smallest_region)
     if len(boxes) != len(vector.boxes):
         found.append("number of regions")
@@ -152,7 +156,7 @@ def differences(
                 (golden[0], golden[1], golden[0] + golden[2], golden[1] + golden[3]),
             ]
         )
-        if np.abs(corners[0] - corners[1]).max() > tolerances.box:
+        if largest_difference(corners[0], corners[1], "corners") > tolerances.box:
             found.append(f"box of region {index}")
     return found
 

@@ -29,7 +29,8 @@ from zeroflaw.cli.terminal import fail, out
 from zeroflaw.diagnosis import diagnose
 from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
-from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.gpu_acceptance_checks import (
     LEAST_SOAK_RUNS,
     captured_parity,

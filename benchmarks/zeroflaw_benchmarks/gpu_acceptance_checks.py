@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.gpu_acceptance_report import Check
 from zeroflaw_engines.device_tensor import Tensor, on_host
+from zeroflaw_engines.differences import cosine, mask_iou, require_finite
+from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.session import Session
 
 # fp16 against fp32 on the CPU; the same limits as the FP16 recipe's own proof.
@@ -29,17 +32,28 @@ Frames = Sequence[NDArray[Any]]
 
 def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, product: str) -> Check:
     """Masks, maps and scores of the backend beside those of ONNX Runtime on the CPU in fp32."""
+    name = "parity of masks"
     ious: list[float] = []
     cosines: list[float] = []
-    flips = 0
+    flips = masks = 0
     for frame in frames:
         want = reference.inspect(frame, product=product)
         got = candidate.inspect(frame, product=product)
-        ious.append(iou(want.mask, got.mask))
-        cosines.append(cosine(want.anomaly_map, got.anomaly_map))
+        try:
+            ious.append(mask_iou(got.mask, want.mask))
+            cosines.append(cosine(got.anomaly_map, want.anomaly_map, "anomaly map"))
+            require_finite([got.image_score, want.image_score], "image scores")
+        except ComparisonError as error:
+            return Check(name=name, outcome="failed", detail=str(error))
+        masks += bool(want.mask.any())
         flips += want.decision != got.decision
+    if not masks:
+        # Two empty masks have an IoU of 1, and an engine that finds nothing has them.
+        detail = f"none of {len(ious)} frames has a mask: inspect frames with defects"
+        return Check(name=name, outcome="failed", detail=detail)
     figures = {
         "frames": float(len(ious)),
+        "frames with a mask": float(masks),
         "mask IoU, mean": float(np.mean(ious)),
         "mask IoU, least": min(ious),
         "anomaly map cosine, least": min(cosines),
@@ -52,7 +66,7 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
         and flips == 0
     )
     return Check(
-        name="parity of masks",
+        name=name,
         outcome="passed" if passed else "failed",
         detail=f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
         f" least over {len(ious)} frames, against onnxruntime on the CPU in fp32",
@@ -73,11 +87,13 @@ def captured_parity(
     name = "CUDA graphs"
     if not graphs:
         return Check(name=name, outcome="not applicable", detail="the backend records no graphs")
-    differing, without = [], []
+    differing, without, broken = [], [], []
     for session in sessions:
         given = inputs[session.contract.name]
         session.prepare()
         before = session.execute(given)
+        if not all(np.isfinite(on_host(value)).all() for value in before.values()):
+            broken.append(session.contract.name)
         session.capture()
         if not getattr(session, "captured", False):
             without.append(session.contract.name)
@@ -86,8 +102,9 @@ def captured_parity(
             if any(not np.array_equal(before[key], after[key]) for key in before):
                 differing.append(session.contract.name)
                 break
-    if differing or without:
+    if differing or without or broken:
         said = [f"outputs of {', '.join(differing)} differ"] if differing else []
+        said += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
         said += [f"{', '.join(without)} could not be captured"] if without else []
         return Check(name=name, outcome="failed", detail="; ".join(said))
     return Check(
@@ -220,19 +237,6 @@ def latency(timings: Sequence[Mapping[str, float]]) -> Check:
         detail=f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)",
         figures=figures,
     )
-
-
-def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks; 1 if both are empty."""
-    union = int((a | b).sum())
-    return 1.0 if union == 0 else int((a & b).sum()) / union
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine similarity of two tensors; 1 if both are zero."""
-    x, y = on_host(a).ravel().astype(np.float64), on_host(b).ravel().astype(np.float64)
-    norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return 1.0 if norms == 0 and np.array_equal(x, y) else float(x @ y) / max(norms, 1e-300)
 
 
 def growth(values: Sequence[float]) -> float:

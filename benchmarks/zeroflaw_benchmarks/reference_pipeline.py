@@ -160,9 +160,3 @@ def reference_inspection(
         if stage == 2:
             box = batched_mask_to_box(torch.from_numpy(best)[None])[0].numpy()
     return ReferenceResult(anomaly_map, score, features, points, labels, low_res, ious, best)
-
-
-def mask_iou(a: Array, b: Array) -> float:
-    """Intersection over union of two masks; 1 where both are empty."""
-    union = np.logical_or(a, b).sum()
-    return 1.0 if union == 0 else float(np.logical_and(a, b).sum() / union)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
 from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor

@@ -25,11 +25,6 @@ _set_up: Callable[[], Any] | None = None
 _state: Any = None
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_jobs(
     work: Callable[[State, Job], Result],
     jobs: Sequence[Job],

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from zeroflaw_engines import arguments
 from zeroflaw_engines.build_options import BuildBackend
 from zeroflaw_engines.bundle import Bundle, require_same_engine
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import (
+    ArgumentError,
     BackendUnavailableError,
     BundleError,
     EngineError,
     ZeroflawError,
 )
 from zeroflaw_engines.graph_entries import GraphTarget
+from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.session import Session
 from zeroflaw_engines.session_options import (
     OnnxRuntimeOptions,
@@ -165,6 +168,9 @@ def choose_backend(
         BackendUnavailableError: There is no such backend, it does not offer the precision, or
             no backend does.
     """
+    arguments.text("backend", name, error=BackendUnavailableError)
+    if precision is not None:
+        arguments.text("precision", precision, error=BackendUnavailableError)
     known = {one for backend in RANKING for one in backend.precisions}
     if precision is not None and precision not in known:
         raise BackendUnavailableError(
@@ -219,12 +225,16 @@ def load_session(
             nothing.
 
     Raises:
+        ArgumentError: The threads are out of their range, or the cache is not a directory.
         BackendUnavailableError: The backend is unknown or not installed, or lacks its driver or
             the precision.
         EngineError: The graph or the built engine cannot be loaded.
         EngineContractError: Its tensors are not those of the contract.
         BundleChangedError: The bundle was replaced by another meanwhile.
     """
+    arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+    if model_cache is not None:
+        _require_directory(model_cache)
     try:
         session = _load(
             bundle,
@@ -283,6 +293,14 @@ def _load(
         provider=PROVIDERS[choice.backend],
         precision=choice.precision,
     )
+
+
+def _require_directory(model_cache: Path) -> None:
+    if model_cache.exists() and not model_cache.is_dir():
+        raise ArgumentError(
+            f"model_cache is {model_cache}, which is not a directory",
+            "name a directory; it is made if it does not exist",
+        )
 
 
 def _backend(name: str) -> Backend:
@@ -351,7 +369,7 @@ def _require_built(bundle: Bundle, builds: BuildBackend, engines: tuple[EngineNa
 
 def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
     try:
-        import onnxruntime
+        from zeroflaw_engines.quiet_onnxruntime import ort
     except ImportError as error:
         raise BackendUnavailableError(
             f"ONNX Runtime cannot be imported: {error}", "pip install 'zeroflaw'"
@@ -368,7 +386,7 @@ def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
             "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
             "install the NVIDIA driver of this GPU and restart",
         )
-    return str(onnxruntime.__version__), backend.precisions
+    return str(ort.__version__), backend.precisions
 
 
 def _probe_openvino() -> tuple[str, tuple[str, ...]]:

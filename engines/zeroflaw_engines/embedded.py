@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import BundleError
 from zeroflaw_engines.manifest import MANIFEST_NAME
 
@@ -22,8 +23,10 @@ def bundle_path(bundle: str | Path) -> Path:
             on as it was typed, since `Path("./mini")` loses the dot.
 
     Raises:
-        BundleError: The embedded bundle is meant and this installation lacks it.
+        BundleError: It is not a path, or the embedded bundle is meant and this installation
+            lacks it.
     """
+    arguments.path("the bundle", bundle, error=BundleError)
     if not isinstance(bundle, str) or bundle != EMBEDDED_NAME:
         return Path(bundle)
     if not (_DIRECTORY / MANIFEST_NAME).is_file():

@@ -96,6 +96,18 @@ class EngineContractError(EngineError):
     code = "engine_contract"
 
 
+class ArgumentError(ZeroflawError):
+    """An argument of a call is of the wrong kind, or out of its range."""
+
+    code = "argument"
+
+
+class ProcessError(ZeroflawError):
+    """Something was taken to a process, or a copy, in which it cannot work."""
+
+    code = "process"
+
+
 class FrameError(ZeroflawError):
     """An array is not a frame that can be inspected."""
 
@@ -208,6 +220,12 @@ class MissingExtraError(ZeroflawError):
     """A command needs an optional part of zeroflaw that is not installed."""
 
     code = "missing_extra"
+
+
+class ComparisonError(ZeroflawError):
+    """Two results cannot be compared: not finite, of other shapes, or nothing to measure by."""
+
+    code = "comparison"
 
 
 class EvaluationError(ZeroflawError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import FrameError
 
 Frame = NDArray[np.uint8]
@@ -15,6 +16,7 @@ ChannelOrder = Literal["rgb", "bgr"]
 
 MAX_FRAME_PIXELS: Final = 100_000_000
 
+_LEAST_WHITE: Final = 1e-300
 _CHANNELS: Final = (1, 3, 4)
 
 
@@ -42,6 +44,11 @@ def rgb_frame(
     Raises:
         FrameError: The array is not one of the above, or too large.
     """
+    if isinstance(image, np.ma.MaskedArray):
+        raise FrameError(
+            "a frame must be a plain array: what a masked one hides would be inspected",
+            "fill it, for instance with image.filled(0)",
+        )
     if not isinstance(image, np.ndarray):
         raise FrameError(
             f"a frame must be a NumPy array, not {type(image).__name__}",
@@ -52,8 +59,7 @@ def rgb_frame(
             f"a frame of shape {list(image.shape)} is not an image",
             "give [H, W], or [H, W, channels] with 1, 3 or 4 channels",
         )
-    if channel_order not in ("rgb", "bgr"):
-        raise FrameError(f"unknown channel order {channel_order!r}", "say 'rgb' or 'bgr'")
+    arguments.choice("channel_order", channel_order, get_args(ChannelOrder), error=FrameError)
     height, width = image.shape[:2]
     if height == 0 or width == 0:
         raise FrameError(f"a frame of {width}x{height} px is empty", "check the camera")
@@ -78,9 +84,11 @@ def rgb_frame(
 
 
 def _to_uint8(image: NDArray[Any], white_level: float | None) -> Frame:
-    number = isinstance(white_level, int | float | np.number) and not isinstance(white_level, bool)
-    if white_level is not None and not (number and np.isfinite(white_level) and white_level > 0):
-        raise FrameError(f"the white level is {white_level!r}", "give a positive number")
+    if white_level is not None:
+        # From there on 255 / white_level is finite.
+        white_level = arguments.number(
+            "white_level", white_level, least=_LEAST_WHITE, error=FrameError
+        )
     if image.dtype == np.uint8 and white_level in (None, 255):
         return image
     if image.dtype.newbyteorder("=") in (np.uint8, np.uint16):

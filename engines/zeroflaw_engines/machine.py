@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from zeroflaw_engines.cores import usable_cores
+
 # What the kernels of CPU backends ask for, by its name in /proc/cpuinfo.
 CPU_FEATURES: Final = (
     "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd",
     "bf16", "sve",
 )  # fmt: skip
 _NVIDIA_SMI_SECONDS: Final = 20.0
+# More than any machine has cores for one engine, and few enough to start.
+MAX_THREADS: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Machine:
 
     Attributes:
         processor: Name of the processor.
-        cores: Cores that this process may use.
+        cores: Cores that this process may use; see `usable_cores`.
         features: Those of `CPU_FEATURES` that it has; None where the system does not tell.
         memory_bytes: Main memory; None where the system does not tell.
         system: Operating system and its release.
@@ -115,13 +119,6 @@ def _fields(text: str) -> dict[str, str]:
         if colon:
             fields[name.strip()] = value.strip()
     return fields
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> int | None:

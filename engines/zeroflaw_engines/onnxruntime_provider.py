@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime as ort
-
 from zeroflaw_engines.errors import BackendUnavailableError
+from zeroflaw_engines.quiet_onnxruntime import ort
 from zeroflaw_engines.session_options import OnnxRuntimeOptions
 
 

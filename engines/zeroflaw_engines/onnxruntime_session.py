@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
-import onnxruntime as ort
 
 from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.cores import engine_threads
 from zeroflaw_engines.device_tensor import DeviceTensor, Tensor
-from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.errors import EngineError, ZeroflawError
 from zeroflaw_engines.onnxruntime_provider import (
     CPU,
     Provider,
@@ -22,13 +22,15 @@ from zeroflaw_engines.onnxruntime_provider import (
     select_provider,
 )
 from zeroflaw_engines.ort_device_tensor import OrtDeviceTensor
+from zeroflaw_engines.quiet_onnxruntime import ort
 from zeroflaw_engines.session import (
     Outputs,
     check_graph,
     check_inputs,
     check_keep,
-    closed_error,
     output_shapes,
+    refuse_session_copy,
+    session_lifetime,
     zeros_for,
 )
 from zeroflaw_engines.session_options import OnnxRuntimeOptions
@@ -89,7 +91,8 @@ class OnnxRuntimeSession:
         if provider is CPU and weights_bytes >= options.shrink_arena_from:
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         settings = _settings(options, external_weights=weights_bytes > 0)
-        self._session: ort.InferenceSession | None = _load(path, settings, provider, options)
+        self._session = _load(path, settings, provider, options)
+        self._lifetime = session_lifetime(self, contract)
         check_graph(
             contract,
             [_spec(value) for value in self._session.get_inputs()],
@@ -124,17 +127,15 @@ class OnnxRuntimeSession:
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
         """Runs the graph once; see `Session.execute`."""
-        session = self._session
-        if session is None:
-            raise closed_error(self._contract)
         check_inputs(self._contract, inputs, kept=OrtDeviceTensor)
         check_keep(self._contract, keep)
         names = [spec.name for spec in self._contract.outputs]
         try:
-            if keep or not all(isinstance(tensor, np.ndarray) for tensor in inputs.values()):
-                return self._execute_bound(session, inputs, keep)
-            values = session.run(names, dict(inputs), self._run_options)
-        except EngineError:
+            with self._lifetime.call():
+                if keep or not all(isinstance(tensor, np.ndarray) for tensor in inputs.values()):
+                    return self._execute_bound(inputs, keep)
+                values = self._session.run(names, dict(inputs), self._run_options)
+        except ZeroflawError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise EngineError(
@@ -145,15 +146,20 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Releases the graph and its mapped weights."""
-        self._session = None
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_session_copy(self._contract)
+
+    def _release(self) -> None:
+        del self._session
 
     def _execute_bound(
         self,
-        session: ort.InferenceSession,
         inputs: Mapping[str, Tensor | DeviceTensor],
         keep: Collection[str],
     ) -> Outputs:
-        binding = session.io_binding()
+        binding = self._session.io_binding()
         for name, tensor in inputs.items():
             if isinstance(tensor, OrtDeviceTensor):
                 tensor.bind_input(binding, name)
@@ -166,7 +172,7 @@ class OnnxRuntimeSession:
             output = OrtDeviceTensor.empty(shapes[spec.name], spec.dtype, device)
             output.bind_output(binding, spec.name)
             outputs[spec.name] = output
-        session.run_with_iobinding(binding, self._run_options)
+        self._session.run_with_iobinding(binding, self._run_options)
         return {
             name: output if name in keep else output.numpy() for name, output in outputs.items()
         }
@@ -175,7 +181,7 @@ class OnnxRuntimeSession:
 def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
-    settings.intra_op_num_threads = options.threads
+    settings.intra_op_num_threads = engine_threads(options.threads)
     settings.enable_mem_pattern = options.memory_patterns
     spin = "1" if options.spin else "0"
     settings.add_session_config_entry("session.intra_op.allow_spinning", spin)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
 from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.cores import engine_threads
 from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
 from zeroflaw_engines.session import (
@@ -21,11 +21,13 @@ from zeroflaw_engines.session import (
     check_graph,
     check_inputs,
     check_keep,
-    closed_error,
     output_shapes,
+    refuse_session_copy,
+    session_lifetime,
     zeros_for,
 )
 from zeroflaw_engines.session_options import OpenVinoOptions
+from zeroflaw_engines.telemetry import import_openvino
 
 _DEVICE: Final = "CPU"
 # OpenVINO's names of precisions: in the hint, and in the capabilities of a device.
@@ -75,6 +77,7 @@ class OpenVinoSession:
         core = self._openvino.Core()
         require_precision(core, precision)
         self._model: Any = self._compile(core, path, options or OpenVinoOptions())
+        self._lifetime = session_lifetime(self, contract)
         self._free: list[Any] = []
         self._lock = threading.Lock()
 
@@ -107,7 +110,7 @@ class OpenVinoSession:
         }
         # An `ov.Tensor` does not keep its memory alive: these names do, until the call has ended.
         arrays = {name: _writable(on_host(tensor)) for name, tensor in inputs.items()}
-        with self._request() as request:
+        with self._lifetime.call(), self._request() as request:
             try:
                 for name, array in arrays.items():
                     request.set_tensor(name, self._shared(array))
@@ -125,16 +128,21 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Releases the graph and its requests."""
-        with self._lock:
-            self._model = None
-            self._free.clear()
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_session_copy(self._contract)
+
+    def _release(self) -> None:
+        self._model = None
+        self._free.clear()
 
     def _compile(self, core: Any, path: Path, options: OpenVinoOptions) -> Any:  # noqa: ANN401
         """Compiles the graph; OpenVINO's objects are loaded lazily and have no static type."""
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
             "PERFORMANCE_HINT": options.performance_hint,
-            "INFERENCE_NUM_THREADS": options.threads,
+            "INFERENCE_NUM_THREADS": engine_threads(options.threads),
             "ENABLE_MMAP": options.map_weights,
         }
         if options.model_cache is not None:
@@ -163,15 +171,12 @@ class OpenVinoSession:
     def _request(self) -> Iterator[Any]:
         """An infer request of the caller's own; there are as many as there were callers at once."""
         with self._lock:
-            if self._model is None:
-                raise closed_error(self._contract)
             request = self._free.pop() if self._free else self._model.create_infer_request()
         try:
             yield request
         finally:
             with self._lock:
-                if self._model is not None:
-                    self._free.append(request)
+                self._free.append(request)
 
 
 def load_openvino() -> ModuleType:
@@ -181,7 +186,7 @@ def load_openvino() -> ModuleType:
         BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
     """
     try:
-        return importlib.import_module("openvino")
+        return import_openvino()
     except ModuleNotFoundError as error:
         raise BackendUnavailableError(
             f"the backend openvino is not installed: there is no Python module {error.name}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 
 from zeroflaw_engines.device_tensor import Tensor, offset_of
+from zeroflaw_engines.quiet_onnxruntime import ort
 
 
 @dataclass(frozen=True, eq=False)

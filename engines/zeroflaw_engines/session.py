@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.errors import EngineContractError, EngineError
+from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 
 # Arrays by name; those that were to be kept are `DeviceTensor`s.
 Outputs = dict[str, Any]
@@ -18,7 +19,9 @@ Outputs = dict[str, Any]
 class Session(Protocol):
     """One engine on one backend.
 
-    `execute` may be called from several threads at once; the others before it, by one thread.
+    `execute` may be called from several threads at once; `prepare` and `capture` before it, by
+    one thread. A fork of the process that loaded it cannot use it: every call there raises a
+    `ProcessError`, and `close` does nothing.
     """
 
     @property
@@ -63,7 +66,7 @@ class Session(Protocol):
         """
 
     def close(self) -> None:
-        """Releases the engine; `execute` may not be called afterwards."""
+        """Releases the engine once the calls under way have ended; no more may follow."""
 
 
 def check_inputs(
@@ -145,6 +148,21 @@ def output_shapes(
         spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
         for spec in contract.outputs
     }
+
+
+def session_lifetime(session: object, contract: EngineContract) -> Lifetime:
+    """In which process, and until when, a session may be called."""
+    name = f"the session of {contract.name}"
+    return Lifetime(session, name, lambda: closed_error(contract))
+
+
+def refuse_session_copy(contract: EngineContract) -> NoReturn:
+    """Refuses to pickle or copy a session.
+
+    Raises:
+        ProcessError: Always.
+    """
+    refuse_copy(f"a session of {contract.name}", "load it from its bundle where it is needed")
 
 
 def closed_error(contract: EngineContract) -> EngineError:

@@ -11,7 +11,7 @@ class OnnxRuntimeOptions:
     """Options of sessions on ONNX Runtime.
 
     Attributes:
-        threads: Threads inside one operator; 0 takes every core.
+        threads: Threads inside one operator; 0 takes every core that the process may use.
         spin: Whether idle threads spin. Encoders run side by side: a pool that spins while it
             waits would take the other's cores.
         memory_patterns: Whether allocation patterns of earlier calls are kept beside the arena:
@@ -41,7 +41,7 @@ class OpenVinoOptions:
     """Options of sessions on OpenVINO.
 
     Attributes:
-        threads: Threads of one inference; 0 takes every core.
+        threads: Threads of one inference; 0 takes every core that the process may use.
         performance_hint: `LATENCY` gives one call all threads, `THROUGHPUT` shares them among
             calls.
         map_weights: Whether weights are mapped from their file where the plugin can.

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -27,8 +27,9 @@ from zeroflaw_engines.session import (
     check_graph,
     check_inputs,
     check_keep,
-    closed_error,
     output_shapes,
+    refuse_session_copy,
+    session_lifetime,
     zeros_for,
 )
 from zeroflaw_engines.session_options import TensorRtOptions
@@ -99,6 +100,7 @@ class TensorRtSession:
         self._done: Any = self._cuda.new_event()
         self._buffers: dict[str, CudaBuffer] = {}
         self._programs: dict[str, TensorRtProgram] = {}
+        self._lifetime = session_lifetime(self, contract)
 
     @property
     def contract(self) -> EngineContract:
@@ -123,8 +125,7 @@ class TensorRtSession:
     def capture(self) -> None:
         """Records the call of one prompt as a CUDA graph; later calls replay it."""
         self.prepare()
-        with self._lock:
-            self._require_open()
+        with self._lifetime.call(), self._lock:
             self._cuda.use()
             if not self._programs["single"].capture(self._stream):
                 _log.warning(
@@ -146,8 +147,7 @@ class TensorRtSession:
                 f"the engine of {self._contract.name} takes {self._most} prompts, not {batch}",
                 "give fewer at once, or build it for more",
             )
-        with self._lock:
-            self._require_open()
+        with self._lifetime.call(), self._lock:
             self._cuda.use()
             program = self._program({name: tensor.shape for name, tensor in inputs.items()}, batch)
             for name, tensor in inputs.items():
@@ -175,9 +175,13 @@ class TensorRtSession:
 
     def close(self) -> None:
         """Releases the engine and its memory, and saves what TensorRT-RTX compiled."""
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_session_copy(self._contract)
+
+    def _release(self) -> None:
         with self._lock:
-            if self._engine is None:
-                return
             self._cuda.use()
             if self._cache is not None:
                 self._cache.save()
@@ -191,10 +195,6 @@ class TensorRtSession:
             self._cuda.call("cudaEventDestroy", self._done)
             self._cuda.call("cudaStreamDestroy", self._stream)
             self._engine = None
-
-    def _require_open(self) -> None:
-        if self._engine is None:
-            raise closed_error(self._contract)
 
     def _program(self, shapes: Mapping[str, tuple[int, ...]], batch: int) -> TensorRtProgram:
         """The context of one prompt, which may be captured, or that of several.
@@ -240,8 +240,7 @@ class TensorRtSession:
         self._cuda.copy(buffer.device, buffer.pinned, array.nbytes, "HostToDevice", self._stream)
 
     def _download(self, buffer: CudaBuffer, first: int, size: int) -> None:
-        with self._lock:
-            self._require_open()
+        with self._lifetime.call(), self._lock:
             self._cuda.use()
             self._cuda.copy(
                 buffer.pinned + first, buffer.device + first, size, "DeviceToHost", self._stream

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from zeroflaw_engines.contract import (
@@ -22,7 +22,8 @@ from zeroflaw_engines.contract import (
     EngineName,
 )
 from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.errors import ParityError
+from zeroflaw_engines.differences import largest_difference, relative_difference
+from zeroflaw_engines.errors import ComparisonError, ParityError
 from zeroflaw_engines.graph_entries import GraphTarget
 from zeroflaw_engines.manifest import ParityFigure
 from zeroflaw_engines.prompt_bank import TextEmbeddings
@@ -70,6 +71,8 @@ DecoderAuthority = Callable[
     [NDArray[np.float32], dict[str, Tensor]], tuple[NDArray[np.float32], NDArray[np.float32]]
 ]  # features, prompts -> low-res logits, predicted IoUs
 
+_What = tuple[EngineName, ImageKind, str]  # an engine, an image, and a quantity of its outputs
+
 # Numbers of points for which the decoder is checked, without and with a box and a mask.
 _POINT_COUNTS: Final = (1, 2, 7, 20)
 
@@ -102,7 +105,7 @@ def check_clip_encoder(
         tolerances: Default: those of FP32.
 
     Raises:
-        ParityError: A difference is larger than is accepted.
+        ParityError: A difference is larger than is accepted, or a value is not finite.
     """
     accepted = tolerances or fp32_tolerances()
     figures = []
@@ -112,13 +115,13 @@ def check_clip_encoder(
         image = parity_image(kind, size, size)
         want_map, want_score = authority(image, embeddings)
         got = session.execute({"image": image[None], "text_embeddings": embeddings})
-        for quantity, value in (
-            ("anomaly map, largest difference", np.abs(got["anomaly_map"][0] - want_map).max()),
-            ("image score, difference", abs(float(got["image_score"][0]) - want_score)),
+        for quantity, is_, should_be in (
+            ("anomaly map, largest difference", got["anomaly_map"][0], want_map),
+            ("image score, difference", got["image_score"], [want_score]),
         ):
-            figures.append(
-                _figure(("clip_encoder", kind, quantity), value, accepted.maps, accepted.target)
-            )
+            what: _What = ("clip_encoder", kind, quantity)
+            value = _difference(what, largest_difference, is_, should_be)
+            figures.append(_figure(what, value, accepted.maps, accepted.target))
     return _accepted(figures)
 
 
@@ -135,7 +138,7 @@ def check_sam_encoder(
         tolerances: Default: those of FP32.
 
     Raises:
-        ParityError: A difference is larger than is accepted.
+        ParityError: A difference is larger than is accepted, or a value is not finite.
     """
     accepted = tolerances or fp32_tolerances()
     figures = []
@@ -144,15 +147,9 @@ def check_sam_encoder(
     for kind, want in wanted.items():
         inputs = sam_encoder_inputs(sam_content(kind, side), session.contract)
         got = session.execute(inputs)["features"]
-        quantity = "features, largest difference over largest value"
-        figures.append(
-            _figure(
-                ("sam_encoder", kind, quantity),
-                _relative(got, want),
-                accepted.relative,
-                accepted.target,
-            )
-        )
+        what: _What = ("sam_encoder", kind, "features, largest difference over largest value")
+        value = _difference(what, relative_difference, got, want)
+        figures.append(_figure(what, value, accepted.relative, accepted.target))
     return _accepted(figures)
 
 
@@ -194,7 +191,7 @@ def check_sam_decoder(
         tolerances: Default: those of FP32.
 
     Raises:
-        ParityError: A difference is larger than is accepted.
+        ParityError: A difference is larger than is accepted, or a value is not finite.
     """
     accepted = tolerances or fp32_tolerances()
     figures = []
@@ -202,21 +199,25 @@ def check_sam_decoder(
     assert isinstance(max_prompts, int)  # noqa: S101 - the contract fixes it
     assert isinstance(low, int)  # noqa: S101 - as above
     for kind, feature in features.items():
-        logits_difference = iou_difference = 0.0
+        logits: _What = (
+            "sam_decoder",
+            kind,
+            "low-res logits, largest difference over largest value",
+        )
+        iou: _What = ("sam_decoder", kind, "predicted IoU, largest difference over largest value")
+        differences: dict[_What, list[float]] = {logits: [], iou: []}
         for prompt in decoder_prompts(low, max_prompts):
             want_logits, want_iou = authority(feature, prompt)
             got = session.execute({"features": feature, **prompt})
-            logits_difference = max(
-                logits_difference, _relative(got["low_res_logits"], want_logits)
-            )
-            iou_difference = max(iou_difference, _relative(got["predicted_iou"], want_iou))
-        for quantity, value in (
-            ("low-res logits, largest difference over largest value", logits_difference),
-            ("predicted IoU, largest difference over largest value", iou_difference),
-        ):
-            figures.append(
-                _figure(("sam_decoder", kind, quantity), value, accepted.relative, accepted.target)
-            )
+            for what, is_, should_be in (
+                (logits, got["low_res_logits"], want_logits),
+                (iou, got["predicted_iou"], want_iou),
+            ):
+                differences[what].append(_difference(what, relative_difference, is_, should_be))
+        figures += [
+            _figure(what, max(values), accepted.relative, accepted.target)
+            for what, values in differences.items()
+        ]
     return _accepted(figures)
 
 
@@ -231,18 +232,12 @@ def check_text_encoder(
         wanted: float32 [N, E].
 
     Raises:
-        ParityError: A difference is larger than is accepted.
+        ParityError: A difference is larger than is accepted, or a value is not finite.
     """
     got = session.execute({"token_ids": tokens})["sentence_embeddings"]
-    return _accepted(
-        [
-            _figure(
-                ("text_encoder", "real", "sentence embeddings, largest difference"),
-                np.abs(got - wanted).max(),
-                SENTENCE_TOLERANCE,
-            )
-        ]
-    )
+    what: _What = ("text_encoder", "real", "sentence embeddings, largest difference")
+    value = _difference(what, largest_difference, got, wanted)
+    return _accepted([_figure(what, value, SENTENCE_TOLERANCE)])
 
 
 def decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
@@ -272,12 +267,26 @@ def decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
             }
 
 
-def _relative(got: Tensor, want: Tensor) -> float:
-    return float(np.abs(got - want).max() / np.abs(want).max())
+def _difference(
+    what: _What,
+    measure: Callable[[ArrayLike, ArrayLike, str], float],
+    got: ArrayLike,
+    want: ArrayLike,
+) -> float:
+    """The difference of two results, of which a ParityError says that it cannot be measured."""
+    engine, image, quantity = what
+    try:
+        return measure(got, want, quantity)
+    except ComparisonError as error:
+        raise ParityError(
+            f"{engine} differs from the original on the {image} image: {error.cause}",
+            "nothing was published; check the weights, and the versions of torch, onnxscript and"
+            " onnxruntime",
+        ) from error
 
 
 def _figure(
-    what: tuple[EngineName, ImageKind, str],
+    what: _What,
     value: float,
     tolerance: float,
     target: GraphTarget = "onnxruntime",

@@ -10,6 +10,7 @@ from zeroflaw.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.encoding import Encoding
 from zeroflaw.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.geometry import FloatArray
+from zeroflaw.inspection import Trace
 from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.workspace import Workspace
@@ -30,6 +31,13 @@ class Decoding:
 
     points: PointPrompts | None
     cascade: Cascade | None
+
+    def trace(self) -> Trace:
+        """Say how the mask came about."""
+        if self.cascade is None:
+            return Trace(points=self.points, stages=(), kept_stage=0)
+        cascade = self.cascade
+        return Trace(points=self.points, stages=cascade.stages, kept_stage=cascade.kept_stage)
 
 
 def decode(

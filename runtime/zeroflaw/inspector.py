@@ -3,66 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NoReturn, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.cascade import Cascade
 from zeroflaw.decision import verdict_of
 from zeroflaw.decoding import decode
 from zeroflaw.encoding import EncodedFrame, Encoding, encode, geometry_of
 from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, Frame, rgb_frame
 from zeroflaw.geometry import FloatArray
-from zeroflaw.inspection import Inspection, Status, Trace
-from zeroflaw.prompt_points import PointPrompts
-from zeroflaw.record import calibration_digest
+from zeroflaw.inspection import Inspection, Status
+from zeroflaw.provenance import bundle_warnings, provenances
 from zeroflaw.regions import regions_of
 from zeroflaw.resizing import Bands
 from zeroflaw.scoring import image_score, score_map
+from zeroflaw.sessions import Sessions, load_sessions
 from zeroflaw.stamp import new_stamp
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.threshold import decision_threshold
 from zeroflaw.workspace import Workspace
-from zeroflaw_engines.backends import (
-    DEFAULT_BACKEND,
-    BackendChoice,
-    choose_backend,
-    load_session,
-)
+from zeroflaw_engines import arguments
+from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice, choose_backend
 from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import BundleChangedError, EngineError, ProductError
-from zeroflaw_engines.machine import usable_cores
+from zeroflaw_engines.lifetime import Lifetime, refuse_copy
+from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session, zeros_for
-from zeroflaw_engines.version import __version__
 
 # How often a bundle may be replaced by another while its engines load.
 _MAX_LOADS: Final = 20
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
-
-
-@dataclass(frozen=True)
-class Sessions:
-    """The three engines that an inspection runs."""
-
-    clip_encoder: Session
-    sam_encoder: Session
-    sam_decoder: Session
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter((self.clip_encoder, self.sam_encoder, self.sam_decoder))
 
 
 class Inspector:
@@ -72,7 +52,8 @@ class Inspector:
     itself, and sessions take concurrent calls. Calls from several threads share the same cores,
     so they add throughput only where one call leaves cores idle.
 
-    Use it as a context manager, or `close` it.
+    Use it as a context manager, or `close` it. It works in the process that made it: a fork of
+    that process, a copy and a pickle are refused with a `ProcessError`.
 
     Attributes:
         bundle: The bundle it was loaded from.
@@ -94,14 +75,23 @@ class Inspector:
         decision_threshold: float | None = None,
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
-        self.bundle = bundle
+        arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
+        arguments.whole_number("max_frame_pixels", max_frame_pixels, least=1)
+        arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
         recorded = bundle.manifest.method_parameters
-        self.parameters = parameters or recorded
+        parameters = arguments.instance(
+            "parameters",
+            recorded if parameters is None else parameters,
+            MethodParameters,
+            "call MethodParameters.from_mapping",
+        )
+        self.bundle = bundle
         if decision_threshold is not None:
-            self.parameters = self.parameters.replace(decision_threshold=decision_threshold)
+            parameters = parameters.replace(decision_threshold=decision_threshold)
+        self.parameters = parameters
         self._explicit_threshold = (
             decision_threshold is not None
-            or self.parameters.decision_threshold != recorded.decision_threshold
+            or parameters.decision_threshold != recorded.decision_threshold
         )
         self._thresholds: dict[str, tuple[float, tuple[str, ...]]] = {}
         self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
@@ -111,22 +101,15 @@ class Inspector:
         self._max_frame_pixels = max_frame_pixels
         self._sizes = bundle.manifest.sizes
         self._prompts = bundle.bank
-        self._identity = bundle.identity
-        self._parameters_digest = self.parameters.digest
-        self._calibration_digests = {
-            name: calibration_digest(product) for name, product in bundle.manifest.products.items()
-        }
-        self._embedding_digests = {
-            name: hashlib.sha256(embeddings.tobytes()).hexdigest()
-            for name, embeddings in self._prompts.items()
-        }
-        self._warnings = _warnings(bundle)
+        self._provenances = provenances(bundle, self._prompts, self.parameters, self.backend)
+        self._warnings = bundle_warnings(bundle)
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
         resizers = threads or usable_cores()
         self._bands = Bands(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
         self._workspace = Workspace()
-        self._closed = False
+        closed = partial(EngineError, "this Inspector is closed", "load another one")
+        self._lifetime = Lifetime(self, "this Inspector", closed)
 
     @classmethod
     def load(
@@ -137,7 +120,7 @@ class Inspector:
         precision: str | None = None,
         parameters: MethodParameters | None = None,
         threads: int = 0,
-        model_cache: Path | None = None,
+        model_cache: str | Path | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
         decision_threshold: float | None = None,
@@ -152,7 +135,8 @@ class Inspector:
             precision: What the engines compute in (`fp32`, `bf16`, `fp16`); default: that of the
                 backend.
             parameters: Method parameters; default: those that the bundle records.
-            threads: CPU threads of each engine, and of resizing; 0 takes every core.
+            threads: CPU threads of each engine, and of resizing, at most 1024; 0 takes every core
+                that this process may use.
             model_cache: Where backends that compile at load keep what they compiled; default:
                 nowhere.
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
@@ -164,37 +148,40 @@ class Inspector:
                 `parameters` that is not the one that the bundle records.
 
         Raises:
+            ArgumentError: An argument is of the wrong kind, or out of its range.
             BundleError: The bundle is missing, damaged, or of a newer schema.
             BackendUnavailableError: The backend is unknown or not installed, or lacks its driver
                 or the precision.
             EngineError: An engine cannot be loaded.
         """
+        arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
+        cache = None if model_cache is None else Path(arguments.path("model_cache", model_cache))
         for _ in range(_MAX_LOADS):
             opened = open_bundle(bundle)
             choice = choose_backend(backend, precision, bundle=opened)
             try:
-                sessions = _load_sessions(
-                    opened,
-                    backend=choice.backend,
-                    precision=precision,
-                    threads=threads,
-                    model_cache=model_cache,
+                sessions = load_sessions(
+                    opened, choice, precision=precision, threads=threads, model_cache=cache
                 )
                 break
             except BundleChangedError as error:
                 changed = error
         else:
             raise changed
-        return cls(
-            opened,
-            sessions,
-            parameters=parameters,
-            encoder_schedule=encoder_schedule,
-            max_frame_pixels=max_frame_pixels,
-            choice=choice,
-            threads=threads,
-            decision_threshold=decision_threshold,
-        )
+        try:
+            return cls(
+                opened,
+                sessions,
+                parameters=parameters,
+                encoder_schedule=encoder_schedule,
+                max_frame_pixels=max_frame_pixels,
+                choice=choice,
+                threads=threads,
+                decision_threshold=decision_threshold,
+            )
+        except BaseException:
+            sessions.close()
+            raise
 
     @property
     def sessions(self) -> Sessions:
@@ -215,12 +202,12 @@ class Inspector:
         known = self.products
         if product is None and len(known) == 1:
             return known[0]
-        name = None if product is None else self.bundle.product_name(product)
+        name = self.bundle.product_name(product) if isinstance(product, str) else None
         if name is None:
             asked = "no product was named" if product is None else f"unknown product {product!r}"
             raise ProductError(
                 f"{asked}; this bundle has: {', '.join(known) or 'none'}",
-                f"name one of these, or {self.bundle.how_to_add(product or 'NAME')}",
+                f"name one of these, or {self.bundle.how_to_add(str(product or 'NAME'))}",
             )
         return name
 
@@ -250,12 +237,9 @@ class Inspector:
         Args:
             runs: How often every engine is run on zeros, at least once.
         """
-        self._require_open()
-        for session in self._sessions:
-            session.prepare()
-            session.capture()
-            for _ in range(runs - 1):
-                session.execute(zeros_for(session.contract))
+        arguments.whole_number("runs", runs, least=1)
+        with self._lifetime.call():
+            self._sessions.warm_up(runs)
 
     def inspect(
         self,
@@ -287,16 +271,18 @@ class Inspector:
             EngineError: An engine failed, or returned values that are not finite or out of
                 their range; there is no result, and so no "good" one.
         """
-        encoded = self.encode_frame(
-            image,
-            product=product,
-            channel_order=channel_order,
-            white_level=white_level,
-            frame_id=frame_id,
-            part_id=part_id,
-            camera_id=camera_id,
-        )
-        return self.decode_frame(encoded, trace=trace)
+        arguments.flag("trace", trace)
+        with self._lifetime.call():
+            encoded = self.encode_frame(
+                image,
+                product=product,
+                channel_order=channel_order,
+                white_level=white_level,
+                frame_id=frame_id,
+                part_id=part_id,
+                camera_id=camera_id,
+            )
+            return self.decode_frame(encoded, trace=trace)
 
     def encode_frame(
         self,
@@ -314,10 +300,9 @@ class Inspector:
         `InspectionStream` runs it for one frame while `decode_frame` runs for the one before.
         Arguments and errors are those of `inspect`.
         """
-        self._require_open()
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         watch = Stopwatch()
-        with watch.stage("total"):
+        with self._lifetime.call(), watch.stage("total"):
             name = self.product_name(product)
             with watch.stage("frame"):
                 frame = rgb_frame(
@@ -342,9 +327,10 @@ class Inspector:
         Raises:
             EngineError: The decoder failed.
         """
-        self._require_open()
+        arguments.flag("trace", trace)
+        arguments.instance("encoded", encoded, EncodedFrame, "give what encode_frame returned")
         name, encoding, watch = encoded.product, encoded.encoding, encoded.watch
-        with watch.stage("total"):
+        with self._lifetime.call(), watch.stage("total"):
             decoding = decode(
                 encoding,
                 self.parameters,
@@ -374,6 +360,7 @@ class Inspector:
         status: Status = "no_region" if cascade is None else cascade.status
         return Inspection(
             **dataclasses.asdict(encoded.stamp),
+            **dataclasses.asdict(self._provenances[name]),
             status=status,
             product=name,
             decision=verdict.decision,
@@ -387,14 +374,8 @@ class Inspector:
             score_map=score,
             regions=regions,
             timings_ms=watch.milliseconds,
-            software=__version__,
-            bundle=self._identity,
-            text_embeddings=self._embedding_digests[name],
-            calibration=self._calibration_digests[name],
-            parameters=self._parameters_digest,
-            backend=self.backend,
             warnings=self._warnings + reservations + verdict.warnings,
-            trace=_trace(decoding.points, cascade) if trace else None,
+            trace=decoding.trace() if trace else None,
         )
 
     def inspect_many(
@@ -420,13 +401,15 @@ class Inspector:
             )
 
     def close(self) -> None:
-        """Releases the engines. Inspections that are under way must have ended."""
-        if not self._closed:
-            self._closed = True
-            self._pool.shutdown()
-            self._bands.pool.shutdown()
-            for session in self._sessions:
-                session.close()
+        """Releases the engines once the calls of other threads have ended; new ones are refused.
+
+        Within a call of the same thread, such as in a signal handler, it does not wait: the call
+        that ends last releases them. In a fork it does nothing.
+        """
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy("an Inspector", "send the bundle's path, and load an Inspector there")
 
     def __enter__(self) -> Self:
         return self
@@ -439,9 +422,10 @@ class Inspector:
     ) -> None:
         self.close()
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise EngineError("this Inspector is closed", "load another one")
+    def _release(self) -> None:
+        self._pool.shutdown()
+        self._bands.pool.shutdown()
+        self._sessions.close()
 
     def _encode(self, frame: Frame, embeddings: TextEmbeddings, watch: Stopwatch) -> Encoding:
         """Runs the encoders; features are None if the schedule left the SAM encoder out."""
@@ -460,46 +444,3 @@ class Inspector:
     def _needs_sam(self, anomaly_map: FloatArray) -> bool:
         extreme = bool(anomaly_map.max() > self.parameters.extreme_threshold)
         return extreme or self.parameters.no_region == "always_run"
-
-
-def _load_sessions(
-    bundle: Bundle,
-    *,
-    backend: str,
-    precision: str | None,
-    threads: int,
-    model_cache: Path | None,
-) -> Sessions:
-    def load(engine: EngineName) -> Session:
-        session = load_session(
-            bundle,
-            engine,
-            backend=backend,
-            precision=precision,
-            threads=threads,
-            model_cache=model_cache,
-        )
-        loaded.callback(session.close)
-        return session
-
-    with ExitStack() as loaded:
-        sessions = Sessions(
-            clip_encoder=load(CLIP_ENCODER),
-            sam_encoder=load(SAM_ENCODER),
-            sam_decoder=load(SAM_DECODER),
-        )
-        loaded.pop_all()
-    return sessions
-
-
-def _trace(points: PointPrompts | None, cascade: Cascade | None) -> Trace:
-    if cascade is None:
-        return Trace(points=points, stages=(), kept_stage=0)
-    return Trace(points=points, stages=cascade.stages, kept_stage=cascade.kept_stage)
-
-
-def _warnings(bundle: Bundle) -> tuple[str, ...]:
-    seed = bundle.manifest.random_weights
-    if seed is None:
-        return ()
-    return (f"the bundle has random weights (seed {seed}): scores and masks mean nothing",)

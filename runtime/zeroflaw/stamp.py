@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from zeroflaw_engines.errors import FrameError
+from zeroflaw_engines import arguments
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,11 @@ def new_stamp(
         camera_id: The caller's name of the camera.
 
     Raises:
-        FrameError: A name is not text.
+        ArgumentError: A name is not a text.
     """
-    for name, value in (("part_id", part_id), ("frame_id", frame_id), ("camera_id", camera_id)):
-        if not (value is None or isinstance(value, str)):
-            raise FrameError(
-                f"{name} is {value!r}, of type {type(value).__name__}", "give text, or None"
-            )
+    for name, given in (("part_id", part_id), ("frame_id", frame_id), ("camera_id", camera_id)):
+        if given is not None:
+            arguments.text(name, given)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     return Stamp(
         id=uuid.uuid4().hex,

@@ -10,21 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw.closing_at_exit import close_at_exit
 from zeroflaw.encoding import EncodedFrame
 from zeroflaw.frame import ChannelOrder
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.stamp import Stamp, new_stamp
 from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
+from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
+from zeroflaw_engines.lifetime import HomeProcess, refuse_copy
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]
 
-_POLICIES: Final = ("wait", "drop_oldest", "refuse")
 _log = logging.getLogger(__name__)
 _Half = TypeVar("_Half", EncodedFrame, Inspection)
 
@@ -87,7 +89,8 @@ class InspectionStream:
     until some are taken, so memory is bounded. With `wait`, therefore, a thread that submits
     more than `2 * capacity` frames without polling needs another one that polls.
 
-    Use it as a context manager, or `close` it; the Inspector stays open.
+    Use it as a context manager, or `close` it; the Inspector stays open, and is closed after it.
+    Like an Inspector it works in the process that opened it, and in none of its forks.
     """
 
     def __init__(
@@ -109,15 +112,17 @@ class InspectionStream:
                 without it one frame ends before the next begins.
 
         Raises:
-            StreamError: The capacity or the policy is not one of these.
+            StreamError: An argument is of the wrong kind, or out of its range.
         """
-        if capacity < 1:
-            raise StreamError(f"a stream's capacity is {capacity}", "give 1 or more")
-        if when_full not in _POLICIES:
-            raise StreamError(
-                f"a stream cannot {when_full!r} when it is full",
-                f"choose one of: {', '.join(_POLICIES)}",
-            )
+        for half in ("encode_frame", "decode_frame"):
+            if not callable(getattr(inspector, half, None)):
+                raise StreamError(
+                    f"inspector is a {type(inspector).__name__}, which has no {half}",
+                    "give an Inspector",
+                )
+        arguments.whole_number("capacity", capacity, least=1, error=StreamError)
+        arguments.choice("when_full", when_full, get_args(WhenFull), error=StreamError)
+        arguments.flag("pipelined", pipelined, error=StreamError)
         self._inspector = inspector
         self._capacity = capacity
         self._when_full = when_full
@@ -134,12 +139,14 @@ class InspectionStream:
         targets: list[Callable[[], None]] = [self._encode_frames]
         targets += [self._decode_frames] if pipelined else []
         self._pipelined = pipelined
+        self._home = HomeProcess(self, "this stream")
         self._threads = [
             threading.Thread(target=target, name=f"zeroflaw-stream{target.__name__}", daemon=True)
             for target in targets
         ]
         for thread in self._threads:
             thread.start()
+        close_at_exit(self)
 
     def submit(
         self,
@@ -179,11 +186,19 @@ class InspectionStream:
 
         Raises:
             StreamFullError: There is no room, and the stream refuses or has waited in vain.
-            StreamError: The stream is closed, or the deadline is not a positive number.
-            FrameError: A name is not text.
+            StreamError: The stream is closed, or an argument is of the wrong kind or out of its
+                range.
+            ProcessError: This is a fork of the process that opened the stream.
         """
-        if deadline_ms is not None and not deadline_ms > 0:
-            raise StreamError(f"a deadline of {deadline_ms} ms", "give a positive number, or none")
+        self._home.require()
+        if deadline_ms is not None:
+            arguments.number("deadline_ms", deadline_ms, above=0, unit="ms", error=StreamError)
+        for name, value in (("trace", trace), ("copy", copy)):
+            arguments.flag(name, value, error=StreamError)
+        for name, given in (("frame_id", frame_id), ("part_id", part_id)):
+            if given is not None:
+                arguments.text(name, given, error=StreamError)
+        timeout = _seconds(timeout)
         now = time.perf_counter()
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         image = frame.copy() if copy and isinstance(frame, np.ndarray) else frame
@@ -206,6 +221,8 @@ class InspectionStream:
         Returns:
             None if it has not come by then, or if the stream is closed and all are out.
         """
+        self._home.require()
+        timeout = _seconds(timeout)
         with self._changed:
             self._changed.wait_for(self._has_next_or_never_will, timeout)
             result = self._results.pop(self._delivered + 1, None)
@@ -216,6 +233,7 @@ class InspectionStream:
 
     def drain(self) -> Iterator[StreamResult]:
         """Yields results until those of all frames are out; for the only thread that polls."""
+        self._home.require()
         while self._delivered < self._submitted:
             result = self.poll()
             if result is not None:
@@ -223,6 +241,7 @@ class InspectionStream:
 
     def health(self) -> StreamHealth:
         """What became of the frames so far."""
+        self._home.require()
         with self._changed:
             return StreamHealth(
                 submitted=self._submitted,
@@ -234,15 +253,22 @@ class InspectionStream:
     def close(self) -> None:
         """Takes no more frames, drops those that wait, and ends those that are under way.
 
-        Results that are not yet taken, and those of the dropped frames, can still be polled.
+        Results that are not yet taken, and those of the dropped frames, can still be polled. In
+        a fork of the process that opened the stream it does nothing.
         """
+        if not self._home.is_here:
+            return
         with self._changed:
             self._closed = True
             while self._waiting:
                 self._drop_oldest()
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # an inspector may close it, too
+                thread.join()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy("a stream", "send the bundle's path, and open a stream there")
 
     def __enter__(self) -> Self:
         return self
@@ -381,3 +407,11 @@ class InspectionStream:
             self._counts["held"] += count == "finished" and result.decision == "hold"
             self._results[result.ticket] = result
             self._changed.notify_all()
+
+
+def _seconds(timeout: float | None) -> float | None:
+    """A timeout that Python's locks take."""
+    if timeout is None:
+        return None
+    seconds = arguments.number("timeout", timeout, least=0, unit="seconds", error=StreamError)
+    return min(seconds, threading.TIMEOUT_MAX)

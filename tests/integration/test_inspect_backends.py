@@ -15,8 +15,8 @@ from zeroflaw import Inspector
 from zeroflaw.cli import commands as cli
 from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
-from zeroflaw_benchmarks.gpu_acceptance_checks import iou
 from zeroflaw_engines.backends import RANKING
+from zeroflaw_engines.differences import mask_iou
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError, ZeroflawError
 from zeroflaw_engines.openvino_session import precisions_of
 
@@ -54,7 +54,7 @@ def test_masks_are_those_of_onnx_runtime(frames, reference, backend, precision, 
     with Inspector.load(backend=backend, precision=precision) as inspector:
         inspector.warm_up()
         got = [inspector.inspect(frame, product="object") for frame in frames]
-    ious = [iou(want.mask, have.mask) for want, have in zip(reference, got, strict=True)]
+    ious = [mask_iou(have.mask, want.mask) for want, have in zip(reference, got, strict=True)]
     print(f"{backend} {precision}: mask IoU {np.mean(ious):.5f} mean, {min(ious):.5f} least")
     assert np.mean(ious) >= least
     assert any(want.mask.any() for want in reference)

@@ -16,8 +16,8 @@ from skimage import data
 
 from support.manifests import written
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw.inspector import Sessions
 from zeroflaw.record import inspection_json_schema
+from zeroflaw.sessions import Sessions
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ProductError
 
@@ -284,9 +284,9 @@ def test_alternatives_of_the_method_run(tiny_bundle: Bundle, photo) -> None:
         for name, alternatives in values.items():
             for value in alternatives:
                 parameters = default.replace(**{name: value})
-                with Inspector(tiny_bundle, inspector._sessions, parameters=parameters) as other:
-                    inspection = other.inspect(photo, product="object")
-                    other._closed = True  # the sessions are not its own
+                # Not closed: the sessions are not its own.
+                other = Inspector(tiny_bundle, inspector.sessions, parameters=parameters)
+                inspection = other.inspect(photo, product="object")
                 assert inspection.status != "no_region", (name, value)
                 assert inspection.mask.shape == photo.shape[:2]
                 assert np.isfinite(inspection.score_map).all()

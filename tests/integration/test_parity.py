@@ -24,8 +24,9 @@ from zeroflaw import Inspector
 from zeroflaw.cascade import decoder_prompts
 from zeroflaw.geometry import frame_geometry
 from zeroflaw.prompt_points import PointPrompts
-from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, mask_iou, reference_inspection
+from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_inspection
 from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.differences import mask_iou
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.freed_memory import keep_freed_memory
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam

@@ -18,7 +18,7 @@ from zeroflaw import InspectionRecord, InspectionStream, Inspector
 from zeroflaw.record import inspection_json_schema
 from zeroflaw.stream_result import StreamHealth, StreamResult
 from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.errors import EngineError, FrameError, StreamError
+from zeroflaw_engines.errors import EngineError, StreamError, ZeroflawError
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +201,8 @@ def test_every_frame_has_a_record_with_its_stamp(inspector, photo) -> None:
 @pytest.mark.parametrize("name", ["frame_id", "part_id", "camera_id"])
 def test_names_are_text(inspector, photo, name: str) -> None:
     with InspectionStream(inspector) as stream:
-        with pytest.raises(FrameError, match=f"{name} is 7"):
+        with pytest.raises(ZeroflawError, match=f"{name} is 7"):
             stream.submit(photo, product="object", **{name: 7})
         assert stream.health().submitted == 0
-    with pytest.raises(FrameError, match=f"{name} is 7"):
+    with pytest.raises(ZeroflawError, match=f"{name} is 7"):
         inspector.inspect(photo, product="object", **{name: 7})

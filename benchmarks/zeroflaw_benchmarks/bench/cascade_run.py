@@ -156,7 +156,7 @@ def _theirs(
     task: CascadeTask, bundle: Bundle, geometry: FrameGeometry, features: FloatArray
 ) -> _Decode:
     """As segment_anything's notebook runs its export: the points there are, and one more."""
-    import onnxruntime as ort
+    from zeroflaw_engines.quiet_onnxruntime import ort
 
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY

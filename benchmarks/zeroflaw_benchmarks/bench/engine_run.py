@@ -18,6 +18,7 @@ from zeroflaw.images import read_image
 from zeroflaw_benchmarks.child_process import answer
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.telemetry import silence_onnxruntime, without_openvino_telemetry
 
 _ERRORS_ONLY: Final = 3
 _WINCLIP_SIDE: Final = 240
@@ -88,7 +89,7 @@ def _ours(task: EngineTask) -> Callable[[], object]:
 
 def _graph(task: EngineTask) -> Callable[[], object]:
     """Another's encoder, with that library's own normalisation done beforehand."""
-    import onnxruntime as ort
+    from zeroflaw_engines.quiet_onnxruntime import ort
 
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -103,7 +104,10 @@ def _graph(task: EngineTask) -> Callable[[], object]:
 def _winclip(task: EngineTask) -> Callable[[], object]:
     """Anomalib's WinCLIP, zero-shot, its weights random: they cannot be fetched here."""
     import torch
-    from anomalib.models.image.winclip import torch_model
+
+    silence_onnxruntime()
+    with without_openvino_telemetry():
+        from anomalib.models.image.winclip import torch_model
     from PIL import Image
     from torchvision.transforms.functional import to_tensor
 

@@ -119,13 +119,15 @@ def _plain(task: LoadTask) -> LoadSeconds:
 def _import_backend(backend: str) -> None:
     """Importing a library is no part of loading with it, in either way."""
     if backend == "openvino":
-        import openvino  # noqa: F401
+        from zeroflaw_engines.openvino_session import load_openvino
+
+        load_openvino()
     else:
-        import onnxruntime  # noqa: F401
+        import zeroflaw_engines.quiet_onnxruntime  # noqa: F401
 
 
 def _onnxruntime(bundle: Bundle, engine: Any, _precision: str) -> Any:  # noqa: ANN401 - a session
-    import onnxruntime as ort
+    from zeroflaw_engines.quiet_onnxruntime import ort
 
     path = str(bundle.graph(engine, "onnxruntime").path)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -133,11 +135,11 @@ def _onnxruntime(bundle: Bundle, engine: Any, _precision: str) -> Any:  # noqa: 
 
 
 def _openvino(bundle: Bundle, engine: Any, precision: str) -> Any:  # noqa: ANN401 - as above
-    import openvino
+    from zeroflaw_engines.openvino_session import load_openvino
 
     settings = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")}
     path = str(bundle.graph(engine, "openvino").path)
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    compiled = load_openvino().Core().compile_model(path, "CPU", settings)
     return compiled, engine
 
 

@@ -22,7 +22,8 @@ from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.pipeline_run import PipelineRun, PipelineTimes
 from zeroflaw_benchmarks.spread import spread, times_faster
 from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.errors import BenchmarkError
+from zeroflaw_engines.differences import largest_difference, mask_iou
+from zeroflaw_engines.errors import BenchmarkError, ComparisonError
 
 TORCH: Final = "torch"
 TORCH_BF16: Final = "torch-bf16"
@@ -101,8 +102,6 @@ def _inspections(
     wanted = {name: way for name, way in references.items() if name in names}
     if not wanted:
         return
-    from zeroflaw_benchmarks.reference_pipeline import mask_iou
-
     weights = _weights(task)
 
     def once(way: str) -> _Once:
@@ -120,7 +119,10 @@ def _inspections(
         agreement = ""
         if name in seconds and weights.startswith("the bundle"):
             masks = [np.load(directory / f"{w.replace(':', '_')}.npy") for w in (task.way, way)]
-            agreement = f"mask IoU {mask_iou(*masks):.4f}"
+            try:
+                agreement = f"mask IoU {mask_iou(*masks):.4f}"
+            except ComparisonError as error:
+                failures[name] = error.cause
         yield _row(row, name, seconds, failures, agreement)
 
 
@@ -168,7 +170,11 @@ def _cascades(
         agreement = ""
         if name in seconds and weights.startswith("the bundle"):
             ours, theirs = (np.load(directory / f"{n}.npy") for n in ("ours", Path(name).stem))
-            agreement = f"logits differ by {np.abs(ours - theirs).max():.1e} at most"
+            try:
+                apart = largest_difference(theirs, ours, label)
+                agreement = f"logits differ by {apart:.1e} at most"
+            except ComparisonError as error:
+                failures[name] = error.cause
         row = Peer(name=label, part="cascade", weights=weights)
         yield _row(row, name, seconds, failures | more, agreement)
 

@@ -15,9 +15,9 @@ from zeroflaw_benchmarks.graph_macs import GraphCost, graph_cost
 from zeroflaw_benchmarks.memory_rate import memory_rate
 from zeroflaw_benchmarks.spread import Spread, spread
 from zeroflaw_engines.contract import SAM_DECODER
+from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.graph_entries import GraphTarget
-from zeroflaw_engines.machine import usable_cores
 from zeroflaw_engines.session import Session, zeros_for
 
 ONE_PROMPT: Final = {"batch": 1}

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from os import cpu_count
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ import typer
 from PIL import Image
 
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
+from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.errors import DatasetError
 
 
@@ -130,7 +130,7 @@ def main(
     test_defective: Annotated[int, typer.Option(min=0, help="Frames a defect and class.")] = 16,
     size: Annotated[int, typer.Option(min=128, max=4096, help="Side of the frames, px.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of the first frame.")] = 500_000,
-    processes: Annotated[int, typer.Option(min=1, help="Processes.")] = cpu_count() or 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes.")] = usable_cores(),
 ) -> None:
     """Draw industrial-looking frames with exact masks, in MVTec-AD's layout."""
     plan = DatasetPlan(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.resources import as_file, files
-from os import cpu_count
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -27,6 +26,7 @@ from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
 from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_benchmarks.mini.sam_training import SamTraining, new_sam, train_sam
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_training_frames
+from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_ensembles import load_tokenizer, read_prompt_ensembles
 from zeroflaw_export.adapter_training import TrainingSettings
@@ -61,9 +61,9 @@ def make(
     work: Annotated[Path, typer.Argument(help="Directory for frames, checkpoints and results.")],
     *,
     processes: Annotated[int, typer.Option(min=1, help="Processes that draw frames.")] = (
-        cpu_count() or 1
+        usable_cores()
     ),
-    threads: Annotated[int, typer.Option(min=1, help="Threads that train.")] = cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that train.")] = usable_cores(),
     only: Annotated[
         str | None, typer.Option(help="One stage: frames, towers, adapters, sam or bundles.")
     ] = None,

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from zeroflaw.inspector import Inspector, Sessions
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_engines.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.session import Outputs, Session

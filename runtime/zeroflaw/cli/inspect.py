@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from zeroflaw.cli.inspection_run import Identifiers, run_inspections
+from zeroflaw.cli.inspection_run import Identifiers, Reading, run_inspections
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.terminal import (
     EXIT_HELD,
@@ -17,7 +17,10 @@ from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
+    MaxMegapixelsOption,
+    OrientationOption,
     PrecisionOption,
+    WhiteLevelOption,
     announce,
     err,
     notes_of,
@@ -26,6 +29,7 @@ from zeroflaw.cli.terminal import (
     printable,
 )
 from zeroflaw.contact_sheet import SheetHeader
+from zeroflaw.frame import MAX_FRAME_PIXELS
 from zeroflaw.inspector import Inspector
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
@@ -70,6 +74,9 @@ def inspect(
     ] = "side_by_side",
     parameters: ParametersOption = None,
     settings: SettingsOption = None,
+    white_level: WhiteLevelOption = None,
+    orientation: OrientationOption = "as_stored",
+    max_megapixels: MaxMegapixelsOption = MAX_FRAME_PIXELS / 1e6,
     existing: Annotated[
         Existing,
         typer.Option(
@@ -105,6 +112,7 @@ def inspect(
 
         zeroflaw inspect my_bundle line_3/ -o results --set extreme_threshold=0.4
     """
+    reading = Reading(white_level, orientation, max_pixels=round(1e6 * max_megapixels))
     search = search_and_report(files_or_folders, results=out_dir)
     recorded = read_manifest(bundle).method_parameters
     given = given_parameters(parameters, settings or [])
@@ -117,6 +125,7 @@ def inspect(
         threads=threads,
         model_cache=model_cache,
         encoder_schedule=schedule,
+        max_frame_pixels=reading.max_pixels,
     ) as inspector:
         announce(inspector.bundle, bundle)
         if backend == AUTO:
@@ -141,6 +150,7 @@ def inspect(
             out_dir,
             existing=existing,
             identifiers=Identifiers(part=part_id, camera=camera_id),
+            reading=reading,
         )
     left_out = len(search.left_out)
     out.print(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from zeroflaw.cli.terminal import print_error, print_warning, progress_bar
+from zeroflaw.cli.terminal import print_error, print_file_warnings, print_warning, progress_bar
 from zeroflaw.contact_sheet import (
     Card,
     SheetHeader,
@@ -17,8 +17,9 @@ from zeroflaw.contact_sheet import (
     inspected_card,
     left_out_card,
 )
-from zeroflaw.images import read_image
-from zeroflaw.inspection import Inspection
+from zeroflaw.frame import MAX_FRAME_PIXELS
+from zeroflaw.images import Orientation, file_frame, read_image_file
+from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.inspector import Inspector
 from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
 from zeroflaw.record import held_record
@@ -50,6 +51,21 @@ class Identifiers:
 
     part: str | None = None
     camera: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read.
+
+    Attributes:
+        white_level: The value that is white, against what the files say; None takes theirs.
+        orientation: Whether pixels are turned as an orientation tag says.
+        max_pixels: Larger images are refused, height x width.
+    """
+
+    white_level: float | None = None
+    orientation: Orientation = "as_stored"
+    max_pixels: int = MAX_FRAME_PIXELS
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,7 @@ def run_inspections(
     *,
     existing: Existing,
     identifiers: Identifiers,
+    reading: Reading,
 ) -> RunCounts:
     """Inspect every picture and write its results, the page and the summary.
 
@@ -100,11 +117,13 @@ def run_inspections(
         out_dir: The folder of the results.
         existing: What becomes of results that are there.
         identifiers: For the records.
+        reading: How the files are read.
 
     Raises:
         ResultsError: The folder cannot be taken or written.
     """
     counts = RunCounts()
+    file_warnings: list[str] = []
     with (
         open_run_folder(out_dir, search, _publisher(header), existing=existing) as folder,
         progress_bar() as progress,
@@ -116,9 +135,18 @@ def run_inspections(
             folder.leave_out(one, row, card.html)
         task = progress.add_task("inspecting", total=len(folder.jobs))
         for job in folder.jobs:
-            outcome = _inspect_one(inspector, job, folder, header.product, identifiers)
+            stamp = new_stamp(
+                part_id=identifiers.part,
+                frame_id=_frame_id(job.picture.path),
+                camera_id=identifiers.camera,
+            )
+            outcome, warnings = _inspect_one(
+                inspector, job, folder, product=header.product, stamp=stamp, reading=reading
+            )
             counts = counts.with_outcome(outcome)
+            file_warnings += warnings
             progress.advance(task)
+    print_file_warnings(file_warnings)
     return counts
 
 
@@ -162,31 +190,41 @@ def _report_earlier(folder: RunFolder) -> None:
 
 
 def _inspect_one(
-    inspector: Inspector, job: Job, folder: RunFolder, product: str, identifiers: Identifiers
-) -> str:
-    """Inspect one picture and write its results, or why there are none; returns the outcome."""
+    inspector: Inspector,
+    job: Job,
+    folder: RunFolder,
+    *,
+    product: str,
+    stamp: Stamp,
+    reading: Reading,
+) -> tuple[str, tuple[str, ...]]:
+    """Inspect one picture and write its results, or why there are none.
+
+    Returns:
+        The outcome, and what is to be known of the file.
+    """
     source = job.picture.path
-    stamp = new_stamp(
-        part_id=identifiers.part, frame_id=_frame_id(source), camera_id=identifiers.camera
-    )
     try:
-        inspection = inspector.inspect(
-            read_image(source),
-            product=product,
-            trace=True,
-            part_id=stamp.part_id,
-            frame_id=stamp.frame_id,
-            camera_id=stamp.camera_id,
+        file = read_image_file(
+            source,
+            white_level=reading.white_level,
+            orientation=reading.orientation,
+            max_pixels=reading.max_pixels,
+        )
+        frame = file_frame(file, max_pixels=reading.max_pixels)
+        inspection = inspector.inspect(frame, product=product, trace=True)
+        inspection = replace(
+            stamped(inspection, stamp), warnings=inspection.warnings + file.warnings
         )
         _store(folder, job, inspection)
     except (ImageFileError, FrameError, EngineError, ResultsError) as error:
-        return _hold(folder, job, stamp, product, error)
+        return _hold(folder, job, stamp, product, error), ()
     except MemoryError:
         too_large = ImageFileError(
             f"{source} needs more memory than there is", "inspect tiles of it"
         )
-        return _hold(folder, job, stamp, product, too_large)
-    return inspection.decision
+        return _hold(folder, job, stamp, product, too_large), ()
+    return inspection.decision, file.warnings
 
 
 def _store(folder: RunFolder, job: Job, inspection: Inspection) -> None:

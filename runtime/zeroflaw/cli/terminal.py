@@ -62,6 +62,11 @@ OrientationOption = Annotated[
     Orientation,
     typer.Option(help="Take pixels as they are stored, or turn them as orientation tags say."),
 ]
+# The limit of `zeroflaw.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
+MaxMegapixelsOption = Annotated[
+    float,
+    typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),
+]
 
 # Results go to standard output, all else to standard error.
 err = Console(stderr=True, highlight=False, soft_wrap=True)

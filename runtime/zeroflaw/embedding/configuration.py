@@ -13,6 +13,7 @@ from zeroflaw.embedding.errors import EmbeddingError
 from zeroflaw.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.machine import MAX_THREADS
 
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,7 +37,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     model_cache: str | None = None
     encoder_schedule: Literal["side_by_side", "clip_first"] = "side_by_side"
     max_frame_pixels: Annotated[int, msgspec.Meta(ge=1)] = MAX_FRAME_PIXELS
-    threads: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
     queue_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 8
     when_full: Literal["refuse", "drop_oldest"] = "refuse"
 

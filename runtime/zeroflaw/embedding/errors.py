@@ -6,10 +6,12 @@ from typing import Final
 
 from zeroflaw.embedding.abi import Status
 from zeroflaw_engines.errors import (
+    ArgumentError,
     BackendUnavailableError,
     BundleError,
     EngineError,
     FrameError,
+    ProcessError,
     ProductError,
     StreamError,
     StreamFullError,
@@ -38,6 +40,8 @@ _STATUSES: Final[tuple[tuple[type[ZeroflawError], Status], ...]] = (
     (EngineError, Status.ENGINE),
     (FrameError, Status.FRAME),
     (ProductError, Status.PRODUCT),
+    (ArgumentError, Status.INVALID_ARGUMENT),
+    (ProcessError, Status.ENVIRONMENT),
     (StreamFullError, Status.QUEUE_FULL),
     (StreamError, Status.INTERNAL),
 )

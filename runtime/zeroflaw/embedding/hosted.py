@@ -21,6 +21,7 @@ from zeroflaw.stamp import new_stamp
 from zeroflaw.stream import InspectionStream
 from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines.errors import EngineError, StreamError
+from zeroflaw_engines.lifetime import HomeProcess
 from zeroflaw_engines.version import __version__
 
 
@@ -69,6 +70,7 @@ class HostedInspector:
         """Takes over one hold of the shared Inspector."""
         self._shared = shared
         self._configuration = configuration
+        self._home = HomeProcess(self, "this inspector")
         self._turn = threading.Lock()
         self._changing = threading.Lock()
         self._stream: InspectionStream | None = None
@@ -94,6 +96,7 @@ class HostedInspector:
 
     def clone(self) -> HostedInspector:
         """Another handle on the same engines, with a queue of its own."""
+        self._home.require()
         with self._changing:
             self._require_open()
             clone = HostedInspector(self._shared.hold(), self._configuration)
@@ -102,6 +105,7 @@ class HostedInspector:
 
     def warm_up(self, runs: int) -> None:
         """Runs every engine on zeros; see `Inspector.warm_up`."""
+        self._home.require()
         if runs < 1:
             raise EmbeddingError(f"{runs} runs do not warm anything up", "give 1 or more")
         with self._turn:
@@ -115,6 +119,7 @@ class HostedInspector:
         Raises:
             ZeroflawError: There is no result; see `Inspector.inspect`.
         """
+        self._home.require()
         called = time.perf_counter()
         stamp = new_stamp(
             part_id=request.part_id, frame_id=request.frame_id, camera_id=request.camera_id
@@ -156,6 +161,7 @@ class HostedInspector:
         Raises:
             StreamFullError: As many frames wait as may, and new ones are refused.
         """
+        self._home.require()
         stream = self._open_stream()
         try:
             return stream.submit(
@@ -174,6 +180,7 @@ class HostedInspector:
 
     def poll(self, seconds: float) -> Outcome | None:
         """What became of the next submitted frame; None if that is not known in time."""
+        self._home.require()
         with self._changing:
             self._require_open()
             stream = self._stream
@@ -193,6 +200,7 @@ class HostedInspector:
 
     def describe(self) -> dict[str, object]:
         """What it is made of, for people and logs."""
+        self._home.require()
         self._require_open()
         inspector = self._shared.inspector
         return {
@@ -211,6 +219,7 @@ class HostedInspector:
 
     def report_health(self, report: HealthStruct) -> None:
         """Fills a health report; never waits for an inspection."""
+        self._home.require()
         with self._changing:
             self._require_open()
             counts, stream = self._counts, self._stream
@@ -231,7 +240,12 @@ class HostedInspector:
             report.last_error = self._last_error.encode()[:511].decode(errors="ignore").encode()
 
     def close(self) -> None:
-        """Waits for the calls under way, drops what waits, and lets go of the engines."""
+        """Waits for the calls under way, drops what waits, and lets go of the engines.
+
+        In a fork of the process that made it, it does nothing.
+        """
+        if not self._home.is_here:
+            return
         with self._changing:
             if self._closed:
                 return

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from zeroflaw.inspector import Sessions
+from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks import gpu_acceptance
 from zeroflaw_benchmarks.gpu_acceptance_checks import (
     captured_parity,
-    iou,
     latency,
     mask_parity,
     overlap,
@@ -152,10 +151,14 @@ def test_encoders_must_overlap(one_at_a_time: bool, outcome: str) -> None:
     assert overlap(sessions, INPUTS, streams=False, runs=1).outcome == "not applicable"
 
 
-def inspected(mask, total=1.0, decision="accept", anomaly_map=None):
+def inspected(mask, total=1.0, decision="accept", anomaly_map=None, image_score=0.25):
     values = np.full((4, 4), 0.5, np.float32) if anomaly_map is None else anomaly_map
     return SimpleNamespace(
-        mask=mask, anomaly_map=values, decision=decision, timings_ms={"total": total}
+        mask=mask,
+        anomaly_map=values,
+        decision=decision,
+        image_score=image_score,
+        timings_ms={"total": total},
     )
 
 
@@ -171,9 +174,18 @@ OTHER = np.roll(MASK, 1, axis=0)
         (inspected(OTHER), "failed"),
         (inspected(MASK, decision="reject"), "failed"),
         (inspected(MASK, anomaly_map=np.eye(4, dtype=np.float32)), "failed"),
+        (inspected(MASK, anomaly_map=np.full((4, 4), np.nan, np.float32)), "failed"),
+        (inspected(MASK, anomaly_map=np.full((4, 4), np.inf, np.float32)), "failed"),
+        (inspected(MASK, anomaly_map=np.full((1, 4), 0.5, np.float32)), "failed"),
+        (inspected(MASK, anomaly_map=np.zeros((4, 4), np.float32)), "failed"),
+        (inspected(MASK, image_score=np.nan), "failed"),
+        (inspected(MASK[:1]), "failed"),
     ],
-    ids=["same", "mask", "decision", "map"],
-)
+    ids=[
+        "same", "mask", "decision", "map", "NaN map", "infinite map", "small map", "zero map",
+        "NaN score", "small mask",
+    ],
+)  # fmt: skip
 def test_masks_maps_and_decisions_must_agree(got, outcome: str) -> None:
     def inspector(result):
         return SimpleNamespace(inspect=lambda frame, product: result)
@@ -218,8 +230,15 @@ def test_latency_percentiles() -> None:
     assert latency([]).outcome == "failed"
 
 
-def test_iou_of_masks() -> None:
-    assert iou(MASK, MASK) == 1
-    assert iou(MASK, OTHER) == pytest.approx(8 / 16)
-    assert iou(MASK & False, MASK & False) == 1
-    assert iou(MASK, MASK & False) == 0
+def test_frames_without_a_mask_prove_nothing() -> None:
+    empty = SimpleNamespace(inspect=lambda frame, product: inspected(MASK & False))
+    check = mask_parity(empty, empty, [FRAME, FRAME], "object")
+    assert (check.outcome, "none of 2 frames has a mask" in check.detail) == ("failed", True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_equal_outputs_that_are_not_finite_fail_the_capture(value: float) -> None:
+    inputs = {name: {"x": np.full(3, value, np.float32)} for name in INPUTS}
+    check = captured_parity(three(), inputs, graphs=True)
+    assert check.outcome == "failed"
+    assert "are not finite" in check.detail

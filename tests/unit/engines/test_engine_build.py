@@ -22,7 +22,7 @@ from zeroflaw_engines.compiler_process import CompileJob, CompileOutcome, compil
 from zeroflaw_engines.engine_build import build_engine
 from zeroflaw_engines.engine_cache import engine_paths
 from zeroflaw_engines.engine_lookup import find_engine
-from zeroflaw_engines.engine_parity import MIN_COSINE, check_parity, cosine, fixed_inputs
+from zeroflaw_engines.engine_parity import check_parity, fixed_inputs
 from zeroflaw_engines.errors import BackendUnavailableError, BuildError, BundleError
 from zeroflaw_engines.precision_census import PrecisionCensus, census_of
 
@@ -229,9 +229,24 @@ def noisy(outputs):
     return outputs | {"low_res_logits": logits + np.float32(0.1 * noise)}
 
 
-def not_finite(outputs):
+def filled(value: float):
+    def change(outputs):
+        return {name: np.full_like(output, value) for name, output in outputs.items()}
+
+    return change
+
+
+def one_not_finite(outputs):
     outputs["predicted_iou"][0, 0] = np.nan
     return outputs
+
+
+def twice_as_large(outputs):
+    return outputs | {"low_res_logits": 2 * outputs["low_res_logits"]}
+
+
+def one_row(outputs):
+    return outputs | {"low_res_logits": outputs["low_res_logits"][:, :1]}
 
 
 def test_parity_on_a_gpu(
@@ -262,7 +277,13 @@ def test_parity_on_a_gpu(
     assert built.sidecar.parts.gpu == "NVIDIA L4 (sm89)"
 
 
-@pytest.mark.parametrize("change", [noisy, not_finite])
+@pytest.mark.parametrize(
+    "change",
+    [
+        noisy, one_not_finite, twice_as_large, one_row,
+        filled(np.nan), filled(np.inf), filled(0), filled(0.5),
+    ],
+)  # fmt: skip
 def test_an_engine_without_parity_is_not_published(
     bundle: Bundle, compiler: Compiler, monkeypatch: pytest.MonkeyPatch, change
 ) -> None:
@@ -272,15 +293,6 @@ def test_an_engine_without_parity_is_not_published(
             bundle, "sam_decoder", OPTIONS, open_session=lambda one, trial: Skewed(one, change)
         )
     assert not engine_paths(bundle, "sam_decoder", "tensorrt-rtx", "sm86-sm89").plan.exists()
-
-
-def test_cosine() -> None:
-    a = np.array([3.0, 4.0])
-    assert cosine(a, 2 * a) == pytest.approx(1)
-    assert cosine(a, np.array([-4.0, 3.0])) == pytest.approx(0)
-    assert cosine(np.zeros(2), np.zeros(2)) == 1
-    assert cosine(a, np.zeros(2)) == 0
-    assert not cosine(a, np.array([np.nan, 1])) >= MIN_COSINE
 
 
 @pytest.mark.parametrize("engine", ["clip_encoder", "sam_encoder", "sam_decoder"])

@@ -1,0 +1,185 @@
+"""Checks of arguments: each names the argument, its value and what it may be."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zeroflaw_engines.errors import ArgumentError, ZeroflawError
+
+_Thing = TypeVar("_Thing")
+
+
+def choice(
+    name: str,
+    value: object,
+    choices: Iterable[str],
+    *,
+    error: type[ZeroflawError] = ArgumentError,
+) -> str:
+    """One of several texts.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        choices: What may be given.
+        error: What is raised, here and in the other checks.
+
+    Raises:
+        ZeroflawError: It is none of them.
+    """
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise error(f"{name} is {_shown(value)}", f"choose one of: {', '.join(known)}")
+    return value
+
+
+def whole_number(
+    name: str,
+    value: Any,  # noqa: ANN401 - anything may be given
+    *,
+    least: int,
+    most: int | None = None,
+    error: type[ZeroflawError] = ArgumentError,
+) -> int:
+    """A whole number, Python's or NumPy's, but no truth value and no text.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        least: What it must be at least.
+        most: What it may be at most.
+        error: What is raised.
+
+    Raises:
+        ZeroflawError: It is of another kind, or out of the range.
+    """
+    wanted = f"a whole number of at least {least}"
+    if most is not None:
+        wanted = f"a whole number from {least} to {most}"
+    is_one = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_one or value < least or (most is not None and value > most):
+        raise error(f"{name} is {_shown(value)}", f"give {wanted}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,  # noqa: ANN401 - as above
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    unit: str = "",
+    error: type[ZeroflawError] = ArgumentError,
+) -> float:
+    """A finite number, Python's or NumPy's.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        above: What it must exceed.
+        least: What it must be at least.
+        unit: Of the number, for the error.
+        error: What is raised.
+
+    Raises:
+        ZeroflawError: It is of another kind, not finite, or out of the range.
+    """
+    is_one = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if (
+        not is_one
+        or not math.isfinite(value)
+        or (above is not None and value <= above)
+        or (least is not None and value < least)
+    ):
+        limit = "" if least is None else f" of at least {least:g}"
+        limit = limit if above is None else f" above {above:g}"
+        raise error(
+            f"{name} is {_shown(value)}", f"give a finite number{limit}{unit and f', {unit}'}"
+        )
+    return float(value)
+
+
+def flag(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> bool:
+    """A truth value: what merely counts as one, such as the text "no", is a mistake.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        error: What is raised.
+
+    Raises:
+        ZeroflawError: It is neither True nor False.
+    """
+    # NumPy's is not a `bool`, and NumPy is not imported for that.
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+        raise error(f"{name} is {_shown(value)}", "give True or False")
+    return bool(value)
+
+
+def text(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> str:
+    """A text.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        error: What is raised.
+
+    Raises:
+        ZeroflawError: It is none.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} is {_shown(value)}, not a text", f"give {name} as a str")
+    return value
+
+
+def path(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> str | Path:
+    """A path, as text or as a `Path`; bytes are not accepted.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        error: What is raised.
+
+    Raises:
+        ZeroflawError: It is none, or empty.
+    """
+    if not isinstance(value, str | Path) or value == "":
+        raise error(f"{name} is {_shown(value)}, not a path", f"give {name} as a str or a Path")
+    return value
+
+
+def instance(
+    name: str,
+    value: object,
+    kind: type[_Thing],
+    remedy: str,
+    *,
+    error: type[ZeroflawError] = ArgumentError,
+) -> _Thing:
+    """An object of a class.
+
+    Args:
+        name: Of the argument.
+        value: What was given.
+        kind: What it must be.
+        remedy: How to get one.
+        error: What is raised.
+
+    Raises:
+        ZeroflawError: It is something else.
+    """
+    if not isinstance(value, kind):
+        raise error(f"{name} is {_shown(value)}, not a {kind.__name__}", remedy)
+    return value
+
+
+def _shown(value: object) -> str:
+    """A value as it is written, or its kind where that would be long."""
+    if value is None or isinstance(value, str | bytes | bool | numbers.Number | Path):
+        written = repr(value)
+        return written if len(written) <= 80 else f"{written[:77]}..."
+    return f"of the kind {type(value).__name__}"

@@ -1,0 +1,8 @@
+"""What tools that pack programs must know of zeroflaw; entry point `pyinstaller40`."""
+
+from pathlib import Path
+
+
+def hook_directories() -> list[str]:
+    """Where PyInstaller finds the hooks."""
+    return [str(Path(__file__).parent)]
