@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NoReturn, Self, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +22,21 @@ from zeroflaw.provenance import bundle_warnings, provenances
 from zeroflaw.regions import regions_of
 from zeroflaw.resizing import Bands
 from zeroflaw.scoring import image_score, score_map
-from zeroflaw.sessions import Sessions, load_sessions
+from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw.stamp import new_stamp
 from zeroflaw.stopwatch import Stopwatch
-from zeroflaw.threshold import decision_threshold
+from zeroflaw.threshold import product_thresholds
 from zeroflaw.workspace import Workspace
 from zeroflaw_engines import arguments
-from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice, choose_backend
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
+from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.embedded import EMBEDDED_NAME
-from zeroflaw_engines.errors import BundleChangedError, EngineError, ProductError
+from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
-
-# How often a bundle may be replaced by another while its engines load.
-_MAX_LOADS: Final = 20
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
@@ -89,11 +85,6 @@ class Inspector:
         if decision_threshold is not None:
             parameters = parameters.replace(decision_threshold=decision_threshold)
         self.parameters = parameters
-        self._explicit_threshold = (
-            decision_threshold is not None
-            or parameters.decision_threshold != recorded.decision_threshold
-        )
-        self._thresholds: dict[str, tuple[float, tuple[str, ...]]] = {}
         self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
         self.choice = choice
         self._sessions = sessions
@@ -103,6 +94,13 @@ class Inspector:
         self._prompts = bundle.bank
         self._provenances = provenances(bundle, self._prompts, self.parameters, self.backend)
         self._warnings = bundle_warnings(bundle)
+        self._thresholds = product_thresholds(
+            bundle.manifest.products,
+            parameters,
+            backend=sessions.clip_encoder.backend,
+            explicit=decision_threshold is not None
+            or parameters.decision_threshold != recorded.decision_threshold,
+        )
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
         resizers = threads or usable_cores()
@@ -156,18 +154,9 @@ class Inspector:
         """
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
         cache = None if model_cache is None else Path(arguments.path("model_cache", model_cache))
-        for _ in range(_MAX_LOADS):
-            opened = open_bundle(bundle)
-            choice = choose_backend(backend, precision, bundle=opened)
-            try:
-                sessions = load_sessions(
-                    opened, choice, precision=precision, threads=threads, model_cache=cache
-                )
-                break
-            except BundleChangedError as error:
-                changed = error
-        else:
-            raise changed
+        opened, choice, sessions = load_bundle(
+            bundle, backend, precision=precision, threads=threads, model_cache=cache
+        )
         try:
             return cls(
                 opened,
@@ -220,16 +209,7 @@ class Inspector:
         Returns:
             The image score at and above which they are rejected, in [0, 1], and warnings.
         """
-        found = self._thresholds.get(product)
-        if found is None:
-            found = self._thresholds[product] = decision_threshold(
-                product,
-                self.bundle.manifest.products[product],
-                self.parameters,
-                backend=self._sessions.clip_encoder.backend,
-                explicit=self._explicit_threshold,
-            )
-        return found
+        return self._thresholds[product]
 
     def warm_up(self, runs: int = 1) -> None:
         """Prepares every engine, so that the first inspection is as fast as the rest.
@@ -347,7 +327,7 @@ class Inspector:
             with watch.stage("regions"):
                 regions = regions_of(mask, score)
             whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
-            threshold, reservations = self.decision_threshold(name)
+            threshold, warnings = self._thresholds[name]
             with watch.stage("verdict"):
                 verdict = verdict_of(
                     whole,
@@ -359,8 +339,8 @@ class Inspector:
                 )
         status: Status = "no_region" if cascade is None else cascade.status
         return Inspection(
-            **dataclasses.asdict(encoded.stamp),
-            **dataclasses.asdict(self._provenances[name]),
+            **vars(encoded.stamp),
+            **vars(self._provenances[name]),
             status=status,
             product=name,
             decision=verdict.decision,
@@ -374,7 +354,7 @@ class Inspector:
             score_map=score,
             regions=regions,
             timings_ms=watch.milliseconds,
-            warnings=self._warnings + reservations + verdict.warnings,
+            warnings=self._warnings + warnings + verdict.warnings,
             trace=decoding.trace() if trace else None,
         )
 

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from zeroflaw_engines.backends import BackendChoice, load_session
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.backends import BackendChoice, choose_backend, load_session
+from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.errors import BundleChangedError
 from zeroflaw_engines.session import Session, zeros_for
+
+# How often a bundle may be replaced by another while its engines load.
+_MAX_LOADS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,42 @@ class Sessions:
         """Release all of them."""
         for session in self:
             session.close()
+
+
+def load_bundle(
+    bundle: str | Path,
+    backend: str,
+    *,
+    precision: str | None = None,
+    threads: int = 0,
+    model_cache: Path | None = None,
+) -> tuple[Bundle, BackendChoice, Sessions]:
+    """Open a bundle and load its engines, all of one and the same state of it.
+
+    Args:
+        bundle: As for `open_bundle`.
+        backend: A backend's name, or `auto`.
+        precision: What the engines compute in; None takes that of the backend.
+        threads: CPU threads of each engine; 0 takes every core that the process may use.
+        model_cache: Where backends that compile at load keep what they compiled.
+
+    Raises:
+        BundleError: The bundle is missing, damaged, of a newer schema, or is replaced all the time.
+        BackendUnavailableError: The backend is unknown, or lacks its driver or the precision.
+        EngineError: An engine cannot be loaded.
+    """
+    for _ in range(_MAX_LOADS):
+        opened = open_bundle(bundle)
+        choice = choose_backend(backend, precision, bundle=opened)
+        try:
+            sessions = load_sessions(
+                opened, choice, precision=precision, threads=threads, model_cache=model_cache
+            )
+        except BundleChangedError as error:
+            changed = error
+        else:
+            return opened, choice, sessions
+    raise changed
 
 
 def load_sessions(

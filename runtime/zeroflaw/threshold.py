@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from zeroflaw_engines.manifest import Calibration, Product
@@ -72,6 +72,20 @@ def decision_threshold(
             " score there is: nearly every part is accepted"
         )
     return threshold, tuple(warnings)
+
+
+def product_thresholds(
+    products: Mapping[str, Product],
+    parameters: MethodParameters,
+    *,
+    backend: str | None = None,
+    explicit: bool = False,
+) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """Give `decision_threshold` of every product, by name."""
+    return {
+        name: decision_threshold(name, product, parameters, backend=backend, explicit=explicit)
+        for name, product in products.items()
+    }
 
 
 def is_near_one(threshold: float) -> bool:
