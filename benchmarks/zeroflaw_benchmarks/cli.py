@@ -14,6 +14,7 @@ from zeroflaw.cli.inspect import ParametersOption, SettingsOption, chosen_parame
 from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
     BundleArgument,
+    WhiteLevelOption,
     announce,
     err,
     out,
@@ -80,6 +81,7 @@ def evaluate(
         ),
     ] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each engine.")] = 1,
+    white_level: WhiteLevelOption = None,
     parameters: ParametersOption = None,
     settings: SettingsOption = None,
 ) -> None:
@@ -121,7 +123,9 @@ def evaluate(
     with _progress() as progress:
         plan = evaluation_plan.plan_evaluation(
             bundle,
-            read_dataset(dataset, layout=layout, split=split, classes=classes),
+            read_dataset(
+                dataset, layout=layout, split=split, classes=classes, white_level=white_level
+            ),
             cache=cache or out_dir / "cache",
             parameters=chosen_parameters(recorded, parameters, settings or []),
             product=product,

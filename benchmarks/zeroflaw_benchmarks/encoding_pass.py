@@ -9,10 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from zeroflaw.encoding import Encoding, encode, geometry_of
-from zeroflaw.frame import rgb_frame
 from zeroflaw.frame_information import FrameInformation
 from zeroflaw.geometry import BoolArray
 from zeroflaw_benchmarks.evaluation_cache import digest_of, read_arrays, write_arrays
@@ -20,7 +18,6 @@ from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.device_tensor import on_host
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError, FrameError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
@@ -31,6 +28,7 @@ from zeroflaw_export.datasets import (
     mask_at_size,
     read_sample_image,
     read_sample_mask,
+    sample_image_digest,
 )
 
 
@@ -39,7 +37,7 @@ class Truth:
     """The truth of one sample, and the digest of its image.
 
     Attributes:
-        image_digest: SHA-256 of the image file.
+        image_digest: `sample_image_digest`.
         bits: Packed bits of bool [size, size], row by row.
         size: Side, px.
     """
@@ -82,20 +80,19 @@ class Encoders:
 
 
 def read_truth(size: int, sample: Sample) -> Truth | Skipped:
-    """Reads a sample's mask, and its image as far as its size and digest go.
+    """Reads a sample's mask and its image, so that what is damaged is known before any encoding.
 
     Args:
         size: Side at which scores are measured, px.
         sample: The sample.
     """
     try:
-        digest = sha256_of_file(sample.image)
-        with Image.open(sample.image) as image:
-            width, height = image.size
+        digest = sample_image_digest(sample)
+        height, width = read_sample_image(sample).shape[:2]
         mask = read_sample_mask(sample, (height, width))
-    except DatasetError as error:
+    except (DatasetError, FrameError) as error:
         return Skipped(sample.image, error.cause)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except OSError as error:
         return Skipped(sample.image, f"{sample.image} cannot be read: {error}")
     return Truth(digest, np.packbits(mask_at_size(mask, size)).tobytes(), size)
 
@@ -127,7 +124,7 @@ def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
         EvaluationError: The file cannot be written.
     """
     try:
-        frame = rgb_frame(read_sample_image(job.sample))
+        frame = read_sample_image(job.sample)
     except (DatasetError, FrameError) as error:
         return Skipped(job.sample.image, error.cause)
     geometry = geometry_of((frame.shape[0], frame.shape[1]), encoders.sizes, encoders.parameters)

@@ -24,7 +24,7 @@ import psutil
 import typer
 from numpy.typing import NDArray
 
-from zeroflaw.cli.jobs import find_jobs
+from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.terminal import fail, out
 from zeroflaw.diagnosis import diagnose
 from zeroflaw.frame import rgb_frame
@@ -217,13 +217,13 @@ def main(
 ) -> None:
     """Accept a backend on this machine and write the report. Exit code 5: a check failed."""
     choose_backend(backend, precision)
-    jobs = find_jobs(images or [_EXAMPLES])
+    search = search_and_report(images or [_EXAMPLES])
     plan = AcceptancePlan(
         bundle=open_bundle(bundle),
         backend=backend,
         precision=precision,
         product=product,
-        frames=tuple(rgb_frame(read_image(job.source)) for job in jobs),
+        frames=tuple(rgb_frame(read_image(picture.path)) for picture in search.pictures),
         soak_runs=soak_runs,
         threads=threads,
     )

@@ -11,9 +11,15 @@ from typing import Any, Final
 
 from zeroflaw_engines import arguments
 from zeroflaw_engines.build_options import BuildBackend
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle import Bundle, require_same_engine
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.errors import ArgumentError, BackendUnavailableError, EngineError
+from zeroflaw_engines.errors import (
+    ArgumentError,
+    BackendUnavailableError,
+    BundleError,
+    EngineError,
+    ZeroflawError,
+)
 from zeroflaw_engines.graph_entries import GraphTarget
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.session import Session
@@ -224,10 +230,40 @@ def load_session(
             the precision.
         EngineError: The graph or the built engine cannot be loaded.
         EngineContractError: Its tensors are not those of the contract.
+        BundleChangedError: The bundle was replaced by another meanwhile.
     """
     arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
     if model_cache is not None:
         _require_directory(model_cache)
+    try:
+        session = _load(
+            bundle,
+            engine,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            model_cache=model_cache,
+        )
+    except ZeroflawError:
+        require_same_engine(bundle, engine)
+        raise
+    try:
+        require_same_engine(bundle, engine)
+    except BundleError:
+        session.close()
+        raise
+    return session
+
+
+def _load(
+    bundle: Bundle,
+    engine: EngineName,
+    *,
+    backend: str,
+    precision: str | None,
+    threads: int,
+    model_cache: Path | None,
+) -> Session:
     choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,))
     contract = bundle.contract(engine)
     builds = BACKENDS[choice.backend].builds

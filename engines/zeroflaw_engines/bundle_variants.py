@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,12 +12,14 @@ from pathlib import Path
 import msgspec
 
 from zeroflaw_engines.bundle import Bundle, open_bundle, read_manifest
-from zeroflaw_engines.bundle_writer import changing, replace_manifest
+from zeroflaw_engines.bundle_lock import PARTIAL
+from zeroflaw_engines.bundle_writer import MOVED_NAME, changing, replace_manifest
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.digests import sha256_of_files
 from zeroflaw_engines.errors import BundleError
+from zeroflaw_engines.files import sync, write_durably
 from zeroflaw_engines.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.manifest import SCHEMA_VERSION, FileEntry, Manifest, ParityFigure
+from zeroflaw_engines.manifest import FileEntry, Manifest, ParityFigure, brought_up
 
 
 @dataclass
@@ -52,7 +53,7 @@ def added_variants(bundle: Bundle) -> Iterator[AddedVariants]:
     """
     with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False).manifest
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path))
         moved: list[Path] = []
         try:
             added = AddedVariants(directory=staging)
@@ -63,18 +64,20 @@ def added_variants(bundle: Bundle) -> Iterator[AddedVariants]:
                 file.name: FileEntry(sha256=digest, bytes=file.stat().st_size)
                 for file, digest in sha256_of_files(new).items()
             }
+            # Should this process be killed, the next writer removes what was moved.
+            write_durably(staging / MOVED_NAME, "\n".join(files).encode())
             for file in new:
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
+                sync(file)
                 moved.append(file.replace(path / file.name))
-            manifest = msgspec.structs.replace(
-                current,
-                schema_version=SCHEMA_VERSION,
-                engines=engines,
-                parity=(*current.parity, *added.parity),
-                files={**current.files, **files},
+            replace_manifest(
+                path,
+                brought_up(
+                    current,
+                    engines=engines,
+                    parity=(*current.parity, *added.parity),
+                    files={**current.files, **files},
+                ),
             )
-            replace_manifest(path, manifest)
         except BaseException:
             kept = read_manifest(path).files
             for file in moved:

@@ -3,50 +3,63 @@
 from __future__ import annotations
 
 import errno
-import glob
-import os
+import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Final
 from uuid import uuid4
 
 import msgspec
 import numpy as np
-from filelock import FileLock, Timeout
 
-from zeroflaw_engines.bundle import Bundle, open_bundle, read_manifest
+from zeroflaw_engines.bundle import Bundle, open_bundle, read_manifest, require_same_models
+from zeroflaw_engines.bundle_lock import (
+    LOCK_NAME,
+    PARTIAL,
+    clear_beside,
+    clear_beside_if_idle,
+    locked_bundle,
+    locked_name,
+    publish,
+)
 from zeroflaw_engines.digests import sha256_of_file, sha256_of_files
 from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
+from zeroflaw_engines.files import replace_durably, temporary_pattern, write_durably
 from zeroflaw_engines.manifest import (
+    ENGINES_DIRECTORY,
     MANIFEST_NAME,
-    SCHEMA_VERSION,
     Calibration,
     FileEntry,
     Manifest,
     Product,
-    check_product_name,
+    brought_up,
     encode_manifest,
 )
+from zeroflaw_engines.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.prompt_bank import (
     TextEmbeddings,
     check_text_embeddings,
     encode_prompt_bank,
-    read_prompt_bank,
 )
 
-_LOCK_SECONDS = 10
+# In a directory of files on their way into a bundle: their names, one a line.
+MOVED_NAME: Final = ".moved"
+_BANK_NAME = re.compile(r"prompts(-[0-9a-f]{8})?\.safetensors")
 
 
 @contextmanager
 def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives an empty directory to fill; publishes it at `target` when the block ends well.
 
-    The directory lies beside the target, so that publishing is one rename. When the block
-    raises (an interrupt included), it is removed and the target stays as it was. What a killed
-    export left behind is removed by the next export to the same target.
+    The directory lies beside the target, so that publishing is one rename, and there is a whole
+    bundle at the target at every moment. When the block raises (an interrupt included), it is
+    removed and the target stays as it was. What a killed export left behind is removed by the
+    next writer.
 
     Args:
         target: Directory of the bundle to be.
@@ -56,18 +69,20 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         BundleError: The target exists and may not be replaced, another export to it is under
             way, or the disk is full.
     """
-    target = Path(target).absolute()
-    with _disk_errors_named(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
-            _clear_left_overs(target)
-            _require_replaceable(target, overwrite=overwrite)
-            staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    named = Path(target).absolute()
+    with _disk_errors_named(named):
+        # The real directory is replaced, not a link to it; and all its names are one.
+        real = named.resolve()
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with locked_name(real):
+            clear_beside(real)
+            _require_replaceable(named, overwrite=overwrite)
+            staging = Path(tempfile.mkdtemp(prefix=f".{real.name}{PARTIAL}", dir=real.parent))
             try:
                 staging.chmod(0o755)
                 yield staging
-                _require_replaceable(target, overwrite=overwrite)
-                _publish(staging, target)
+                _require_replaceable(named, overwrite=overwrite)
+                publish(staging, real)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -79,13 +94,17 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     Returns:
         The manifest as written.
     """
-    paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    paths = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and _is_content(path.relative_to(directory))
+    ]
     files = {
         path.relative_to(directory).as_posix(): FileEntry(sha256=digest, bytes=path.stat().st_size)
         for path, digest in sha256_of_files(paths).items()
     }
     complete = msgspec.structs.replace(manifest, files=files)
-    _write_durably(directory / MANIFEST_NAME, encode_manifest(complete))
+    replace_durably(directory / MANIFEST_NAME, encode_manifest(complete))
     return complete
 
 
@@ -107,13 +126,38 @@ def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
     target = Path(target)
     require_changeable(target)
     with staged_bundle(target, overwrite=overwrite) as staging:
-        manifest = open_bundle(bundle.path).manifest
-        for name in manifest.files:
-            (staging / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.path / name, staging / name)
-        _write_durably(staging / MANIFEST_NAME, encode_manifest(manifest))
-        open_bundle(staging)
-    return Bundle(path=target, manifest=manifest)
+        copied = _copy_into(staging, bundle.path)
+    return Bundle(path=target, manifest=copied.manifest, read_bank=copied.bank)
+
+
+def _copy_into(staging: Path, path: Path) -> Bundle:
+    """Copies a bundle that another process may change meanwhile, until the copy is whole."""
+    while True:
+        source = open_bundle(path)
+        files = source.manifest.files
+        try:
+            for old in staging.rglob("*"):
+                if old.is_file() and old.relative_to(staging).as_posix() not in files:
+                    old.unlink()
+            for name, entry in files.items():
+                _copy_file(source, name, entry, staging / name)
+            write_durably(staging / MANIFEST_NAME, encode_manifest(source.manifest))
+            return open_bundle(staging)
+        except (OSError, BundleDamagedError):
+            if read_manifest(path) == source.manifest:
+                raise
+
+
+def _copy_file(source: Bundle, name: str, entry: FileEntry, copy: Path) -> None:
+    if copy.is_file() and sha256_of_file(copy) == entry.sha256:
+        return
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    # The bank's file may be gone by now: it is replaced whenever a product is added.
+    bank = encode_prompt_bank(source.bank) if name == source.manifest.prompts else b""
+    if hashlib.sha256(bank).hexdigest() == entry.sha256:
+        copy.write_bytes(bank)
+    else:
+        shutil.copyfile(source.path / name, copy)
 
 
 def add_products(
@@ -146,38 +190,37 @@ def add_products(
         check_product_name(name)
         check_text_embeddings(name, value, size)
     with changing(bundle) as path:
-        current = open_bundle(path, verify_digests=False).manifest
-        old_bank = path / current.prompts
-        if sha256_of_file(old_bank) != current.files[current.prompts].sha256:
-            raise BundleDamagedError(
-                f"{old_bank} was altered: its SHA-256 is not the manifest's",
-                "copy the bundle anew, or export it again",
-            )
-        bank = {**read_prompt_bank(old_bank, size), **embeddings}
+        current = open_bundle(path, verify_digests=False)
+        require_same_models(bundle, current)
+        spelled = {name: current.product_name(name) or normal_name(name) for name in embeddings}
+        require_distinct(spelled.values(), current.manifest.products)
+        bank = {**current.bank, **{spelled[name]: rows for name, rows in embeddings.items()}}
+        data = encode_prompt_bank(bank)
         new_bank = path / f"prompts-{uuid4().hex[:8]}.safetensors"
+        entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        old_bank = current.manifest.prompts
+        files = {
+            name: kept for name, kept in current.manifest.files.items() if name != old_bank
+        } | {new_bank.name: entry}
+        manifest = brought_up(
+            current.manifest,
+            prompts=new_bank.name,
+            products={
+                **current.manifest.products,
+                **{spelled[name]: product for name, product in products.items()},
+            },
+            files=files,
+        )
         try:
-            _write_durably(new_bank, encode_prompt_bank(bank))
-            files = {
-                name: entry for name, entry in current.files.items() if name != current.prompts
-            }
-            files[new_bank.name] = FileEntry(
-                sha256=sha256_of_file(new_bank), bytes=new_bank.stat().st_size
-            )
-            manifest = msgspec.structs.replace(
-                current,
-                schema_version=SCHEMA_VERSION,
-                prompts=new_bank.name,
-                products={**current.products, **products},
-                files=files,
-            )
+            write_durably(new_bank, data)
             replace_manifest(path, manifest)
         except BaseException:
             # An interrupt may come after the manifest has already taken the new bank up.
             if read_manifest(path).prompts != new_bank.name:
                 new_bank.unlink(missing_ok=True)
             raise
-        old_bank.unlink(missing_ok=True)
-    return Bundle(path=bundle.path, manifest=manifest)
+        (path / old_bank).unlink(missing_ok=True)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=bank)
 
 
 def set_calibration(
@@ -211,43 +254,64 @@ def set_calibration(
         )
     with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False)
-        if not np.array_equal(current.text_embeddings(product), embeddings):
+        require_same_models(bundle, current)
+        name = current.product_name(product) or product
+        if not np.array_equal(current.text_embeddings(name), embeddings):
             raise ProductError(
                 f"product {product!r} was added anew while its images were scored",
                 "calibrate it again",
             )
         entry = msgspec.structs.replace(
-            current.manifest.products[product], threshold=threshold, calibration=calibration
+            current.manifest.products[name], threshold=threshold, calibration=calibration
         )
-        manifest = msgspec.structs.replace(
-            current.manifest,
-            schema_version=SCHEMA_VERSION,
-            products={**current.manifest.products, product: entry},
-        )
+        manifest = brought_up(current.manifest, products={**current.manifest.products, name: entry})
         replace_manifest(path, manifest)
-    return Bundle(path=bundle.path, manifest=manifest)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
+
+
+def upgrade_bundle(bundle: Bundle) -> Bundle:
+    """Brings the manifest of an older bundle to the current version; no other file changes.
+
+    Args:
+        bundle: The bundle to change.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        BundleError: The bundle cannot be written, or another process is changing it.
+    """
+    with changing(bundle) as path:
+        current = open_bundle(path)
+        manifest = brought_up(current.manifest)
+        replace_manifest(path, manifest)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
 
 
 @contextmanager
 def changing(bundle: Bundle) -> Iterator[Path]:
     """Keeps a bundle for the block, which may add files to it and replace its manifest.
 
-    Returns:
-        The bundle's absolute path.
+    What killed writers left is removed first.
+
+    Yields:
+        The bundle's real path.
 
     Raises:
         BundleError: The bundle ships with zeroflaw, another process is changing it, or the disk
             is full.
     """
     require_changeable(bundle.path)
-    path = bundle.path.absolute()
-    with _disk_errors_named(path), _locked(path):
+    named = bundle.path.absolute()
+    with _disk_errors_named(named), locked_bundle(named) as path:
+        _clear_inside(path)
+        clear_beside_if_idle(path)
         yield path
 
 
 def replace_manifest(path: Path, manifest: Manifest) -> None:
     """Replaces a bundle's manifest in one rename."""
-    _replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
+    replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
 
 
 def _require_replaceable(target: Path, *, overwrite: bool) -> None:
@@ -261,64 +325,40 @@ def _require_replaceable(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def _clear_left_overs(target: Path) -> None:
-    """Removes what killed exports left, and brings back a bundle caught between two renames."""
-    name = glob.escape(target.name)
-    for replaced in target.parent.glob(f".{name}.replaced-*"):
-        if target.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            replaced.rename(target)
-    for partial in target.parent.glob(f".{name}.partial-*"):
+def _clear_inside(path: Path) -> None:
+    """Removes what killed writers left inside a bundle: banks, graphs and manifests on their way.
+
+    The caller holds the bundle's lock, so that no writer is alive that they could belong to.
+    """
+    kept = read_manifest(path).files
+    for bank in path.glob("prompts*.safetensors"):
+        if _BANK_NAME.fullmatch(bank.name) and bank.name not in kept:
+            bank.unlink()
+    for temporary in path.glob(temporary_pattern(MANIFEST_NAME)):
+        temporary.unlink()
+    for partial in path.glob(f"{PARTIAL}*"):
+        for name in _moved_names(partial):
+            if name not in kept:
+                (path / name).unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _publish(staging: Path, target: Path) -> None:
-    for path in staging.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    if target.exists():
-        old = target.with_name(f".{target.name}.replaced-{uuid4().hex[:8]}")
-        target.rename(old)
-        try:
-            staging.rename(target)
-        except BaseException:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        staging.rename(target)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace_durably(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+def _moved_names(partial: Path) -> list[str]:
+    """Names of the files that a killed writer was moving from a directory into its bundle."""
     try:
-        _write_durably(temporary, data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        names = (partial / MOVED_NAME).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [name for name in names if PurePath(name).name == name]
 
 
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        with lock.acquire(timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as error:
-        raise BundleError(
-            f"another process is writing {target} (it holds {lock.lock_file})",
-            "wait for it to end and try again",
-        ) from error
+def _is_content(name: PurePath) -> bool:
+    """Whether a file in a bundle's directory is part of the bundle, and so in its manifest."""
+    return (
+        name.parts[0] not in {MANIFEST_NAME, LOCK_NAME, ENGINES_DIRECTORY}
+        and not name.parts[0].startswith(PARTIAL)
+        and not name.match(temporary_pattern(MANIFEST_NAME))
+    )
 
 
 @contextmanager

@@ -39,24 +39,19 @@ def bundle_path(bundle: str | Path) -> Path:
     return _DIRECTORY
 
 
+def is_embedded(bundle: Path) -> bool:
+    """Whether a directory is the embedded bundle."""
+    return bundle.resolve() == _DIRECTORY.resolve()
+
+
 def require_changeable(bundle: Path) -> None:
     """Refuses to change the embedded bundle, which is part of the installation.
 
     Raises:
         BundleError: The directory is the embedded bundle.
     """
-    if bundle.resolve() == _DIRECTORY.resolve():
+    if is_embedded(bundle):
         raise BundleError(
             f"the bundle {EMBEDDED_NAME!r} is part of the installation and is not changed",
             f"copy it with `zeroflaw bundle copy {EMBEDDED_NAME} DIR`, and change the copy",
         )
-
-
-def how_to_add(bundle: Path) -> str:
-    """How a product is added to a bundle: for the embedded one, to a copy of it."""
-    if bundle.resolve() == _DIRECTORY.resolve():
-        return (
-            f"copy the bundle with `zeroflaw bundle copy {EMBEDDED_NAME} DIR` and add it there with"
-            " `zeroflaw products add DIR NAME`"
-        )
-    return f"add it with `zeroflaw products add {bundle} NAME`"

@@ -12,7 +12,7 @@ import msgspec
 
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.build_options import BuildOptions
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle import Bundle, require_same_engine
 from zeroflaw_engines.compiler_process import CompileJob, CompileOutcome, compile_in_process
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.digests import sha256_of_file
@@ -118,6 +118,8 @@ def build_engine(
             if _can_run(options, gpu) and not options.strip_weights:
                 trial = BuiltEngine(plan, sidecar, plan.with_suffix(".runtime_cache"))
                 sidecar = _proven(bundle, trial, open_session)
+            # The graph was read from the path, where another bundle may lie by now.
+            require_same_engine(bundle, engine)
             publish_engine(paths, plan, sidecar)
     return BuildResult(
         BuiltEngine(paths.plan, sidecar, paths.runtime_cache), True, reason or "as asked"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.engine_sidecar import EngineSidecar, encode_sidecar
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.files import sync, write_durably
+from zeroflaw_engines.manifest import ENGINES_DIRECTORY
 
-ENGINES_DIRECTORY: Final = "engines"
 _LOCK_SECONDS: Final = 2.0
 _TEMPORARY: Final = ".partial-"
 
@@ -127,13 +127,13 @@ def publish_engine(paths: EnginePaths, plan: Path, sidecar: EngineSidecar) -> No
         BuildError: The disk is full or the directory cannot be written.
     """
     with disk_errors_named(paths), plan_to_publish(paths) as new_sidecar:
-        _sync(plan)
+        sync(plan)
         write_durably(new_sidecar, encode_sidecar(sidecar))
         paths.sidecar.unlink(missing_ok=True)
         plan.replace(paths.plan)
-        _sync(paths.directory)
+        sync(paths.directory)
         new_sidecar.replace(paths.sidecar)
-        _sync(paths.directory)
+        sync(paths.directory)
 
 
 @contextlib.contextmanager
@@ -163,22 +163,3 @@ def disk_errors_named(paths: EnginePaths) -> Iterator[None]:
             f"{error.filename} cannot be written: {error.strerror}",
             "check the path and its permissions",
         ) from error
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes a file and waits until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    """Makes a file's contents or a directory's renames durable."""
-    if path.is_dir() and os.name != "posix":
-        return  # Windows opens no directories
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

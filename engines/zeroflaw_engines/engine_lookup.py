@@ -14,7 +14,6 @@ from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.engine_cache import (
-    ENGINES_DIRECTORY,
     EnginePaths,
     build_command,
     engine_paths,
@@ -27,6 +26,7 @@ from zeroflaw_engines.errors import (
     EngineMissingError,
     EngineStaleError,
 )
+from zeroflaw_engines.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.tensorrt_bindings import installed_version
 
 

@@ -48,6 +48,12 @@ class BundleSchemaError(BundleError):
     code = "bundle_schema"
 
 
+class BundleChangedError(BundleError):
+    """Another process replaced the bundle while it was in use."""
+
+    code = "bundle_changed"
+
+
 class EngineError(ZeroflawError):
     """An engine cannot be loaded or run."""
 
@@ -124,6 +130,24 @@ class ImageFileError(ZeroflawError):
     """A file is not an image that can be read completely."""
 
     code = "image_file"
+
+
+class ResultsError(ZeroflawError):
+    """The results of a picture cannot be written; none of them is there."""
+
+    code = "results"
+
+
+class RunFolderError(ZeroflawError):
+    """A folder of results cannot be taken, or cannot be written any more."""
+
+    code = "run_folder"
+
+
+class OutputError(ZeroflawError):
+    """Standard output cannot be written."""
+
+    code = "output"
 
 
 class ProductError(ZeroflawError):

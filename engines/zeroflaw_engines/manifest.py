@@ -1,30 +1,29 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 3 of the schema. Version 1, which had no calibration and no demonstration models, and
-version 2, which had one graph an engine, are read as well. A reader refuses versions newer than
-its own; unknown names inside a known version are refused too, since they mean damage or a typing
-error, never a feature.
+Version 4 of the schema. Version 1, which had no calibration and no demonstration models, version
+2, which had one graph an engine, and version 3, which had no digest of itself, are read as well. A
+reader refuses versions newer than its own; inside a known version, names that are unknown, missing
+or there twice are refused too, since they mean damage or a typing error, never a feature.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from zeroflaw_engines.contract import EngineName, EngineSizes
-from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
-from zeroflaw_engines.graph_entries import EngineFile, GraphTarget, GraphVariant, Struct
+from zeroflaw_engines.errors import BundleSchemaError, ParametersError
+from zeroflaw_engines.graph_entries import EngineFile, GraphTarget, Struct
+from zeroflaw_engines.manifest_checks import check_manifest
+from zeroflaw_engines.manifest_text import SEALED_SINCE, read_document, readable, sealed
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
-SCHEMA_VERSION: Final = 3
-MAX_PRODUCT_NAME: Final = 64
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Where a station keeps the engines that it built; no part of the manifest.
+ENGINES_DIRECTORY: Final = "engines"
+SCHEMA_VERSION: Final = 4
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -112,7 +111,7 @@ class TextIdentity(Struct, frozen=True, kw_only=True):
     ensembles: str
 
 
-class Calibration(Struct, frozen=True, kw_only=True):
+class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a product's decision threshold comes from: scores of good images alone.
 
     Attributes:
@@ -124,6 +123,11 @@ class Calibration(Struct, frozen=True, kw_only=True):
         image_scoring: The parameter that the scores depend on; the threshold holds for no other.
         data_digest: SHA-256 over the sorted SHA-256 of the image files, one a line.
         created: UTC time, ISO 8601.
+        backend: What ran the CLIP encoder, as its session describes itself: name, version,
+            device. None in calibrations of version 3 or older, as the fields after it.
+        precision: What it computed in.
+        parameters: The method parameters, by name.
+        parameters_digest: Their digest, as inspections record it.
     """
 
     false_reject_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)]
@@ -134,6 +138,10 @@ class Calibration(Struct, frozen=True, kw_only=True):
     image_scoring: Literal["cls", "map_max"]
     data_digest: str
     created: str
+    backend: str | None = None
+    precision: str | None = None
+    parameters: dict[str, Any] | None = None
+    parameters_digest: str | None = None
 
 
 class Product(Struct, frozen=True, kw_only=True):
@@ -226,8 +234,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as readable JSON with a fixed order of names."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    """The manifest as readable JSON in a fixed order, since version 4 with a digest of itself."""
+    document = msgspec.to_builtins(manifest)
+    return sealed(document) if manifest.schema_version >= SEALED_SINCE else readable(document)
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
@@ -238,141 +247,39 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
         where: Path for error messages.
 
     Raises:
-        BundleDamagedError: It is not JSON, or a path or digest in it is not acceptable.
-        BundleSchemaError: Its version or its fields are not those of this schema.
+        BundleDamagedError: It is not JSON, was changed since it was written, has a name twice,
+            or a path or digest in it is not acceptable.
+        BundleSchemaError: Its version, its fields or their values are not those of this schema.
     """
+    document = read_document(data, where, SCHEMA_VERSION)
+    version = document["schema_version"]
     try:
-        raw = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleDamagedError(
-            f"{where} is not valid JSON ({error})", "export the bundle again or copy it anew"
-        ) from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BundleSchemaError(
-            f"{where} has no schema_version of 1 or more", "check that this is a zeroflaw bundle"
-        )
-    if version > SCHEMA_VERSION:
-        raise BundleSchemaError(
-            f"{where} has schema version {version}, newer than the {SCHEMA_VERSION} read here",
-            "upgrade zeroflaw on this machine, or export the bundle with this version",
-        )
-    try:
-        manifest = msgspec.convert(raw, Manifest)
-    except msgspec.ValidationError as error:
+        manifest = msgspec.convert(document, Manifest)
+        _ = manifest.method_parameters
+    except (msgspec.ValidationError, ParametersError) as error:
         raise BundleSchemaError(
             f"{where} does not fit schema version {version}: {error}",
             "export the bundle again",
         ) from error
-    _check_version(manifest, where)
-    _check_references(manifest, where)
+    check_manifest(manifest, document, where)
     return manifest
+
+
+def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 - any field's type
+    """The manifest in the current version of the schema, with some fields changed.
+
+    Parameters that its own version did not know are recorded with the defaults that they had.
+    """
+    return msgspec.structs.replace(
+        manifest,
+        **{
+            "schema_version": SCHEMA_VERSION,
+            "parameters": parameters_record(manifest.method_parameters),
+            **changes,
+        },
+    )
 
 
 def parameters_record(parameters: MethodParameters) -> dict[str, Any]:
     """The parameters as the manifest stores them."""
     return dataclasses.asdict(parameters)
-
-
-def check_product_name(name: str) -> None:
-    """Refuses product names that could not be printed or used as a file name.
-
-    Raises:
-        ProductError: The name is empty, too long, or has other than printable characters.
-    """
-    if (
-        name in {".", ".."}
-        or not 0 < len(name) <= MAX_PRODUCT_NAME
-        or not name.isprintable()
-        or name != name.strip()
-        or set(name) & set('/\\:*?"<>|')
-    ):
-        raise ProductError(
-            f"{name!r} is not a product name",
-            f"use 1 to {MAX_PRODUCT_NAME} printable characters without path separators",
-        )
-
-
-def check_relative_path(name: str, where: str) -> None:
-    """Refuses paths that could lead out of the bundle.
-
-    Raises:
-        BundleDamagedError: The path is absolute, has `..`, or is not in plain POSIX form.
-    """
-    path = PurePosixPath(name)
-    plain = bool(name) and "\\" not in name and ":" not in name and "\0" not in name
-    if not plain or not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name:
-        raise BundleDamagedError(
-            f"{where} names the file {name!r}, which is not a plain path inside the bundle",
-            "do not use this bundle; export it again or copy it anew from a trusted place",
-        )
-
-
-def _check_version(manifest: Manifest, where: str) -> None:
-    """Refuses fields that the manifest's own version does not have."""
-    calibrated = any(product.calibration for product in manifest.products.values())
-    since = 1
-    if calibrated or manifest.demonstration is not None:
-        since = 2
-    if any(
-        engine.variants or engine.attention is not None for engine in manifest.engines.values()
-    ) or any(figure.target != "onnxruntime" for figure in manifest.parity):
-        since = 3
-    if manifest.schema_version < since:
-        raise BundleSchemaError(
-            f"{where} has fields that schema version {manifest.schema_version} does not know",
-            "export the bundle again",
-        )
-
-
-def _check_references(manifest: Manifest, where: str) -> None:
-    for name, entry in manifest.files.items():
-        check_relative_path(name, where)
-        if not _SHA256.fullmatch(entry.sha256) or entry.bytes < 0:
-            raise BundleDamagedError(
-                f"{where} has no valid digest and size for {name}", "export the bundle again"
-            )
-    references = [manifest.prompts]
-    for engine in manifest.engines.values():
-        graphs: tuple[EngineFile | GraphVariant, ...] = (engine, *engine.variants)
-        for graph in graphs:
-            references += [graph.onnx] + ([graph.weights] if graph.weights else [])
-    if manifest.text:
-        references += [manifest.text.tokenizer, manifest.text.ensembles]
-    for name in references:
-        check_relative_path(name, where)
-        if name not in manifest.files:
-            raise BundleDamagedError(
-                f"{where} uses the file {name} but has no digest for it", "export the bundle again"
-            )
-    _check_engines(manifest, where)
-    for name, product in manifest.products.items():
-        calibration = product.calibration
-        if calibration and (
-            product.threshold is None
-            or calibration.rank > calibration.images
-            or not _SHA256.fullmatch(calibration.data_digest)
-        ):
-            raise BundleSchemaError(
-                f"{where}: the calibration of product {name!r} contradicts itself",
-                "calibrate the product again in a whole copy of the bundle",
-            )
-        try:
-            check_product_name(name)
-        except ProductError as error:
-            raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
-
-
-def _check_engines(manifest: Manifest, where: str) -> None:
-    for engine_name, engine in manifest.engines.items():
-        targets = [graph.target for graph in engine.variants]
-        if len(set(targets)) < len(targets):
-            raise BundleSchemaError(
-                f"{where} has two graphs of {engine_name} for one target", "export the bundle again"
-            )
-    required: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder")
-    for engine_name in (*required, *(("text_encoder",) if manifest.text else ())):
-        if engine_name not in manifest.engines:
-            raise BundleSchemaError(
-                f"{where} has no engine {engine_name}", "export the bundle again"
-            )

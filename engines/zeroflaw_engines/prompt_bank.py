@@ -47,18 +47,38 @@ def encode_prompt_bank(bank: Mapping[str, TextEmbeddings]) -> bytes:
 
 
 def read_prompt_bank(path: Path, embedding_size: int) -> dict[str, TextEmbeddings]:
-    """Reads the bank.
+    """Reads the bank; see `decode_prompt_bank`.
+
+    Raises:
+        BundleDamagedError: The file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleDamagedError(
+            f"the prompt bank {path} cannot be read ({error})", "export the bundle again"
+        ) from error
+    return decode_prompt_bank(data, path, embedding_size)
+
+
+def decode_prompt_bank(data: bytes, path: Path, embedding_size: int) -> dict[str, TextEmbeddings]:
+    """Decodes the bank.
+
+    Args:
+        data: Contents of its file.
+        path: Its file, for error messages.
+        embedding_size: Width of the shared space.
 
     Returns:
         float32 [2, embedding_size] by product name.
 
     Raises:
-        BundleDamagedError: The file is not a safetensors file.
+        BundleDamagedError: It is not a safetensors file.
         ProductError: An entry is not a product's embeddings.
     """
     try:
-        bank = load(path.read_bytes())
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        bank = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BundleDamagedError(
             f"the prompt bank {path} cannot be read ({error})", "export the bundle again"
         ) from error

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -19,7 +19,8 @@ from zeroflaw_engines.prompt_bank import TextEmbeddings
 # int32 [N, T] token ids in, float32 [N, E] L2-normalised sentence embeddings out.
 EncodeSentences = Callable[[NDArray[np.int32]], NDArray[np.float32]]
 
-_BATCH = 64
+_BATCH: Final = 64
+_MARKS: Final = ("<start_of_text>", "<end_of_text>")
 
 
 class Tokenize(Protocol):
@@ -60,7 +61,7 @@ def read_prompt_ensembles(path: Path) -> PromptEnsembles:
     """
     remedy = "write three lists of texts: normal, abnormal and templates, each text with one {}"
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         ensembles = msgspec.convert(raw, PromptEnsembles)
     except OSError as error:
         raise ProductError(
@@ -78,18 +79,25 @@ def read_prompt_ensembles(path: Path) -> PromptEnsembles:
 def load_tokenizer(path: Path, context: int) -> Tokenize:
     """Loads a CLIP tokenizer that `zeroflaw export` wrote.
 
+    It gives the token ids of open_clip's SimpleTokenizer for every text: sentences are cleaned as
+    there, ftfy included, which mends what was decoded wrongly (`MÃ¼nze`) and gives full-width
+    signs and ligatures their plain form.
+
     Args:
         path: A file of the `tokenizers` library.
         context: Most tokens of one sentence; longer ones lose their end, as in CLIP.
 
     Raises:
-        MissingExtraError: The `tokenizers` library is not installed.
+        MissingExtraError: The `tokenizers` or the `ftfy` library is not installed.
+        ProductError: The file is not a tokenizer. The function that is returned raises it for a
+            sentence that spells one of CLIP's marks, as `<end_of_text>`.
     """
     try:
-        from tokenizers import Tokenizer
+        from ftfy import fix_text
+        from tokenizers import Tokenizer, normalizers
     except ImportError as error:
         raise MissingExtraError(
-            "computing text embeddings needs the tokenizers library, which is not installed",
+            f"computing text embeddings needs the library {error.name}, which is not installed",
             "install zeroflaw[text]",
         ) from error
     try:
@@ -100,10 +108,24 @@ def load_tokenizer(path: Path, context: int) -> Tokenize:
         ) from error
     tokenizer.enable_truncation(context)
     tokenizer.enable_padding(pad_id=0)
+    # Sentences are normalised below. The file's own normaliser would compose accents once more
+    # after HTML entities have been read, which open_clip does not.
+    tokenizer.normalizer = normalizers.Sequence([])
+
+    def clean(sentence: str) -> str:
+        text = html.unescape(html.unescape(fix_text(sentence)))
+        return " ".join(text.split()).lower()
 
     def tokenize(sentences: list[str]) -> NDArray[np.int32]:
-        clean = [html.unescape(html.unescape(sentence)).strip().lower() for sentence in sentences]
-        return np.array([line.ids for line in tokenizer.encode_batch(clean)], np.int32)
+        cleaned = [clean(sentence) for sentence in sentences]
+        for sentence, text in zip(sentences, cleaned, strict=True):
+            if any(mark in text for mark in _MARKS):
+                raise ProductError(
+                    f"the sentence {sentence!r} spells a mark by which CLIP ends or begins a"
+                    f" sentence: {' or '.join(_MARKS)}",
+                    "choose another product name, or other sentences",
+                )
+        return np.array([line.ids for line in tokenizer.encode_batch(cleaned)], np.int32)
 
     return tokenize
 

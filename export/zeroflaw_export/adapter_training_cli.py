@@ -83,6 +83,13 @@ def train_adapters(
     cache: Annotated[
         Path | None, typer.Option(help="Directory of the token cache, 11 MB for each image.")
     ] = None,
+    white_level: Annotated[
+        float | None,
+        typer.Option(
+            metavar="VALUE",
+            help="The value that is white, as 4095 for a 12-bit camera; default: what files say.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda.")] = "cpu",
     overwrite: Annotated[bool, typer.Option(help="Replace existing adapters.")] = False,
 ) -> None:
@@ -118,7 +125,14 @@ def train_adapters(
         raise TrainingError(
             "both random weights and a weights file were given", "give one or the other"
         )
-    data = read_dataset(dataset, layout=layout, split=split, classes=class_, unmasked=unmasked)
+    data = read_dataset(
+        dataset,
+        layout=layout,
+        split=split,
+        classes=class_,
+        unmasked=unmasked,
+        white_level=white_level,
+    )
     given: dict[str, Any] = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
     given |= {"epochs": epochs} if epochs is not None else {}
     given |= {"mosaic": mosaic} if mosaic is not None else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -41,11 +41,11 @@ from zeroflaw_engines.manifest import (
     Product,
     SamIdentity,
     TextIdentity,
-    check_product_name,
     parameters_record,
 )
 from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.prompt_bank import TextEmbeddings, encode_prompt_bank
 from zeroflaw_engines.prompt_ensembles import (
     PromptEnsembles,
@@ -234,8 +234,10 @@ def export_bundle(
     """
     if not plan.products:
         raise ExportError("the plan has no product", "name at least one")
+    plan = replace(plan, products=tuple(map(normal_name, plan.products)))
     for name in plan.products:
         check_product_name(name)
+    require_distinct(plan.products, ())
     for source in (plan.clip_weights, plan.adapters, plan.sam_weights):
         source.require_file()
     if plan.ensembles is not None:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.image_files import IMAGE_SUFFIXES
 from zeroflaw_export.dataset_samples import Sample, mask_values
 
 Layout = Literal["mvtec", "visa", "folder"]
@@ -21,7 +22,6 @@ Unmasked = Literal["good", "error"]
 Listed = dict[str, list[Sample]]
 
 VISA_SPLIT_FILE: Final = Path("split_csv/1cls.csv")
-IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _VISA_COLUMNS: Final = ("object", "split", "label", "image", "mask")
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.digests import sha256_of_file
+from zeroflaw_engines.errors import DatasetError, ImageFileError
+from zeroflaw_engines.image_files import ImageFile, file_frame, read_image_file
 
-_EIGHT_BIT: Final = frozenset({"1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"})
-_WHOLE_NUMBERS: Final = frozenset({"I", "I;16", "I;16B"})
 # VisA has at most nine kinds of defect in a class; a grey or JPEG-damaged mask has far more values.
 _MAX_LABELS: Final = 32
 
@@ -30,6 +30,7 @@ class Sample:
         defect: "good", or the kind of defect ("anomaly" where the layout does not tell).
         labelled_mask: Whether the mask holds the number of the kind of defect (VisA: 1, 2, …)
             rather than one value for all of them.
+        white_level: The value that is white in the image, against what its file says.
     """
 
     image: Path
@@ -37,18 +38,39 @@ class Sample:
     anomalous: bool
     defect: str
     labelled_mask: bool = False
+    white_level: float | None = None
 
 
 def read_sample_image(sample: Sample) -> NDArray[np.uint8]:
-    """The pixels of a sample, as stored (EXIF rotation is not applied; nor is it to masks).
+    """The frame of a sample, as stations make it of a file.
+
+    Orientation tags are applied neither to images nor to masks.
+
+    Args:
+        sample: The sample.
 
     Returns:
         uint8 RGB [H, W, 3].
 
     Raises:
-        DatasetError: The file is missing, truncated, not an image, or has more than 8 bits.
+        DatasetError: The file is missing, damaged, or not an image that can be read faithfully.
     """
-    return _pixels(sample.image, "RGB")
+    return file_frame(_read(sample.image, sample.white_level))
+
+
+def sample_image_digest(sample: Sample) -> str:
+    """Identifies the frame that `read_sample_image` gives, without decoding it.
+
+    Returns:
+        sha256 of the image file; with a white level, of that and the level.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = sha256_of_file(sample.image)
+    if sample.white_level is None:
+        return digest
+    return hashlib.sha256(f"{digest} white {sample.white_level!r}".encode()).hexdigest()
 
 
 def read_sample_mask(sample: Sample, image_size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -115,7 +137,7 @@ def mask_values(path: Path, *, labelled: bool) -> NDArray[Any]:
     Raises:
         DatasetError: The mask cannot be read or is not binary.
     """
-    values = _pixels(path, "L")
+    values = _grey(_read(path, None).pixels)
     distinct = np.unique(values)
     if len(distinct) > (_MAX_LABELS if labelled else 2):
         raise DatasetError(
@@ -130,32 +152,17 @@ def mask_values(path: Path, *, labelled: bool) -> NDArray[Any]:
     return values
 
 
-def _pixels(path: Path, mode: str) -> NDArray[Any]:
+def _grey(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Colours as their luminance, as Pillow weighs it; alpha dropped."""
+    if pixels.ndim == 2:
+        return pixels
+    red, green, blue = (pixels[:, :, n].astype(np.uint64) for n in range(3))
+    luminance = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> np.uint64(16)
+    return luminance.astype(pixels.dtype)
+
+
+def _read(path: Path, white_level: float | None) -> ImageFile:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                # Some cameras add a preview to their JPEG files; the photograph comes first.
-                if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-                    raise DatasetError(
-                        f"{path} has {picture.n_frames} pages",  # type: ignore[attr-defined]
-                        "save each page as a file of its own",
-                    )
-                if mode == "L" and picture.mode in _WHOLE_NUMBERS:
-                    return np.asarray(picture)
-                if picture.mode not in _EIGHT_BIT:
-                    raise DatasetError(
-                        f"{path} has pixels of the kind {picture.mode!r}",
-                        "save it as 8-bit grey or RGB",
-                    )
-                return np.asarray(picture.convert(mode))
-    except UnidentifiedImageError as error:
-        raise DatasetError(
-            f"{path} is not an image, whatever its name says", "check how the file was written"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise DatasetError(f"{path} is too large: {error}", "use tiles of it") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(
-            f"{path} cannot be read: {error}", "check that the file is there and complete"
-        ) from error
+        return read_image_file(path, white_level=white_level)
+    except ImageFileError as error:
+        raise DatasetError(error.cause, error.remedy) from error

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -38,6 +38,7 @@ from zeroflaw_export.dataset_samples import (
     mask_at_size,
     read_sample_image,
     read_sample_mask,
+    sample_image_digest,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "read_sample_image",
     "read_sample_mask",
     "recognised_layout",
+    "sample_image_digest",
 ]
 
 
@@ -91,6 +93,7 @@ def read_dataset(
     split: Split = "test",
     classes: Sequence[str] | None = None,
     unmasked: Unmasked = "error",
+    white_level: float | None = None,
 ) -> Dataset:
     """Lists a data set.
 
@@ -102,6 +105,7 @@ def read_dataset(
             directory's name.
         unmasked: What an image without a mask file is, in a plain folder: a "good" one, or an
             "error", since a lost mask would otherwise count as a good part.
+        white_level: The value that is white in its images, against what their files say.
 
     Returns:
         The data set, in an order that does not depend on the file system.
@@ -138,7 +142,13 @@ def read_dataset(
         layout=found,
         split=split,
         classes=tuple(
-            DatasetClass(name, tuple(sorted(listed[name], key=lambda sample: sample.image)))
+            DatasetClass(
+                name,
+                tuple(
+                    replace(sample, white_level=white_level)
+                    for sample in sorted(listed[name], key=lambda sample: sample.image)
+                ),
+            )
             for name in sorted(listed)
         ),
         skipped=tuple(sorted(skipped, key=lambda skip: skip.path)),
@@ -159,6 +169,8 @@ def dataset_digest(dataset: Dataset) -> str:
     for entry in dataset.classes:
         for sample in entry.samples:
             fields = [entry.name, sample.defect, "anomalous" if sample.anomalous else "good"]
+            if sample.white_level is not None:
+                fields.append(f"white {sample.white_level!r}")
             for path in (sample.image, sample.mask):
                 if path is not None:
                     fields += [path.relative_to(dataset.root).as_posix(), _file_digest(path)]

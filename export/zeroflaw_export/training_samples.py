@@ -21,6 +21,7 @@ from zeroflaw_export.datasets import (
     mask_at_size,
     read_sample_image,
     read_sample_mask,
+    sample_image_digest,
 )
 from zeroflaw_export.token_cache import FrozenTower, TokenCache, joint_key
 
@@ -183,7 +184,7 @@ def _single_sources(
         for sample in product.samples:
             report(TrainingProgress("reading digests", len(sources), total))
             try:
-                image = sha256_of_file(sample.image)
+                image = sample_image_digest(sample)
                 mask = ""
                 if sample.mask is not None:
                     # with the image's, because a mask is checked against its image

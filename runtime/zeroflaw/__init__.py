@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from zeroflaw.inspector import Inspector
     from zeroflaw.record import InspectionRecord
     from zeroflaw.regions import Region
-    from zeroflaw.stream import InspectionStream, StreamResult
+    from zeroflaw.stream import InspectionStream
+    from zeroflaw.stream_result import StreamResult
     from zeroflaw_engines.errors import ZeroflawError
     from zeroflaw_engines.parameters import MethodParameters
 
@@ -45,7 +46,7 @@ _MODULES = {
     "MethodParameters": "zeroflaw_engines.parameters",
     "Reason": "zeroflaw.decision",
     "Region": "zeroflaw.regions",
-    "StreamResult": "zeroflaw.stream",
+    "StreamResult": "zeroflaw.stream_result",
     "Trace": "zeroflaw.inspection",
     "ZeroflawError": "zeroflaw_engines.errors",
 }

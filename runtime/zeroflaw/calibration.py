@@ -23,10 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from zeroflaw.decision import blind_reason
 from zeroflaw.encoding import encode_clip
-from zeroflaw.frame import Frame, rgb_frame
-from zeroflaw.images import read_image
+from zeroflaw.frame import Frame
+from zeroflaw.images import Orientation, file_frame, read_image_file
 from zeroflaw.scoring import image_score
-from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
+from zeroflaw.threshold import NEAR_ONE, is_near_one
+from zeroflaw_engines.backends import DEFAULT_BACKEND, choose_backend, load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.bundle_writer import set_calibration
 from zeroflaw_engines.contract import CLIP_ENCODER
@@ -38,7 +39,8 @@ from zeroflaw_engines.errors import (
     ImageFileError,
     MissingExtraError,
 )
-from zeroflaw_engines.manifest import Calibration
+from zeroflaw_engines.manifest import Calibration, parameters_record
+from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.prompt_bank import TextEmbeddings
 
 CONFIDENCE: Final = 0.95
@@ -85,12 +87,35 @@ class GoodScores:
         digest: SHA-256 over the sorted SHA-256 of the n files, one a line.
         copies: Files whose content had been seen before; they do not count.
         failed: Files that could not be read; they do not count.
+        warnings: What is to be known of files that could be read, each with the file's name.
     """
 
     scores: NDArray[np.float64]
     digest: str
     copies: tuple[Path, ...]
     failed: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageScorer:
+    """Computes image scores; call it with a frame.
+
+    Attributes:
+        score: The image score of a frame, in [0, 1].
+        backend: What runs the CLIP encoder, as its session describes itself.
+        precision: What it computes in.
+        parameters: The method parameters that the scores depend on.
+    """
+
+    score: Callable[[Frame], float]
+    backend: str
+    precision: str
+    parameters: MethodParameters
+
+    def __call__(self, frame: Frame) -> float:
+        """Give the image score of a frame."""
+        return self.score(frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +143,8 @@ def calibrate_product(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
+    white_level: float | None = None,
+    orientation: Orientation = "as_stored",
     progress: Progress | None = None,
 ) -> ProductCalibration:
     """Sets a product's decision threshold from images of good parts, and stores it in the bundle.
@@ -131,6 +158,8 @@ def calibrate_product(
         backend: What runs the CLIP encoder, the only engine that is needed.
         precision: What it computes in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
+        white_level: The value that is white, against what the files say.
+        orientation: Whether pixels are turned as orientation tags say.
         progress: Called after each file, with the error of one that could not be read.
 
     Raises:
@@ -138,7 +167,7 @@ def calibrate_product(
             leave no room for a threshold.
         ProductError: The bundle does not know the product.
         MissingExtraError: SciPy is not installed.
-        BundleError: The bundle cannot be changed.
+        BundleError: The bundle cannot be changed, or was replaced by another meanwhile.
         EngineError: The CLIP encoder failed.
     """
     # What can be refused is refused before hours of scoring.
@@ -155,7 +184,9 @@ def calibrate_product(
         precision=precision,
         threads=threads,
     ) as score:
-        good = score_good_images(files, score, progress=progress)
+        good = score_good_images(
+            files, score, white_level=white_level, orientation=orientation, progress=progress
+        )
     fit = conformal_threshold(good.scores, false_reject_rate)
     calibration = Calibration(
         false_reject_rate=fit.false_reject_rate,
@@ -166,6 +197,10 @@ def calibrate_product(
         image_scoring=scoring,
         data_digest=good.digest,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        backend=score.backend,
+        precision=score.precision,
+        parameters=parameters_record(score.parameters),
+        parameters_digest=score.parameters.digest,
     )
     changed = set_calibration(bundle, product, fit.threshold, calibration, embeddings=embeddings)
     return ProductCalibration(changed, fit, good)
@@ -225,11 +260,18 @@ def conformal_threshold(scores: ArrayLike, false_reject_rate: float) -> Conforma
             f"{int((ordered == highest_accepted).sum())} good images share the score at the"
             " threshold: the true false-reject rate may lie below the interval"
         )
+    threshold = float(np.nextafter(highest_accepted, np.inf))
+    if is_near_one(threshold):
+        warnings.append(
+            f"the threshold {threshold:.9g} is within {NEAR_ONE:g} of 1, the highest score there"
+            " is: nearly every part will be accepted. This model hardly tells these good parts"
+            " from defects: try another product name or --image-scoring, and check with defects"
+        )
     tail = (1 - CONFIDENCE) / 2
     quantile = _quantile_of_beta()
     low, high = (quantile(n - rank + 1, rank, p) for p in (tail, 1 - tail))
     return ConformalThreshold(
-        threshold=float(np.nextafter(highest_accepted, np.inf)),
+        threshold=threshold,
         false_reject_rate=false_reject_rate,
         images=n,
         rank=rank,
@@ -240,13 +282,20 @@ def conformal_threshold(scores: ArrayLike, false_reject_rate: float) -> Conforma
 
 
 def score_good_images(
-    files: Iterable[Path], score: Callable[[Frame], float], *, progress: Progress | None = None
+    files: Iterable[Path],
+    score: Callable[[Frame], float],
+    *,
+    white_level: float | None = None,
+    orientation: Orientation = "as_stored",
+    progress: Progress | None = None,
 ) -> GoodScores:
     """Scores image files, each content once.
 
     Args:
         files: Images of good parts.
         score: The image score of a frame, in [0, 1].
+        white_level: The value that is white, against what the files say.
+        orientation: Whether pixels are turned as orientation tags say.
         progress: Called after each file, with the error of one that could not be read.
 
     Raises:
@@ -255,10 +304,13 @@ def score_good_images(
     scores: dict[str, float] = {}
     copies: list[Path] = []
     failed: list[Path] = []
+    warnings: list[str] = []
     for path in files:
         error: FrameError | ImageFileError | None = None
         try:
-            frame = rgb_frame(read_image(path))
+            file = read_image_file(path, white_level=white_level, orientation=orientation)
+            warnings += file.warnings
+            frame = file_frame(file)
             digest = sha256_of_file(path)
             if digest in scores:
                 copies.append(path)
@@ -280,6 +332,7 @@ def score_good_images(
         digest=hashlib.sha256(lines.encode()).hexdigest(),
         copies=tuple(copies),
         failed=tuple(failed),
+        warnings=tuple(warnings),
     )
 
 
@@ -292,8 +345,8 @@ def image_scorer(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
-) -> Iterator[Callable[[Frame], float]]:
-    """Gives a function that computes image scores, with the CLIP encoder alone.
+) -> Iterator[ImageScorer]:
+    """Gives what computes image scores, with the CLIP encoder alone.
 
     The scores are those of `Inspector.inspect`; SAM has no part in them.
 
@@ -310,8 +363,9 @@ def image_scorer(
     """
     parameters = bundle.manifest.method_parameters.replace(image_scoring=image_scoring)
     size = bundle.manifest.sizes.clip_image_size
+    choice = choose_backend(backend, precision, bundle=bundle, engines=(CLIP_ENCODER,))
     session = load_session(
-        bundle, CLIP_ENCODER, backend=backend, precision=precision, threads=threads
+        bundle, CLIP_ENCODER, backend=choice.backend, precision=precision, threads=threads
     )
 
     def score(frame: Frame) -> float:
@@ -322,7 +376,7 @@ def image_scorer(
         return image_score(seen.cls_score, seen.anomaly_map, parameters)
 
     try:
-        yield score
+        yield ImageScorer(score, session.backend, choice.precision, parameters)
     finally:
         session.close()
 

@@ -1,4 +1,4 @@
-"""The contact sheet of an inspection run: one HTML page, without scripts or anything from afar."""
+"""The contact sheet of a folder of results: one HTML page, no scripts, nothing from afar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 from zeroflaw.inspection import Inspection, Status
@@ -22,6 +22,13 @@ _STATUS: Final[dict[Status, str]] = {
     "stage_3_empty": "stage 3 was empty, stage 2 kept",
 }
 _MAX_REGIONS: Final = 20
+_FILTERS: Final = {
+    "all": "all",
+    "reject": "rejected",
+    "hold": "held",
+    "failed": "failed",
+    "accept": "accepted",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class SheetHeader:
         product: The product it was inspected as.
         started: UTC time at which the run began, ISO 8601.
         files: Number of files that were to be inspected.
+        state: `under way` until the run has ended, also if it was killed; `interrupted` if it
+            ended before all files were done; `done`.
         notes: What a reader must know, such as that the weights are random.
     """
 
@@ -43,6 +52,7 @@ class SheetHeader:
     started: str
     files: int
     notes: tuple[str, ...]
+    state: Literal["under way", "interrupted", "done"] = "done"
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class Card:
     """One image on the page.
 
     Attributes:
-        outcome: Its decision, or `failed`.
+        outcome: Its decision; `failed` if it is held because it could not be inspected;
+            `left_out` if it was not looked at.
         html: Its part of the page.
     """
 
@@ -73,12 +84,14 @@ def inspected_card(source: PurePath, stem: PurePath, inspection: Inspection) -> 
         f' alt="{alt}"><figcaption>{alt}</figcaption></figure></a>'
         for kind, alt in ((".overlay.png", "overlay"), (".map.png", "anomaly map"))
     )
-    rejected = inspection.decision == "reject"
     area = int(inspection.mask.sum()) / (height * width)
+    held = inspection.decision == "hold"
+    reason = f'<p class="reason">{_text(inspection.reason.text)}</p>' if held else ""
     return Card(
         inspection.decision,
-        f'<article class="card {inspection.decision}">{_heading(source, inspection.decision)}'
-        f'<div class="pictures">{pictures}</div>{_scale(inspection, rejected=rejected)}'
+        f'<article class="card {inspection.decision}">'
+        f"{_heading(source, _verdict(inspection.decision, inspection.reason.code))}{reason}"
+        f'<div class="pictures">{pictures}</div>{_scale(inspection)}'
         "<dl>"
         f"<dt>status</dt><dd><code>{inspection.status}</code>: {_STATUS[inspection.status]}</dd>"
         f"<dt>mask</dt><dd>{area:.2%} of {width} × {height} px</dd>"  # noqa: RUF001 - a product
@@ -89,64 +102,125 @@ def inspected_card(source: PurePath, stem: PurePath, inspection: Inspection) -> 
     )
 
 
-def failed_card(source: PurePath, error: ZeroflawError) -> Card:
-    """The card of a file that could not be inspected."""
+def failed_card(source: PurePath, stem: PurePath | None, error: ZeroflawError) -> Card:
+    """The card of a file that could not be inspected: it is held.
+
+    Args:
+        source: The image file, to be named.
+        stem: Path of its record relative to the page, without `.json`; None if it has none.
+        error: What is wrong.
+    """
+    files = "" if stem is None else f'<a href="{_url(stem, ".json")}">JSON</a>'
     return Card(
         "failed",
-        f'<article class="card failed">{_heading(source, "failed")}'
+        f'<article class="card hold failed">{_heading(source, _verdict("hold", "failed"))}'
         f'<p class="error">{_text(error.cause)}</p>'
-        f'<p class="remedy">{_text(error.remedy)}</p></article>\n',
+        f'<p class="remedy">{_text(error.remedy)}</p>'
+        f'<p class="files">{files}</p></article>\n',
     )
 
 
-def contact_sheet(header: SheetHeader, cards: Sequence[Card]) -> str:
+def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
+    """The line of a file that was not looked at.
+
+    Args:
+        path: The file.
+        why: The end of a sentence that begins with it.
+        may_be_picture: Whether a picture may be missing because of it.
+    """
+    kind = ' class="missed"' if may_be_picture else ""
+    return Card("left_out", f"<li{kind}><bdi>{_text(path.as_posix())}</bdi> {_text(why)}</li>\n")
+
+
+def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()) -> str:
     """The page.
 
     Args:
         header: Of the run.
         cards: In the order of the files; fewer than `header.files` if the run was interrupted.
+        earlier: Of earlier runs into the same folder, whose results are there still.
     """
-    counts = {
-        outcome: sum(card.outcome == outcome for card in cards)
-        for outcome in ("reject", "accept", "failed")
-    }
-    shown = {"all": "all", "reject": "rejected", "accept": "accepted", "failed": "failed"}
+    ours, left_out = _parted(cards)
+    theirs, left_out_earlier = _parted(earlier)
+    counts = _counts([*ours, *theirs])
     notes = [_text(note) for note in header.notes]
-    if len(cards) < header.files:
-        notes.insert(0, f"The run was interrupted after {len(cards)} of {header.files} files.")
+    if header.state == "under way":
+        notes.insert(
+            0,
+            f"The run is under way, or was killed: {len(ours)} of {header.files} files so far.",
+        )
+    elif len(ours) < header.files:
+        notes.insert(0, f"The run was interrupted after {len(ours)} of {header.files} files.")
     filters = "".join(
         f'<input type="radio" name="show" id="show-{kind}"{" checked" if kind == "all" else ""}>'
-        f'<label for="show-{kind}">{shown[kind]} <b>{number}</b></label>'
-        for kind, number in (("all", len(cards)), *counts.items())
+        f'<label for="show-{kind}">{_FILTERS[kind]} <b>{counts[kind]}</b></label>'
+        for kind in _FILTERS
     )
+    here = _counts(ours)
+    held = f", {here['hold']} held" if here["hold"] else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(header.product)}: {counts['reject']} of {len(cards)} rejected</title>"
+        f"<title>{_text(header.product)}: {here['reject']} of {len(ours)} rejected{held}</title>"
         f"<style>{_STYLE}</style></head><body>\n<header><h1>Inspection of"
         f" <em>{_text(header.product)}</em></h1>"
         f"<p>Bundle <b>{_text(header.bundle)}</b>, engines"
         f' <code title="{_text(header.identity)}">{_text(header.identity[:12])}</code>.'
         f" Run of <time>{_text(header.started)}</time>.</p>"
         + "".join(f'<p class="note" role="note">{note}</p>' for note in notes)
-        + f'</header>\n<div class="filters">{filters}</div>\n<main>\n'
-        + "".join(card.html for card in cards)
-        + "</main>\n<footer>Red: mask; green and blue: positive and negative points; yellow: boxes."
+        + f'</header>\n<div class="filters">{filters}</div>\n'
+        + _section("", ours)
+        + (_section(f"Earlier runs into this folder: {len(theirs)}", theirs) if theirs else "")
+        + _left_out([*left_out, *left_out_earlier])
+        + "<footer>Red: mask; green and blue: positive and negative points; yellow: boxes."
         " The map runs from blue (0) to red (1).</footer>\n</body></html>\n"
     )
 
 
-def _heading(source: PurePath, outcome: str) -> str:
+def _parted(cards: Sequence[Card]) -> tuple[list[Card], list[Card]]:
+    """Cards of images, and lines of files that were left out."""
+    shown = [card for card in cards if card.outcome != "left_out"]
+    return shown, [card for card in cards if card.outcome == "left_out"]
+
+
+def _counts(cards: Sequence[Card]) -> dict[str, int]:
+    """How many cards each filter shows; a failed file is held, too."""
+    found = {kind: sum(card.outcome == kind for card in cards) for kind in _FILTERS}
+    return {**found, "all": len(cards), "hold": found["hold"] + found["failed"]}
+
+
+def _section(title: str, cards: Sequence[Card]) -> str:
+    heading = f'<h2 class="section">{_text(title)}</h2>\n' if title else ""
+    return heading + '<div class="cards">\n' + "".join(card.html for card in cards) + "</div>\n"
+
+
+def _left_out(lines: Sequence[Card]) -> str:
+    if not lines:
+        return ""
+    return (
+        f'<section class="left-out"><h2 class="section">Left out: {len(lines)}</h2>\n<ul>\n'
+        + "".join(line.html for line in lines)
+        + "</ul></section>\n"
+    )
+
+
+def _verdict(decision: str, code: str) -> str:
+    """The decision, and for a held frame the kind of its reason."""
+    return f"hold: {code.replace('_', ' ')}" if decision == "hold" else decision
+
+
+def _heading(source: PurePath, verdict: str) -> str:
     folder = source.parent.as_posix()
     return (
-        f'<h2><span class="badge">{outcome}</span> <bdi>{_text(source.name)}</bdi>'
+        f'<h2><span class="badge">{verdict}</span> <bdi>{_text(source.name)}</bdi>'
         f"<small><bdi>{_text('' if folder == '.' else folder)}</bdi></small></h2>"
     )
 
 
-def _scale(inspection: Inspection, *, rejected: bool) -> str:
+def _scale(inspection: Inspection) -> str:
     """The score against its threshold, in figures and as a bar."""
     score, threshold = inspection.image_score, inspection.threshold
+    rejected = score >= threshold
     return (
         f'<div class="scale"><p>score <b>{score:.4f}</b> {"≥" if rejected else "&lt;"} threshold'
         f' {threshold:.4f}</p><div class="bar"><i style="width:{100 * score:.2f}%"></i>'

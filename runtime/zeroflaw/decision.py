@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -110,6 +110,26 @@ def verdict_of(
     return Verdict(
         "accept", Reason("below_threshold", text), (f"accepted since {text}: {against}",)
     )
+
+
+def decision_fault(decision: str, image_score: float, threshold: float) -> str | None:
+    """Say what is wrong with a decision that was made elsewhere; None if nothing is.
+
+    Where a decision leaves the runtime it is looked at once more: an acceptance whose score does
+    not lie below its threshold must not get out, whoever made it.
+
+    Args:
+        decision: Of an inspection.
+        image_score: That it was made on; must be in [0, 1].
+        threshold: That it was made with; must be in [0, 1].
+    """
+    if decision not in get_args(Decision):
+        return f"{decision!r} is no decision"
+    if not (0 <= image_score <= 1 and 0 <= threshold <= 1):
+        return f"the image score {image_score} or the threshold {threshold} is not in [0, 1]"
+    if decision == "accept" and not image_score < threshold:
+        return f"accepted, though the image score {image_score} reaches the threshold {threshold}"
+    return None
 
 
 def blind_reason(information: FrameInformation, parameters: MethodParameters) -> Reason | None:

@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from zeroflaw.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.errors import ImageFileError
-
-IMAGE_SUFFIXES: Final = frozenset(
-    {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from zeroflaw_engines.frame import MAX_FRAME_PIXELS
+from zeroflaw_engines.image_files import (
+    IMAGE_SUFFIXES,
+    ImageFile,
+    Orientation,
+    file_frame,
+    read_image_file,
 )
-_AS_THEY_ARE: Final = frozenset({"L", "RGB", "RGBA", "I;16"})
-_VIA_RGB: Final = frozenset({"1", "P", "LA", "PA", "CMYK", "YCbCr", "RGBX"})
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFile",
+    "Orientation",
+    "file_frame",
+    "read_image",
+    "read_image_file",
+    "write_image",
+]
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_FRAME_PIXELS) -> NDArray[Any]:
-    """Reads an image file completely, pixels as they are stored (EXIF rotation is not applied).
+def read_image(
+    path: str | Path,
+    *,
+    white_level: float | None = None,
+    orientation: Orientation = "as_stored",
+    max_pixels: int = MAX_FRAME_PIXELS,
+) -> NDArray[Any]:
+    """Reads the pixels of an image file, so that `Inspector.inspect` takes them as they are.
+
+    White is the largest value of their type: 10-, 12- and 14-bit pictures are scaled to 16 bits.
+    `read_image_file` gives the values of the file instead, and warnings.
 
     Args:
         path: The file.
+        white_level: The value that is white, against what the file says.
+        orientation: Whether the pixels are turned as an orientation tag says.
         max_pixels: Largest image that is accepted.
 
     Returns:
-        uint8 or uint16, [H, W] mono, [H, W, 3] RGB or [H, W, 4] RGBA.
+        uint8, uint16, or float32 in [0, 1]; [H, W] mono, [H, W, 3] RGB or [H, W, 4] RGBA.
 
     Raises:
-        ImageFileError: The file is missing, empty, truncated, too large, has several pages, or
-            is not an image.
+        ImageFileError: The file is missing, empty, damaged, too large, has several pages, or is
+            not an image that can be read faithfully.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _pixels(image, path, max_pixels)
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        raise ImageFileError(
-            f"{path} is {'empty' if empty else 'not an image, whatever its name says'}",
-            "check how the file was written",
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ImageFileError(f"{path} is too large: {error}", "inspect tiles of it") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageFileError(
-            f"{path} cannot be read: {error}", "check that the file is there and complete"
-        ) from error
+    file = read_image_file(
+        path, white_level=white_level, orientation=orientation, max_pixels=max_pixels
+    )
+    return file.full_range_pixels()
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -65,22 +73,3 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         raise ImageFileError(
             f"{path} cannot be written: {error}", "check the directory and the space on its disk"
         ) from error
-
-
-def _pixels(image: Image.Image, path: Path, max_pixels: int) -> NDArray[Any]:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageFileError(
-            f"{path} has {width}x{height} px, over the limit of {max_pixels / 1e6:.0f} MP",
-            "inspect tiles of it, or raise the limit",
-        )
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1:
-        raise ImageFileError(f"{path} has {pages} pages", "save each page as a file of its own")
-    if image.mode in _AS_THEY_ARE:
-        return np.asarray(image)
-    if image.mode in _VIA_RGB:
-        return np.asarray(image.convert("RGB"))
-    raise ImageFileError(
-        f"{path} has pixels of the kind {image.mode!r}", "save it as 8- or 16-bit grey or as RGB"
-    )

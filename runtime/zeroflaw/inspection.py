@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,7 @@ from zeroflaw.frame import Frame
 from zeroflaw.geometry import BoolArray, FloatArray
 from zeroflaw.prompt_points import PointPrompts
 from zeroflaw.regions import Region
+from zeroflaw.stamp import Stamp
 
 if TYPE_CHECKING:
     from zeroflaw.record import InspectionRecord
@@ -121,3 +122,13 @@ class Inspection:
     def to_json(self) -> bytes:
         """Give the result without its arrays as JSON; see `docs/inspection.schema.json`."""
         return self.record().to_json()
+
+
+def stamped(inspection: Inspection, stamp: Stamp) -> Inspection:
+    """Give an inspection the stamp of a frame that was handed over before its inspection began.
+
+    Args:
+        inspection: Whose own stamp is replaced.
+        stamp: Made when the frame was handed over.
+    """
+    return replace(inspection, **asdict(stamp))

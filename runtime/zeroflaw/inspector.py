@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, get_args
+from typing import Any, Final, Literal, NoReturn, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,15 @@ from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice, choose_backend
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.cores import usable_cores
-from zeroflaw_engines.embedded import EMBEDDED_NAME, how_to_add
-from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.errors import BundleChangedError, EngineError, ProductError
 from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings, read_prompt_bank
+from zeroflaw_engines.prompt_bank import TextEmbeddings
+
+# How often a bundle may be replaced by another while its engines load.
+_MAX_LOADS: Final = 20
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
@@ -69,6 +72,7 @@ class Inspector:
         max_frame_pixels: int = MAX_FRAME_PIXELS,
         choice: BackendChoice | None = None,
         threads: int = 0,
+        decision_threshold: float | None = None,
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
@@ -80,15 +84,21 @@ class Inspector:
         self.parameters = arguments.instance(
             "parameters", parameters, MethodParameters, "call MethodParameters.from_mapping"
         )
+        recorded = bundle.manifest.method_parameters
+        if decision_threshold is not None:
+            self.parameters = self.parameters.replace(decision_threshold=decision_threshold)
+        self._explicit_threshold = (
+            decision_threshold is not None
+            or self.parameters.decision_threshold != recorded.decision_threshold
+        )
+        self._thresholds: dict[str, tuple[float, tuple[str, ...]]] = {}
         self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
         self.choice = choice
         self._sessions = sessions
         self._schedule = encoder_schedule
         self._max_frame_pixels = max_frame_pixels
         self._sizes = bundle.manifest.sizes
-        self._prompts = read_prompt_bank(
-            bundle.path / bundle.manifest.prompts, self._sizes.embedding_size
-        )
+        self._prompts = bundle.bank
         self._provenances = provenances(bundle, self._prompts, self.parameters, self.backend)
         self._warnings = bundle_warnings(bundle)
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
@@ -111,6 +121,7 @@ class Inspector:
         model_cache: str | Path | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        decision_threshold: float | None = None,
     ) -> Inspector:
         """Verifies a bundle and loads its engines.
 
@@ -130,6 +141,9 @@ class Inspector:
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
             max_frame_pixels: Larger frames are refused.
+            decision_threshold: Image score at and above which frames are rejected, in place of
+                every product's own threshold; results say so. So does a `decision_threshold` in
+                `parameters` that is not the one that the bundle records.
 
         Raises:
             ArgumentError: An argument is of the wrong kind, or out of its range.
@@ -140,11 +154,18 @@ class Inspector:
         """
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
         cache = None if model_cache is None else Path(arguments.path("model_cache", model_cache))
-        opened = open_bundle(bundle)
-        choice = choose_backend(backend, precision, bundle=opened)
-        sessions = load_sessions(
-            opened, choice, precision=precision, threads=threads, model_cache=cache
-        )
+        for _ in range(_MAX_LOADS):
+            opened = open_bundle(bundle)
+            choice = choose_backend(backend, precision, bundle=opened)
+            try:
+                sessions = load_sessions(
+                    opened, choice, precision=precision, threads=threads, model_cache=cache
+                )
+                break
+            except BundleChangedError as error:
+                changed = error
+        else:
+            raise changed
         try:
             return cls(
                 opened,
@@ -154,6 +175,7 @@ class Inspector:
                 max_frame_pixels=max_frame_pixels,
                 choice=choice,
                 threads=threads,
+                decision_threshold=decision_threshold,
             )
         except BaseException:
             sessions.close()
@@ -178,13 +200,34 @@ class Inspector:
         known = self.products
         if product is None and len(known) == 1:
             return known[0]
-        if not isinstance(product, str) or product not in known:
+        name = self.bundle.product_name(product) if isinstance(product, str) else None
+        if name is None:
             asked = "no product was named" if product is None else f"unknown product {product!r}"
             raise ProductError(
                 f"{asked}; this bundle has: {', '.join(known) or 'none'}",
-                f"name one of these, or {how_to_add(self.bundle.path)}",
+                f"name one of these, or {self.bundle.how_to_add(str(product or 'NAME'))}",
             )
-        return product
+        return name
+
+    def decision_threshold(self, product: str) -> tuple[float, tuple[str, ...]]:
+        """The threshold that frames of a product are judged by, and what to know about it.
+
+        Args:
+            product: A name as `product_name` gives it.
+
+        Returns:
+            The image score at and above which they are rejected, in [0, 1], and warnings.
+        """
+        found = self._thresholds.get(product)
+        if found is None:
+            found = self._thresholds[product] = decision_threshold(
+                product,
+                self.bundle.manifest.products[product],
+                self.parameters,
+                backend=self._sessions.clip_encoder.backend,
+                explicit=self._explicit_threshold,
+            )
+        return found
 
     def warm_up(self, runs: int = 1) -> None:
         """Prepares every engine, so that the first inspection is as fast as the rest.
@@ -302,9 +345,7 @@ class Inspector:
             with watch.stage("regions"):
                 regions = regions_of(mask, score)
             whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
-            threshold, reservations = decision_threshold(
-                name, self.bundle.manifest.products[name], self.parameters
-            )
+            threshold, reservations = self.decision_threshold(name)
             with watch.stage("verdict"):
                 verdict = verdict_of(
                     whole,

@@ -12,8 +12,10 @@ from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.bundle_writer import add_products
 from zeroflaw_engines.contract import TEXT_ENCODER
+from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.errors import ProductError
-from zeroflaw_engines.manifest import Product, check_product_name
+from zeroflaw_engines.manifest import Product
+from zeroflaw_engines.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
@@ -32,7 +34,7 @@ def add_products_by_name(
 
     Args:
         bundle: The bundle to change.
-        names: Product names; they go into the sentences verbatim.
+        names: Product names; they go into the sentences verbatim, in Unicode's form NFC.
         ensembles_file: TOML file of sentences; default: the bundle's own.
         backend: What runs the text engine.
 
@@ -40,13 +42,16 @@ def add_products_by_name(
         The bundle as it is now.
 
     Raises:
-        ProductError: The bundle has no text engine, or a name is not acceptable.
-        MissingExtraError: The tokenizers library is not installed.
-        BundleError: The bundle cannot be written.
+        ProductError: The bundle has no text engine, or a name is not acceptable or looks like
+            that of another product.
+        MissingExtraError: The tokenizers or the ftfy library is not installed.
+        BundleError: The bundle cannot be written, or was replaced by another meanwhile.
     """
-    wanted = list(names)
+    require_changeable(bundle.path)
+    wanted = [bundle.product_name(name) or normal_name(name) for name in names]
     for name in wanted:
         check_product_name(name)
+    require_distinct(wanted, bundle.manifest.products)
     text = bundle.manifest.text
     if text is None:
         raise ProductError(

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Protocol, Self, TypeVar, get_args
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.closing_at_exit import close_at_exit
-from zeroflaw.decision import Decision
 from zeroflaw.encoding import EncodedFrame
 from zeroflaw.frame import ChannelOrder
-from zeroflaw.inspection import Inspection
+from zeroflaw.inspection import Inspection, stamped
+from zeroflaw.stamp import Stamp, new_stamp
+from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
 from zeroflaw_engines.lifetime import HomeProcess, refuse_copy
@@ -30,68 +31,6 @@ _log = logging.getLogger(__name__)
 _Half = TypeVar("_Half", EncodedFrame, Inspection)
 
 
-@dataclass(frozen=True, eq=False)
-class StreamResult:
-    """What became of one frame: exactly one of four things.
-
-    It was inspected in time (`inspection`), it failed (`error`), it was `dropped`, or its
-    deadline had passed (`deadline_missed`). Only the first can be "accept".
-
-    Attributes:
-        ticket: What `submit` returned.
-        frame_id: As given.
-        part_id: As given.
-        inspection: Of a frame that was inspected in time, else None.
-        error: Why there is no inspection: the frame, the product or an engine.
-        dropped: Whether it was thrown away before it was looked at, for a newer one or because
-            the stream was closed.
-        deadline_missed: Whether its deadline passed before its inspection had ended.
-        late_inspection: What came after the deadline, for records alone; None if the inspection
-            was given up when the deadline passed.
-        queue_ms: How long it waited before its inspection began, or it was given up.
-        latency_ms: From `submit` until this result was made.
-    """
-
-    ticket: int
-    frame_id: str | None = None
-    part_id: str | None = None
-    inspection: Inspection | None = None
-    error: ZeroflawError | None = None
-    dropped: bool = False
-    deadline_missed: bool = False
-    late_inspection: Inspection | None = field(default=None, repr=False)
-    queue_ms: float = 0.0
-    latency_ms: float = 0.0
-
-    @property
-    def decision(self) -> Decision | None:
-        """`accept` or `reject` of a frame that was inspected in time; None for every other."""
-        return None if self.inspection is None else self.inspection.decision
-
-
-@dataclass(frozen=True)
-class StreamHealth:
-    """Counts since the stream was opened; the first is the sum of the others.
-
-    Attributes:
-        submitted: Frames that were taken.
-        finished: Inspected in time.
-        failed: That ended in an error.
-        dropped: Thrown away before they were looked at.
-        late: Whose deadline had passed.
-        queued: That wait for their inspection to begin.
-        running: Under way.
-    """
-
-    submitted: int
-    finished: int
-    failed: int
-    dropped: int
-    late: int
-    queued: int
-    running: int
-
-
 @dataclass(eq=False)
 class _Job:
     """One frame on its way through the stream."""
@@ -100,21 +39,25 @@ class _Job:
     image: Any
     options: dict[str, Any]
     trace: bool
-    frame_id: str | None
-    part_id: str | None
+    stamp: Stamp
     submitted: float
-    deadline: float | None
+    deadline_ms: float | None
     begun: float | None = None
 
     def is_late(self) -> bool:
-        return self.deadline is not None and time.perf_counter() > self.deadline
+        if self.deadline_ms is None:
+            return False
+        return 1e3 * (time.perf_counter() - self.submitted) > self.deadline_ms
 
     def result(self, **outcome: Any) -> StreamResult:  # noqa: ANN401 - fields of StreamResult
         now = time.perf_counter()
+        product = self.options["product"]
         return StreamResult(
             ticket=self.ticket,
-            frame_id=self.frame_id,
-            part_id=self.part_id,
+            stamp=self.stamp,
+            # Of another type it is an error, and that names it.
+            product=product if isinstance(product, str) else None,
+            deadline_ms=self.deadline_ms,
             queue_ms=1e3 * ((self.begun or now) - self.submitted),
             latency_ms=1e3 * (now - self.submitted),
             **outcome,
@@ -189,7 +132,7 @@ class InspectionStream:
         self._results: dict[int, StreamResult] = {}
         self._submitted = 0
         self._delivered = 0
-        self._counts = dict.fromkeys(("finished", "failed", "dropped", "late"), 0)
+        self._counts = dict.fromkeys(("finished", "failed", "dropped", "late", "held"), 0)
         self._running = 0
         self._encoding_ended = False
         self._closed = False
@@ -215,6 +158,7 @@ class InspectionStream:
         trace: bool = False,
         frame_id: str | None = None,
         part_id: str | None = None,
+        camera_id: str | None = None,
         deadline_ms: float | None = None,
         copy: bool = True,
         timeout: float | None = None,
@@ -231,6 +175,7 @@ class InspectionStream:
             trace: Whether the inspection says how its mask came about.
             frame_id: Of the caller's own; comes back with the result.
             part_id: The same.
+            camera_id: The same.
             deadline_ms: From now; a result that would come later is not an acceptance.
             copy: Whether the frame is copied now, so that the camera may write into its buffer
                 again at once. Without it the buffer must stay as it is until the result is out.
@@ -244,25 +189,23 @@ class InspectionStream:
             StreamError: The stream is closed, or an argument is of the wrong kind or out of its
                 range.
             ProcessError: This is a fork of the process that opened the stream.
+            FrameError: A name is not text.
         """
         self._home.require()
         if deadline_ms is not None:
             arguments.number("deadline_ms", deadline_ms, above=0, unit="ms", error=StreamError)
         for name, value in (("trace", trace), ("copy", copy)):
             arguments.flag(name, value, error=StreamError)
-        for name, given in (("frame_id", frame_id), ("part_id", part_id)):
-            if given is not None:
-                arguments.text(name, given, error=StreamError)
         timeout = _seconds(timeout)
         now = time.perf_counter()
+        stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         image = frame.copy() if copy and isinstance(frame, np.ndarray) else frame
         options = {"product": product, "channel_order": channel_order, "white_level": white_level}
         with self._changed:
             self._require_open()
             self._make_room(timeout)
             self._submitted += 1
-            deadline = None if deadline_ms is None else now + deadline_ms / 1e3
-            job = _Job(self._submitted, image, options, trace, frame_id, part_id, now, deadline)
+            job = _Job(self._submitted, image, options, trace, stamp, now, deadline_ms)
             self._waiting.append(job)
             self._changed.notify_all()
             return job.ticket
@@ -415,14 +358,18 @@ class InspectionStream:
         return self._inspector.encode_frame(image, **job.options)
 
     def _decode(self, job: _Job, encoded: EncodedFrame) -> None:
-        decode = partial(self._inspector.decode_frame, encoded, trace=job.trace)
-        done = self._attempt(job, decode)
+        done = self._attempt(job, partial(self._decoded, job, encoded))
         if done is None:
             return
         if job.is_late():
             self._put("late", job.result(deadline_missed=True, late_inspection=done))
         else:
             self._put("finished", job.result(inspection=done))
+
+    def _decoded(self, job: _Job, encoded: EncodedFrame) -> Inspection:
+        inspection = self._inspector.decode_frame(encoded, trace=job.trace)
+        require_sound(inspection)
+        return stamped(inspection, job.stamp)
 
     def _attempt(self, job: _Job, half: Callable[[], _Half]) -> _Half | None:
         """Half an inspection; what goes wrong becomes the frame's result, and None comes back."""
@@ -455,6 +402,7 @@ class InspectionStream:
             )
             self._running -= 1
             self._counts[count] += 1
+            self._counts["held"] += count == "finished" and result.decision == "hold"
             self._results[result.ticket] = result
             self._changed.notify_all()
 

@@ -22,6 +22,7 @@ from skimage import data
 from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
+from zeroflaw.record import InspectionRecord
 from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_map
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_export.adapters import save_adapters
@@ -65,6 +66,11 @@ def test_inspect_writes_everything(tiny_bundle: Bundle, photos: Path, tmp_path: 
         record = json.loads(Path(f"{base}.json").read_text())
         assert record["mask_area"] == (mask > 0).sum() == int(row["mask_area"])
         assert record["decision"] == row["decision"]
+        assert record["reason"] == {"code": row["reason"], "text": row["reason_text"]}
+        for name in ("id", "time", "frame_sha256", "software", "bundle", "parameters", "backend"):
+            assert record[name] == row[name], name
+        assert record["frame_id"] == row["frame_id"] == row["file"]
+        assert (record["calibration"] or "") == row["calibration"]
         assert (record["frame_width"], record["frame_height"]) == size
 
 
@@ -80,28 +86,21 @@ def test_bad_files_are_reported_and_the_rest_go_on(
     out = tmp_path / "out"
     done = zeroflaw("inspect", tiny_bundle.path, photos, "-o", out, "-p", "object")
     assert done.returncode == 3
-    failed = {Path(row["file"]).name: row["error"] for row in rows(out) if row["error"]}
+    held = [row for row in rows(out) if row["decision"] == "hold"]
+    failed = {Path(row["file"]).name: row["error"] for row in held}
+    assert {(row["status"], row["reason"]) for row in held} == {("failed", "failed")}
+    for row in held:
+        record = InspectionRecord.from_json((out / f"{row['output']}.json").read_bytes())
+        assert (record.decision, record.reason.code, record.status) == ("hold", "failed", None)
+        assert " ".join(record.reason.text.split()) == row["reason_text"] == row["error"]
+        assert (record.id, record.time, record.frame_id) == (row["id"], row["time"], row["file"])
+        assert not list(out.glob(f"{row['output']}.*.png"))
     assert failed.keys() == {"truncated.png", "truncated.jpg", "empty.png", "text.png"}
     assert "is empty" in failed["empty.png"]
     assert "not an image" in failed["text.png"]
     for name in failed:
         assert name in done.stderr
     assert "4 of 8 inspected" in done.stdout
-
-
-def test_a_file_whose_results_cannot_be_written_leaves_none(
-    tiny_bundle: Bundle, photos: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    (out / "line" / "deep.map.png").mkdir(parents=True)  # in the way of one picture
-    done = zeroflaw(
-        "inspect", tiny_bundle.path, photos / "line", "-o", out / "line", "-p", "object"
-    )
-    assert done.returncode == 3
-    assert "deep.map.png cannot be written" in done.stderr
-    left = {path.name for path in (out / "line").iterdir()}
-    assert not left & {"deep.mask.png", "deep.overlay.png", "deep.json"}
-    assert {"part.mask.png", "part.json", "summary.csv"} <= left
 
 
 def test_exit_codes(tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
@@ -154,7 +153,7 @@ def test_bundle_and_products_commands(tiny_bundle: Bundle, tmp_path: Path) -> No
     assert info.returncode == 0
     for text in ("clip_encoder", "metal_nut", "low-res logits", "extreme_threshold"):
         assert text in info.stdout
-    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == 3
+    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == 4
     assert zeroflaw("bundle", "verify", copy).returncode == 0
     added = zeroflaw("products", "add", copy, "pipe_fryum", "pcb1")
     assert added.returncode == 0, added.stderr

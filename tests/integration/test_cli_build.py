@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import zeroflaw
+from support.manifests import written
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.embedded import bundle_path
 from zeroflaw_engines.engine_lookup import find_engine
@@ -73,7 +74,7 @@ def test_engines_are_listed_and_explained(changed: Path) -> None:
     new = hashlib.sha256(graph.read_bytes()).hexdigest()
     raw = json.loads(manifest.read_text())
     raw["files"]["sam_decoder.onnx"] = {"sha256": new, "bytes": graph.stat().st_size}
-    manifest.write_text(json.dumps(raw))
+    manifest.write_bytes(written(raw))
     stale = zeroflaw("engines", "explain", changed)
     assert stale.returncode == 1
     assert f"graph.sam_decoder.onnx: {old[:12]} -> {new[:12]}" in stale.stdout

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from support.manifests import written
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.calibration import calibrate_product, image_scorer
@@ -92,6 +93,30 @@ def test_calibrate_and_inspect(bundle: Path, good: Path, tmp_path: Path) -> None
     assert (anew.threshold, anew.calibration) == (None, None)
 
 
+def test_deep_pictures_calibrate_as_shallow_ones(bundle: Path, good: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    shallow = tmp_path / "shallow"
+    shallow.mkdir()
+    for path in sorted(good.glob("*.png")):
+        grey = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray(grey).save(shallow / path.name)
+        values = np.round(grey * (4095 / 255)).astype(np.uint16)
+        Image.fromarray(values).save(deep / path.name, exif=exif)
+    command = (ZEROFLAW, "calibrate", bundle)
+    options = ("-p", "object", "--false-reject-rate", 0.1)
+    expected = run(*command, shallow, *options)
+    done = run(*command, deep, *options, "--white-level", 4095)
+    assert (done.returncode, done.stdout) == (0, expected.stdout), done.stderr
+    assert done.stderr.count("its orientation tag is 3") == 5
+    assert "19 more of these" in done.stderr
+    wrong = run(*command, deep, *options, "--white-level", 0)
+    assert wrong.returncode != 0
+    assert "the white level is 0" in wrong.stderr
+
+
 def test_a_calibrated_threshold_is_not_applied_to_another_score(
     bundle: Path, good: Path, tmp_path: Path
 ) -> None:
@@ -123,7 +148,7 @@ def test_the_calibrated_scores_are_those_of_inspections(
 ) -> None:
     opened = open_bundle(bundle)
     frames = [np.asarray(Image.open(path)) for path in sorted(good.glob("*.png"))]
-    frames += [np.ascontiguousarray(data.coffee()), data.coffee()[:7, :3]]
+    frames += [np.ascontiguousarray(data.coffee()), data.coffee()[::60, ::200]]
     parameters = MethodParameters(image_scoring=scoring)
     embeddings = opened.text_embeddings("object")
     with (
@@ -187,7 +212,7 @@ def zeroflaw_with_mini(bundle: Path, tmp_path: Path) -> list[str]:
     stand_in = Path(shutil.copytree(bundle, tmp_path / "package" / "mini"))
     manifest = json.loads((stand_in / "bundle.json").read_text())
     manifest |= {"random_weights": None, "demonstration": "trained on toys <only>."}
-    (stand_in / "bundle.json").write_text(json.dumps(manifest))
+    (stand_in / "bundle.json").write_bytes(written(manifest))
     code = (
         "from pathlib import Path; from zeroflaw_engines import embedded;"
         f"embedded._DIRECTORY = Path({str(stand_in)!r});"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from support.embedded_library import ROOT, EmbeddedLibrary, make_station, packages
 from zeroflaw.embedding.abi import Status
+from zeroflaw.record import inspection_json_schema
 from zeroflaw_engines.bundle import Bundle
 
 # Every case of runtime/c/tests/bad_input.c: name, status, and what its text must name.
@@ -36,6 +39,8 @@ CASES = [
     ("null view", Status.INVALID_ARGUMENT, "inspection is a null pointer"),
     ("null release", Status.INVALID_ARGUMENT, "inspection is a null pointer"),
     ("null json", Status.INVALID_ARGUMENT, "inspection is a null pointer"),
+    ("null digest", Status.INVALID_ARGUMENT, "inspection is a null pointer"),
+    ("null digest target", Status.INVALID_ARGUMENT, "digest is a null pointer"),
     ("null describe", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null describe size", Status.INVALID_ARGUMENT, "needed is a null pointer"),
     ("null health", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
@@ -46,6 +51,14 @@ CASES = [
     ("size frame", Status.STRUCT_SIZE, "frame->struct_size is 3"),
     ("size health", Status.STRUCT_SIZE, "report->struct_size is 1"),
     ("size view", Status.STRUCT_SIZE, "view->struct_size is"),
+    ("first frame", Status.OK, ""),
+    ("first view", Status.OK, ""),
+    ("first health", Status.OK, ""),
+    ("first header", Status.OK, "filled, nothing behind it touched"),
+    ("held call", Status.OK, ""),
+    ("held names", Status.OK, "dark f p c 32 64"),
+    ("held json", Status.OK, '"decision":"hold","reason":{"code":"dark"'),
+    ("held", Status.HELD, "hold the part"),
     ("frame stride", Status.FRAME, "a stride of 191 bytes is less than a row of 64 px, 192"),
     ("frame huge stride", Status.FRAME, "does not fit in memory"),
     ("frame format", Status.FRAME, "unknown pixel format 99"),
@@ -57,7 +70,7 @@ CASES = [
     ("frame product bytes", Status.INVALID_ARGUMENT, "frame->product is not UTF-8"),
     ("frame product", Status.PRODUCT, "unknown product 'no such thing'"),
     ("late call", Status.OK, ""),
-    ("late json", Status.DEADLINE_MISSED, "missed its deadline"),
+    ("late json", Status.OK, '"decision":"hold","reason":{"code":"late"'),
     ("late", Status.DEADLINE_MISSED, "hold the part"),
     ("handle garbage", Status.INVALID_HANDLE, "not of an inspector"),
     ("handle clone", Status.OK, ""),
@@ -69,6 +82,7 @@ CASES = [
     ("handle of other kind", Status.INVALID_HANDLE, "not of an inspector"),
     ("handle release", Status.OK, ""),
     ("handle released twice", Status.INVALID_HANDLE, "it was released"),
+    ("handle released digest", Status.INVALID_HANDLE, "it was released"),
     ("handle released view", Status.INVALID_HANDLE, "it was released"),
     ("config bundle missing", Status.BUNDLE, "/nowhere is not a bundle"),
     ("config bundle damaged", Status.BUNDLE, "was altered: its SHA-256 is not the manifest's"),
@@ -83,6 +97,7 @@ CASES = [
     ("buffer small", Status.BUFFER_TOO_SMALL, "and the buffer 8"),
     ("queue full", Status.QUEUE_FULL, "frames wait already"),
     ("queue bad stride", Status.FRAME, "a stride of 1 bytes"),
+    ("queue product json", Status.OK, '"decision":"hold","reason":{"code":"failed"'),
     ("queue product", Status.PRODUCT, "unknown product"),
     ("queue late", Status.DEADLINE_MISSED, "hold the part"),
     ("thread main", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
@@ -92,6 +107,8 @@ CASES = [
     ("good at the end", Status.OK, ""),
     ("process", Status.OK, "locale C, SIGINT unchanged"),
 ]
+
+RECORDS = ("held json", "late json", "queue product json")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +140,8 @@ def test_refused_with_a_status_and_a_text(
     assert text in found_text
     assert decision == 0  # no case is an accept
     refused = status is not Status.OK
-    assert (" -- " in found_text) == refused or name == "thread main after"
+    told = name == "thread main after" or name in RECORDS
+    assert (" -- " in found_text) == refused or told
 
 
 def test_every_case_is_looked_at(refusals: dict[str, tuple[int, int, str]]) -> None:
@@ -134,6 +152,16 @@ def test_every_case_is_looked_at(refusals: dict[str, tuple[int, int, str]]) -> N
         Status.SHUTTING_DOWN,  # test_embedding_threads.py
         Status.INTERNAL,  # a defect, by definition
     }
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_record_fits_the_schema_and_is_no_acceptance(
+    refusals: dict[str, tuple[int, int, str]], name: str
+) -> None:
+    record = json.loads(refusals[name][2])
+    jsonschema.validate(record, inspection_json_schema())
+    assert (record["schema_version"], record["decision"]) == (2, "hold")
+    assert (record["image_score"] is None) == (name == "queue product json")
 
 
 def no_zeroflaw(directory: Path) -> Path:

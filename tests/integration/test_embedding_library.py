@@ -110,6 +110,13 @@ def test_exit_codes(library: EmbeddedLibrary, frames: list[Path], tmp_path: Path
         "ends early",
         "cannot be opened",
     ]
+    black = tmp_path / "black.pgm"
+    black.write_bytes(b"P5 64 48 255\n" + bytes(64 * 48))
+    for language in LANGUAGES:
+        held = library.run(library.examples[language, "find_package"], "mini", PRODUCT, black)
+        assert (held.returncode, held.stdout) == (3, "")
+        assert "min_peak" in held.stderr
+        assert held.stderr.endswith("hold the part, and see to the cause\n")
     assert library.run(program, "mini", "no such product", frames[0]).returncode == 3
     assert library.run(program, tmp_path, PRODUCT, frames[0]).returncode == 1
     assert library.run(program, "mini").returncode == 2
@@ -131,14 +138,16 @@ def test_cpp_gives_python_s_results_bit_for_bit(
             expected = inspector.inspect(read_image(path), product=PRODUCT)
             mask = read_image(tmp_path / f"{path.name}.mask.pgm")
             assert np.array_equal(mask == 255, expected.mask)
-            assert without_timings((tmp_path / f"{path.name}.json").read_bytes()) == (
-                without_timings(expected.to_json())
-            )
+            record = (tmp_path / f"{path.name}.json").read_bytes()
+            assert json.loads(record)["frame_id"] == str(path)
+            assert of_the_frame_alone(record) == of_the_frame_alone(expected.to_json())
 
 
-def without_timings(document: bytes) -> dict[str, object]:
-    found: dict[str, object] = json.loads(document)
-    assert found.pop("timings_ms")
+def of_the_frame_alone(record: bytes) -> dict[str, object]:
+    """What two inspections of the same frame must have in common."""
+    found: dict[str, object] = json.loads(record)
+    for own in ("timings_ms", "id", "time", "monotonic_ns", "frame_id"):
+        assert found.pop(own, None) or own == "frame_id"
     return found
 
 
@@ -261,7 +270,7 @@ def test_library_loaded_into_a_python_process_uses_that_python(
     library: EmbeddedLibrary, frames: list[Path]
 ) -> None:
     code = f"""
-import ctypes, sys
+import ctypes, hashlib, json, sys
 import numpy as np
 from zeroflaw import Inspector
 from zeroflaw.embedding.abi import FrameStruct, ViewStruct
@@ -279,7 +288,7 @@ print(library.zeroflaw_last_error().decode())
 call("zeroflaw_create", None, ctypes.byref(inspector))
 image = read_image(__import__("pathlib").Path({str(frames[0])!r}))
 frame = FrameStruct(ctypes.sizeof(FrameStruct), image.ctypes.data, image.strides[0],
-                    image.shape[1], image.shape[0], 2, 0, b"object", b"f-1", b"p-1", 0)
+                    image.shape[1], image.shape[0], 2, 0, b"object", b"f-1", b"p-1", 0, b"c-1")
 inspection = ctypes.c_void_p()
 call("zeroflaw_inspect", inspector, ctypes.byref(frame), ctypes.byref(inspection))
 view = ViewStruct(ctypes.sizeof(ViewStruct))
@@ -294,7 +303,22 @@ assert view.score == expected.image_score and view.threshold == expected.thresho
 assert shown(view.mask, expected.mask)
 assert shown(view.anomaly_map, expected.anomaly_map)
 assert shown(view.score_map, expected.score_map)
-assert (view.frame_id, view.part_id) == (b"f-1", b"p-1")
+assert (view.frame_id, view.part_id, view.camera_id) == (b"f-1", b"p-1", b"c-1")
+# The view says what the record says.
+needed = ctypes.c_size_t()
+text = ctypes.create_string_buffer(1 << 20)
+call("zeroflaw_inspection_json", inspection, text, len(text), ctypes.byref(needed))
+record = json.loads(text.value)
+for name in ("id", "time", "monotonic_ns", "software", "bundle", "text_embeddings", "parameters"):
+    value = getattr(view, name)
+    assert record[name] == (value.decode() if isinstance(value, bytes) else value), name
+    assert name in ("id", "time", "monotonic_ns") or getattr(expected, name) == record[name]
+assert (record["calibration"] or "") == view.calibration.decode()
+assert record["reason"] == {{"code": view.reason.decode(), "text": view.reason_text.decode()}}
+digest = ctypes.c_char_p()
+call("zeroflaw_frame_sha256", inspection, ctypes.byref(digest))
+assert digest.value == hashlib.sha256(image.tobytes()).hexdigest().encode()
+assert record["frame_sha256"] == digest.value.decode()
 # What must be closed before Python ends is left open on purpose.
 print("same")
 """

@@ -1,4 +1,4 @@
-"""libzeroflaw under many threads, and when the process ends under it."""
+"""libzeroflaw under many threads, in forks, and when the process ends under it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import signal
 import subprocess
 import time
+from collections import Counter
 
 import pytest
 
 from support.embedded_library import EmbeddedLibrary
+from zeroflaw.embedding.abi import Status
 from zeroflaw_engines.bundle import Bundle
 
 THREADS = 4
@@ -48,3 +50,28 @@ def test_exit_during_calls_is_clean(
     # 130 is what the program exits with; a crash would be a negative code.
     assert process.returncode == 130, errors
     assert errors == ""
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_calls_in_a_fork_are_refused_and_its_exit_is_clean(
+    library: EmbeddedLibrary, tiny_bundle: Bundle, backend: str
+) -> None:
+    ended = library.run(
+        library.drivers / "forked", tiny_bundle.path, "object", backend, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.split("\t") for line in ended.stdout.splitlines()]
+    # A child that hangs is ended by SIGALRM, and its code is -14.
+    children = {name: code for name, code, _ in lines if "child" in name and " in a " not in name}
+    assert len(children) == 7
+    assert set(children.values()) == {"7"}
+    assert [code for name, code, _ in lines if " in a fresh child" in name] == ["0"] * 3
+    assert {code for name, code, _ in lines if "parent" in name or "again" in name} == {"0"}
+    calls = [line for line in lines if " " not in line[0] and line[0] not in ("child", "version")]
+    counts = Counter(name for name, _, _ in calls)
+    assert len(counts) == 14
+    assert set(counts.values()) == {8}
+    for name, status, text in calls:
+        assert int(status) == Status.ENVIRONMENT, name
+        assert "this process is a fork of the one that runs Python" in text
+        assert " -- fork first and call zeroflaw_create in the child" in text

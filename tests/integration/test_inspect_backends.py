@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from zeroflaw import Inspector
-from zeroflaw.cli import app as cli
+from zeroflaw.cli import commands as cli
 from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw_engines.backends import RANKING
@@ -42,7 +42,7 @@ def reference(frames):
 @pytest.fixture(scope="module", autouse=True)
 def commands():
     if not cli.app.registered_commands:
-        cli._add_commands()
+        cli.all_commands()
 
 
 def run(*words: object):

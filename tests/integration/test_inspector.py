@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from support.manifests import written
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.record import inspection_json_schema
 from zeroflaw.sessions import Sessions
@@ -297,7 +298,7 @@ def test_a_products_own_threshold_decides(tiny_bundle: Bundle, photo, tmp_path: 
     manifest = json.loads((copy / "bundle.json").read_text())
     manifest["products"]["object"]["threshold"] = 0.999
     manifest["products"]["metal_nut"]["threshold"] = 0.0
-    (copy / "bundle.json").write_text(json.dumps(manifest))
+    (copy / "bundle.json").write_bytes(written(manifest))
     with Inspector.load(copy) as inspector:
         assert inspector.inspect(photo, product="object").decision == "accept"
         assert inspector.inspect(photo, product="metal_nut").decision == "reject"

@@ -115,7 +115,9 @@ def test_what_fails_says_so_and_the_stream_goes_on(inspector, frames, caplog) ->
     kinds = [type(r.error) for r in results]
     assert kinds == [FrameError, FrameError, ProductError, StreamError, type(None)]
     assert "the fan stopped" in results[3].error.cause
-    assert [r.decision is None for r in results] == [True] * 4 + [False]
+    assert [r.decision for r in results[:4]] == ["hold"] * 4
+    assert [r.reason.code for r in results[:4]] == ["failed"] * 4
+    assert results[4].decision in {"accept", "reject"}
     assert (health.failed, health.finished) == (4, 1)
 
 
@@ -140,7 +142,8 @@ def test_a_late_result_is_no_acceptance(inspector, frames) -> None:
         health = stream.health()
     for result in (given_up, never_begun, late):
         assert result.deadline_missed
-        assert result.decision is None
+        assert result.decision == "hold"
+        assert result.reason.code == "late"
         assert result.inspection is None
         assert result.error is None
     assert given_up.late_inspection is None
@@ -165,7 +168,7 @@ def test_drop_oldest_drops_what_waits_and_keeps_the_order(inspector, frames) -> 
     assert [r.ticket for r in results] == [1, 2, 3, 4, 5]
     assert [r.dropped for r in results] == [False, True, True, False, False]
     assert all((r.inspection is None) == r.dropped for r in results)
-    assert all(r.decision is None for r in results if r.dropped)
+    assert {(r.decision, r.reason.code) for r in results if r.dropped} == {("hold", "dropped")}
     assert (health.dropped, health.finished, health.submitted) == (2, 3, 5)
 
 
@@ -250,4 +253,4 @@ def test_a_closed_inspector_is_an_error_not_an_acceptance(tiny_bundle, frames) -
         stream.submit(frames[0], product="object")
         result = stream.poll()
     assert isinstance(result.error, EngineError)
-    assert result.decision is None
+    assert (result.decision, result.reason.code) == ("hold", "failed")

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.jobs import find_jobs
+from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.frame import Frame, rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
@@ -145,7 +145,8 @@ def main(
     with Inspector.load(bundle) as loaded:
         parameters = loaded.parameters.replace(decision_threshold=threshold)
         inspector = Inspector(loaded.bundle, loaded.sessions, parameters=parameters)
-        seen = [rgb_frame(read_image(job.source)) for job in find_jobs(images)]
+        pictures = search_and_report(images).pictures
+        seen = [rgb_frame(read_image(picture.path)) for picture in pictures]
         originals = originals_of(inspector, seen, product)
         found = dict(Counter(original.decision for original in originals))
         console.print(f"{len(originals)} originals: {found}")

@@ -3,7 +3,7 @@
  *   inspect BUNDLE PRODUCT FILE...
  *
  * Exit code: 0 all accepted, 4 one rejected, 3 one could not be decided, 1 nothing could be done,
- * 2 wrong usage. A part that was not seen is never "good".
+ * 2 wrong usage. A part that was not seen, or not well enough to judge it, is never "good".
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -58,7 +58,12 @@ static int inspect_file(zeroflaw_inspector inspector, const char *product, const
   int code = UNDECIDED;
   zeroflaw_inspection_view view;
   view.struct_size = sizeof view;
-  if (zeroflaw_view(inspection, &view) == ZEROFLAW_OK && view.status == ZEROFLAW_OK) {
+  status = zeroflaw_view(inspection, &view);
+  if (status != ZEROFLAW_OK) {
+    fprintf(stderr, "%s: %s: %s\n", path, zeroflaw_status_text(status), zeroflaw_last_error());
+  } else if (view.decision == ZEROFLAW_INVALID) {
+    fprintf(stderr, "%s: %s: %s\n", path, zeroflaw_status_text(view.status), view.error);
+  } else {
     code = view.decision == ZEROFLAW_ACCEPT ? ACCEPTED : REJECTED;
     printf("%s %s score %.6f threshold %.6f\n", view.frame_id,
            code == ACCEPTED ? "accept" : "reject", view.score, view.threshold);

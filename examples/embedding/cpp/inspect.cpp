@@ -4,7 +4,7 @@
 //
 // BUNDLE is a directory, "mini", or a configuration file (*.toml).
 // Exit code: 0 all accepted, 4 one rejected, 3 one could not be decided, 1 nothing could be done,
-// 2 wrong usage. A part that was not seen is never "good".
+// 2 wrong usage. A part that was not seen, or not well enough to judge it, is never "good".
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -77,12 +77,13 @@ Code inspect_file(zeroflaw::Inspector& inspector, const std::string& product,
   frame.product = product;
   frame.frame_id = path;
   const zeroflaw::Inspection inspection = inspector.inspect(frame);
+  // A part that is held has a record too.
+  if (!out.empty()) write(inspection, out + "/" + path.substr(path.find_last_of('/') + 1));
   if (inspection.decision() == zeroflaw::Decision::invalid) {
     std::cerr << path << ": " << inspection.error() << '\n';
     return kUndecided;
   }
   print(inspection);
-  if (!out.empty()) write(inspection, out + "/" + path.substr(path.find_last_of('/') + 1));
   return inspection.accepted() ? kAccepted : kRejected;
 }
 

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <locale.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,7 +10,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <cstring>
+#include <iostream>
 #include <mutex>
 
 #include "environment.hpp"
@@ -45,7 +48,9 @@ struct State {
   std::atomic<bool> started{false};
   std::atomic<bool> closing{false};
   bool hosted = false;  // Python was here before us, and ends by itself
-  bool runs = false;    // Python runs, connected or not: it can only be started once
+  std::atomic<bool> runs{false};   // Python runs, connected or not: it can only be started once
+  std::atomic<pid_t> process{0};   // that starts Python, or has started it
+  std::atomic<int> starters{0};    // threads that start it, or wait to
   std::string home;
   Python python{};
   Functions functions{};
@@ -73,6 +78,7 @@ void shut_down();
 
 struct AtThreadEnd {
   ~AtThreadEnd() {
+    if (in_a_fork()) return;
     // The main thread's end is the process's, and this comes before all static destructors.
     if (gettid() == getpid()) {
       shut_down();
@@ -159,6 +165,7 @@ std::string python_error(const Python& python) {
 // Calls zeroflaw.embedding.connect; the GIL is held. What it returns is kept for good.
 std::string connect(State& the) {
   const Python& python = the.python;
+  the.functions.struct_size = sizeof the.functions;
   void* module = python.Import_ImportModule("zeroflaw.embedding");
   void* function = module ? python.Object_GetAttrString(module, "connect") : nullptr;
   void* connection =
@@ -170,6 +177,9 @@ std::string connect(State& the) {
     return "zeroflaw cannot be used in " + (the.home.empty() ? "this Python" : the.home) + ": " +
            python_error(python) +
            " -- install zeroflaw and this library in the same version in that environment";
+  // An older zeroflaw overwrites it with what it knows.
+  if (the.functions.struct_size != sizeof the.functions)
+    return "zeroflaw is older than this library -- install both in the same version";
   return "";
 }
 
@@ -263,7 +273,7 @@ std::string load_interpreter(State& the, const std::string& home) {
 // Python has loaded are destroyed under the feet of inspections.
 void shut_down() {
   State& the = state();
-  if (the.hosted || !the.started || the.closing.exchange(true)) return;
+  if (in_a_fork() || the.hosted || !the.started || the.closing.exchange(true)) return;
   std::unique_lock<std::mutex> lock(the.calls);
   const bool ended = the.last_call_ended.wait_for(lock, std::chrono::seconds(30),
                                                   [&] { return the.calls_under_way == 0; });
@@ -271,10 +281,47 @@ void shut_down() {
   if (ended) the.functions.close_all();
 }
 
+// The exit of a fork. Libraries that Python has loaded end their threads when a process exits, and
+// wait for ever for those that a fork does not have: ONNX Runtime does. So the child's exit ends with
+// the handlers that the child itself has registered, and with its output.
+void end_fork(int status, void*) {
+  std::cout.flush();
+  std::clog.flush();
+  std::fflush(nullptr);
+  _exit(status);
+}
+
+void in_the_child() {
+  // Handlers run from the last to the first: this one comes before all of the parent's.
+  if (state().runs) on_exit(end_fork, nullptr);
+}
+
+// Told before the lock is taken: a process that is forked meanwhile must not wait for it.
+class Starting {
+ public:
+  explicit Starting(State& the) : the_(the) {
+    the.process = getpid();
+    ++the.starters;
+  }
+  ~Starting() { --the_.starters; }
+  Starting(const Starting&) = delete;
+  Starting& operator=(const Starting&) = delete;
+
+ private:
+  State& the_;
+};
+
 }  // namespace
+
+bool in_a_fork() {
+  const State& the = state();
+  const pid_t process = the.process;
+  return process != 0 && process != getpid() && (the.runs || the.started || the.starters > 0);
+}
 
 std::string start_interpreter(const char* home) {
   State& the = state();
+  const Starting starting(the);
   if (home == nullptr || *home == '\0') home = getenv("ZEROFLAW_PYTHON_HOME");
   if (home != nullptr && *home == '\0') home = nullptr;
   std::lock_guard<std::mutex> lock(the.starting);
@@ -297,6 +344,8 @@ std::string start_interpreter(const char* home) {
       wrong = load_interpreter(the, home);
     }
     if (!wrong.empty()) return wrong;
+    // A Python that hosts us ends its forks by itself.
+    if (!the.hosted) pthread_atfork(nullptr, nullptr, in_the_child);
   }
   const int gil_state = the.python.GILState_Ensure();
   const std::string wrong = connect(the);

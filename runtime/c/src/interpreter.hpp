@@ -25,11 +25,17 @@ struct Functions {
   int32_t (*describe)(uint64_t, char*, size_t, size_t*);
   int32_t (*health)(uint64_t, zeroflaw_health_report*);
   int32_t (*close_all)();
+  int32_t (*frame_sha256)(uint64_t, const char**);
 };
 
 // Starts Python in the environment `home` (null: $ZEROFLAW_PYTHON_HOME) unless it runs already,
 // and connects zeroflaw.embedding. Returns "" or what is wrong and what to do about it.
 std::string start_interpreter(const char* home);
+
+// Whether this process is a fork of the one that runs Python, or was starting it. Then neither
+// Python nor anything that takes a lock may be touched: a fork has its parent's memory and only the
+// thread that forked, so what other threads had locked stays locked, and their work is never done.
+bool in_a_fork();
 
 // Null until start_interpreter has succeeded.
 const Functions* functions();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <exception>
 
@@ -37,14 +38,24 @@ zeroflaw_status require(std::initializer_list<Argument> arguments) {
   return ZEROFLAW_OK;
 }
 
+// `first` is the struct's size in the first header of this ABI, which older programs give.
 template <typename Struct>
-zeroflaw_status require_size(const char* name, const Struct& given) {
-  if (given.struct_size == sizeof(Struct)) return ZEROFLAW_OK;
+zeroflaw_status require_size(const char* name, const Struct* given,
+                             size_t first = sizeof(Struct)) {
+  const size_t size = given->struct_size;
+  if (size == sizeof(Struct) || size == first) return ZEROFLAW_OK;
+  const std::string known =
+      (first == sizeof(Struct) ? "" : std::to_string(first) + " and ") +
+      std::to_string(sizeof(Struct));
   return fail(ZEROFLAW_STRUCT_SIZE,
-              std::string(name) + "->struct_size is " + std::to_string(given.struct_size) +
-                  ", and this library knows " + std::to_string(sizeof(Struct)) +
+              std::string(name) + "->struct_size is " + std::to_string(size) +
+                  ", and this library knows " + known +
                   " -- set it to sizeof of the struct, and compile against this library's header");
 }
+
+constexpr size_t kFirstFrame = offsetof(zeroflaw_frame, camera_id);
+constexpr size_t kFirstView = offsetof(zeroflaw_inspection_view, reason);
+constexpr size_t kFirstHealth = offsetof(zeroflaw_health_report, held);
 
 // Runs `call` with Python's functions, whatever happens inside.
 template <typename Body>
@@ -63,12 +74,27 @@ zeroflaw_status guarded(Body&& body) noexcept {
   }
 }
 
+// Zero but for the size, as far as the caller's struct reaches.
+template <typename Struct>
+void clear(Struct* given) {
+  const size_t size = given->struct_size;
+  std::memset(given, 0, size);
+  given->struct_size = size;
+}
+
 zeroflaw_status closing() {
   return fail(ZEROFLAW_SHUTTING_DOWN, "the process is exiting -- nothing can be called any more");
 }
 
+zeroflaw_status forked() {
+  return fail(ZEROFLAW_ENVIRONMENT,
+              "this process is a fork of the one that runs Python for zeroflaw, and has none of its "
+              "threads -- fork first and call zeroflaw_create in the child, or let the child exec");
+}
+
 template <typename Body>
 zeroflaw_status in_python(Body&& body) {
+  if (zeroflaw_library::in_a_fork()) return forked();
   const Functions* functions = zeroflaw_library::functions();
   if (functions == nullptr)
     return fail(ZEROFLAW_INVALID_HANDLE,
@@ -81,6 +107,7 @@ zeroflaw_status in_python(Body&& body) {
 
 template <typename Body>
 zeroflaw_status create(const char* python_home, zeroflaw_inspector* inspector, Body&& body) {
+  if (zeroflaw_library::in_a_fork()) return forked();
   if (zeroflaw_library::shutting_down()) return closing();
   const std::string wrong = zeroflaw_library::start_interpreter(python_home);
   if (!wrong.empty()) return fail(ZEROFLAW_ENVIRONMENT, wrong);
@@ -125,6 +152,7 @@ const char* zeroflaw_status_text(zeroflaw_status status) {
     case ZEROFLAW_SHUTTING_DOWN: return "process exiting";
     case ZEROFLAW_BUFFER_TOO_SMALL: return "buffer too small";
     case ZEROFLAW_INTERNAL: return "internal error";
+    case ZEROFLAW_HELD: return "frame held";
     default: return "unknown status";
   }
 }
@@ -137,7 +165,7 @@ zeroflaw_status zeroflaw_create(const zeroflaw_config* config, zeroflaw_inspecto
     *inspector = nullptr;
     const zeroflaw_config defaults = ZEROFLAW_CONFIG_INIT;
     const zeroflaw_config& chosen = config ? *config : defaults;
-    REQUIRE(require_size("config", chosen));
+    REQUIRE(require_size("config", &chosen));
     return create(chosen.python_home, inspector, [&](const Functions& python, uint64_t* made) {
       return python.create(&chosen, made);
     });
@@ -190,7 +218,7 @@ zeroflaw_status zeroflaw_inspect(zeroflaw_inspector inspector, const zeroflaw_fr
     REQUIRE(require({{"inspection", inspection}}));
     *inspection = nullptr;
     REQUIRE(require({{"inspector", inspector}, {"frame", frame}}));
-    REQUIRE(require_size("frame", *frame));
+    REQUIRE(require_size("frame", frame, kFirstFrame));
     return in_python([&](const Functions& python) {
       uint64_t made = 0;
       const zeroflaw_status status = python.inspect(number(inspector), frame, &made);
@@ -207,7 +235,7 @@ zeroflaw_status zeroflaw_submit(zeroflaw_inspector inspector, const zeroflaw_fra
     uint64_t* given = ticket ? ticket : &ignored;
     *given = 0;
     REQUIRE(require({{"inspector", inspector}, {"frame", frame}}));
-    REQUIRE(require_size("frame", *frame));
+    REQUIRE(require_size("frame", frame, kFirstFrame));
     return in_python([&](const Functions& python) {
       return python.submit(number(inspector), frame, given);
     });
@@ -242,9 +270,8 @@ zeroflaw_status zeroflaw_poll(zeroflaw_inspector inspector, double timeout_ms,
 zeroflaw_status zeroflaw_view(zeroflaw_inspection inspection, zeroflaw_inspection_view* view) {
   return guarded([&]() -> zeroflaw_status {
     REQUIRE(require({{"inspection", inspection}, {"view", view}}));
-    REQUIRE(require_size("view", *view));
-    std::memset(view, 0, sizeof *view);
-    view->struct_size = sizeof *view;
+    REQUIRE(require_size("view", view, kFirstView));
+    clear(view);
     return in_python(
         [&](const Functions& python) { return python.view(number(inspection), view); });
   });
@@ -268,6 +295,16 @@ zeroflaw_status zeroflaw_inspection_json(zeroflaw_inspection inspection, char* b
   });
 }
 
+zeroflaw_status zeroflaw_frame_sha256(zeroflaw_inspection inspection, const char** digest) {
+  return guarded([&]() -> zeroflaw_status {
+    REQUIRE(require({{"digest", digest}}));
+    *digest = "";
+    REQUIRE(require({{"inspection", inspection}}));
+    return in_python(
+        [&](const Functions& python) { return python.frame_sha256(number(inspection), digest); });
+  });
+}
+
 zeroflaw_status zeroflaw_describe(zeroflaw_inspector inspector, char* buffer, size_t capacity,
                                   size_t* needed) {
   return guarded([&]() -> zeroflaw_status {
@@ -281,9 +318,8 @@ zeroflaw_status zeroflaw_describe(zeroflaw_inspector inspector, char* buffer, si
 zeroflaw_status zeroflaw_health(zeroflaw_inspector inspector, zeroflaw_health_report* report) {
   return guarded([&]() -> zeroflaw_status {
     REQUIRE(require({{"inspector", inspector}, {"report", report}}));
-    REQUIRE(require_size("report", *report));
-    std::memset(report, 0, sizeof *report);
-    report->struct_size = sizeof *report;
+    REQUIRE(require_size("report", report, kFirstHealth));
+    clear(report);
     return in_python(
         [&](const Functions& python) { return python.health(number(inspector), report); });
   });

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,13 @@ static void report_outcome(const char *name, zeroflaw_inspection inspection) {
   if (zeroflaw_view(inspection, &view) == ZEROFLAW_OK)
     printf("%s\t%d\t%d\t%s\n", name, (int)view.status, (int)view.decision, view.error);
   zeroflaw_release(inspection);
+}
+
+static void report_json(const char *name, zeroflaw_inspection inspection) {
+  char text[65536];
+  size_t needed = 0;
+  zeroflaw_status status = zeroflaw_inspection_json(inspection, text, sizeof text, &needed);
+  printf("%s\t%d\t0\t%s\n", name, (int)status, status == ZEROFLAW_OK ? text : "none");
 }
 
 static void inspect_changed(const char *name, zeroflaw_frame frame) {
@@ -59,6 +67,9 @@ static void null_pointers(void) {
   report("null view", zeroflaw_view(NULL, &view));
   report("null release", zeroflaw_release(NULL));
   report("null json", zeroflaw_inspection_json(NULL, NULL, 0, &needed));
+  const char *digest;
+  report("null digest", zeroflaw_frame_sha256(NULL, &digest));
+  report("null digest target", zeroflaw_frame_sha256((zeroflaw_inspection)(uintptr_t)1, NULL));
   report("null describe", zeroflaw_describe(NULL, NULL, 0, &needed));
   report("null describe size", zeroflaw_describe(inspector, NULL, 0, NULL));
   report("null health", zeroflaw_health(NULL, &health));
@@ -85,6 +96,57 @@ static void struct_sizes(void) {
   zeroflaw_inspection_view view = {.struct_size = sizeof view - 8};
   report("size view", zeroflaw_view(inspection, &view));
   zeroflaw_release(inspection);
+}
+
+/* What a program gives that was compiled against the first header of this ABI: the bytes behind its
+ * structs are its own. Each field after the first header's end is set here, and must not be seen. */
+static void first_header(void) {
+  const size_t first_frame = offsetof(zeroflaw_frame, camera_id);
+  const size_t first_view = offsetof(zeroflaw_inspection_view, reason);
+  const size_t first_health = offsetof(zeroflaw_health_report, held);
+  zeroflaw_frame frame = good;
+  frame.struct_size = first_frame;
+  frame.camera_id = (const char *)(uintptr_t)1; /* a crash, if it is read */
+  zeroflaw_inspection inspection;
+  report("first frame", zeroflaw_inspect(inspector, &frame, &inspection));
+  zeroflaw_inspection_view view;
+  memset(&view, 0xAB, sizeof view);
+  zeroflaw_inspection_view untouched = view;
+  view.struct_size = first_view;
+  report("first view", zeroflaw_view(inspection, &view));
+  zeroflaw_health_report health;
+  memset(&health, 0xAB, sizeof health);
+  health.struct_size = first_health;
+  report("first health", zeroflaw_health(inspector, &health));
+  const int kept = memcmp((char *)&view + first_view, (char *)&untouched + first_view,
+                          sizeof view - first_view) == 0 &&
+                   health.held == untouched.monotonic_ns;
+  const int filled = view.struct_size == first_view && view.frame_width == WIDTH &&
+                     view.warning_count != untouched.warning_count &&
+                     health.struct_size == first_health && health.inspected > 0;
+  printf("first header\t0\t0\t%s, %s\n", filled ? "filled" : "not filled",
+         kept ? "nothing behind it touched" : "written behind it");
+  zeroflaw_release(inspection);
+}
+
+/* Nothing to see in the frame: inspected, and held. */
+static void held(void) {
+  static uint8_t black[HEIGHT * WIDTH];
+  zeroflaw_frame frame = good;
+  frame.pixels = black;
+  frame.pixel_format = ZEROFLAW_MONO8;
+  frame.stride = WIDTH;
+  frame.frame_id = "f";
+  frame.part_id = "p";
+  frame.camera_id = "c";
+  zeroflaw_inspection inspection = NULL;
+  report("held call", zeroflaw_inspect(inspector, &frame, &inspection));
+  zeroflaw_inspection_view view = {.struct_size = sizeof view};
+  zeroflaw_view(inspection, &view);
+  printf("held names\t0\t%d\t%s %s %s %s %zu %zu\n", (int)view.decision, view.reason,
+         view.frame_id, view.part_id, view.camera_id, strlen(view.id), strlen(view.parameters));
+  report_json("held json", inspection);
+  report_outcome("held", inspection);
 }
 
 static void bad_frames(void) {
@@ -120,8 +182,7 @@ static void bad_frames(void) {
   frame.deadline_ms = 1e-6;
   zeroflaw_inspection inspection = NULL;
   report("late call", zeroflaw_inspect(inspector, &frame, &inspection));
-  size_t needed = 0;
-  report("late json", zeroflaw_inspection_json(inspection, NULL, 0, &needed));
+  report_json("late json", inspection);
   report_outcome("late", inspection);
 }
 
@@ -142,6 +203,8 @@ static void bad_handles(void) {
   report("handle of other kind", zeroflaw_warm_up((zeroflaw_inspector)(void *)inspection, 1));
   report("handle release", zeroflaw_release(inspection));
   report("handle released twice", zeroflaw_release(inspection));
+  const char *digest;
+  report("handle released digest", zeroflaw_frame_sha256(inspection, &digest));
   report("handle released view", zeroflaw_view(inspection, &view));
 }
 
@@ -191,8 +254,10 @@ static void queue(void) {
   frame = good;
   frame.product = "no such thing";
   zeroflaw_submit(queued, &frame, NULL);
-  if (zeroflaw_poll(queued, 60000, &inspection) == ZEROFLAW_OK)
+  if (zeroflaw_poll(queued, 60000, &inspection) == ZEROFLAW_OK) {
+    report_json("queue product json", inspection);
     report_outcome("queue product", inspection);
+  }
   frame = good;
   frame.deadline_ms = 1e-6;
   zeroflaw_submit(queued, &frame, NULL);
@@ -249,6 +314,8 @@ int main(int argc, char **argv) {
   inspect_changed("good", good);
   null_pointers();
   struct_sizes();
+  first_header();
+  held();
   bad_frames();
   bad_handles();
   bad_configurations(argv[3]);

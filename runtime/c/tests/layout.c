@@ -31,6 +31,7 @@ int main(void) {
   FIELD(zeroflaw_frame, frame_id);
   FIELD(zeroflaw_frame, part_id);
   FIELD(zeroflaw_frame, deadline_ms);
+  FIELD(zeroflaw_frame, camera_id);
   SIZE(zeroflaw_polygon);
   FIELD(zeroflaw_polygon, points);
   FIELD(zeroflaw_polygon, point_count);
@@ -80,6 +81,16 @@ int main(void) {
   FIELD(zeroflaw_inspection_view, timing_count);
   FIELD(zeroflaw_inspection_view, warnings);
   FIELD(zeroflaw_inspection_view, warning_count);
+  FIELD(zeroflaw_inspection_view, reason);
+  FIELD(zeroflaw_inspection_view, reason_text);
+  FIELD(zeroflaw_inspection_view, id);
+  FIELD(zeroflaw_inspection_view, time);
+  FIELD(zeroflaw_inspection_view, monotonic_ns);
+  FIELD(zeroflaw_inspection_view, camera_id);
+  FIELD(zeroflaw_inspection_view, software);
+  FIELD(zeroflaw_inspection_view, text_embeddings);
+  FIELD(zeroflaw_inspection_view, calibration);
+  FIELD(zeroflaw_inspection_view, parameters);
   SIZE(zeroflaw_health_report);
   FIELD(zeroflaw_health_report, struct_size);
   FIELD(zeroflaw_health_report, state);
@@ -93,6 +104,7 @@ int main(void) {
   FIELD(zeroflaw_health_report, late);
   FIELD(zeroflaw_health_report, dropped);
   FIELD(zeroflaw_health_report, last_error);
+  FIELD(zeroflaw_health_report, held);
   SIZE(zeroflaw_point);
   FIELD(zeroflaw_point, x);
   FIELD(zeroflaw_point, y);

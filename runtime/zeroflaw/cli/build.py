@@ -17,9 +17,10 @@ from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.engine_build import BUILT_ENGINES, BuildResult, build_engine
-from zeroflaw_engines.engine_cache import ENGINES_DIRECTORY, EnginePaths, disk_errors_named
+from zeroflaw_engines.engine_cache import EnginePaths, disk_errors_named
 from zeroflaw_engines.engine_sidecar import EngineSidecar
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.manifest import ENGINES_DIRECTORY
 
 
 def build(

@@ -1,21 +1,23 @@
-"""`zeroflaw bundle`: look into a bundle, verify it, copy it."""
+"""`zeroflaw bundle`: look into a bundle, verify it, copy it, upgrade it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from zeroflaw.cli.products import threshold_text
 from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out
-from zeroflaw_engines.bundle_writer import copy_bundle
+from zeroflaw_engines.bundle_writer import copy_bundle, upgrade_bundle
 from zeroflaw_engines.graph_entries import EngineFile, GraphVariant
+from zeroflaw_engines.manifest import encode_manifest
 
-bundle_app = typer.Typer(help="Look into a bundle, verify it, copy it.", no_args_is_help=True)
+bundle_app = typer.Typer(
+    help="Look into a bundle, verify it, copy it, upgrade it.", no_args_is_help=True
+)
 
 
 @bundle_app.command()
@@ -49,6 +51,24 @@ def copy(
 
 
 @bundle_app.command()
+def upgrade(bundle: BundleArgument) -> None:
+    """Bring the manifest of an older bundle to the current schema; no other file changes.
+
+    It then carries a digest of itself, so that no bit of it can change without notice. Versions
+    of zeroflaw that are older than the schema refuse it.
+
+        zeroflaw bundle upgrade my_bundle
+    """
+    opened = open_and_announce(bundle)
+    upgraded = upgrade_bundle(opened)
+    out.print(
+        f"{bundle}: schema version {opened.manifest.schema_version} is now"
+        f" {upgraded.manifest.schema_version}, identity {upgraded.identity[:12]}",
+        markup=False,
+    )
+
+
+@bundle_app.command()
 def info(
     bundle: BundleArgument,
     *,
@@ -58,7 +78,7 @@ def info(
     opened = open_and_announce(bundle, verify_digests=False)
     manifest = opened.manifest
     if as_json:
-        typer.echo(msgspec.json.encode(manifest))
+        typer.echo(encode_manifest(manifest))
         return
     clip, sam = manifest.clip, manifest.sam
     models = (

@@ -8,15 +8,18 @@ from typing import Annotated, Literal
 import typer
 
 from zeroflaw.calibration import calibrate_product
-from zeroflaw.cli.jobs import find_jobs
+from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.terminal import (
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
+    OrientationOption,
     PrecisionOption,
+    WhiteLevelOption,
     open_and_announce,
     out,
     print_error,
+    print_file_warnings,
     print_warning,
     progress_bar,
 )
@@ -41,6 +44,8 @@ def calibrate(
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
+    white_level: WhiteLevelOption = None,
+    orientation: OrientationOption = "as_stored",
 ) -> None:
     """Set a product's decision threshold from good parts alone.
 
@@ -50,12 +55,13 @@ def calibrate(
 
         zeroflaw calibrate my_bundle good_parts/ --product metal_nut --false-reject-rate 0.01
 
-    Exit code 3: the threshold is set, but some files could not be read.
+    Exit code 3: the threshold is set, but some files could not be read, or were left out though
+    they may be pictures.
     """
-    jobs = find_jobs(good_images)
+    search = search_and_report(good_images)
     opened = open_and_announce(bundle)
     with progress_bar() as bar:
-        task = bar.add_task("scoring", total=len(jobs))
+        task = bar.add_task("scoring", total=len(search.pictures))
 
         def progress(_: Path, error: FrameError | ImageFileError | None) -> None:
             if error is not None:
@@ -65,12 +71,14 @@ def calibrate(
         done = calibrate_product(
             opened,
             product,
-            [job.source for job in jobs],
+            [picture.path for picture in search.pictures],
             false_reject_rate=false_reject_rate,
             image_scoring=image_scoring,
             backend=backend,
             precision=precision,
             threads=threads,
+            white_level=white_level,
+            orientation=orientation,
             progress=progress,
         )
     fit, good = done.fit, done.good
@@ -80,6 +88,7 @@ def calibrate(
             f" {', '.join(str(path) for path in good.copies[:5])}"
             f"{', ...' if len(good.copies) > 5 else ''}"
         )
+    print_file_warnings(good.warnings)
     for text in fit.warnings:
         print_warning(text)
     low, high = fit.interval
@@ -93,5 +102,8 @@ def calibrate(
         markup=False,
     )
     if good.failed:
-        out.print(f"{len(good.failed)} of {len(jobs)} files could not be read", markup=False)
+        out.print(
+            f"{len(good.failed)} of {len(search.pictures)} files could not be read", markup=False
+        )
+    if good.failed or search.missed:
         raise typer.Exit(EXIT_SOME_FAILED)

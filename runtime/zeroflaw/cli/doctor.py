@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.terminal import out
+from zeroflaw.cli.terminal import out, printable
 from zeroflaw.diagnosis import BackendDiagnosis, Diagnosis, diagnose
 
 
@@ -75,12 +75,12 @@ def _row(backend: BackendDiagnosis) -> tuple[str, str, str, str]:
 
 def _print_bundle(found: Diagnosis) -> None:
     if found.bundle_error is not None:
-        out.print(f"bundle {found.bundle}: {found.bundle_error}", markup=False)
+        out.print(printable(f"bundle {found.bundle}: {found.bundle_error}"), markup=False)
         return
     if not found.engines:
         out.print(
-            f"bundle {found.bundle}: no built engines (`zeroflaw build` makes them for GPUs;"
-            " CPU backends need none)",
+            f"bundle {printable(found.bundle)}: no built engines (`zeroflaw build` makes them for"
+            " GPUs; CPU backends need none)",
             markup=False,
         )
         return

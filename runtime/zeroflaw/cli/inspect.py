@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from zeroflaw.cli.jobs import Job, find_jobs
+from zeroflaw.cli.inspection_run import Identifiers, run_inspections
+from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.terminal import (
+    EXIT_HELD,
+    EXIT_REJECTED,
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
@@ -22,37 +22,17 @@ from zeroflaw.cli.terminal import (
     err,
     notes_of,
     out,
-    print_error,
     print_warning,
-    progress_bar,
+    printable,
 )
-from zeroflaw.contact_sheet import (
-    Card,
-    SheetHeader,
-    contact_sheet,
-    failed_card,
-    inspected_card,
-)
-from zeroflaw.frame import rgb_frame
-from zeroflaw.images import read_image, write_image
-from zeroflaw.inspection import Inspection
+from zeroflaw.contact_sheet import SheetHeader
 from zeroflaw.inspector import Inspector
-from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
-from zeroflaw.threshold import decision_threshold
+from zeroflaw.station.earlier_results import Existing
+from zeroflaw.station.run_log import SHEET_NAME
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle import read_manifest
-from zeroflaw_engines.errors import (
-    EngineError,
-    FrameError,
-    ImageFileError,
-    ParametersError,
-    ZeroflawError,
-)
+from zeroflaw_engines.errors import ParametersError
 from zeroflaw_engines.parameters import MethodParameters
-
-EXIT_REJECTED: Final = 4
-SUMMARY_NAME: Final = "summary.csv"
-SHEET_NAME: Final = "index.html"
 
 # What `chosen_parameters` takes, in every command that lets the user choose them.
 ParametersOption = Annotated[
@@ -62,10 +42,6 @@ SettingsOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="One method parameter, as extreme_threshold=0.4; repeatable."),
 ]
-_SUMMARY_COLUMNS: Final = (
-    "file", "status", "decision", "image_score", "threshold", "regions", "mask_area",
-    "frame_width", "frame_height", "total_ms", "output", "error",
-)  # fmt: skip
 
 
 def inspect(
@@ -94,6 +70,19 @@ def inspect(
     ] = "side_by_side",
     parameters: ParametersOption = None,
     settings: SettingsOption = None,
+    existing: Annotated[
+        Existing,
+        typer.Option(
+            help="What becomes of earlier results in --out: append keeps those of other images,"
+            " replace removes them, refuse ends the command."
+        ),
+    ] = "append",
+    part_id: Annotated[
+        str | None, typer.Option(help="Name of the part that the images show, for the records.")
+    ] = None,
+    camera_id: Annotated[
+        str | None, typer.Option(help="Name of the camera that took them, for the records.")
+    ] = None,
     exit_on_reject: Annotated[
         bool, typer.Option(help="Exit with 4 if any part was rejected.")
     ] = False,
@@ -103,8 +92,12 @@ def inspect(
     For each image, the output directory gets NAME.mask.png (255 is defective), NAME.overlay.png
     (contour red, positive points green, negative ones blue, box yellow), NAME.map.png (CLIP's
     map, blue 0 to red 1) and NAME.json (schema in docs/inspection.schema.json); summary.csv has
-    one line an image, and index.html shows them all. A file that cannot be inspected is reported
-    there and the rest go on.
+    one line an image, and index.html shows them all. A file that cannot be inspected is held:
+    its NAME.json says why, and the rest go on. Files that are left out are named.
+
+    Earlier results of the same images are removed first. Exit code 3: files could not be
+    inspected, or were left out though they may be pictures; 6: parts are held; 4: a part was
+    rejected (with --exit-on-reject).
 
     One file, and a folder with another threshold of the map:
 
@@ -112,12 +105,14 @@ def inspect(
 
         zeroflaw inspect my_bundle line_3/ -o results --set extreme_threshold=0.4
     """
-    jobs = find_jobs(files_or_folders)
+    search = search_and_report(files_or_folders, results=out_dir)
     recorded = read_manifest(bundle).method_parameters
+    given = given_parameters(parameters, settings or [])
     with Inspector.load(
         bundle,
         backend,
-        parameters=chosen_parameters(recorded, parameters, settings or []),
+        parameters=recorded.replace(**given),
+        decision_threshold=given.get("decision_threshold"),
         precision=precision,
         threads=threads,
         model_cache=model_cache,
@@ -128,9 +123,7 @@ def inspect(
             err.print(f"auto chose {inspector.choice}", markup=False)
         err.print(f"engines on {inspector.backend}", markup=False)
         name = inspector.product_name(product)
-        _, reservations = decision_threshold(
-            name, inspector.bundle.manifest.products[name], inspector.parameters
-        )
+        _, reservations = inspector.decision_threshold(name)
         for text in reservations:
             print_warning(text)
         header = SheetHeader(
@@ -138,15 +131,29 @@ def inspect(
             identity=inspector.bundle.identity,
             product=name,
             started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            files=len(jobs),
+            files=len(search.pictures),
             notes=(*notes_of(inspector.bundle, bundle), *reservations),
         )
-        failed, rejected = _inspect_all(inspector, jobs, header, out_dir)
-    done = len(jobs) - failed
-    out.print(f"{done} of {len(jobs)} inspected, {rejected} rejected: {out_dir / SHEET_NAME}")
-    if failed:
+        counts = run_inspections(
+            inspector,
+            search,
+            header,
+            out_dir,
+            existing=existing,
+            identifiers=Identifiers(part=part_id, camera=camera_id),
+        )
+    left_out = len(search.left_out)
+    out.print(
+        f"{counts.inspected} of {len(search.pictures)} inspected, {counts.rejected} rejected,"
+        f" {counts.held} held, {counts.failed} failed, {left_out} left out:"
+        f" {printable(out_dir / SHEET_NAME)}",
+        markup=False,
+    )
+    if counts.failed or search.missed:
         raise typer.Exit(EXIT_SOME_FAILED)
-    if rejected and exit_on_reject:
+    if counts.held:
+        raise typer.Exit(EXIT_HELD)
+    if counts.rejected and exit_on_reject:
         raise typer.Exit(EXIT_REJECTED)
 
 
@@ -158,10 +165,19 @@ def chosen_parameters(
     Raises:
         ParametersError: The file or a setting is not valid.
     """
+    return default.replace(**given_parameters(file, settings))
+
+
+def given_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
+    """Method parameters that the user gave, by name, the last one winning; not validated.
+
+    Raises:
+        ParametersError: The file or a setting cannot be read.
+    """
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            values.update(tomllib.loads(file.read_text(encoding="utf-8")))
+            values.update(tomllib.loads(file.read_text(encoding="utf-8-sig")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ParametersError(
                 f"the parameters file {file} cannot be read: {error}",
@@ -172,123 +188,7 @@ def chosen_parameters(
         if not equals:
             raise ParametersError(f"{setting!r} is not NAME=VALUE", "write --set NAME=VALUE")
         values[name.strip()] = _number_or_text(text.strip())
-    return default.replace(**values)
-
-
-def _inspect_all(
-    inspector: Inspector, jobs: list[Job], header: SheetHeader, out_dir: Path
-) -> tuple[int, int]:
-    """Inspects every file; returns how many failed and how many parts were rejected."""
-    failed = rejected = 0
-    with (
-        _summary_table(out_dir) as write_row,
-        _contact_sheet(out_dir, header) as add_card,
-        progress_bar() as progress,
-    ):
-        task = progress.add_task("inspecting", total=len(jobs))
-        for job in jobs:
-            row: dict[str, object]
-            try:
-                inspection = _inspect_one(inspector, job, header.product, out_dir)
-            except (ImageFileError, FrameError, EngineError) as error:
-                failed += 1
-                print_error(error)
-                row = {"status": "failed", "error": _one_line(error)}
-                add_card(failed_card(job.source, error))
-            else:
-                rejected += inspection.decision == "reject"
-                row = {**_summary(inspection), "output": job.stem.as_posix()}
-                add_card(inspected_card(job.source, job.stem, inspection))
-            write_row({"file": job.source.as_posix(), **row})
-            progress.advance(task)
-    return failed, rejected
-
-
-@contextmanager
-def _summary_table(out_dir: Path) -> Iterator[Callable[[dict[str, object]], None]]:
-    """Opens the summary; each row is on the disk when it has been written."""
-    path = out_dir / SUMMARY_NAME
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        # Names of files need not be UTF-8 on Linux; they are written back as they are.
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = csv.DictWriter(file, _SUMMARY_COLUMNS, restval="")
-            table.writeheader()
-
-            def write_row(row: dict[str, object]) -> None:
-                table.writerow(row)
-                file.flush()
-
-            yield write_row
-    except OSError as error:
-        raise ImageFileError(
-            f"{path} cannot be written: {error.strerror}",
-            "choose another --out, or free space on its disk",
-        ) from error
-
-
-@contextmanager
-def _contact_sheet(out_dir: Path, header: SheetHeader) -> Iterator[Callable[[Card], None]]:
-    """Collects cards; writes the page when the block ends, also by an interrupt."""
-    path = out_dir / SHEET_NAME
-    cards: list[Card] = []
-    with suppress(OSError):  # an earlier run's page; writing says what is wrong, if anything is
-        path.unlink()
-    try:
-        yield cards.append
-    finally:
-        try:
-            path.write_text(contact_sheet(header, cards), encoding="utf-8")
-        except OSError as error:
-            raise ImageFileError(
-                f"{path} cannot be written: {error.strerror}",
-                "choose another --out, or free space on its disk",
-            ) from error
-
-
-def _inspect_one(inspector: Inspector, job: Job, product: str, out_dir: Path) -> Inspection:
-    """Inspects one file and writes all of its results, or none of them."""
-    frame = rgb_frame(read_image(job.source))
-    inspection = inspector.inspect(frame, product=product, trace=True)
-    base = out_dir / job.stem
-    pictures = {
-        base.with_name(base.name + ".mask.png"): draw_mask(inspection),
-        base.with_name(base.name + ".overlay.png"): draw_overlay(frame, inspection),
-        base.with_name(base.name + ".map.png"): draw_map(
-            inspection.anomaly_map, inspection.frame_size
-        ),
-    }
-    record = base.with_name(base.name + ".json")
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        for path, picture in pictures.items():
-            write_image(path, picture)
-        record.write_bytes(inspection.to_json())
-    except (OSError, ImageFileError) as error:
-        for path in (*pictures, record):
-            with suppress(OSError):
-                path.unlink()
-        if isinstance(error, ImageFileError):
-            raise
-        raise ImageFileError(
-            f"{record} cannot be written: {error.strerror}", "check the space on its disk"
-        ) from error
-    return inspection
-
-
-def _summary(inspection: Inspection) -> dict[str, object]:
-    height, width = inspection.frame_size
-    return {
-        "status": inspection.status,
-        "decision": inspection.decision,
-        "image_score": f"{inspection.image_score:.6f}",
-        "threshold": f"{inspection.threshold:.6f}",
-        "regions": len(inspection.regions),
-        "mask_area": int(inspection.mask.sum()),
-        "frame_width": width,
-        "frame_height": height,
-        "total_ms": f"{inspection.timings_ms['total']:.1f}",
-    }
+    return values
 
 
 def _number_or_text(text: str) -> object:
@@ -298,7 +198,3 @@ def _number_or_text(text: str) -> object:
         except ValueError:
             continue
     return text
-
-
-def _one_line(error: ZeroflawError) -> str:
-    return " ".join(str(error).split())

@@ -41,7 +41,8 @@ def add(
     with err.status(f"encoding the sentences of {', '.join(names)}"):
         changed = add_products_by_name(opened, names, ensembles_file=ensembles)
     for name in names:
-        old = opened.manifest.products.get(name)
+        known = opened.product_name(name)
+        old = None if known is None else opened.manifest.products[known]
         if old is not None and old.threshold is not None:
             print_warning(
                 f"{name} had the threshold {old.threshold:.6f}, which does not hold for its new"
@@ -63,4 +64,5 @@ def threshold_text(product: Product, default: float) -> str:
         f"{own}, calibrated {calibration.created[:10]} on {calibration.images} good images for"
         f" {calibration.false_reject_rate:.4g} false rejects, {low:.2g} to {high:.2g} with 95 %"
         f" confidence, image_scoring={calibration.image_scoring}"
+        + (f" on {calibration.backend} in {calibration.precision}" if calibration.backend else "")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -17,11 +18,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from zeroflaw.images import Orientation
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
 
 EXIT_SOME_FAILED: Final = 3
+EXIT_REJECTED: Final = 4
+EXIT_HELD: Final = 6
+_FILE_WARNINGS_SHOWN: Final = 5
 
 # Text, not a Path: `mini` and `./mini` are different bundles.
 BundleArgument = Annotated[
@@ -50,6 +55,18 @@ MaxMegapixelsOption = Annotated[
     float,
     typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),
 ]
+# What every command takes that reads image files.
+WhiteLevelOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="The value that is white, as 4095 for a 12-bit camera; default: what each file says.",
+    ),
+]
+OrientationOption = Annotated[
+    Orientation,
+    typer.Option(help="Take pixels as they are stored, or turn them as orientation tags say."),
+]
 
 # Results go to standard output, all else to standard error.
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -65,14 +82,27 @@ def fail(error: ZeroflawError) -> NoReturn:
 def print_error(error: ZeroflawError) -> None:
     """Prints an error's cause and remedy."""
     err.print("error:", style="bold red", end=" ")
-    err.print(error.cause, markup=False)
-    err.print(f"  remedy: {error.remedy}", markup=False)
+    err.print(printable(error.cause), markup=False)
+    err.print(f"  remedy: {printable(error.remedy)}", markup=False)
 
 
 def print_warning(text: str) -> None:
     """Prints a warning."""
     err.print("warning:", style="bold yellow", end=" ")
-    err.print(text, markup=False)
+    err.print(printable(text), markup=False)
+
+
+def printable(text: object) -> str:
+    """Give a text that a terminal shows and does not obey: names of files may hold anything.
+
+    What cannot be printed is written as an escape, and further lines are indented, so that none
+    of them can pass for a message of its own.
+    """
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in str(text)
+    )
+    return shown.replace("\n", "\n    ")
 
 
 def open_and_announce(name: str | Path, *, verify_digests: bool = True) -> Bundle:
@@ -107,6 +137,14 @@ def notes_of(bundle: Bundle, name: str | Path) -> tuple[str, ...]:
     if demonstration is not None:
         notes.append(f"{name} is a demonstration model: {demonstration}")
     return tuple(notes)
+
+
+def print_file_warnings(warnings: Sequence[str]) -> None:
+    """Prints the first few of what is to be known of image files, and how many more there are."""
+    for text in warnings[:_FILE_WARNINGS_SHOWN]:
+        print_warning(text)
+    if len(warnings) > _FILE_WARNINGS_SHOWN:
+        print_warning(f"{len(warnings) - _FILE_WARNINGS_SHOWN} more of these")
 
 
 def progress_bar() -> Progress:

@@ -30,6 +30,7 @@ class Status(IntEnum):
     SHUTTING_DOWN = 15
     BUFFER_TOO_SMALL = 16
     INTERNAL = 17
+    HELD = 18
 
 
 class DecisionCode(IntEnum):
@@ -57,6 +58,20 @@ class State(IntEnum):
     INITIALIZED = 1
     READY = 2
     FAILING = 3
+
+
+def has_field(struct: ctypes.Structure, name: str) -> bool:
+    """Whether a struct of the caller's reaches as far as a field.
+
+    A program that was compiled against an older header gives shorter structs: what lies behind
+    them is not ours to read or write.
+
+    Args:
+        struct: One of those below that begin with `struct_size`.
+        name: Of a field.
+    """
+    field = getattr(type(struct), name)
+    return bool(field.offset + field.size <= struct.struct_size)
 
 
 class Config(ctypes.Structure):
@@ -92,6 +107,7 @@ class FrameStruct(ctypes.Structure):
         ("frame_id", ctypes.c_char_p),
         ("part_id", ctypes.c_char_p),
         ("deadline_ms", ctypes.c_double),
+        ("camera_id", ctypes.c_char_p),
     )
 
 
@@ -159,6 +175,16 @@ class ViewStruct(ctypes.Structure):
         ("timing_count", ctypes.c_size_t),
         ("warnings", ctypes.c_void_p),
         ("warning_count", ctypes.c_size_t),
+        ("reason", ctypes.c_char_p),
+        ("reason_text", ctypes.c_char_p),
+        ("id", ctypes.c_char_p),
+        ("time", ctypes.c_char_p),
+        ("monotonic_ns", ctypes.c_uint64),
+        ("camera_id", ctypes.c_char_p),
+        ("software", ctypes.c_char_p),
+        ("text_embeddings", ctypes.c_char_p),
+        ("calibration", ctypes.c_char_p),
+        ("parameters", ctypes.c_char_p),
     )
 
 
@@ -178,6 +204,7 @@ class HealthStruct(ctypes.Structure):
         ("late", ctypes.c_uint64),
         ("dropped", ctypes.c_uint64),
         ("last_error", ctypes.c_char * 512),
+        ("held", ctypes.c_uint64),
     )
 
 

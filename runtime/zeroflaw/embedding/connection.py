@@ -45,6 +45,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "describe": (_HANDLE, *_JSON),
     "health": (_HANDLE, ctypes.POINTER(HealthStruct)),
     "close_all": (),
+    "frame_sha256": (_HANDLE, ctypes.POINTER(ctypes.c_char_p)),
 }
 _PROTOTYPES: Final = {
     name: ctypes.CFUNCTYPE(ctypes.c_int32, *arguments) for name, arguments in _SIGNATURES.items()
@@ -180,6 +181,10 @@ class Connection:
         """`zeroflaw_inspection_json`."""
         _give_text(self._views.get(handle).to_json(), buffer, capacity, needed)
 
+    def frame_sha256(self, handle: int, digest: Any) -> None:  # noqa: ANN401
+        """`zeroflaw_frame_sha256`."""
+        digest[0] = self._views.get(handle).frame_sha256
+
     def describe(self, handle: int, buffer: int | None, capacity: int, needed: Any) -> None:  # noqa: ANN401
         """`zeroflaw_describe`."""
         description = self._inspectors.get(handle).describe()
@@ -199,7 +204,7 @@ def connect(table: int, set_last_error: int, abi_version: int) -> object:
     """Fills the library's table of functions.
 
     Args:
-        table: Address of the `Functions` that are to be filled.
+        table: Address of the `Functions` that are to be filled, whose `struct_size` is set.
         set_last_error: Address of the library's `void (*)(const char *)`.
         abi_version: ZEROFLAW_ABI_VERSION that the library was built with.
 
@@ -207,11 +212,20 @@ def connect(table: int, set_last_error: int, abi_version: int) -> object:
         What must be kept for as long as the functions may be called.
 
     Raises:
-        EmbeddingError: Library and package are not of the same ABI.
+        EmbeddingError: Library and package are not of the same ABI, or the library knows other
+            functions.
     """
     if abi_version != ABI_VERSION:
         raise EmbeddingError(
             f"this libzeroflaw has ABI {abi_version}, and zeroflaw {__version__} has {ABI_VERSION}",
+            "install both in the same version",
+            Status.ENVIRONMENT,
+        )
+    functions = FunctionTable.from_address(table)
+    if functions.struct_size != ctypes.sizeof(FunctionTable):
+        raise EmbeddingError(
+            f"this libzeroflaw is older or newer than zeroflaw {__version__}: it calls other"
+            " functions",
             "install both in the same version",
             Status.ENVIRONMENT,
         )
@@ -221,8 +235,6 @@ def connect(table: int, set_last_error: int, abi_version: int) -> object:
     # PYFUNCTYPE: the text is set by the thread that failed, which holds the GIL.
     give_text = ctypes.PYFUNCTYPE(None, ctypes.c_char_p)(set_last_error)
     connection = Connection()
-    functions = FunctionTable.from_address(table)
-    functions.struct_size = ctypes.sizeof(FunctionTable)
     kept: list[object] = [connection]
     for name, prototype in _PROTOTYPES.items():
         function = prototype(_reporting(getattr(connection, name), give_text))

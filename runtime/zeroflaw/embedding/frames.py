@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.embedding.abi import FrameStruct, PixelFormat
+from zeroflaw.embedding.abi import FrameStruct, PixelFormat, has_field
 from zeroflaw.embedding.configuration import decoded
 from zeroflaw.embedding.errors import EmbeddingError
 from zeroflaw.frame import ChannelOrder
@@ -42,8 +42,9 @@ class Request:
         channel_order: Of the image.
         white_level: Value that counts as white; None: the dtype's largest.
         product: Name; None: the only one.
-        frame_id: Echoed.
-        part_id: Echoed.
+        frame_id: Echoed; None if there is none.
+        part_id: The same.
+        camera_id: The same.
         deadline_ms: From the call; None: no deadline.
     """
 
@@ -51,8 +52,9 @@ class Request:
     channel_order: ChannelOrder
     white_level: float | None
     product: str | None
-    frame_id: str
-    part_id: str
+    frame_id: str | None
+    part_id: str | None
+    camera_id: str | None
     deadline_ms: float | None
 
 
@@ -77,13 +79,15 @@ def request_of(frame: FrameStruct) -> Request:
             f"frame->white_level is {white:g}", "give a positive number, or 0 for the default"
         )
     layout = _layout(frame.pixel_format)
+    camera = frame.camera_id if has_field(frame, "camera_id") else None
     return Request(
         image=_image(frame, layout),
         channel_order=layout.channel_order,
         white_level=white or None,
         product=None if frame.product is None else decoded(frame.product, "frame->product"),
-        frame_id=decoded(frame.frame_id, "frame->frame_id"),
-        part_id=decoded(frame.part_id, "frame->part_id"),
+        frame_id=decoded(frame.frame_id, "frame->frame_id") or None,
+        part_id=decoded(frame.part_id, "frame->part_id") or None,
+        camera_id=decoded(camera, "frame->camera_id") or None,
         deadline_ms=deadline or None,
     )
 

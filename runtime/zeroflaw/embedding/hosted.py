@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroflaw.diagnosis import installed_versions
-from zeroflaw.embedding.abi import ABI_VERSION, HealthStruct, State, Status
+from zeroflaw.embedding.abi import ABI_VERSION, HealthStruct, State, Status, has_field
 from zeroflaw.embedding.configuration import Configuration
-from zeroflaw.embedding.errors import EmbeddingError, status_of, text_of
+from zeroflaw.embedding.errors import EmbeddingError, text_of
 from zeroflaw.embedding.frames import Request
-from zeroflaw.embedding.views import Outcome
+from zeroflaw.embedding.outcome import Outcome, outcome_of
+from zeroflaw.inspection import stamped
 from zeroflaw.inspector import Inspector
-from zeroflaw.stream import InspectionStream, StreamHealth, StreamResult
+from zeroflaw.stamp import new_stamp
+from zeroflaw.stream import InspectionStream
+from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines.errors import EngineError, StreamError
 from zeroflaw_engines.lifetime import HomeProcess
 from zeroflaw_engines.version import __version__
@@ -51,6 +54,7 @@ class _Counts:
     inspected: int = 0
     failed: int = 0
     late: int = 0
+    held: int = 0
     running: int = 0
     polled: int = 0
 
@@ -117,6 +121,9 @@ class HostedInspector:
         """
         self._home.require()
         called = time.perf_counter()
+        stamp = new_stamp(
+            part_id=request.part_id, frame_id=request.frame_id, camera_id=request.camera_id
+        )
         with self._turn, self._one_running():
             self._require_open()
             began = time.perf_counter()
@@ -126,19 +133,27 @@ class HostedInspector:
                 channel_order=request.channel_order,
                 white_level=request.white_level,
             )
-        late = 1e3 * (time.perf_counter() - called) - (request.deadline_ms or float("inf"))
+            require_sound(inspection)
+            inspection = stamped(inspection, stamp)
+        spent = 1e3 * (time.perf_counter() - called)
+        late = request.deadline_ms is not None and spent > request.deadline_ms
         with self._changing:
             self._state = State.READY
-            self._counts.late += late > 0
-            self._counts.inspected += late <= 0
-        return Outcome(
-            status=Status.DEADLINE_MISSED if late > 0 else Status.OK,
-            error=_late_text(request.deadline_ms) if late > 0 else "",
-            frame_id=request.frame_id,
-            part_id=request.part_id,
-            inspection=inspection,
+            self._counts.late += late
+            self._counts.inspected += not late
+            self._counts.held += not late and inspection.decision == "hold"
+        result = StreamResult(
+            ticket=0,
+            stamp=stamp,
+            product=inspection.product,
+            inspection=None if late else inspection,
+            deadline_missed=late,
+            late_inspection=inspection if late else None,
+            deadline_ms=request.deadline_ms,
             queue_ms=1e3 * (began - called),
+            latency_ms=spent,
         )
+        return outcome_of(result)
 
     def submit(self, request: Request) -> int:
         """Queues a copy of a frame; returns its ticket.
@@ -156,6 +171,7 @@ class HostedInspector:
                 white_level=request.white_level,
                 frame_id=request.frame_id,
                 part_id=request.part_id,
+                camera_id=request.camera_id,
                 deadline_ms=request.deadline_ms,
             )
         except StreamError:
@@ -180,7 +196,7 @@ class HostedInspector:
                 self._state = State.READY
             elif result.error is not None:
                 self._note_failure(result.error)
-        return _outcome_of(result)
+        return outcome_of(result)
 
     def describe(self) -> dict[str, object]:
         """What it is made of, for people and logs."""
@@ -207,7 +223,7 @@ class HostedInspector:
         with self._changing:
             self._require_open()
             counts, stream = self._counts, self._stream
-            queue = StreamHealth(0, 0, 0, 0, 0, 0, 0) if stream is None else stream.health()
+            queue = StreamHealth() if stream is None else stream.health()
             report.state = self._state
             report.queue_size = self._configuration.queue_size
             report.queued = queue.queued
@@ -218,6 +234,8 @@ class HostedInspector:
             report.late = counts.late + queue.late
             report.dropped = queue.dropped
             report.heartbeat = report.inspected + report.failed + report.late
+            if has_field(report, "held"):
+                report.held = counts.held + queue.held
             # Cut between characters, not within one.
             report.last_error = self._last_error.encode()[:511].decode(errors="ignore").encode()
 
@@ -276,31 +294,3 @@ class HostedInspector:
             raise EmbeddingError(
                 "this inspector has been destroyed", "create another one", Status.INVALID_HANDLE
             )
-
-
-def _outcome_of(result: StreamResult) -> Outcome:
-    status, error = Status.OK, ""
-    if result.error is not None:
-        status, error = status_of(result.error), text_of(result.error)
-    elif result.dropped:
-        status = Status.DROPPED
-        error = (
-            "the frame was dropped before it was looked at -- hold the part; submit more slowly,"
-            " or poll before you destroy the inspector"
-        )
-    elif result.deadline_missed:
-        status, error = Status.DEADLINE_MISSED, _late_text(None)
-    return Outcome(
-        status=status,
-        error=error,
-        frame_id=result.frame_id or "",
-        part_id=result.part_id or "",
-        inspection=result.inspection or result.late_inspection,
-        ticket=result.ticket,
-        queue_ms=result.queue_ms,
-    )
-
-
-def _late_text(deadline_ms: float | None) -> str:
-    named = "its deadline" if deadline_ms is None else f"its deadline of {deadline_ms:g} ms"
-    return f"the frame missed {named} -- hold the part; allow more time, or give fewer frames"

@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import json
-from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.embedding.abi import (
-    DecisionCode,
     PolygonStruct,
     RegionStruct,
     Status,
     TimingStruct,
     ViewStruct,
 )
-from zeroflaw.embedding.errors import EmbeddingError
+from zeroflaw.embedding.outcome import Outcome
 from zeroflaw.inspection import Inspection
 from zeroflaw.regions import Polygon, Region
-
-_DECISIONS: Final = {"accept": DecisionCode.ACCEPT, "reject": DecisionCode.REJECT}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one frame.
-
-    Attributes:
-        status: `OK`, or why there is no decision.
-        error: Cause and remedy; empty if `OK`.
-        frame_id: As given.
-        part_id: As given.
-        inspection: None if the frame was not inspected. With a status other than `OK` it is for
-            records alone: it came too late.
-        ticket: Of a submitted frame, else 0.
-        queue_ms: How long it waited.
-    """
-
-    status: Status
-    error: str
-    frame_id: str
-    part_id: str
-    inspection: Inspection | None
-    ticket: int = 0
-    queue_ms: float = 0.0
-
-    @property
-    def decision(self) -> DecisionCode:
-        """`INVALID` for every frame that was not inspected in time."""
-        if self.status is not Status.OK or self.inspection is None:
-            return DecisionCode.INVALID
-        return _DECISIONS[self.inspection.decision]
+from zeroflaw_engines.version import __version__
 
 
 class OutcomeView:
@@ -64,44 +31,55 @@ class OutcomeView:
         """Fills the struct; arrays are shown where they are, without a copy."""
         self._kept: list[Any] = []
         self._outcome = outcome
+        result, reason, stamp = outcome.result, outcome.result.reason, outcome.result.stamp
         view = self._view = ViewStruct()
-        view.struct_size = ctypes.sizeof(ViewStruct)
         view.status = outcome.status
         view.decision = outcome.decision
         view.deadline_missed = outcome.status is Status.DEADLINE_MISSED
-        view.ticket = outcome.ticket
-        view.queue_ms = outcome.queue_ms
+        view.ticket = result.ticket
+        view.queue_ms = result.queue_ms
         view.error = _c_text(outcome.error)
-        view.frame_id = _c_text(outcome.frame_id)
-        view.part_id = _c_text(outcome.part_id)
+        view.reason, view.reason_text = _c_text(reason.code), _c_text(reason.text)
+        view.id, view.time = _c_text(stamp.id), _c_text(stamp.time)
+        view.monotonic_ns = stamp.monotonic_ns
+        view.frame_id = _c_text(stamp.frame_id)
+        view.part_id = _c_text(stamp.part_id)
+        view.camera_id = _c_text(stamp.camera_id)
+        view.software = _c_text(__version__)
         view.product = view.outcome = view.bundle = view.backend = b""
+        view.text_embeddings = view.calibration = view.parameters = b""
         if outcome.inspection is not None:
             self._fill(view, outcome.inspection)
 
     def copy_to(self, address: int) -> None:
-        """Copies the struct to the caller's."""
-        ctypes.memmove(address, ctypes.addressof(self._view), ctypes.sizeof(ViewStruct))
+        """Copies as much of the struct to the caller's as that has room for.
+
+        Args:
+            address: Of the caller's struct, whose `struct_size` is set.
+        """
+        size = min(ctypes.c_size_t.from_address(address).value, ctypes.sizeof(ViewStruct))
+        self._view.struct_size = size
+        ctypes.memmove(address, ctypes.addressof(self._view), size)
 
     def to_json(self) -> bytes:
-        """The inspection as `Inspection.to_json` gives it.
+        """The frame's record; that of a frame without a decision says `hold`."""
+        return self._outcome.result.to_json()
 
-        Raises:
-            EmbeddingError: The frame was not inspected in time; then there must be no document
-                that says "accept".
-        """
-        if self._outcome.status is not Status.OK or self._outcome.inspection is None:
-            raise EmbeddingError(
-                f"there is no result to write: {self._outcome.error}",
-                "look at the view's status",
-                self._outcome.status,
-            )
-        return self._outcome.inspection.to_json()
+    @cached_property
+    def frame_sha256(self) -> bytes:
+        """The frame's digest as 64 hexadecimal digits; empty if it was not inspected."""
+        inspection = self._outcome.inspection
+        return b"" if inspection is None else inspection.frame_sha256.encode()
 
     def _fill(self, view: ViewStruct, inspection: Inspection) -> None:
         view.product = _c_text(inspection.product)
         view.outcome = _c_text(inspection.status)
         view.bundle = _c_text(inspection.bundle)
         view.backend = _c_text(inspection.backend)
+        view.software = _c_text(inspection.software)
+        view.text_embeddings = _c_text(inspection.text_embeddings)
+        view.calibration = _c_text(inspection.calibration)
+        view.parameters = _c_text(inspection.parameters)
         view.score = inspection.image_score
         view.threshold = inspection.threshold
         view.frame_height, view.frame_width = inspection.frame_size
@@ -153,9 +131,9 @@ class OutcomeView:
         return packed.ctypes.data
 
 
-def _c_text(text: str) -> bytes:
+def _c_text(text: str | None) -> bytes:
     # A zero byte would end the text early on the C side.
-    return text.replace("\0", "").encode()
+    return (text or "").replace("\0", "").encode()
 
 
 def json_of(document: object) -> bytes:

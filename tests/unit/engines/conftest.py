@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from support.manifests import written
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.embedded import bundle_path
 
@@ -28,7 +29,7 @@ def edit_manifest(copied: Path) -> Callable[[Callable[[dict[str, Any]], object]]
         path = copied / "bundle.json"
         raw = json.loads(path.read_text("utf-8"))
         change(raw)
-        path.write_text(json.dumps(raw), "utf-8")
+        path.write_bytes(written(raw))
         return copied
 
     return edit

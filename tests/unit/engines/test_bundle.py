@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from support.manifests import written
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import (
     BundleDamagedError,
@@ -100,7 +101,7 @@ def test_a_changed_digit_of_a_digest_names_its_file(copied: Path, name: str) -> 
     text = (copied / "bundle.json").read_text("utf-8")
     digest = json.loads(text)["files"][name]["sha256"]
     other = ("1" if digest[0] == "0" else "0") + digest[1:]
-    (copied / "bundle.json").write_text(text.replace(digest, other), "utf-8")
+    (copied / "bundle.json").write_bytes(written(json.loads(text.replace(digest, other))))
     with pytest.raises(BundleDamagedError) as caught:
         open_bundle(copied)
     assert_explains(caught.value, str(copied / name))
@@ -151,7 +152,7 @@ def test_a_linked_directory_that_leads_out_is_refused(copied: Path, tmp_path: Pa
     (copied / "sub").symlink_to(outside, target_is_directory=True)
     text = (copied / "bundle.json").read_text("utf-8")
     text = text.replace('"prompts.safetensors"', '"sub/prompts.safetensors"')
-    (copied / "bundle.json").write_text(text, "utf-8")
+    (copied / "bundle.json").write_bytes(written(json.loads(text)))
     with pytest.raises(BundleDamagedError) as caught:
         open_bundle(copied)
     assert_explains(caught.value, "sub/prompts.safetensors", "out of the bundle")

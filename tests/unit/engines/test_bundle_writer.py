@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zeroflaw_engines import bundle_writer
+from zeroflaw_engines import bundle_lock, bundle_writer, files
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle_writer import add_products, staged_bundle, write_manifest
 from zeroflaw_engines.errors import (
@@ -225,6 +225,7 @@ def test_the_old_bundle_comes_back_if_the_last_rename_fails(
             raise KeyboardInterrupt
         return real(self, target)
 
+    monkeypatch.setattr(bundle_lock, "exchange", lambda *_: False)
     with pytest.raises(KeyboardInterrupt), staged_bundle(copied, overwrite=True) as staging:
         fill(staging, tiny_bundle)
         monkeypatch.setattr(Path, "rename", fail_for_staging)
@@ -256,7 +257,7 @@ def test_a_full_disk_while_the_manifest_is_written(
         pytest.raises(BundleError, match="no space left"),
         staged_bundle(tmp_path / "target") as staging,
     ):
-        monkeypatch.setattr(bundle_writer.os, "fsync", disk_full)
+        monkeypatch.setattr(os, "fsync", disk_full)
         fill(staging, tiny_bundle)
     assert snapshot(tmp_path) == {}
 
@@ -270,7 +271,7 @@ def test_a_full_disk_while_publishing(
         staged_bundle(copied, overwrite=True) as staging,
     ):
         fill(staging, tiny_bundle)
-        monkeypatch.setattr(bundle_writer.os, "fsync", disk_full)
+        monkeypatch.setattr(os, "fsync", disk_full)
     monkeypatch.undo()
     assert snapshot(copied.parent) == before
 
@@ -336,7 +337,7 @@ def test_the_refusal_of_another_file_is_not_blamed_on_the_target(tmp_path: Path)
 @pytest.fixture
 def other_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """Holds the system's lock on every file that a test puts into the list."""
-    monkeypatch.setattr(bundle_writer, "_LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(bundle_lock, "_LOCK_SECONDS", 0.2)
     held: list[int] = []
 
     class Locks(list[Path]):
@@ -362,7 +363,7 @@ def test_two_exports_to_one_target(tmp_path: Path, other_process: list[Path]) ->
 def test_two_processes_that_add_products(copied: Path, other_process: list[Path]) -> None:
     bundle = open_bundle(copied)
     before = snapshot(copied)
-    other_process.append(copied.with_name(f".{copied.name}.lock"))
+    other_process.append(copied / ".lock")
     with pytest.raises(BundleError, match="another process"):
         add_products(bundle, {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
     assert snapshot(copied) == before
@@ -476,7 +477,7 @@ def test_adding_that_fails_midway_changes_nothing(
 ) -> None:
     before = snapshot(copied)
     bundle = open_bundle(copied)
-    real = bundle_writer._write_durably
+    real = files.write_durably
 
     def write_half(path: Path, data: bytes) -> None:
         if (step == "bank") == (path.suffix == ".safetensors"):
@@ -490,7 +491,8 @@ def test_adding_that_fails_midway_changes_nothing(
     if step == "rename":
         monkeypatch.setattr(Path, "replace", fail)
     else:
-        monkeypatch.setattr(bundle_writer, "_write_durably", write_half)
+        monkeypatch.setattr(files, "write_durably", write_half)
+        monkeypatch.setattr(bundle_writer, "write_durably", write_half)
     with pytest.raises(kind):
         add_products(bundle, {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
     monkeypatch.undo()
@@ -503,7 +505,7 @@ def test_adding_to_a_full_disk_changes_nothing(
 ) -> None:
     before = snapshot(copied)
     bundle = open_bundle(copied)
-    monkeypatch.setattr(bundle_writer.os, "fsync", disk_full)
+    monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(BundleError, match="no space left") as caught:
         add_products(bundle, {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
     assert str(copied) in caught.value.cause

@@ -181,7 +181,7 @@ def test_a_new_entry_of_a_product_drops_its_calibration(copied: Path) -> None:
     assert (entry.threshold, entry.calibration) == (None, None)
 
 
-def test_changing_a_bundle_of_version_1_brings_it_to_version_3(edit_manifest) -> None:
+def test_changing_a_bundle_of_version_1_brings_it_to_version_4(edit_manifest) -> None:
     def to_version_1(raw: dict) -> None:
         raw["schema_version"] = 1
         del raw["demonstration"]
@@ -195,8 +195,8 @@ def test_changing_a_bundle_of_version_1_brings_it_to_version_3(edit_manifest) ->
     assert bundle.manifest.schema_version == 1
     rows = bundle.text_embeddings("object")
     set_calibration(bundle, "object", 0.5, CALIBRATION, embeddings=rows)
-    assert open_bundle(path).manifest.schema_version == 3
+    assert open_bundle(path).manifest.schema_version == 4
     edit_manifest(lambda raw: raw["products"]["object"].update(threshold=None, calibration=None))
     edit_manifest(to_version_1)
     add_products(open_bundle(path), {"bolt": rows}, {"bolt": Product(sentences=(1, 1))})
-    assert open_bundle(path).manifest.schema_version == 3
+    assert open_bundle(path).manifest.schema_version == 4

@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
+from support.manifests import as_version_1, as_version_2, written
 from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import (
     BundleDamagedError,
     BundleError,
     BundleSchemaError,
-    ProductError,
 )
 from zeroflaw_engines.manifest import (
     SCHEMA_VERSION,
     Manifest,
-    check_product_name,
-    check_relative_path,
     decode_manifest,
     encode_manifest,
 )
+from zeroflaw_engines.manifest_checks import check_relative_path
 
 WHERE = "/somewhere/bundle.json"
 BAD_PATHS = {
@@ -50,8 +49,9 @@ def raw(tiny_bundle: Bundle) -> dict[str, Any]:
     return json.loads((tiny_bundle.path / "bundle.json").read_text("utf-8"))
 
 
-def decode(raw: object) -> Manifest:
-    return decode_manifest(json.dumps(raw).encode(), WHERE)
+def decode(raw: dict[str, Any]) -> Manifest:
+    """Reads a manifest as it would be if zeroflaw had written it so: with a digest of itself."""
+    return decode_manifest(written(raw), WHERE)
 
 
 def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
@@ -62,40 +62,20 @@ def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
 
 def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
     raw = json.loads(encode_manifest(tiny_bundle.manifest))
-    assert raw["schema_version"] == SCHEMA_VERSION == 3
+    assert raw["schema_version"] == SCHEMA_VERSION == 4
     assert next(iter(raw)) == "schema_version"
     assert raw["random_weights"] == 7
     assert raw["clip"]["activation"] == "gelu"
     assert set(raw["engines"]) == {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
 
-@pytest.mark.parametrize("version", [4, 5, 10**6])
+@pytest.mark.parametrize("version", [5, 6, 10**6])
 def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
     with pytest.raises(BundleSchemaError) as caught:
         decode({**raw, "schema_version": version, "something_new": 1})
     assert WHERE in caught.value.cause
     assert str(version) in caught.value.cause
     assert "upgrade" in caught.value.remedy
-
-
-def as_version_2(raw: dict[str, Any]) -> dict[str, Any]:
-    """The manifest as version 2 wrote it: one graph an engine."""
-    engines = {
-        name: {key: value for key, value in engine.items() if key not in {"attention", "variants"}}
-        for name, engine in raw["engines"].items()
-    }
-    return {**raw, "schema_version": 2, "engines": engines}
-
-
-def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """The manifest as version 1 wrote it: without the fields that came later."""
-    old = {**as_version_2(raw), "schema_version": 1}
-    del old["demonstration"]
-    old["products"] = {
-        name: {key: value for key, value in product.items() if key != "calibration"}
-        for name, product in raw["products"].items()
-    }
-    return old
 
 
 def test_version_1_is_still_read(raw: dict[str, Any]) -> None:
@@ -371,8 +351,8 @@ def test_nothing_outside_is_read_through_a_bad_path(copied: Path, tmp_path: Path
     (copied / "prompts.safetensors").rename(outside)
     text = (copied / "bundle.json").read_text("utf-8")
     for path in ("../outside.safetensors", str(outside)):
-        changed = text.replace('"prompts.safetensors"', json.dumps(path))
-        (copied / "bundle.json").write_text(changed, "utf-8")
+        changed = json.loads(text.replace('"prompts.safetensors"', json.dumps(path)))
+        (copied / "bundle.json").write_bytes(written(changed))
         with pytest.raises(BundleDamagedError, match="not a plain path"):
             open_bundle(copied)
 
@@ -412,51 +392,10 @@ def test_the_text_engine_is_optional(raw: dict[str, Any]) -> None:
     assert decode(raw).text is None
 
 
-@pytest.mark.parametrize("bit", range(8))
-def test_any_flipped_bit_gives_a_manifest_or_a_bundle_error(tiny_bundle: Bundle, bit: int) -> None:
-    """A flip in a text or a number may give another valid manifest, but never another error."""
-    data = (tiny_bundle.path / "bundle.json").read_bytes()
-    refused, strange = 0, {}
-    for place in range(len(data)):
-        damaged = bytearray(data)
-        damaged[place] ^= 1 << bit
-        try:
-            decode_manifest(bytes(damaged), WHERE)
-        except BundleError as error:
-            refused += 1
-            assert WHERE in error.cause  # noqa: PT017 - not every flip has to raise
-            assert error.remedy  # noqa: PT017
-        except Exception as error:
-            strange.setdefault(type(error).__name__, (place, str(error)))
-    assert not strange
-    assert refused > len(data) / 10
-
-
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000], ids=["lists", "objects"])
 def test_nesting_without_end_is_refused(data: bytes) -> None:
     with pytest.raises(BundleError):
         decode_manifest(data, WHERE)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["object", "metal_nut", "pcb1", "Schraube groß", "M8x20 bolt (A2)", "O'Ring", "螺丝", "x" * 64],
-)
-def test_product_names_that_are_accepted(name: str) -> None:
-    check_product_name(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "x" * 65, " nut", "nut ", "a\nb", "a\tb", "a\0b", "\u200b", "a\u202eb", "a\x7f", "\ud800"]
-    + [f"a{sign}b" for sign in '/\\:*?"<>|']
-    + [".", ".."],
-)
-def test_product_names_that_are_refused(name: str) -> None:
-    with pytest.raises(ProductError) as caught:
-        check_product_name(name)
-    assert repr(name) in caught.value.cause
-    assert "64" in caught.value.remedy
 
 
 def test_a_manifest_with_a_bad_product_name_is_a_bad_manifest(raw: dict[str, Any]) -> None:

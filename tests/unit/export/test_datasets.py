@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.frame import rgb_frame
 from zeroflaw_export.datasets import (
     Sample,
     dataset_digest,
@@ -18,6 +19,7 @@ from zeroflaw_export.datasets import (
     read_dataset,
     read_sample_image,
     read_sample_mask,
+    sample_image_digest,
 )
 
 SIZE = (12, 16)
@@ -326,7 +328,7 @@ def test_images_of_any_kind_come_as_rgb(tmp_path, mode):
 def test_damaged_images(tmp_path):
     path = picture(tmp_path / "image.png")
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DatasetError, match=r"image\.png cannot be read"):
+    with pytest.raises(DatasetError, match=r"image\.png is damaged"):
         read_sample_image(sample_of(path))
     path.write_bytes(b"no image")
     with pytest.raises(DatasetError, match="not an image, whatever its name says"):
@@ -334,13 +336,26 @@ def test_damaged_images(tmp_path):
     path.unlink()
     with pytest.raises(DatasetError, match="cannot be read"):
         read_sample_image(sample_of(path))
-    save(path, np.zeros(SIZE, np.uint16))
-    with pytest.raises(DatasetError, match="pixels of the kind 'I;16'"):
-        read_sample_image(sample_of(path))
     pages = [Image.new("L", (4, 4)), Image.new("L", (4, 4), 9)]
     pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
     with pytest.raises(DatasetError, match="2 pages"):
         read_sample_image(sample_of(tmp_path / "pages.tiff"))
+
+
+def test_deep_images_are_read_as_stations_read_them(tmp_path, rng):
+    values = rng.integers(0, 4096, SIZE, dtype=np.uint16)
+    path = save(tmp_path / "deep.png", values)
+    for white, sample in ((65535, sample_of(path)), (4095, sample_of(path, white_level=4095))):
+        expected = rgb_frame(values, white_level=white)
+        np.testing.assert_array_equal(read_sample_image(sample), expected)
+
+
+def test_the_white_level_is_part_of_what_identifies_an_image(folder):
+    plain, again, deep = (
+        sample_image_digest(read_dataset(folder, white_level=white).classes[0].samples[0])
+        for white in (None, None, 4095)
+    )
+    assert plain == again != deep
 
 
 def test_the_photograph_in_a_file_with_a_second_view(tmp_path):

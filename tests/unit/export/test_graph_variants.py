@@ -39,7 +39,7 @@ def files_of(bundle: Bundle) -> set[str]:
 def test_fp16_graphs_are_half_as_large_and_checked(
     fp16_bundle: Bundle, tiny_bundle: Bundle
 ) -> None:
-    assert fp16_bundle.manifest.schema_version == 3
+    assert fp16_bundle.manifest.schema_version == 4
     added = files_of(fp16_bundle) - files_of(tiny_bundle)
     assert len(added) == 6
     for engine in ("clip_encoder", "sam_encoder", "sam_decoder"):

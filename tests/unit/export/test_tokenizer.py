@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
+from zeroflaw_engines.errors import MissingExtraError, ProductError
 from zeroflaw_engines.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
@@ -83,6 +87,73 @@ def test_all_sentences_of_a_product(path: Path, ensembles, original, product: st
     assert len(sentences) == 420
     tokenize = load_tokenizer(path, 77)
     assert_same(tokenize(sentences), original(sentences))
+
+
+HARD = [
+    "M\u00c3\u00bcnze",  # UTF-8 read as Latin-1
+    "Schraube gro\u00c3\u0178",  # and as Windows-1252
+    "\u00e2\u20ac\u0153quoted\u00e2\u20ac\u009d",
+    "\u00c3\u0192\u00c2\u00bcber",  # twice
+    "cafe\u0301 no\u0308tig",  # NFD
+    "\ufb01lter \ufb02ange o\ufb03ce",  # ligatures
+    "\uff2d\uff18\u3000\uff22\uff2f\uff2c\uff34",  # full width
+    "\uff76\uff9e\uff72\uff84\uff9e",  # half-width katakana with marks
+    "nut\u200bbolt \u200dx\ufeff",  # zero width
+    "soft\u00adhyphen",
+    "R&amp;D &lt;nut&gt; &amp;amp; &eacute;crou &#x301;",
+    "e&#x301;",  # composed by nobody after the entity has been read
+    "&AMP; &Eacute; &nbsp;x",
+    "ISO&nbsp;4762",
+    "\u201cquotes\u201d \u2018single\u2019 \u201elow\u201c",
+    "UPPER \u0130I\u0131 \u1e9e STRASSE",
+    "\U0001f529\ufe0f \U0001f468\u200d\U0001f527 \U0001f1e9\U0001f1ea",
+    "a\u0315\u0300\u05ae\u0316b",  # marks to be put in order
+    "\u87ba\u4e1d \u30cd\u30b8 \ub098\uc0ac \u1112\u1161\u11ab",
+    "\u05d1\u05e8\u05d2 \u0645\u0633\u0645\u0627\u0631 \u200fx\u202b",
+    "\x1b[31mred\x1b[0m",
+    "line\r\nbreak\u2028next\u0085last",
+    "\x00nul \x0bvertical \x1cseparated",
+    "\u2126 \u212b \u212a \u00b5m \u2460 \u00bd",
+    "\ud83d\ude00",  # surrogates of a sign
+    "no break\u00a0space\u2009thin",
+    "''quoted'' it\u2019s 'S",
+    "____--..__",
+]
+
+
+@pytest.mark.parametrize("text", HARD, ids=ascii)
+def test_texts_that_are_mended_are_mended_as_by_open_clip(path: Path, original, text: str) -> None:
+    sentences = [text, f"a photo of a flawless {text} for inspection.", f"{text}{text}"]
+    assert_same(load_tokenizer(path, 77)(sentences), original(sentences))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.one_of(
+            # Names have no signs that are unassigned in Python's Unicode.
+            st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=20),
+            st.text("abcM8 .&;#x\u00c3\u00bc\u00e2\u20ac\ufb01\uff21\u0301\u200b'", max_size=20),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_text_is_tokenised_as_by_open_clip(path: Path, original, texts: list[str]) -> None:
+    assert_same(load_tokenizer(path, 77)(texts), original(texts))
+
+
+@pytest.mark.parametrize("text", ["a <end_of_text> b", "&lt;START_OF_TEXT&gt;"])
+def test_a_text_that_spells_a_mark_of_clip_is_refused(path: Path, text: str) -> None:
+    with pytest.raises(ProductError, match="mark"):
+        load_tokenizer(path, 77)([text])
+
+
+def test_a_station_without_ftfy_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(MissingExtraError, match="ftfy") as caught:
+        load_tokenizer(path, 77)
+    assert "zeroflaw[text]" in caught.value.remedy
 
 
 @pytest.mark.parametrize("words", [70, 74, 75, 76, 77, 78, 200, 2000])

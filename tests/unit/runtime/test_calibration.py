@@ -196,6 +196,35 @@ def test_the_digest_is_of_the_contents_alone(parts: list[Path], tmp_path: Path) 
     assert score_good_images(parts[1:], brightness).digest != digest
 
 
+def test_good_images_are_read_at_their_white_level(parts: list[Path], tmp_path: Path) -> None:
+    expected = score_good_images(parts, brightness).scores
+    deep = []
+    for path in parts:
+        values = np.round(np.asarray(Image.open(path).convert("L")) * (4095 / 255))
+        deep.append(tmp_path / f"deep_{path.name}")
+        Image.fromarray(values.astype(np.uint16)).save(deep[-1])
+    np.testing.assert_allclose(score_good_images(deep, brightness).scores, expected / 16, atol=0.01)
+    good = score_good_images(deep, brightness, white_level=4095)
+    np.testing.assert_allclose(good.scores, expected)
+
+
+def test_what_is_to_be_known_of_good_images_is_told(parts: list[Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tall = np.arange(200, dtype=np.uint8).reshape(20, 10)
+    Image.fromarray(tall).save(tmp_path / "turned.png", exif=exif)
+    shapes = []
+    for orientation in ("as_stored", "apply"):
+        good = score_good_images(
+            [*parts, tmp_path / "turned.png"],
+            lambda frame: shapes.append(frame.shape[:2]) or brightness(frame),
+            orientation=orientation,
+        )
+        assert len(good.warnings) == 1
+        assert "turned.png: its orientation tag is 6" in good.warnings[0]
+    assert (shapes[5], shapes[11]) == ((20, 10), (10, 20))
+
+
 def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="there is no image"):
         score_good_images([], brightness)

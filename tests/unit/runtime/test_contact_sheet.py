@@ -17,6 +17,7 @@ from zeroflaw.contact_sheet import (
     contact_sheet,
     failed_card,
     inspected_card,
+    left_out_card,
 )
 from zeroflaw.decision import Reason
 from zeroflaw.inspection import Inspection
@@ -143,6 +144,24 @@ def test_a_card_says_what_came_out() -> None:
         assert part in text, part
 
 
+def test_a_held_card_says_why_and_shows_what_was_measured() -> None:
+    reason = Reason("low_contrast", "the contrast is <0.01>")
+    held = inspection(decision="hold", reason=reason)
+    card = inspected_card(PurePosixPath("a.png"), PurePosixPath("a"), held)
+    assert card.outcome == "hold"
+    page = Page(card.html)
+    for part in ("hold: low contrast", "the contrast is <0.01>", "score 0.8125 ≥ threshold"):
+        assert part in page.text, part
+    assert ("article", {"class": "card hold"}) in page.elements
+
+
+def test_every_filter_has_a_rule_of_its_own() -> None:
+    html = contact_sheet(header(), [])
+    for kind in ("reject", "hold", "failed", "accept"):
+        assert f'id="show-{kind}"' in html
+        assert f"body:has(#show-{kind}:checked) .card:not(.{kind})" in html
+
+
 def test_many_regions_are_cut_short() -> None:
     mask = np.zeros((40, 120), bool)
     mask[10, ::4] = True
@@ -155,21 +174,34 @@ def test_many_regions_are_cut_short() -> None:
 
 def test_a_failed_file_has_its_error() -> None:
     error = ImageFileError("x <y>.png is empty", "check & repeat")
-    card = failed_card(PurePosixPath("in/x <y>.png"), error)
+    name = PurePosixPath("in/x <y>.png")
+    card = failed_card(name, PurePosixPath("x <y>"), error)
     assert card.outcome == "failed"
     page = Page(card.html)
-    assert page.links() == []
+    assert page.links() == ["x%20%3Cy%3E.json"]
+    assert Page(failed_card(name, None, error).html).links() == []
+    assert "hold: failed" in page.text
     assert "x <y>.png is empty" in page.text
     assert "check & repeat" in page.text
 
 
 def test_the_header_says_what_the_run_was() -> None:
-    cards = [Card("reject", ""), Card("accept", ""), Card("accept", ""), Card("failed", "")]
-    page = Page(contact_sheet(header(files=4, notes=("random <weights>", "a toy")), cards))
+    cards = [
+        *(Card(outcome, "") for outcome in ("reject", "accept", "accept", "failed", "hold")),
+        left_out_card(PurePosixPath("in/<raw>.raw"), "ends in .raw", may_be_picture=True),
+    ]
+    page = Page(contact_sheet(header(files=5, notes=("random <weights>", "a toy")), cards))
     for part in ("my <bundle>", "c0ffeec0ffee", "nut & bolt", "random <weights>", "a toy",
-                 "all 4", "rejected 1", "accepted 2", "failed 1"):  # fmt: skip
+                 "all 5", "rejected 1", "accepted 2", "held 2", "failed 1", "Left out: 1",
+                 "in/<raw>.raw ends in .raw"):  # fmt: skip
         assert part in page.text, part
     assert "interrupted" not in page.text
     page = Page(contact_sheet(header(files=9), cards))
-    assert "interrupted after 4 of 9 files" in page.text
+    assert "interrupted after 5 of 9 files" in page.text
+    page = Page(contact_sheet(header(files=9, state="under way"), cards))
+    assert "under way, or was killed: 5 of 9 files so far" in page.text
+    page = Page(contact_sheet(header(files=5), cards, [Card("accept", "<p>of old</p>")]))
+    assert "Earlier runs into this folder: 1" in page.text
+    assert "accepted 3" in page.text
+    assert page.text.index("of old") > page.text.index("Earlier runs")
     assert "interrupted after 0 of 9 files" in Page(contact_sheet(header(files=9), [])).text

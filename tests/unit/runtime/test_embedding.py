@@ -36,9 +36,11 @@ from zeroflaw.embedding.connection import Connection, FunctionTable, connect
 from zeroflaw.embedding.errors import EmbeddingError, status_of
 from zeroflaw.embedding.frames import request_of
 from zeroflaw.embedding.hosted import HostedInspector
-from zeroflaw.embedding.views import Outcome, OutcomeView
+from zeroflaw.embedding.outcome import Outcome
+from zeroflaw.embedding.views import OutcomeView
 from zeroflaw.frame import rgb_frame
 from zeroflaw.inspector import Inspector
+from zeroflaw.record import InspectionRecord
 from zeroflaw.regions import regions_of
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ZeroflawError
@@ -97,7 +99,8 @@ def test_nothing_is_read_behind_the_last_pixel(rng: np.random.Generator) -> None
 def test_texts_are_echoed_and_default_to_nothing() -> None:
     image = np.zeros((4, 4), np.uint8)
     request = request_of(frame_of(image, PixelFormat.MONO8))
-    assert (request.product, request.frame_id, request.part_id) == (None, "", "")
+    assert (request.product, request.frame_id, request.part_id) == (None, None, None)
+    assert request.camera_id is None
     assert request.deadline_ms is None
     named = frame_of(image, 1, product="Schräubchen".encode(), frame_id=b"7", deadline_ms=20)
     request = request_of(named)
@@ -156,8 +159,10 @@ def image(rng: np.random.Generator) -> np.ndarray[Any, Any]:
 
 
 def view_of(outcome: Outcome) -> ViewStruct:
-    shown = ViewStruct()
-    OutcomeView(outcome).copy_to(ctypes.addressof(shown))
+    shown = ViewStruct(struct_size=ctypes.sizeof(ViewStruct))
+    view = OutcomeView(outcome)
+    view.copy_to(ctypes.addressof(shown))
+    shown.shows = view  # whose memory the struct points to
     return shown
 
 
@@ -173,8 +178,7 @@ def test_late_inspection_is_no_decision(
     shown = view_of(late)
     assert (shown.decision, shown.deadline_missed) == (0, 1)
     assert shown.frame_width == 80  # the record is there all the same
-    with pytest.raises(EmbeddingError, match="no result to write"):
-        view.to_json()
+    assert InspectionRecord.from_json(view.to_json()).decision == "hold"
 
 
 def test_dropped_frames_come_back_without_a_decision(
@@ -186,7 +190,7 @@ def test_dropped_frames_come_back_without_a_decision(
     for ticket in tickets:
         outcome = hosted.poll(60)
         assert outcome is not None
-        assert outcome.ticket == ticket
+        assert outcome.result.ticket == ticket
         outcomes.append(outcome)
     dropped = [outcome for outcome in outcomes if outcome.status is Status.DROPPED]
     assert dropped
@@ -196,7 +200,7 @@ def test_dropped_frames_come_back_without_a_decision(
         assert (shown.decision, shown.status) == (DecisionCode.INVALID, Status.DROPPED)
         assert (shown.part_id, shown.mask, shown.region_count) == (b"p", None, 0)
         assert b"dropped" in shown.error
-    report = HealthStruct()
+    report = HealthStruct(struct_size=ctypes.sizeof(HealthStruct))
     hosted.report_health(report)
     assert (report.dropped, report.inspected) == (len(dropped), 30 - len(dropped))
     assert (report.results, report.queued, report.running) == (0, 0, 0)
@@ -211,7 +215,7 @@ def test_failing_engine_is_told_and_shows_in_health(
     def fail(*_: object, **__: object) -> None:
         raise EngineError("sam_encoder: the device is lost", "restart the process")
 
-    report = HealthStruct()
+    report = HealthStruct(struct_size=ctypes.sizeof(HealthStruct))
     hosted.report_health(report)
     assert (report.state, report.last_error) == (State.INITIALIZED, b"")
     with monkeypatch.context() as patch:
@@ -233,7 +237,7 @@ def test_bad_frame_says_nothing_against_the_engines(
     request = request_of(frame_of(image, PixelFormat.RGB8, product=b"unknown"))
     with pytest.raises(ZeroflawError):
         hosted.inspect(request)
-    report = HealthStruct()
+    report = HealthStruct(struct_size=ctypes.sizeof(HealthStruct))
     hosted.report_health(report)
     assert (report.state, report.failed) == (State.INITIALIZED, 1)
 
@@ -268,8 +272,8 @@ def test_regions_with_holes_are_read_back(
     regions = regions_of(mask, outcome.inspection.score_map)
     assert [len(region.holes) for region in regions] == [2, 0]
     inspection = replace(outcome.inspection, mask=mask, regions=regions)
-    view = OutcomeView(replace(outcome, inspection=inspection))
-    shown = ViewStruct()
+    view = OutcomeView(replace(outcome, result=replace(outcome.result, inspection=inspection)))
+    shown = ViewStruct(struct_size=ctypes.sizeof(ViewStruct))
     view.copy_to(ctypes.addressof(shown))
 
     def points(polygon: PolygonStruct) -> tuple[tuple[int, ...], ...]:
@@ -327,7 +331,7 @@ def test_connection_reports_what_is_raised_as_status_and_text(
 ) -> None:
     texts: list[bytes] = []
     setter = ctypes.PYFUNCTYPE(None, ctypes.c_char_p)(texts.append)
-    table = FunctionTable()
+    table = FunctionTable(struct_size=ctypes.sizeof(FunctionTable))
     address = ctypes.cast(setter, ctypes.c_void_p).value
     assert address is not None
 
@@ -349,6 +353,16 @@ def test_other_abi_is_refused() -> None:
     with pytest.raises(EmbeddingError, match="ABI 2") as told:
         connect(0, 0, 2)
     assert told.value.status is Status.ENVIRONMENT
+
+
+@pytest.mark.parametrize("known", [0, ctypes.sizeof(FunctionTable) - 8])
+def test_library_that_calls_other_functions_is_refused(known: int) -> None:
+    """The table of an older library is shorter: nothing may be written behind it."""
+    table = FunctionTable(struct_size=known)
+    with pytest.raises(EmbeddingError, match="in the same version") as told:
+        connect(ctypes.addressof(table), 0, 1)
+    assert told.value.status is Status.ENVIRONMENT
+    assert not table.create
 
 
 def test_pixels_that_are_no_frame_are_refused() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image, write_image
 from zeroflaw_engines.errors import ImageFileError
 
@@ -33,11 +34,11 @@ def test_grey_deep_and_alpha_keep_their_kind(tmp_path, rng) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "CMYK"])
-def test_other_kinds_become_rgb(tmp_path, pixels, mode) -> None:
+def test_other_kinds_become_the_same_frame(tmp_path, pixels, mode) -> None:
     path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
     image = Image.fromarray(pixels).convert(mode)
     image.save(path)
-    np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(rgb_frame(read_image(path)), np.asarray(image.convert("RGB")))
 
 
 def test_exif_rotation_is_not_applied(tmp_path, pixels) -> None:
@@ -71,8 +72,8 @@ def test_what_is_not_a_whole_single_image_is_refused(tmp_path, pixels) -> None:
     frames = [Image.fromarray(pixels), Image.fromarray(pixels[::-1])]
     frames[0].save(tmp_path / "pages.tiff", save_all=True, append_images=frames[1:])
     refused("pages.tiff", "2 pages")
-    Image.new("F", (4, 4)).save(tmp_path / "float.tiff")
-    refused("float.tiff", "'F'")
+    Image.new("F", (4, 4), 2.0).save(tmp_path / "float.tiff")
+    refused("float.tiff", "floats from 2 to 2")
 
 
 @pytest.mark.parametrize("side", [10_001, 20_000])

@@ -8,7 +8,8 @@
  * - Every function returns a status; ZEROFLAW_OK is 0. zeroflaw_last_error() then says what was
  *   wrong and what to do about it, for the calling thread.
  * - Every struct that may grow begins with struct_size, which the caller sets to sizeof the struct
- *   (the ..._INIT macros do). Fields are only ever added at the end.
+ *   (the ..._INIT macros do). Fields are only ever added at the end, and programs that were
+ *   compiled against an older header of this ABI keep working.
  * - Handles are numbers in a table, not addresses: one that was destroyed is refused, never used.
  * - Text is UTF-8 and ends with a zero byte.
  * - Any thread may call any function at any time. Calls on one inspector wait for each other;
@@ -44,7 +45,8 @@ enum {
   ZEROFLAW_INVALID_ARGUMENT = 1, /* a null pointer, or a value out of its range */
   ZEROFLAW_STRUCT_SIZE = 2,      /* struct_size is not that of a version this library knows */
   ZEROFLAW_INVALID_HANDLE = 3,   /* destroyed, released, or never existed */
-  ZEROFLAW_ENVIRONMENT = 4,      /* the Python environment is missing, incomplete or unsuitable */
+  ZEROFLAW_ENVIRONMENT = 4,      /* the Python environment is missing, incomplete or unsuitable,
+                                    or this process is a fork of the one that runs it */
   ZEROFLAW_CONFIGURATION = 5,    /* a configuration file or value cannot be used */
   ZEROFLAW_BUNDLE = 6,           /* the bundle is missing, damaged, or of another schema */
   ZEROFLAW_BACKEND = 7,          /* the backend is not available on this machine */
@@ -57,13 +59,14 @@ enum {
   ZEROFLAW_DROPPED = 14,         /* only in zeroflaw_view: the frame was not inspected */
   ZEROFLAW_SHUTTING_DOWN = 15,   /* the process is exiting */
   ZEROFLAW_BUFFER_TOO_SMALL = 16,
-  ZEROFLAW_INTERNAL = 17 /* a defect of zeroflaw: please report the text */
+  ZEROFLAW_INTERNAL = 17, /* a defect of zeroflaw: please report the text */
+  ZEROFLAW_HELD = 18      /* only in zeroflaw_view: inspected, and nothing that could be judged */
 };
 
 /* What to do with the part. Zeroed memory never means "accept". */
 typedef int32_t zeroflaw_decision;
 enum {
-  ZEROFLAW_INVALID = 0, /* no decision: late, bad or dropped frame. Hold the part. */
+  ZEROFLAW_INVALID = 0, /* no decision: bad, late, dropped or held frame. Hold the part. */
   ZEROFLAW_ACCEPT = 1,
   ZEROFLAW_REJECT = 2
 };
@@ -104,11 +107,12 @@ typedef struct zeroflaw_frame {
   zeroflaw_pixel_format pixel_format; /* never guessed */
   float white_level;                  /* value that counts as white; 0: the format's largest */
   const char *product;                /* null: the only product of the bundle */
-  const char *frame_id;               /* echoed; null: "" */
-  const char *part_id;                /* echoed; null: "" */
+  const char *frame_id;               /* echoed; null or "": none */
+  const char *part_id;                /* echoed; null or "": none */
   double deadline_ms;                 /* from this call to the result; 0: none */
+  const char *camera_id;              /* echoed; null or "": none */
 } zeroflaw_frame;
-#define ZEROFLAW_FRAME_INIT {sizeof(zeroflaw_frame), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define ZEROFLAW_FRAME_INIT {sizeof(zeroflaw_frame), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* These three are values that never grow. */
 typedef struct zeroflaw_point {
@@ -173,6 +177,18 @@ typedef struct zeroflaw_inspection_view {
   size_t timing_count;
   const char *const *warnings; /* what a reader of the result must know */
   size_t warning_count;
+  const char *reason;          /* of decision or hold: "below_threshold" (accept),
+                                  "reaches_threshold" (reject), "low_contrast", "clipped", "dark",
+                                  "contradiction", "failed", "late" or "dropped" */
+  const char *reason_text;     /* the same as a sentence */
+  const char *id;              /* of this frame: 32 hexadecimal digits, never the same twice */
+  const char *time;            /* when it was handed over: UTC, "2026-01-31T08:00:00.000000Z" */
+  uint64_t monotonic_ns;       /* the same on the clock CLOCK_MONOTONIC, for intervals */
+  const char *camera_id;       /* as given with the frame */
+  const char *software;        /* version of zeroflaw */
+  const char *text_embeddings; /* digest of the product's; "" if not inspected, as what follows */
+  const char *calibration;     /* digest of the product's threshold and its origin; "" if none */
+  const char *parameters;      /* digest of the method's parameters */
 } zeroflaw_inspection_view;
 
 typedef int32_t zeroflaw_state;
@@ -196,6 +212,7 @@ typedef struct zeroflaw_health_report {
   uint64_t late;      /* frames whose deadline was missed */
   uint64_t dropped;   /* submitted frames that were never looked at */
   char last_error[512]; /* of the latest failed inspection; "" if none failed */
+  uint64_t held;        /* of `inspected`, frames that showed nothing that could be judged */
 } zeroflaw_health_report;
 
 /* The library's version, as "1.2.3". */
@@ -230,7 +247,10 @@ ZEROFLAW_API zeroflaw_status zeroflaw_destroy(zeroflaw_inspector inspector);
 ZEROFLAW_API zeroflaw_status zeroflaw_warm_up(zeroflaw_inspector inspector, int32_t runs);
 
 /* Inspects a frame. The pixels are read where they are, and not after the call.
- * A result that came too late has status ZEROFLAW_DEADLINE_MISSED and no decision. */
+ * The call returns ZEROFLAW_OK for every frame that was inspected: what the decision is, and
+ * whether there is one, is in zeroflaw_view. A result that came too late has the status
+ * ZEROFLAW_DEADLINE_MISSED there and no decision; a frame without information, or whose mask
+ * contradicts its score where the bundle says so, has ZEROFLAW_HELD and no decision. */
 ZEROFLAW_API zeroflaw_status zeroflaw_inspect(zeroflaw_inspector inspector,
                                               const zeroflaw_frame *frame,
                                               zeroflaw_inspection *inspection);
@@ -241,7 +261,8 @@ ZEROFLAW_API zeroflaw_status zeroflaw_submit(zeroflaw_inspector inspector,
                                              const zeroflaw_frame *frame, uint64_t *ticket);
 
 /* The next result of submitted frames, in their order; waits at most `timeout_ms` (>= 0).
- * Frames that failed, came too late or were dropped come too: without a decision, with a reason. */
+ * Frames that failed, came too late, were dropped or held come too: without a decision, with a
+ * reason. */
 ZEROFLAW_API zeroflaw_status zeroflaw_poll(zeroflaw_inspector inspector, double timeout_ms,
                                            zeroflaw_inspection *inspection);
 
@@ -252,10 +273,17 @@ ZEROFLAW_API zeroflaw_status zeroflaw_view(zeroflaw_inspection inspection,
 /* Releases an inspection and everything that its views point to. */
 ZEROFLAW_API zeroflaw_status zeroflaw_release(zeroflaw_inspection inspection);
 
-/* The inspection without its arrays as JSON (docs/inspection.schema.json).
+/* The frame's record as JSON (docs/inspection.schema.json), version 2; of a frame that failed, came
+ * too late, was dropped or held, it says "hold".
  * `needed` gets the size with the final zero byte; `buffer` may be null to ask for it alone. */
 ZEROFLAW_API zeroflaw_status zeroflaw_inspection_json(zeroflaw_inspection inspection, char *buffer,
                                                       size_t capacity, size_t *needed);
+
+/* SHA-256 of the frame as it was inspected (RGB, 8 bits a channel, row by row), 64 hexadecimal
+ * digits; "" if it was not inspected. Valid until the inspection is released. It is computed at the
+ * first call, so that no decision waits for it. */
+ZEROFLAW_API zeroflaw_status zeroflaw_frame_sha256(zeroflaw_inspection inspection,
+                                                   const char **digest);
 
 /* What the inspector is made of as JSON: bundle and its digest, products, backend, versions. */
 ZEROFLAW_API zeroflaw_status zeroflaw_describe(zeroflaw_inspector inspector, char *buffer,

@@ -32,7 +32,7 @@ inline void require_ok(zeroflaw_status status) {
   if (status != ZEROFLAW_OK) throw Error(status, zeroflaw_last_error());
 }
 
-// What to do with the part. Everything that was not seen in time is `invalid`: hold it.
+// What to do with the part. Whatever could not be judged in time is `invalid`: hold it.
 enum class Decision : zeroflaw_decision {
   invalid = ZEROFLAW_INVALID,
   accept = ZEROFLAW_ACCEPT,
@@ -140,6 +140,19 @@ class Inspection {
   std::string_view outcome() const noexcept { return view_.outcome; }
   std::string_view bundle() const noexcept { return view_.bundle; }
   std::string_view backend() const noexcept { return view_.backend; }
+  std::string_view camera_id() const noexcept { return view_.camera_id; }
+  // Why it was accepted, rejected or held: a stable name, and a sentence.
+  std::string_view reason() const noexcept { return view_.reason; }
+  std::string_view reason_text() const noexcept { return view_.reason_text; }
+  // What tells this frame from every other, and when it was handed over.
+  std::string_view id() const noexcept { return view_.id; }
+  std::string_view time() const noexcept { return view_.time; }
+  std::uint64_t monotonic_ns() const noexcept { return view_.monotonic_ns; }
+  // What judged it: the version, and digests.
+  std::string_view software() const noexcept { return view_.software; }
+  std::string_view text_embeddings() const noexcept { return view_.text_embeddings; }
+  std::string_view calibration() const noexcept { return view_.calibration; }
+  std::string_view parameters() const noexcept { return view_.parameters; }
   double score() const noexcept { return view_.score; }
   double threshold() const noexcept { return view_.threshold; }
   double queue_ms() const noexcept { return view_.queue_ms; }
@@ -153,8 +166,15 @@ class Inspection {
   Region region(std::size_t index) const { return Region(*view_.regions[index]); }
   Span<zeroflaw_timing> timings() const noexcept { return {view_.timings, view_.timing_count}; }
   Span<const char*> warnings() const noexcept { return {view_.warnings, view_.warning_count}; }
-  // The result without its arrays, as docs/inspection.schema.json describes it.
+  // The frame's record, as docs/inspection.schema.json describes it; of a frame without a decision
+  // it says "hold".
   std::string json() const;
+  // Of the frame as it was inspected; computed at the first call. Empty if it was not inspected.
+  std::string_view frame_sha256() const {
+    const char* digest = "";
+    require_ok(zeroflaw_frame_sha256(handle_, &digest));
+    return digest;
+  }
 
  private:
   Image<float> map(const float* data) const noexcept {
@@ -177,6 +197,7 @@ struct Frame {
   std::string part_id;
   double deadline_ms = 0;  // 0: none
   float white_level = 0;   // 0: the format's largest
+  std::string camera_id;
 };
 
 // Empty texts and zeros mean the default; see zeroflaw_config.
@@ -211,6 +232,7 @@ inline zeroflaw_frame c_frame(const Frame& frame) {
   given.frame_id = frame.frame_id.c_str();
   given.part_id = frame.part_id.c_str();
   given.deadline_ms = frame.deadline_ms;
+  given.camera_id = frame.camera_id.c_str();
   return given;
 }
 

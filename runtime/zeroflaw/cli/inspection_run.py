@@ -1,0 +1,241 @@
+"""One run of `zeroflaw inspect`: every picture inspected, and its results in their folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from zeroflaw.cli.terminal import print_error, print_warning, progress_bar
+from zeroflaw.contact_sheet import (
+    Card,
+    SheetHeader,
+    contact_sheet,
+    failed_card,
+    inspected_card,
+    left_out_card,
+)
+from zeroflaw.images import read_image
+from zeroflaw.inspection import Inspection
+from zeroflaw.inspector import Inspector
+from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
+from zeroflaw.record import held_record
+from zeroflaw.stamp import Stamp, new_stamp
+from zeroflaw.station.earlier_results import Existing
+from zeroflaw.station.picture_search import PictureSearch
+from zeroflaw.station.run_folder import Job, Results, RunFolder, open_run_folder
+from zeroflaw.station.run_log import PICTURE_SUFFIXES, SHEET_NAME, SUMMARY_NAME, Entry
+from zeroflaw.station.summary import failed_row, inspected_row, left_out_row, summary_csv
+from zeroflaw_engines.errors import (
+    EngineError,
+    FrameError,
+    ImageFileError,
+    ResultsError,
+    ZeroflawError,
+)
+
+_NAMED_AT_MOST: Final = 20
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """What the user calls the part and the camera that the pictures show.
+
+    Attributes:
+        part: Name of the part, or None.
+        camera: Name of the camera, or None.
+    """
+
+    part: str | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """What became of the pictures of a run.
+
+    Attributes:
+        inspected: How many have a decision of an inspection.
+        rejected: How many of these are rejected.
+        held: How many of these are held.
+        failed: How many could not be inspected; they are held, too.
+    """
+
+    inspected: int = 0
+    rejected: int = 0
+    held: int = 0
+    failed: int = 0
+
+    def with_outcome(self, outcome: str) -> RunCounts:
+        """Count one more picture.
+
+        Args:
+            outcome: `accept`, `reject`, `hold` or `failed`.
+        """
+        return RunCounts(
+            self.inspected + (outcome != "failed"),
+            self.rejected + (outcome == "reject"),
+            self.held + (outcome == "hold"),
+            self.failed + (outcome == "failed"),
+        )
+
+
+def run_inspections(
+    inspector: Inspector,
+    search: PictureSearch,
+    header: SheetHeader,
+    out_dir: Path,
+    *,
+    existing: Existing,
+    identifiers: Identifiers,
+) -> RunCounts:
+    """Inspect every picture and write its results, the page and the summary.
+
+    Args:
+        inspector: What inspects.
+        search: The pictures, and what is left out.
+        header: Of the page.
+        out_dir: The folder of the results.
+        existing: What becomes of results that are there.
+        identifiers: For the records.
+
+    Raises:
+        ResultsError: The folder cannot be taken or written.
+    """
+    counts = RunCounts()
+    with (
+        open_run_folder(out_dir, search, _publisher(header), existing=existing) as folder,
+        progress_bar() as progress,
+    ):
+        _report_earlier(folder)
+        for one in search.left_out:
+            row = left_out_row(one) if one.may_be_picture else {}
+            card = left_out_card(one.path, one.why, may_be_picture=one.may_be_picture)
+            folder.leave_out(one, row, card.html)
+        task = progress.add_task("inspecting", total=len(folder.jobs))
+        for job in folder.jobs:
+            outcome = _inspect_one(inspector, job, folder, header.product, identifiers)
+            counts = counts.with_outcome(outcome)
+            progress.advance(task)
+    return counts
+
+
+def _publisher(header: SheetHeader) -> Callable[[Results], Mapping[str, bytes]]:
+    """How the page and the summary are made of what the folder holds."""
+
+    def publish(results: Results) -> Mapping[str, bytes]:
+        page = contact_sheet(
+            replace(header, state=results.state, files=results.planned),
+            _cards(results.entries),
+            _cards(results.earlier),
+        )
+        rows = (entry.row for entry in (*results.earlier, *results.entries) if entry.row)
+        return {SUMMARY_NAME: summary_csv(rows), SHEET_NAME: page.encode()}
+
+    return publish
+
+
+def _cards(entries: tuple[Entry, ...]) -> list[Card]:
+    return [Card(entry.outcome, entry.card) for entry in entries if entry.card]
+
+
+def _report_earlier(folder: RunFolder) -> None:
+    """Say what becomes of everything that lay in the folder before."""
+    for path in folder.set_aside:
+        print_warning(f"no run of zeroflaw wrote this file, which is now called {path}")
+    replaced = folder.earlier.replaced
+    kept = [entry for entry in folder.earlier.stay if entry.outcome != "left_out"]
+    if replaced:
+        names = ", ".join(entry.name for entry in replaced[:_NAMED_AT_MOST])
+        more = ", ..." if len(replaced) > _NAMED_AT_MOST else ""
+        print_warning(
+            f"earlier results of {len(replaced)} files in {folder.path} give way to this run:"
+            f" {names}{more}"
+        )
+    if kept:
+        print_warning(
+            f"{folder.path} keeps the results of {len(kept)} other files of earlier runs, which"
+            " its page and summary name, too"
+        )
+
+
+def _inspect_one(
+    inspector: Inspector, job: Job, folder: RunFolder, product: str, identifiers: Identifiers
+) -> str:
+    """Inspect one picture and write its results, or why there are none; returns the outcome."""
+    source = job.picture.path
+    stamp = new_stamp(
+        part_id=identifiers.part, frame_id=_frame_id(source), camera_id=identifiers.camera
+    )
+    try:
+        inspection = inspector.inspect(
+            read_image(source),
+            product=product,
+            trace=True,
+            part_id=stamp.part_id,
+            frame_id=stamp.frame_id,
+            camera_id=stamp.camera_id,
+        )
+        _store(folder, job, inspection)
+    except (ImageFileError, FrameError, EngineError, ResultsError) as error:
+        return _hold(folder, job, stamp, product, error)
+    except MemoryError:
+        too_large = ImageFileError(
+            f"{source} needs more memory than there is", "inspect tiles of it"
+        )
+        return _hold(folder, job, stamp, product, too_large)
+    return inspection.decision
+
+
+def _store(folder: RunFolder, job: Job, inspection: Inspection) -> None:
+    source, stem = job.picture.path, job.entry.stem
+    pictures = (
+        draw_mask(inspection),
+        draw_overlay(inspection.frame, inspection),
+        draw_map(inspection.anomaly_map, inspection.frame_size),
+    )
+    record = inspection.record()
+    folder.store(
+        job,
+        pictures=dict(zip(PICTURE_SUFFIXES, pictures, strict=True)),
+        record=record.to_json(),
+        outcome=inspection.decision,
+        row=inspected_row(source, stem, record),
+        card=inspected_card(source, PurePosixPath(stem), inspection).html,
+    )
+
+
+def _hold(folder: RunFolder, job: Job, stamp: Stamp, product: str, error: ZeroflawError) -> str:
+    """Note that a picture could not be inspected, and write it down in the place of its results."""
+    print_error(error)
+    source, stem = job.picture.path, job.entry.stem
+    record = held_record(stamp, "failed", _encodable(str(error)), product=product)
+    try:
+        folder.store(
+            job,
+            pictures={},
+            record=record.to_json(),
+            outcome="failed",
+            row=failed_row(source, stem, record),
+            card=failed_card(source, PurePosixPath(stem), error).html,
+        )
+    except ResultsError as unwritten:
+        print_error(unwritten)
+        folder.store_nothing(
+            job,
+            outcome="failed",
+            row=failed_row(source, "", record),
+            card=failed_card(source, None, error).html,
+        )
+    return "failed"
+
+
+def _frame_id(source: Path) -> str:
+    """The path as it was given; bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(source.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

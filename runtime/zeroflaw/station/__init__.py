@@ -1,0 +1,1 @@
+"""What a station keeps on its disk: the pictures it finds, and the results it writes."""

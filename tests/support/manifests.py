@@ -1,0 +1,36 @@
+"""Manifests that a test changes, as zeroflaw would have written them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from zeroflaw_engines.manifest_text import SEALED_SINCE, sealed
+
+
+def written(raw: dict[str, Any]) -> bytes:
+    """The text of a manifest with these fields: with a digest of itself since version 4."""
+    version = raw.get("schema_version")
+    if isinstance(version, int) and version < SEALED_SINCE:
+        return json.dumps({name: raw[name] for name in raw if name != "digest"}).encode()
+    return sealed(raw)
+
+
+def as_version_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as version 2 wrote it: one graph an engine."""
+    engines = {
+        name: {key: value for key, value in engine.items() if key not in {"attention", "variants"}}
+        for name, engine in raw["engines"].items()
+    }
+    return {**raw, "schema_version": 2, "engines": engines}
+
+
+def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as version 1 wrote it: without the fields that came later."""
+    old = {**as_version_2(raw), "schema_version": 1}
+    del old["demonstration"]
+    old["products"] = {
+        name: {key: value for key, value in product.items() if key != "calibration"}
+        for name, product in raw["products"].items()
+    }
+    return old
