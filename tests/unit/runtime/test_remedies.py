@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from zeroflaw.cli import app as command_line
+from zeroflaw.cli.commands import all_commands
 from zeroflaw_engines.bundle import open_bundle
 
 ROOT = Path(__file__).parents[3]
@@ -29,8 +29,7 @@ def commands() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def root() -> Any:
-    command_line._add_commands()
-    return typer.main.get_command(command_line.app)
+    return typer.main.get_command(all_commands())
 
 
 @pytest.mark.parametrize(("text", "file"), sorted(commands().items()))
