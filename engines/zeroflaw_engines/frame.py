@@ -59,7 +59,7 @@ def rgb_frame(
             f"a frame of shape {list(image.shape)} is not an image",
             "give [H, W], or [H, W, channels] with 1, 3 or 4 channels",
         )
-    arguments.choice("channel_order", channel_order, get_args(ChannelOrder), error=FrameError)
+    arguments.choice("the channel order", channel_order, get_args(ChannelOrder), error=FrameError)
     height, width = image.shape[:2]
     if height == 0 or width == 0:
         raise FrameError(f"a frame of {width}x{height} px is empty", "check the camera")
@@ -87,7 +87,7 @@ def _to_uint8(image: NDArray[Any], white_level: float | None) -> Frame:
     if white_level is not None:
         # From there on 255 / white_level is finite.
         white_level = arguments.number(
-            "white_level", white_level, least=_LEAST_WHITE, error=FrameError
+            "the white level", white_level, above=_LEAST_WHITE, error=FrameError
         )
     if image.dtype == np.uint8 and white_level in (None, 255):
         return image

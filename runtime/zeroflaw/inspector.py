@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 
 from zeroflaw.decision import verdict_of
 from zeroflaw.decoding import decode
-from zeroflaw.encoding import EncodedFrame, Encoding, encode, geometry_of
-from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, Frame, rgb_frame
+from zeroflaw.encoding import EncodedFrame, encode, geometry_of
+from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
 from zeroflaw.geometry import FloatArray
 from zeroflaw.inspection import Inspection, Status
 from zeroflaw.provenance import bundle_warnings, provenances
@@ -36,7 +34,6 @@ from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
@@ -294,7 +291,17 @@ class Inspector:
                 if np.may_share_memory(frame, image):
                     # The caller may write into it again before the record's digest is asked for.
                     frame = frame.copy()
-            encoding = self._encode(frame, self._prompts[name], watch)
+            encoding = encode(
+                frame,
+                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
+                self._prompts[name],
+                clip_encoder=self._sessions.clip_encoder,
+                sam_encoder=self._sessions.sam_encoder,
+                pool=self._pool if self._schedule == "side_by_side" else None,
+                needs_sam=self._needs_sam,
+                bands=self._bands,
+                watch=watch,
+            )
         return EncodedFrame(stamp, frame, name, encoding, watch)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
@@ -358,28 +365,6 @@ class Inspector:
             trace=decoding.trace() if trace else None,
         )
 
-    def inspect_many(
-        self,
-        images: Iterable[NDArray[Any]],
-        *,
-        product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
-        trace: bool = False,
-    ) -> Iterator[Inspection]:
-        """Inspects frames one after the other, in order; see `inspect`.
-
-        Frames are taken from `images` as they are needed, so a generator never runs ahead.
-        """
-        for image in images:
-            yield self.inspect(
-                image,
-                product=product,
-                channel_order=channel_order,
-                white_level=white_level,
-                trace=trace,
-            )
-
     def close(self) -> None:
         """Releases the engines once the calls of other threads have ended; new ones are refused.
 
@@ -394,32 +379,13 @@ class Inspector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _release(self) -> None:
         self._pool.shutdown()
         self._bands.pool.shutdown()
         self._sessions.close()
-
-    def _encode(self, frame: Frame, embeddings: TextEmbeddings, watch: Stopwatch) -> Encoding:
-        """Runs the encoders; features are None if the schedule left the SAM encoder out."""
-        return encode(
-            frame,
-            geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
-            embeddings,
-            clip_encoder=self._sessions.clip_encoder,
-            sam_encoder=self._sessions.sam_encoder,
-            pool=self._pool if self._schedule == "side_by_side" else None,
-            needs_sam=self._needs_sam,
-            bands=self._bands,
-            watch=watch,
-        )
 
     def _needs_sam(self, anomaly_map: FloatArray) -> bool:
         extreme = bool(anomaly_map.max() > self.parameters.extreme_threshold)

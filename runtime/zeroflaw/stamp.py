@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 
 from zeroflaw_engines import arguments
+from zeroflaw_engines.errors import FrameError
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ def new_stamp(
         camera_id: The caller's name of the camera.
 
     Raises:
-        ArgumentError: A name is not a text.
+        FrameError: A name is not text.
     """
     for name, given in (("part_id", part_id), ("frame_id", frame_id), ("camera_id", camera_id)):
         if given is not None:
-            arguments.text(name, given)
+            arguments.text(name, given, error=FrameError)
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     return Stamp(
         id=uuid.uuid4().hex,

@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Protocol, Self, TypeVar, get_args
+from typing import Any, Literal, NoReturn, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from zeroflaw.closing_at_exit import close_at_exit
 from zeroflaw.encoding import EncodedFrame
 from zeroflaw.frame import ChannelOrder
 from zeroflaw.inspection import Inspection, stamped
+from zeroflaw.inspection_halves import TwoHalves
 from zeroflaw.stamp import Stamp, new_stamp
 from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
@@ -62,23 +62,6 @@ class _Job:
             latency_ms=1e3 * (now - self.submitted),
             **outcome,
         )
-
-
-class TwoHalves(Protocol):
-    """What a stream needs of an `Inspector`; see its `encode_frame` and `decode_frame`."""
-
-    def encode_frame(
-        self,
-        image: NDArray[Any],
-        *,
-        product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
-    ) -> EncodedFrame:
-        """The first half of an inspection."""
-
-    def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """The second half."""
 
 
 class InspectionStream:
@@ -189,15 +172,13 @@ class InspectionStream:
             StreamError: The stream is closed, or an argument is of the wrong kind or out of its
                 range.
             ProcessError: This is a fork of the process that opened the stream.
+            FrameError: A name is not text.
         """
         self._home.require()
         if deadline_ms is not None:
             arguments.number("deadline_ms", deadline_ms, above=0, unit="ms", error=StreamError)
         for name, value in (("trace", trace), ("copy", copy)):
             arguments.flag(name, value, error=StreamError)
-        for name, given in (("frame_id", frame_id), ("part_id", part_id)):
-            if given is not None:
-                arguments.text(name, given, error=StreamError)
         timeout = _seconds(timeout)
         now = time.perf_counter()
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
@@ -273,12 +254,7 @@ class InspectionStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _require_open(self) -> None:

@@ -36,7 +36,6 @@ def test_the_hook_is_where_pyinstaller_looks() -> None:
 
 @pytest.mark.full_size  # a minute
 def test_a_frozen_program_inspects(tmp_path: Path) -> None:
-    pytest.importorskip("PyInstaller")
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     words = [word for name in NOT_OF_A_STATION for word in ("--exclude-module", name)]

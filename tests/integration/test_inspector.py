@@ -104,23 +104,6 @@ def test_threads_share_one_inspector(inspector, photo) -> None:
     assert len({a.image_score for a in alone}) == len(frames)
 
 
-def test_inspect_many_is_lazy_and_in_order(inspector, photo) -> None:
-    taken = []
-
-    def frames():
-        for i in range(3):
-            taken.append(i)
-            yield np.roll(photo, 50 * i, axis=0)
-
-    results = inspector.inspect_many(frames(), product="object")
-    assert taken == []
-    first = next(results)
-    assert taken == [0]
-    rest = list(results)
-    want = [inspector.inspect(np.roll(photo, 50 * i, axis=0), product="object") for i in range(3)]
-    assert all(same(a, b) for a, b in zip([first, *rest], want, strict=True))
-
-
 def test_closed_inspector_refuses(tiny_bundle: Bundle, photo) -> None:
     inspector = Inspector.load(tiny_bundle.path)
     inspector.warm_up()

@@ -50,8 +50,8 @@ def test_closing_waits_for_calls_and_refuses_new_ones(inspector: Inspector) -> N
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
-    assert ends[-4:] == ["this Inspector is closed"] * 4
-    assert set(ends[:-4]) <= {"accept", "reject", "hold"}
+    assert ends.count("this Inspector is closed") == 4
+    assert set(ends) - {"this Inspector is closed"} <= {"accept", "reject", "hold"}
     for call in (
         inspector.warm_up,
         lambda: inspector.encode_frame(FRAME, product="object"),

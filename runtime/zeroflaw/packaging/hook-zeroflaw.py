@@ -16,6 +16,8 @@ hiddenimports = [
 ]
 # The bundle `mini`, and the style of the page of results.
 datas = [*collect_data_files("zeroflaw"), *collect_data_files("zeroflaw_engines")]
+# Decoders of image files are imported when a file needs them, and imagecodecs loads its own so.
+hiddenimports += ["simplejpeg", "tifffile", *collect_submodules("imagecodecs")]
 # Versions, for records and `zeroflaw doctor`.
 for distribution in ("zeroflaw", "numpy", "pillow", "msgspec", "opencv-python-headless"):
     datas += copy_metadata(distribution)
