@@ -47,7 +47,6 @@ REFUSED = {
     "inspect": "inspector.inspect(FRAME, product='object')",
     "encode_frame": "inspector.encode_frame(FRAME, product='object')",
     "decode_frame": "inspector.decode_frame(encoded)",
-    "inspect_many": "list(inspector.inspect_many([FRAME], product='object'))",
     "warm_up": "inspector.warm_up()",
     "submit": "stream.submit(FRAME, product='object')",
     "submit with a deadline": "stream.submit(FRAME, product='object', deadline_ms=5)",

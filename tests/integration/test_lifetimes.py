@@ -55,7 +55,6 @@ def test_closing_waits_for_calls_and_refuses_new_ones(inspector: Inspector) -> N
     for call in (
         inspector.warm_up,
         lambda: inspector.encode_frame(FRAME, product="object"),
-        lambda: list(inspector.inspect_many([FRAME], product="object")),
     ):
         with pytest.raises(EngineError, match="this Inspector is closed"):
             call()
