@@ -132,8 +132,8 @@ def inspect(
             err.print(f"auto chose {inspector.choice}", markup=False)
         err.print(f"engines on {inspector.backend}", markup=False)
         name = inspector.product_name(product)
-        _, reservations = inspector.decision_threshold(name)
-        for text in reservations:
+        _, warnings = inspector.decision_threshold(name)
+        for text in warnings:
             print_warning(text)
         header = SheetHeader(
             bundle=bundle,
@@ -141,7 +141,7 @@ def inspect(
             product=name,
             started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             files=len(search.pictures),
-            notes=(*notes_of(inspector.bundle, bundle), *reservations),
+            notes=(*notes_of(inspector.bundle, bundle), *warnings),
         )
         counts = run_inspections(
             inspector,
