@@ -213,8 +213,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
     tries = 0
     while True:
         tries += 1
-        root = standing_bundle(bundle_path(path))
-        data = _manifest_bytes(root)
+        root, data = _standing_manifest(bundle_path(path))
         manifest = decode_manifest(data, str(root / MANIFEST_NAME))
         try:
             # First, since only the bank changes while products are added.
@@ -239,8 +238,8 @@ def read_manifest(path: str | Path) -> Manifest:
         BundleDamagedError: The manifest is not valid.
         BundleSchemaError: It is not one that this version understands.
     """
-    root = standing_bundle(bundle_path(path))
-    return decode_manifest(_manifest_bytes(root), str(root / MANIFEST_NAME))
+    root, data = _standing_manifest(bundle_path(path))
+    return decode_manifest(data, str(root / MANIFEST_NAME))
 
 
 def require_same_engine(bundle: Bundle, engine: EngineName) -> None:
@@ -271,23 +270,30 @@ def require_same_models(bundle: Bundle, now: Bundle) -> None:
         raise _changed(bundle)
 
 
-def _manifest_bytes(root: Path) -> bytes:
-    path = root / MANIFEST_NAME
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleError(
-            f"{root} is not a bundle: it has no {MANIFEST_NAME}",
-            "name the directory that `zeroflaw export` wrote",
-        ) from error
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error}", "check its permissions") from error
+def _standing_manifest(path: Path) -> tuple[Path, bytes]:
+    """The directory to read from, and its manifest; looked for again where it moved meanwhile."""
+    for _ in range(_MAX_TRIES):
+        root = standing_bundle(path)
+        try:
+            return root, (root / MANIFEST_NAME).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = error
+            if root.is_dir() and not (root / MANIFEST_NAME).exists():
+                break
+        except OSError as error:
+            raise BundleError(
+                f"{root / MANIFEST_NAME} cannot be read: {error}", "check its permissions"
+            ) from error
+    raise BundleError(
+        f"{path} is not a bundle: it has no {MANIFEST_NAME}",
+        "name the directory that `zeroflaw export` wrote",
+    ) from missing
 
 
 def _still_has(root: Path, data: bytes, manifest: Manifest | None = None) -> bool:
     """Whether the manifest at a path is the one that was read, or differs in products alone."""
     try:
-        now = _manifest_bytes(standing_bundle(root))
+        _, now = _standing_manifest(root)
         if now == data:
             return True
         return manifest is not None and _graphs(manifest) == _graphs(

@@ -55,7 +55,7 @@ def test_everything_else_is_a_directory(
     monkeypatch.chdir(local.parent)
     for given in ("./mini", Path("mini"), str(local), local, "../elsewhere/mini", "mini/"):
         assert open_bundle(given).path.resolve() == local
-    for given in ("Mini", "mini ", ""):
+    for given in ("Mini", "mini ", " "):
         assert bundle_path(given) == Path(given)
 
 

@@ -51,7 +51,7 @@ def photos(tmp_path: Path) -> Path:
         ("frame.raw", bytes(range(256))),
         ("dim.raw", b"@ABCD" * 1000),  # printable bytes, as a dim raw picture may have them
         ("grey.bin", b"P2\n2 2\n255\n0 1\n2 3\n"),
-        ("part.jp2", b"\0\0\0\x0cjP  \r\n"),
+        ("part.jxl", b"\0\0\0\x0cjP  \r\n"),
         ("part.png.tmp", b"\x89PNG\r\n\x1a\n"),
         (".hidden.png", b"\x89PNG\r\n\x1a\n"),
         ("._part.png", b"\x89PNG\r\n\x1a\n"),
