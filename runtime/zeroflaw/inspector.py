@@ -31,6 +31,7 @@ from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.embedded import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.fork_gate import fork_gate
 from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
@@ -215,7 +216,7 @@ class Inspector:
             runs: How often every engine is run on zeros, at least once.
         """
         arguments.whole_number("runs", runs, least=1)
-        with self._lifetime.call():
+        with self._lifetime.call(), fork_gate().call():
             self._sessions.warm_up(runs)
 
     def inspect(
@@ -249,7 +250,7 @@ class Inspector:
                 their range; there is no result, and so no "good" one.
         """
         arguments.flag("trace", trace)
-        with self._lifetime.call():
+        with self._lifetime.call(), fork_gate().call():
             encoded = self.encode_frame(
                 image,
                 product=product,
@@ -279,7 +280,7 @@ class Inspector:
         """
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         watch = Stopwatch()
-        with self._lifetime.call(), watch.stage("total"):
+        with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
             name = self.product_name(product)
             with watch.stage("frame"):
                 frame = rgb_frame(
@@ -317,7 +318,7 @@ class Inspector:
         arguments.flag("trace", trace)
         arguments.instance("encoded", encoded, EncodedFrame, "give what encode_frame returned")
         name, encoding, watch = encoded.product, encoded.encoding, encoded.watch
-        with self._lifetime.call(), watch.stage("total"):
+        with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
             decoding = decode(
                 encoding,
                 self.parameters,

@@ -252,7 +252,7 @@ def test_export_from_files_of_the_official_layouts(tmp_path: Path) -> None:
     with Inspector.load(tmp_path / "b") as inspector:
         got = inspector.inspect(frame)
     np.testing.assert_allclose(got.anomaly_map, want, atol=1e-4)
-    assert got.warnings == ()
+    assert not any("random weights" in warning for warning in got.warnings)
     refused = zeroflaw("products", "add", tmp_path / "b", "nut")
     assert refused.returncode == 1
     assert "no text engine" in refused.stderr

@@ -60,7 +60,7 @@ def test_every_link_leads_to_a_result_and_every_result_is_linked(
     assert len(named) == 4 * 2 * len(NAMES) + 1  # the record of the file that failed
     assert {name for name in linked(page) if "\ufffd" not in name} == named
     assert page.count('<article class="card hold failed">') == 1
-    assert "cut &lt;off&gt;.png cannot be read" in page
+    assert "cut &lt;off&gt;.png is damaged" in page
     assert "random weights (seed 7)" in page
     assert tiny_bundle.identity in page
     assert "interrupted" not in page

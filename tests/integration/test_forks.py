@@ -123,6 +123,33 @@ stream.close()
     assert out.split() == ["7", "7", "0"]
 
 
+def test_forks_while_other_threads_inspect() -> None:
+    """Without the gate, OpenBLAS hangs in one of the forks sooner or later."""
+    out = run("""
+frame = np.zeros((256, 256, 3), np.uint8)
+frame[60:200, 40:180] = FRAME.repeat(3, 0).repeat(3, 1)[:140, :140]
+always = inspector.parameters.replace(no_region="always_run")
+other = Inspector(inspector.bundle, inspector.sessions, parameters=always)
+ended = threading.Event()
+decisions = []
+def inspect():
+    while not ended.is_set():
+        decisions.append(other.inspect(frame, product="object").decision)
+threads = [threading.Thread(target=inspect) for _ in range(2)]
+for thread in threads:
+    thread.start()
+codes = [in_a_child(refused(lambda: other.inspect(FRAME, product="object"))) for _ in range(12)]
+seen = len(decisions)
+while len(decisions) < seen + 4:
+    time.sleep(0.01)
+ended.set()
+for thread in threads:
+    thread.join()
+print(set(codes))
+""")
+    assert out == "{7}\n"
+
+
 def test_a_child_loads_an_inspector_of_its_own() -> None:
     out = run("""
 import zeroflaw

@@ -291,6 +291,21 @@ void end_fork(int status, void*) {
   _exit(status);
 }
 
+// A library under NumPy waits for ever in a fork while another thread computes: the fork waits for
+// the inspections that are under way, and they wait for it. Python's own forks do so by themselves.
+thread_local bool holds_calls = false;
+
+void before_fork() {
+  const State& the = state();
+  holds_calls = the.started && !the.closing && !in_a_fork();
+  if (holds_calls) the.functions.before_fork();
+}
+
+void in_the_parent() {
+  if (holds_calls) state().functions.after_fork();
+  holds_calls = false;
+}
+
 void in_the_child() {
   // Handlers run from the last to the first: this one comes before all of the parent's.
   if (state().runs) on_exit(end_fork, nullptr);
@@ -351,6 +366,8 @@ std::string start_interpreter(const char* home) {
   const std::string wrong = connect(the);
   the.python.GILState_Release(gil_state);
   if (!wrong.empty()) return wrong;
+  // After the libraries under NumPy have registered theirs: the last comes first.
+  if (!the.hosted) pthread_atfork(before_fork, in_the_parent, nullptr);
   the.started = true;
   return "";
 }

@@ -26,6 +26,8 @@ struct Functions {
   int32_t (*health)(uint64_t, zeroflaw_health_report*);
   int32_t (*close_all)();
   int32_t (*frame_sha256)(uint64_t, const char**);
+  int32_t (*before_fork)();
+  int32_t (*after_fork)();
 };
 
 // Starts Python in the environment `home` (null: $ZEROFLAW_PYTHON_HOME) unless it runs already,

@@ -23,6 +23,7 @@ from zeroflaw.embedding.errors import EmbeddingError, status_of, text_of
 from zeroflaw.embedding.frames import request_of
 from zeroflaw.embedding.hosted import HostedInspector
 from zeroflaw.embedding.views import OutcomeView, json_of
+from zeroflaw_engines.fork_gate import fork_gate
 from zeroflaw_engines.version import __version__
 
 _HANDLE: Final = ctypes.c_uint64
@@ -46,6 +47,8 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "health": (_HANDLE, ctypes.POINTER(HealthStruct)),
     "close_all": (),
     "frame_sha256": (_HANDLE, ctypes.POINTER(ctypes.c_char_p)),
+    "before_fork": (),
+    "after_fork": (),
 }
 _PROTOTYPES: Final = {
     name: ctypes.CFUNCTYPE(ctypes.c_int32, *arguments) for name, arguments in _SIGNATURES.items()
@@ -193,6 +196,14 @@ class Connection:
     def health(self, handle: int, report: Any) -> None:  # noqa: ANN401
         """`zeroflaw_health`."""
         self._inspectors.get(handle).report_health(report.contents)
+
+    def before_fork(self) -> None:
+        """Before the process is forked by C code: waits for the inspections under way."""
+        fork_gate().hold()
+
+    def after_fork(self) -> None:
+        """After that, in the parent."""
+        fork_gate().let_go()
 
     def close_all(self) -> None:
         """Closes every inspector: the process ends."""
