@@ -230,5 +230,14 @@ def test_odd_names_stay_inside_and_cannot_speak_to_the_terminal(tmp_path: Path) 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
     command = [ZEROFLAW, "inspect", "mini", "-p", "object", *arguments]
     return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        list(map(str, command)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_signals,  # noqa: PLW1509 - pytest has no other threads here
     )
+
+
+def hear_signals() -> None:
+    """Under nohup, or in the background of a shell, it would inherit that they are ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
