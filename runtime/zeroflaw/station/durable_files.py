@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from zeroflaw_engines.errors import ResultsError, RunFolderError
+from zeroflaw_engines.files import write_durably
 
 
 def replace_file(path: Path, data: bytes, *, by_way_of: Path) -> None:
@@ -24,14 +24,6 @@ def replace_file(path: Path, data: bytes, *, by_way_of: Path) -> None:
     except OSError:
         by_way_of.unlink(missing_ok=True)  # it takes space that a full disk lacks
         raise
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager

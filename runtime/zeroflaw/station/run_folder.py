@@ -22,11 +22,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.station.durable_files import (
-    disk_errors_named,
-    replace_file,
-    write_durably,
-)
+from zeroflaw.station.durable_files import disk_errors_named, replace_file
 from zeroflaw.station.earlier_results import (
     EarlierResults,
     Existing,
@@ -50,6 +46,7 @@ from zeroflaw.station.run_log import (
     read_log,
 )
 from zeroflaw_engines.errors import ResultsError, RunFolderError
+from zeroflaw_engines.files import write_durably
 
 RunState = Literal["under way", "interrupted", "done"]
 
