@@ -64,17 +64,19 @@ def verdict_of(checks: tuple[Check, ...], gpu: str | None, versions: str) -> tup
 
     Returns:
         The verdict in words, whether no check failed, and whether the GPU is verified: every
-        check passed, none was left out.
+        check that there is for the backend passed.
     """
     failed = [check.name for check in checks if check.outcome == "failed"]
+    passed = [check.name for check in checks if check.outcome == "passed"]
     left_out = [check.name for check in checks if check.outcome == "not applicable"]
     if failed:
         return f"NOT verified: {', '.join(failed)} failed", False, False
     if gpu is None:
         return f"no GPU was verified: the engines ran on {versions}", True, False
-    if left_out:
-        return f"NOT verified on {gpu}: {', '.join(left_out)} could not be checked", True, False
-    return f"verified on {gpu}, {versions}", True, True
+    if not passed:
+        return f"NOT verified on {gpu}: nothing was checked", True, False
+    verdict = f"verified on {gpu}, {versions}: {', '.join(passed)}"
+    return verdict + (f" (not applicable: {', '.join(left_out)})" if left_out else ""), True, True
 
 
 def as_markdown(report: AcceptanceReport) -> str:

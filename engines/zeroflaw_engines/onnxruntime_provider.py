@@ -64,6 +64,8 @@ PROVIDERS: Final = {
     )
 }
 CPU: Final = PROVIDERS["onnxruntime"]
+# The bits of `AttentionBackend::MATH` in all versions: products and a softmax, nothing fused.
+_UNFUSED_ATTENTION: Final = {"sdpa_kernel": str(8 | 16)}
 
 
 def missing_provider(provider: Provider, library: Path | None = None) -> str | None:
@@ -172,7 +174,8 @@ def _plugin_names() -> set[str]:
 
 def _provider_options(provider: Provider, options: OnnxRuntimeOptions) -> Mapping[str, str]:
     if provider.name == "CUDAExecutionProvider":
-        return {"use_tf32": str(int(options.tf32))}
+        chosen = {"use_tf32": str(int(options.tf32))}
+        return chosen if options.fused_attention else chosen | _UNFUSED_ATTENTION
     if provider.name == "TensorrtExecutionProvider" and options.engine_cache is not None:
         return {
             "trt_engine_cache_enable": "1",

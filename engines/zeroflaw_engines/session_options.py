@@ -22,6 +22,9 @@ class OnnxRuntimeOptions:
             after each call; else it fragments and grows from call to call (ViT-H: 6.1, then
             7.6 GB).
         tf32: Whether CUDA may round FP32 products to TF32.
+        fused_attention: Whether CUDA may take fused kernels of attention. Those of ONNX Runtime
+            1.31 give wrong values and no error for some of SAM's global blocks: the kernel is
+            chosen by the size of the values, and those of the queries exceed what it is made for.
         engine_cache: Where the TensorRT providers keep what they compile; None keeps nothing.
         provider_library: Library of a plugin provider that the installed ONNX Runtime lacks.
     """
@@ -32,6 +35,7 @@ class OnnxRuntimeOptions:
     prepack_external_weights: bool = False
     shrink_arena_from: int = 200_000_000
     tf32: bool = False
+    fused_attention: bool = False
     engine_cache: Path | None = None
     provider_library: Path | None = None
 

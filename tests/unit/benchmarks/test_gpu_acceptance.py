@@ -60,8 +60,9 @@ def test_the_whole_script_on_onnx_runtime(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("checks", "gpu", "text", "accepted", "verified"),
     [
-        ((PASSED,), "L4", "verified on L4, rtx 1", True, True),
-        ((PASSED, LEFT_OUT), "L4", "NOT verified on L4: b could not", True, False),
+        ((PASSED,), "L4", "verified on L4, rtx 1: a", True, True),
+        ((PASSED, LEFT_OUT), "L4", "verified on L4, rtx 1: a (not applicable: b)", True, True),
+        ((LEFT_OUT,), "L4", "NOT verified on L4: nothing", True, False),
         ((PASSED, LEFT_OUT), None, "no GPU was verified", True, False),
         ((PASSED, FAILED), "L4", "NOT verified: c failed", False, False),
         ((PASSED,), None, "no GPU was verified", True, False),

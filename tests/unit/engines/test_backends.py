@@ -18,6 +18,7 @@ from zeroflaw_engines.errors import BackendUnavailableError, EngineContractError
 from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.ort_device_tensor import OrtDeviceTensor
 from zeroflaw_engines.session import zeros_for
+from zeroflaw_engines.session_options import OnnxRuntimeOptions
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,22 @@ def test_falling_back_to_the_cpu_is_an_error(mini, monkeypatch) -> None:
             mini.onnx_path("sam_decoder"), mini.contract("sam_decoder"), provider=cuda
         )
     assert "CUDA and cuDNN" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        # 8 | 16: neither flash nor memory-efficient attention, which are wrong for SAM there.
+        (OnnxRuntimeOptions(), {"use_tf32": "0", "sdpa_kernel": "24"}),
+        (OnnxRuntimeOptions(fused_attention=True, tf32=True), {"use_tf32": "1"}),
+    ],
+)
+def test_cuda_computes_attention_without_its_fused_kernels(monkeypatch, options, chosen) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    cuda = onnxruntime_provider.PROVIDERS["onnxruntime-cuda"]
+    got = onnxruntime_provider.select_provider(onnxruntime.SessionOptions(), cuda, options)
+    assert got == {"providers": [("CUDAExecutionProvider", chosen)]}
 
 
 def test_nodes_of_other_providers_are_counted(mini) -> None:
