@@ -116,7 +116,12 @@ class OpenVinoSession:
                     request.set_tensor(name, self._shared(array))
                 for name, array in outputs.items():
                     request.set_tensor(name, self._shared(array))
-                request.infer()
+                # On OpenVINO's own threads: what it keeps for a thread that computes waits, at the
+                # end of a fork, for threads that the fork does not have.
+                try:
+                    request.start_async()
+                finally:  # an interrupt must not free memory under a request that runs
+                    request.wait()
             except RuntimeError as error:
                 raise EngineError(
                     f"OpenVINO failed in {self._contract.name}: {error}",
