@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.exported_bundle import TINY_SEED
 from zeroflaw_engines.bundle import Bundle, open_bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -22,7 +23,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """
     from zeroflaw_export.bundle_export import ExportPlan, WeightsSource, export_bundle
 
-    source = WeightsSource(name="random", path=None, seed=7)
+    source = WeightsSource(name="random", path=None, seed=TINY_SEED)
     plan = ExportPlan(
         clip_architecture="tiny",
         sam_architecture="tiny",

@@ -1,7 +1,7 @@
 """A bundle against the PyTorch originals, from frame to mask.
 
-By default SAM ViT-B with the small CLIP; with --full-size (and in CI) ViT-H with ViT-L/14-336 at
-518 px. Weights are random but not degenerate; the frames are photographs.
+By default the tiny SAM and CLIP; with --full-size (and in CI) SAM ViT-B, and ViT-H with
+ViT-L/14-336 at 518 px. Weights are random but not degenerate; the frames are photographs.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from PIL import Image
 from segment_anything import SamPredictor
 from skimage import data
 
-from support.exported_bundle import SEED, Exported, export
+from support.exported_bundle import SEED, TINY_SEED, Exported, export
 from support.measured_process import ZEROFLAW, run_measured
 from zeroflaw import Inspector
 from zeroflaw.cascade import decoder_prompts
 from zeroflaw.geometry import frame_geometry
 from zeroflaw.prompt_points import PointPrompts
 from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_inspection
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.differences import mask_iou
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.freed_memory import keep_freed_memory
@@ -42,10 +42,9 @@ FRAMES = {
 class Pair:
     """A bundle and the PyTorch models of the same weights."""
 
-    def __init__(self, clip: str, sam: str, exported: Exported) -> None:
-        source = WeightsSource(name="random", path=None, seed=SEED)
-        self.export_cost = exported.cost
-        self.bundle = open_bundle(exported.path)
+    def __init__(self, clip: str, sam: str, bundle: Path, *, seed: int = SEED) -> None:
+        source = WeightsSource(name="random", path=None, seed=seed)
+        self.bundle = open_bundle(bundle)
         architecture = clip_architecture(clip)
         size = architecture.image_size
         model = load_clip(architecture, size, source)
@@ -58,7 +57,7 @@ class Pair:
         want = reference_inspection(
             self.clip, self.sam, frame, self.bundle.text_embeddings("object")
         )
-        got = self.inspector.inspect(frame, trace=True)
+        got = self.inspector.inspect(frame, product="object", trace=True)
         assert got.trace is not None
         assert got.status == "ok"
         np.testing.assert_allclose(got.anomaly_map, want.anomaly_map, rtol=0, atol=1e-4)
@@ -87,22 +86,22 @@ def quick_pytorch() -> None:
 @pytest.fixture(scope="module")
 def vit_b(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     exported = export(tmp_path_factory.mktemp("vit_b") / "bundle", "tiny", "vit_b")
-    return Pair("tiny", "vit_b", exported)
+    return Pair("tiny", "vit_b", exported.path)
 
 
 @pytest.fixture(scope="module")
 def vit_h(full_size: Exported) -> Pair:
-    return Pair("vit_l_14_336", "vit_h", full_size)
+    return Pair("vit_l_14_336", "vit_h", full_size.path)
 
 
-# PyTorch takes 20 s a frame: CI runs all of them.
-QUICK = {"square", "wide"}
+@pytest.mark.parametrize("shape", FRAMES)
+def test_tiny_models_reproduce_the_originals(tiny_bundle: Bundle, shape: str) -> None:
+    Pair("tiny", "tiny", tiny_bundle.path, seed=TINY_SEED).check(FRAMES[shape]())
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.full_size) for name in FRAMES],
-)
+# Two minutes of export, and PyTorch takes 20 s a frame.
+@pytest.mark.full_size
+@pytest.mark.parametrize("shape", FRAMES)
 def test_vit_b_reproduces_the_originals(vit_b: Pair, shape: str) -> None:
     vit_b.check(FRAMES[shape]())
 
@@ -126,6 +125,7 @@ def decoder_inputs(features: np.ndarray, count: int, boxes=(), low_res=None):
 BOX = (100, 50, 700, 500)
 
 
+@pytest.mark.full_size
 @pytest.mark.parametrize("count", range(1, 21))
 def test_vit_b_decoder_is_exact_for_every_number_of_points(vit_b: Pair, count: int) -> None:
     """The fixed prompt rows against `SamPredictor`, without and with a box and a mask."""
@@ -150,6 +150,7 @@ def test_vit_b_decoder_is_exact_for_every_number_of_points(vit_b: Pair, count: i
         np.testing.assert_allclose(got["predicted_iou"][0, 1:], iou, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.full_size
 def test_three_decoder_calls_cost_no_more_than_three(vit_b: Pair) -> None:
     """The cascade's three calls against its first one; all SAMs have the same decoder."""
     features = np.random.default_rng(0).standard_normal((1, 256, 64, 64), np.float32)
@@ -184,11 +185,11 @@ def test_vit_h_and_vit_l_reproduce_the_originals(vit_h: Pair, shape: str) -> Non
 
 @pytest.mark.full_size
 def test_vit_h_and_vit_l_export_within_14_gb(
-    vit_h: Pair, capsys: pytest.CaptureFixture[str]
+    full_size: Exported, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with capsys.disabled():
-        print(f"\nViT-H + ViT-L export: {vit_h.export_cost}")
-    assert vit_h.export_cost.peak_gb <= 14
+        print(f"\nViT-H + ViT-L export: {full_size.cost}")
+    assert full_size.cost.peak_gb <= 14
 
 
 @pytest.mark.full_size
