@@ -162,6 +162,7 @@ def test_every_library_multiplies() -> None:
     assert min(min(by_library.values()) for by_library in rates.values()) > 0
 
 
+@pytest.mark.full_size  # half a minute
 def test_the_command_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_speed, "gemm_rates", lambda: gemm_rates(((64, 32, 48),), repeats=1))
     app = encoder_speed.typer.Typer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def tokenize(path: Path) -> Callable[[list[str]], np.ndarray]:
+    return load_tokenizer(path, 77)
+
+
+@pytest.fixture(scope="module")
 def ensembles():
     return read_prompt_ensembles(Path(str(files("zeroflaw_export") / "prompt_ensembles.toml")))
 
@@ -82,11 +88,10 @@ def assert_same(mine: np.ndarray, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_all_sentences_of_a_product(path: Path, ensembles, original, product: str) -> None:
+def test_all_sentences_of_a_product(tokenize, ensembles, original, product: str) -> None:
     normal, abnormal = ensembles.sentences(product)
     sentences = normal + abnormal
     assert len(sentences) == 420
-    tokenize = load_tokenizer(path, 77)
     assert_same(tokenize(sentences), original(sentences))
 
 
@@ -123,9 +128,9 @@ HARD = [
 
 
 @pytest.mark.parametrize("text", HARD, ids=ascii)
-def test_texts_that_are_mended_are_mended_as_by_open_clip(path: Path, original, text: str) -> None:
+def test_texts_that_are_mended_are_mended_as_by_open_clip(tokenize, original, text: str) -> None:
     sentences = [text, f"a photo of a flawless {text} for inspection.", f"{text}{text}"]
-    assert_same(load_tokenizer(path, 77)(sentences), original(sentences))
+    assert_same(tokenize(sentences), original(sentences))
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -140,8 +145,8 @@ def test_texts_that_are_mended_are_mended_as_by_open_clip(path: Path, original, 
         max_size=4,
     )
 )
-def test_any_text_is_tokenised_as_by_open_clip(path: Path, original, texts: list[str]) -> None:
-    assert_same(load_tokenizer(path, 77)(texts), original(texts))
+def test_any_text_is_tokenised_as_by_open_clip(tokenize, original, texts: list[str]) -> None:
+    assert_same(tokenize(texts), original(texts))
 
 
 @pytest.mark.parametrize("text", ["a <end_of_text> b", "&lt;START_OF_TEXT&gt;"])
