@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
+
+from zeroflaw_engines.calls_under_way import CallsUnderWay
 
 # A call that takes longer than any inspection must not keep a process from forking for ever.
 _MOST_SECONDS: Final = 60.0
@@ -23,45 +22,32 @@ class ForkGate:
     """Lets calls or forks through, never both."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._calls: Counter[int] = Counter()
+        self._calls = CallsUnderWay()
         self._forks = 0
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> AbstractContextManager[None]:
         """A call that is under way; one within another of the same thread does not wait."""
-        thread = threading.get_ident()
-        with self._changed:
-            if not self._calls[thread]:
-                self._changed.wait_for(lambda: not self._forks)
-            self._calls[thread] += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._calls[thread] -= 1
-                if not self._calls[thread]:
-                    del self._calls[thread]
-                self._changed.notify_all()
+        return self._calls.call(self._wait_for_forks)
 
     def hold(self) -> None:
         """Before a fork: wait for the calls of other threads, and let no new ones begin."""
-        thread = threading.get_ident()
-        with self._changed:
+        with self._calls.changed:
             self._forks += 1
-            self._changed.wait_for(lambda: not self._calls.keys() - {thread}, _MOST_SECONDS)
+            self._calls.changed.wait_for(lambda: not self._calls.of_others, _MOST_SECONDS)
 
     def let_go(self) -> None:
         """After a fork, in the parent."""
-        with self._changed:
+        with self._calls.changed:
             self._forks -= 1
-            self._changed.notify_all()
+            self._calls.changed.notify_all()
 
     def start_anew(self) -> None:
         """After a fork, in the child: the threads that were in calls are not there."""
-        self._changed = threading.Condition()
-        self._calls = Counter()
+        self._calls.forget()
         self._forks = 0
+
+    def _wait_for_forks(self) -> None:
+        self._calls.changed.wait_for(lambda: not self._forks)
 
 
 @functools.cache

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from zeroflaw_engines.calls_under_way import CallsUnderWay
 from zeroflaw_engines.errors import ProcessError, ZeroflawError
 
 
@@ -65,8 +64,7 @@ class Lifetime:
     def __init__(self, owner: object, name: str, closed: Callable[[], ZeroflawError]) -> None:
         self._home = HomeProcess(owner, name)
         self._closed_error = closed
-        self._changed = threading.Condition()
-        self._calls: Counter[int] = Counter()
+        self._calls = CallsUnderWay()
         self._release: Callable[[], None] | None = None
         self._released = False
 
@@ -79,20 +77,8 @@ class Lifetime:
             ZeroflawError: It is closed.
         """
         self._home.require()
-        thread = threading.get_ident()
-        with self._changed:
-            if self._release is not None and not self._calls[thread]:
-                raise self._closed_error()
-            self._calls[thread] += 1
-        try:
+        with self._calls.call(self._require_open, self._release_if_unused):
             yield
-        finally:
-            with self._changed:
-                self._calls[thread] -= 1
-                if not self._calls[thread]:
-                    del self._calls[thread]
-                self._changed.notify_all()
-                self._release_if_unused()
 
     def close(self, release: Callable[[], None]) -> None:
         """Ends it: no more calls, then `release`, once. A fork leaves everything as it is.
@@ -105,17 +91,20 @@ class Lifetime:
         """
         if not self._home.is_here:
             return
-        thread = threading.get_ident()
-        with self._changed:
+        with self._calls.changed:
             if self._release is None:
                 self._release = release
-            if self._calls[thread]:
+            if self._calls.own:
                 return
-            self._changed.wait_for(lambda: not self._calls)
+            self._calls.changed.wait_for(lambda: not self._calls.any)
             self._release_if_unused()
 
+    def _require_open(self) -> None:
+        if self._release is not None:
+            raise self._closed_error()
+
     def _release_if_unused(self) -> None:
-        if self._release is None or self._calls or self._released:
+        if self._release is None or self._calls.any or self._released:
             return
         self._released = True
         self._release()

@@ -108,7 +108,7 @@ def test_a_fork_while_another_thread_holds_the_locks() -> None:
 lifetime, changed = inspector._lifetime, stream._changed
 with_locks = threading.Event()
 def hold():
-    with lifetime._changed, changed:
+    with lifetime._calls.changed, changed:
         with_locks.set()
         time.sleep(2)
 holder = threading.Thread(target=hold)
