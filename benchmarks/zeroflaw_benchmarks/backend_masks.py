@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.fp16_safety import LEAST_IOU, compare_masks, frames_of
 from zeroflaw_engines.backends import load_session
@@ -48,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

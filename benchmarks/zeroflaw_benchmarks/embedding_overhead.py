@@ -26,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
 
@@ -115,4 +116,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

@@ -24,7 +24,6 @@ Precision = Literal["fp32", "bf16"]
 Graph = Literal["none", "plain", "ours"]
 
 SEED: Final = 3
-_ERRORS_ONLY: Final = 3
 _HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
 _Encode = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -124,10 +123,9 @@ def _onnxruntime(run: EncoderRun) -> _Encode:
 
         session = OnnxRuntimeSession(Path(run.path), encoder_contract(run.side, run.channels))
         return lambda image: session.execute(inputs(image))["features"]
-    from zeroflaw_engines.quiet_onnxruntime import ort
+    from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options = quiet_settings()
     plain = ort.InferenceSession(run.path, options, providers=["CPUExecutionProvider"])
     return lambda image: plain.run(None, inputs(image))[0]
 

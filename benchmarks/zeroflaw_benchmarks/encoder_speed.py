@@ -24,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.encoder_graphs import GraphsTask, encoder_sizes, graph_path
 from zeroflaw_benchmarks.encoder_run import EncoderRun, EncoderTimes
@@ -218,4 +219,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

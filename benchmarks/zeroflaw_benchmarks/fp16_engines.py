@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +13,10 @@ from zeroflaw_benchmarks.fp16_storage import StoredTensor, scan_report, store_in
 from zeroflaw_engines.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName
 from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
-from zeroflaw_engines.quiet_onnxruntime import ort
+from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.session import Outputs, check_inputs
 from zeroflaw_export.graph_variants import fp16_model
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
-
-_ERRORS_ONLY: Final = 3
 
 
 class StoredSession:
@@ -112,8 +109,7 @@ class ScaledSession:
 
 def _written_and_loaded(model: ir.Model, path: Path) -> ort.InferenceSession:
     ir.save(model, path, external_data=path.name + ".data")
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options = quiet_settings()
     # By default every scan runs after the last layer, and all that it reads is kept until then:
     # more than 22 GB for ViT-H.
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.fp16_engines import StoredSession
 from zeroflaw_benchmarks.fp16_storage import StoredTensor
 from zeroflaw_engines.bundle import Bundle, open_bundle
@@ -191,4 +192,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

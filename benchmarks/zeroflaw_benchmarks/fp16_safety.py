@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
@@ -311,4 +312,4 @@ def _print(report: SafetyReport, out: Console) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

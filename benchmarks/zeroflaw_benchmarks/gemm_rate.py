@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from zeroflaw_engines.errors import BackendUnavailableError
 from zeroflaw_engines.openvino_session import load_openvino
-from zeroflaw_engines.quiet_onnxruntime import ort
+from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 
 # Rows, inner size, columns: the layers of ViT-H on its 4096 tokens, and a large square.
 SHAPES: Final = (
@@ -29,7 +29,6 @@ SHAPES: Final = (
     (4096, 4096, 4096),
 )
 _OPSET: Final = 23
-_ERRORS_ONLY: Final = 3
 _Matrix = NDArray[np.float32]
 
 
@@ -74,8 +73,7 @@ def _products(left: _Matrix, right: _Matrix) -> Iterator[tuple[str, str, Callabl
 
     yield from _torch_products(left, right, out)
     model = _one_product(left, right)
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options = quiet_settings()
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     binding.bind_cpu_input("left", left)

@@ -18,6 +18,7 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import read_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
@@ -169,4 +170,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

@@ -25,7 +25,7 @@ import typer
 from numpy.typing import NDArray
 
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.cli.terminal import fail, out
+from zeroflaw.cli.terminal import out, run_module
 from zeroflaw.diagnosis import diagnose
 from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
@@ -50,7 +50,7 @@ from zeroflaw_engines.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.cuda_runtime import Cuda
 from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.errors import EvaluationError, ZeroflawError
+from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.session import Session, zeros_for
 
 EXIT_REFUSED: Final = 5
@@ -251,7 +251,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except ZeroflawError as problem:
-        fail(problem)
+    run_module(main)

@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.terminal import run_module
+
 _COUNTED: Final = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
 _OF_AN_INSPECTION: Final = ("clip_encoder", "sam_encoder", "sam_decoder")
 _RENAMES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape")
@@ -151,4 +153,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

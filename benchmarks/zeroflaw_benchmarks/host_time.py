@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.replayed_engines import replaying_inspector
 
 PARTS: Final = ("frame", "squash", "fit", "prompt_points", "cascade", "score", "regions", "total")
@@ -85,4 +86,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from zeroflaw import Inspector
+from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import IMAGE_SUFFIXES
 from zeroflaw_benchmarks.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
@@ -91,4 +92,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

@@ -22,7 +22,7 @@ from zeroflaw_engines.onnxruntime_provider import (
     select_provider,
 )
 from zeroflaw_engines.ort_device_tensor import OrtDeviceTensor
-from zeroflaw_engines.quiet_onnxruntime import ort
+from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.session import (
     Outputs,
     check_graph,
@@ -46,7 +46,6 @@ _DTYPES: Final = {
 # ONNX Runtime's CPU kernel of this fusion takes four times as long as the sum and the norm on
 # their own: 11 of 77 ms of a decoder call at full size.
 _SLOWER_FUSIONS: Final = ["SkipLayerNormFusion"]
-_ERRORS_ONLY: Final = 3
 
 _log = logging.getLogger(__name__)
 
@@ -179,8 +178,7 @@ class OnnxRuntimeSession:
 
 
 def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.SessionOptions:
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _ERRORS_ONLY
+    settings = quiet_settings()
     settings.intra_op_num_threads = engine_threads(options.threads)
     settings.enable_mem_pattern = options.memory_patterns
     spin = "1" if options.spin else "0"

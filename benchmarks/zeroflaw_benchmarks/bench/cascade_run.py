@@ -36,7 +36,6 @@ from zeroflaw_engines.contract import SAM_DECODER
 from zeroflaw_engines.parameters import MethodParameters
 
 _SEED: Final = 0
-_ERRORS_ONLY: Final = 3
 _POINTS: Final = 6  # three of each sign, the paper's own number
 _WHOLE: Final = "masks"
 
@@ -156,10 +155,9 @@ def _theirs(
     task: CascadeTask, bundle: Bundle, geometry: FrameGeometry, features: FloatArray
 ) -> _Decode:
     """As segment_anything's notebook runs its export: the points there are, and one more."""
-    from zeroflaw_engines.quiet_onnxruntime import ort
+    from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options = quiet_settings()
     options.intra_op_num_threads = task.threads
     session = ort.InferenceSession(task.graph, options, providers=["CPUExecutionProvider"])
     takes = {value.name for value in session.get_inputs()}

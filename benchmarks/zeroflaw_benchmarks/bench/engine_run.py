@@ -20,7 +20,6 @@ from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import open_bundle
 from zeroflaw_engines.telemetry import silence_onnxruntime, without_openvino_telemetry
 
-_ERRORS_ONLY: Final = 3
 _WINCLIP_SIDE: Final = 240
 
 
@@ -89,10 +88,9 @@ def _ours(task: EngineTask) -> Callable[[], object]:
 
 def _graph(task: EngineTask) -> Callable[[], object]:
     """Another's encoder, with that library's own normalisation done beforehand."""
-    from zeroflaw_engines.quiet_onnxruntime import ort
+    from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options = quiet_settings()
     options.intra_op_num_threads = task.threads
     session = ort.InferenceSession(task.peer, options, providers=["CPUExecutionProvider"])
     (value,) = session.get_inputs()

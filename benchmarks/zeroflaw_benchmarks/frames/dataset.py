@@ -20,6 +20,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
 from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.errors import DatasetError
@@ -145,4 +146,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

@@ -22,6 +22,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
 from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_benchmarks.mini.sam_training import SamTraining, new_sam, train_sam
@@ -218,4 +219,4 @@ class _Losses:
 
 
 if __name__ == "__main__":
-    typer.run(make)
+    run_module(make)

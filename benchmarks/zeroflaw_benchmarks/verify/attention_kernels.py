@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from rich.table import Table
 
-from zeroflaw.cli.terminal import fail, out
+from zeroflaw.cli.terminal import out, run_module
 from zeroflaw_engines import arguments
-from zeroflaw_engines.errors import ZeroflawError
 from zeroflaw_engines.onnxruntime_provider import PROVIDERS, require_provider, select_provider
-from zeroflaw_engines.quiet_onnxruntime import ort
+from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.session_options import OnnxRuntimeOptions
 
 EXIT_WRONG: Final = 5
@@ -29,7 +28,6 @@ TOLERANCES: Final = {"fp32": 1e-5, "fp16": 2e-3}
 _TYPES: Final = {"fp32": (np.float32, TensorProto.FLOAT), "fp16": (np.float16, TensorProto.FLOAT16)}
 _OPSET: Final = 23
 _IR_VERSION: Final = 10
-_ERRORS_ONLY: Final = 3
 _Array = NDArray[Any]
 
 
@@ -53,6 +51,16 @@ class AttentionShape:
     query_size: int
     value_size: int
 
+    @property
+    def leading(self) -> tuple[int, int, int]:
+        """Batch, heads and tokens: all axes of a tensor but the last."""
+        return self.batch, self.heads, self.tokens
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the last axis of each input."""
+        return {"q": self.query_size, "k": self.query_size, "v": self.value_size}
+
 
 SHAPES: Final = (
     AttentionShape("mini, SAM's windows", 16, 3, 64, 48, 32),
@@ -67,55 +75,58 @@ SHAPES: Final = (
 )
 
 
-def attention_error(
-    shape: AttentionShape, backend: str, precision: str, *, fused_attention: bool
-) -> float:
-    """Measure the relative error of one attention on noise.
+@dataclass(frozen=True)
+class AttentionErrors:
+    """Relative errors: Euclidean norm of the difference by that of the right result.
+
+    Each is the largest of three calls, and infinite where a value is not finite.
+
+    Attributes:
+        unfused: As zeroflaw runs it.
+        fused: With `OnnxRuntimeOptions.fused_attention`.
+    """
+
+    unfused: float
+    fused: float
+
+
+def attention_errors(shape: AttentionShape, backend: str, precision: str) -> AttentionErrors:
+    """Measure the errors of one attention on noise.
 
     Args:
         shape: Its sizes.
         backend: One of ONNX Runtime's.
         precision: fp32 or fp16.
-        fused_attention: See `OnnxRuntimeOptions`.
-
-    Returns:
-        The largest of three calls: Euclidean norm of the difference by that of the right result,
-        infinite where a value is not finite.
 
     Raises:
         BackendUnavailableError: ONNX Runtime lacks the provider.
     """
     provider = PROVIDERS[backend]
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _ERRORS_ONLY
-    options = OnnxRuntimeOptions(fused_attention=fused_attention)
-    chosen = select_provider(settings, provider, options)
-    session = ort.InferenceSession(_model(shape, precision), settings, **chosen)
-    require_provider(session, provider)
-    given = _inputs(shape, precision)
-    right = _attention(**{name: array.astype(np.float64) for name, array in given.items()})
+    model, given = _model(shape, precision), _inputs(shape, precision)
+    right = _attention(**{name: array.astype(float) for name, array in given.items()})
     errors = []
-    for _ in range(3):
-        got = np.asarray(session.run(None, given)[0], np.float64)
-        error = np.linalg.norm(got - right) / np.linalg.norm(right)
-        errors.append(float(error) if np.isfinite(error) else np.inf)
-    return max(errors)
+    for fused in (False, True):
+        settings = quiet_settings()
+        chosen = select_provider(settings, provider, OnnxRuntimeOptions(fused_attention=fused))
+        session = ort.InferenceSession(model, settings, **chosen)
+        require_provider(session, provider)
+        errors.append(max(_error(session.run(None, given)[0], right) for _ in range(3)))
+    return AttentionErrors(*errors)
+
+
+def _error(got: _Array, right: _Array) -> float:
+    error = np.linalg.norm(got.astype(float) - right) / np.linalg.norm(right)
+    return float(error) if np.isfinite(error) else np.inf
 
 
 def _model(shape: AttentionShape, precision: str) -> bytes:
-    sizes = {"q": shape.query_size, "k": shape.query_size, "v": shape.value_size}
-    dtype = _TYPES[precision][1]
-    inputs, (output,) = (
-        [
-            helper.make_tensor_value_info(
-                name, dtype, [shape.batch, shape.heads, shape.tokens, size]
-            )
-            for name, size in tensors.items()
-        ]
-        for tensors in (sizes, {"y": shape.value_size})
-    )
+    sizes = {**shape.sizes, "y": shape.value_size}
+    tensors = [
+        helper.make_tensor_value_info(name, _TYPES[precision][1], [*shape.leading, size])
+        for name, size in sizes.items()
+    ]
     node = helper.make_node("Attention", ["q", "k", "v"], ["y"], scale=1.0)
-    graph = helper.make_graph([node], "attention", inputs, [output])
+    graph = helper.make_graph([node], "attention", tensors[:3], tensors[3:])
     model: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
     ).SerializeToString()
@@ -124,13 +135,11 @@ def _model(shape: AttentionShape, precision: str) -> bytes:
 
 def _inputs(shape: AttentionShape, precision: str) -> dict[str, _Array]:
     rng = np.random.default_rng(0)
-    leading = (shape.batch, shape.heads, shape.tokens)
-    dtype = _TYPES[precision][0]
     # Scores of unit variance: neither one token alone nor the mean of all.
-    sizes = (("q", shape.query_size), ("k", shape.query_size), ("v", shape.value_size))
+    scale = shape.query_size**-0.25
     return {
-        name: (rng.standard_normal((*leading, size)) * shape.query_size**-0.25).astype(dtype)
-        for name, size in sizes
+        name: (rng.standard_normal((*shape.leading, size)) * scale).astype(_TYPES[precision][0])
+        for name, size in shape.sizes.items()
     }
 
 
@@ -151,23 +160,17 @@ def main(
     wrong = False
     for precision, tolerance in TOLERANCES.items():
         for shape in SHAPES:
-            unfused, fused = (
-                attention_error(shape, backend, precision, fused_attention=fused)
-                for fused in (False, True)
+            errors = attention_errors(shape, backend, precision)
+            wrong |= errors.unfused > tolerance
+            shown = (
+                f"{error:.1e}" + " WRONG" * (error > tolerance)
+                for error in (errors.unfused, errors.fused)
             )
-            wrong |= unfused > tolerance
-            table.add_row(
-                shape.name,
-                precision,
-                *(f"{error:.1e}" + " WRONG" * (error > tolerance) for error in (unfused, fused)),
-            )
+            table.add_row(shape.name, precision, *shown)
     out.print(table)
     if wrong:
         raise typer.Exit(EXIT_WRONG)
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except ZeroflawError as problem:
-        fail(problem)
+    run_module(main)

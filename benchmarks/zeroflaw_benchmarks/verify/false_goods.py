@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroflaw.cli.left_out import search_and_report
+from zeroflaw.cli.terminal import run_module
 from zeroflaw.frame import Frame, rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
@@ -163,4 +164,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_module(main)

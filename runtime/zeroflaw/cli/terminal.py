@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -73,10 +73,17 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
 
 
-def fail(error: ZeroflawError) -> NoReturn:
-    """Prints an error's cause and remedy and ends with exit code 1."""
-    print_error(error)
-    sys.exit(1)
+def run_module(command: Callable[..., None]) -> None:
+    """Run the command of a module that `python -m` starts; its errors look as everywhere.
+
+    Args:
+        command: Its parameters are the options, as typer reads them.
+    """
+    try:
+        typer.run(command)
+    except ZeroflawError as error:
+        print_error(error)
+        sys.exit(1)
 
 
 def print_error(error: ZeroflawError) -> None:

@@ -12,8 +12,9 @@ from zeroflaw_benchmarks.verify import attention_kernels
 from zeroflaw_benchmarks.verify.attention_kernels import (
     EXIT_WRONG,
     TOLERANCES,
+    AttentionErrors,
     AttentionShape,
-    attention_error,
+    attention_errors,
     main,
 )
 from zeroflaw_engines.errors import BackendUnavailableError
@@ -23,10 +24,10 @@ SHAPE = AttentionShape("small", 2, 3, 50, 24, 8)
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_cpu_provider_is_right(precision: str, fused: bool) -> None:
-    error = attention_error(SHAPE, "onnxruntime", precision, fused_attention=fused)
-    assert 0 < error < TOLERANCES[precision]
+def test_the_cpu_provider_is_right(precision: str) -> None:
+    errors = attention_errors(SHAPE, "onnxruntime", precision)
+    assert 0 < errors.unfused < TOLERANCES[precision]
+    assert 0 < errors.fused < TOLERANCES[precision]
 
 
 class WrongSession(ort.InferenceSession):
@@ -44,21 +45,20 @@ class WrongSession(ort.InferenceSession):
 def test_wrong_values_are_seen(monkeypatch, value: float) -> None:
     monkeypatch.setattr(WrongSession, "value", value)
     monkeypatch.setattr(ort, "InferenceSession", WrongSession)
-    error = attention_error(SHAPE, "onnxruntime", "fp32", fused_attention=False)
-    assert error > 0.1
+    errors = attention_errors(SHAPE, "onnxruntime", "fp32")
+    assert errors.unfused > 0.1
+    assert errors.fused > 0.1
 
 
 def test_a_provider_that_is_missing_is_named() -> None:
     with pytest.raises(BackendUnavailableError, match="CUDAExecutionProvider"):
-        attention_error(SHAPE, "onnxruntime-cuda", "fp32", fused_attention=False)
+        attention_errors(SHAPE, "onnxruntime-cuda", "fp32")
 
 
 @pytest.mark.parametrize(("wrong_where", "code"), [("unfused", EXIT_WRONG), ("fused", 0)])
 def test_what_zeroflaw_uses_decides(monkeypatch, wrong_where: str, code: int) -> None:
-    def error(shape, backend, precision, *, fused_attention):
-        return 0.7 if fused_attention == (wrong_where == "fused") else 1e-7
-
-    monkeypatch.setattr(attention_kernels, "attention_error", error)
+    errors = AttentionErrors(**{"unfused": 1e-7, "fused": 1e-7, wrong_where: 0.7})
+    monkeypatch.setattr(attention_kernels, "attention_errors", lambda *_: errors)
     app = typer.Typer()
     app.command()(main)
     with out.capture() as printed:
