@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from support.exported_bundle import TINY_SEED
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from segment_anything.modeling import Sam
 
 from zeroflaw_benchmarks.reference_pipeline import ReferenceClip
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
 

@@ -21,7 +21,7 @@ from zeroflaw.cli.terminal import (
     print_warning,
     progress_bar,
 )
-from zeroflaw_engines.bundle import read_manifest
+from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import MissingExtraError
 
 if TYPE_CHECKING:

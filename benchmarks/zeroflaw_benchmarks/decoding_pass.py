@@ -17,12 +17,12 @@ from zeroflaw.workspace import Workspace
 from zeroflaw_benchmarks.encoding_pass import read_encoding
 from zeroflaw_benchmarks.evaluation_cache import digest_of, read_arrays, write_arrays
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import SAM_DECODER, EngineContract, EngineSizes
-from zeroflaw_engines.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.session import Outputs, Session
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
+from zeroflaw_engines.sessions.session import Outputs, Session
 
 # Fields that only matter after decoding, or (cascade_stages) that are decoded side by side.
 _AFTERWARDS = (

@@ -119,11 +119,11 @@ def _onnxruntime(run: EncoderRun) -> _Encode:
     """Our session for our graph; ONNX Runtime's defaults for the plain export."""
     inputs = _inputs(run)
     if run.graph == "ours":
-        from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
+        from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 
         session = OnnxRuntimeSession(Path(run.path), encoder_contract(run.side, run.channels))
         return lambda image: session.execute(inputs(image))["features"]
-    from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
+    from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 
     options = quiet_settings()
     plain = ort.InferenceSession(run.path, options, providers=["CPUExecutionProvider"])
@@ -132,7 +132,7 @@ def _onnxruntime(run: EncoderRun) -> _Encode:
 
 def _openvino(run: EncoderRun) -> _Encode:
     """The settings are the same for both graphs: OpenVINO's defaults and the precision."""
-    from zeroflaw_engines.openvino_session import load_openvino
+    from zeroflaw_engines.sessions.openvino_session import load_openvino
 
     inputs = _inputs(run)
     compiled = (

@@ -32,7 +32,7 @@ from zeroflaw_benchmarks.gemm_rate import gemm_rates
 from zeroflaw_benchmarks.graph_macs import graph_macs
 from zeroflaw_benchmarks.machine_state import machine_record
 from zeroflaw_benchmarks.spread import Spread, spread, times_faster
-from zeroflaw_engines.differences import cosine
+from zeroflaw_engines.builder.differences import cosine
 from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
 
 _FLOPS_OF_A_MAC: Final = 2

@@ -15,13 +15,13 @@ from zeroflaw.frame_information import FrameInformation
 from zeroflaw.geometry import BoolArray
 from zeroflaw_benchmarks.evaluation_cache import digest_of, read_arrays, write_arrays
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER, EngineSizes
-from zeroflaw_engines.device_tensor import on_host
 from zeroflaw_engines.errors import DatasetError, FrameError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.sessions.device_tensor import on_host
+from zeroflaw_engines.sessions.session import Session
 from zeroflaw_export.datasets import (
     Sample,
     Skipped,

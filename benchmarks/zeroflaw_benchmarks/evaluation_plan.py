@@ -19,11 +19,11 @@ from zeroflaw_benchmarks.encoding_pass import (
 from zeroflaw_benchmarks.evaluation_cache import EvaluationCache, open_cache, require_space
 from zeroflaw_benchmarks.published import STAGE_PROMPTS, TABLE_2
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER
-from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.errors import EvaluationError, ProductError
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_export.datasets import Dataset, Sample, Skipped
 
 Table = Literal["scoring", "kernel", "cascade"]

@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from zeroflaw_benchmarks.fp16_provocation import scale_what_islands_read
 from zeroflaw_benchmarks.fp16_storage import StoredTensor, scan_report, store_in_fp16
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName
-from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
-from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
-from zeroflaw_engines.session import Outputs, check_inputs
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
+from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
+from zeroflaw_engines.sessions.session import Outputs, check_inputs
 from zeroflaw_export.graph_variants import fp16_model
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
 
@@ -22,7 +22,7 @@ from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
 class StoredSession:
     """One FP16 graph with true FP16 storage on ONNX Runtime's CPU provider.
 
-    It fulfils `zeroflaw_engines.session.Session`, so that an Inspector can run on it.
+    It fulfils `zeroflaw_engines.sessions.session.Session`, so that an Inspector can run on it.
 
     Args:
         bundle: Whose engine; its FP32 graph is taken, and the recipe applied.

@@ -30,12 +30,12 @@ from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.fp16_engines import StoredSession
 from zeroflaw_benchmarks.fp16_scan import EngineScan, provoke, scan_summary
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
-from zeroflaw_engines.differences import (
+from zeroflaw_engines.builder.differences import (
     largest_difference,
     mask_iou,
 )
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_export.graph_variants import FP16_ENGINES
 from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe

@@ -12,10 +12,10 @@ import numpy as np
 
 from zeroflaw_benchmarks.fp16_engines import ScaledSession, StoredSession
 from zeroflaw_benchmarks.fp16_storage import StoredTensor
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.builder.differences import relative_difference, require_finite
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER
-from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.differences import relative_difference, require_finite
+from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export import parity
 from zeroflaw_export.graph_variants import FP16_ENGINES
 from zeroflaw_export.precision_recipe import PrecisionRecipe

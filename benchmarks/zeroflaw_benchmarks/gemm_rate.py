@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from zeroflaw_engines.errors import BackendUnavailableError
-from zeroflaw_engines.openvino_session import load_openvino
-from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
+from zeroflaw_engines.sessions.openvino_session import load_openvino
+from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 
 # Rows, inner size, columns: the layers of ViT-H on its 4096 tokens, and a large square.
 SHAPES: Final = (

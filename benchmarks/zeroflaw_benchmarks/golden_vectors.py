@@ -23,7 +23,7 @@ from zeroflaw.images import read_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.regions import Region
-from zeroflaw_engines.differences import largest_difference
+from zeroflaw_engines.builder.differences import largest_difference
 
 _ROOT: Final = Path(__file__).parents[2]
 GOLDEN: Final = _ROOT / "tests" / "golden"

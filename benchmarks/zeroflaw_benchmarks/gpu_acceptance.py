@@ -46,12 +46,12 @@ from zeroflaw_benchmarks.gpu_acceptance_report import (
     verdict_of,
 )
 from zeroflaw_engines.backends import BACKENDS, choose_backend, load_session
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.cuda_runtime import Cuda
-from zeroflaw_engines.device_tensor import Tensor
 from zeroflaw_engines.errors import EvaluationError
-from zeroflaw_engines.session import Session, zeros_for
+from zeroflaw_engines.sessions.cuda import Cuda
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session, zeros_for
 
 EXIT_REFUSED: Final = 5
 _OVERLAP_RUNS: Final = 20

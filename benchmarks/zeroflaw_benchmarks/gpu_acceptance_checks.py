@@ -14,10 +14,10 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.gpu_acceptance_report import Check
-from zeroflaw_engines.device_tensor import Tensor, on_host
-from zeroflaw_engines.differences import cosine, mask_iou, require_finite
+from zeroflaw_engines.builder.differences import cosine, mask_iou, require_finite
 from zeroflaw_engines.errors import ComparisonError
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.sessions.device_tensor import Tensor, on_host
+from zeroflaw_engines.sessions.session import Session
 
 # fp16 against fp32 on the CPU; the same limits as the FP16 recipe's own proof.
 LEAST_MEAN_IOU: Final = 0.998

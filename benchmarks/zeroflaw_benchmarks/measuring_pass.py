@@ -17,7 +17,7 @@ from zeroflaw_benchmarks.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.encoding_pass import Truth
 from zeroflaw_benchmarks.evaluation_cache import read_arrays
 from zeroflaw_benchmarks.metrics import PixelMetrics, PixelScores
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
 

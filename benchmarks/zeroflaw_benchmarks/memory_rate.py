@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_engines.cores import usable_cores
+from zeroflaw_engines.process.cores import usable_cores
 
 _BYTES: Final = 256_000_000  # more than any cache of a processor of today holds
 _GIGA: Final = 1e9

@@ -107,7 +107,7 @@ def _reference(run: PipelineRun, _stages: list[dict[str, float]]) -> _Inspect:
     from zeroflaw.prompt_points import point_prompts
     from zeroflaw_benchmarks.bundle_originals import original_clip, original_sam
     from zeroflaw_benchmarks.reference_pipeline import reference_inspection
-    from zeroflaw_engines.bundle import open_bundle
+    from zeroflaw_engines.bundle.bundle import open_bundle
 
     if run.threads:
         torch.set_num_threads(run.threads)

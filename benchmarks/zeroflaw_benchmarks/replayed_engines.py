@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
-from zeroflaw_engines.device_tensor import DeviceTensor, HostTensor, Tensor
-from zeroflaw_engines.manifest import (
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.manifest import (
     SCHEMA_VERSION,
     ClipIdentity,
     Manifest,
@@ -25,9 +23,11 @@ from zeroflaw_engines.manifest import (
     WeightsIdentity,
     parameters_record,
 )
+from zeroflaw_engines.bundle.prompt_bank import encode_prompt_bank
+from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import encode_prompt_bank
-from zeroflaw_engines.session import Outputs, check_inputs
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor
+from zeroflaw_engines.sessions.session import Outputs, check_inputs
 
 _DEFECT = (0.55, 0.45, 0.08)  # centre x and y, radius, as parts of the frame's longer side
 _PROMPTS = "prompts.safetensors"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from zeroflaw_engines import arguments
-from zeroflaw_engines.build_options import BuildBackend
-from zeroflaw_engines.bundle import Bundle, require_same_engine
+from zeroflaw_engines.built_engines.options import BuildBackend
+from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import (
     ArgumentError,
@@ -20,14 +21,13 @@ from zeroflaw_engines.errors import (
     EngineError,
     ZeroflawError,
 )
-from zeroflaw_engines.graph_entries import GraphTarget
 from zeroflaw_engines.machine import MAX_THREADS
-from zeroflaw_engines.session import Session
-from zeroflaw_engines.session_options import (
+from zeroflaw_engines.sessions.options import (
     OnnxRuntimeOptions,
     OpenVinoOptions,
     TensorRtOptions,
 )
+from zeroflaw_engines.sessions.session import Session
 
 AUTO: Final = "auto"
 DEFAULT_BACKEND: Final = "onnxruntime"
@@ -270,7 +270,7 @@ def _load(
     if builds is not None:
         return _load_built(bundle, engine, builds, precision)
     if choice.backend == "openvino":
-        from zeroflaw_engines.openvino_session import OpenVinoSession
+        from zeroflaw_engines.sessions.openvino_session import OpenVinoSession
 
         return OpenVinoSession(
             bundle.graph(engine, "openvino").path,
@@ -278,8 +278,8 @@ def _load(
             options=OpenVinoOptions(threads=threads, model_cache=model_cache),
             precision=choice.precision,
         )
-    from zeroflaw_engines.onnxruntime_provider import PROVIDERS
-    from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
+    from zeroflaw_engines.sessions.onnxruntime_provider import PROVIDERS
+    from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 
     target: GraphTarget = "tensorrt" if choice.precision == "fp16" else "onnxruntime"
     graph = bundle.graph(engine, target)
@@ -315,10 +315,10 @@ def _backend(name: str) -> Backend:
 def _load_built(
     bundle: Bundle, engine: EngineName, builds: BuildBackend, precision: str | None
 ) -> Session:
-    from zeroflaw_engines.cuda_runtime import Cuda
-    from zeroflaw_engines.engine_lookup import find_engine
+    from zeroflaw_engines.built_engines.lookup import find_engine
+    from zeroflaw_engines.sessions.cuda import Cuda
+    from zeroflaw_engines.sessions.tensorrt_session import TensorRtSession
     from zeroflaw_engines.tensorrt_bindings import load_bindings
-    from zeroflaw_engines.tensorrt_session import TensorRtSession
 
     options = TensorRtOptions()
     load_bindings(builds)
@@ -359,8 +359,8 @@ def _why_not(
 
 
 def _require_built(bundle: Bundle, builds: BuildBackend, engines: tuple[EngineName, ...]) -> None:
-    from zeroflaw_engines.cuda_runtime import Cuda
-    from zeroflaw_engines.engine_lookup import find_engine
+    from zeroflaw_engines.built_engines.lookup import find_engine
+    from zeroflaw_engines.sessions.cuda import Cuda
 
     architecture = Cuda().gpu().architecture
     for engine in engines:
@@ -369,13 +369,13 @@ def _require_built(bundle: Bundle, builds: BuildBackend, engines: tuple[EngineNa
 
 def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
     try:
-        from zeroflaw_engines.quiet_onnxruntime import ort
+        from zeroflaw_engines.sessions.quiet_onnxruntime import ort
     except ImportError as error:
         raise BackendUnavailableError(
             f"ONNX Runtime cannot be imported: {error}", "pip install 'zeroflaw'"
         ) from error
     from zeroflaw_engines.machine import nvidia_gpus
-    from zeroflaw_engines.onnxruntime_provider import PROVIDERS, missing_provider
+    from zeroflaw_engines.sessions.onnxruntime_provider import PROVIDERS, missing_provider
 
     provider = PROVIDERS[backend.name]
     missing = missing_provider(provider, _plugin_library())
@@ -390,14 +390,18 @@ def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
 
 
 def _probe_openvino() -> tuple[str, tuple[str, ...]]:
-    from zeroflaw_engines.openvino_session import load_openvino, openvino_version, precisions_of
+    from zeroflaw_engines.sessions.openvino_session import (
+        load_openvino,
+        openvino_version,
+        precisions_of,
+    )
 
     module: Any = load_openvino()
     return openvino_version(module), precisions_of(module.Core())
 
 
 def _probe_tensorrt(builds: BuildBackend) -> str:
-    from zeroflaw_engines.cuda_runtime import Cuda
+    from zeroflaw_engines.sessions.cuda import Cuda
     from zeroflaw_engines.tensorrt_bindings import load_bindings
 
     module = load_bindings(builds)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from zeroflaw_engines.cores import usable_cores
+from zeroflaw_engines.process.cores import usable_cores
 
 # What the kernels of CPU backends ask for, by its name in /proc/cpuinfo.
 CPU_FEATURES: Final = (

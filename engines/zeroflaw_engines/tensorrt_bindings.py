@@ -7,7 +7,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Final
 
-from zeroflaw_engines.build_options import BuildBackend
+from zeroflaw_engines.built_engines.options import BuildBackend
 from zeroflaw_engines.errors import BackendUnavailableError
 
 MODULES: Final[dict[BuildBackend, str]] = {
@@ -59,7 +59,7 @@ def installed_version(backend: BuildBackend) -> str:
 
 def this_gpu() -> tuple[str, str] | None:
     """Name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`); None if none answers."""
-    from zeroflaw_engines.cuda_runtime import Cuda
+    from zeroflaw_engines.sessions.cuda import Cuda
 
     try:
         gpu = Cuda().gpu()

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle_variants import added_variants
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import ParityFigure
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.manifest import ParityFigure
-from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
-from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
+from zeroflaw_engines.sessions.session import Session
 from zeroflaw_export import parity
 from zeroflaw_export.graph_variants import FP16_ENGINES, write_fp16_variant
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import MissingExtraError
 from zeroflaw_export.cli import err
 

@@ -19,8 +19,27 @@ from open_clip.model import CLIP
 from segment_anything.modeling import Sam
 from torch import nn
 
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.bundle_writer import staged_bundle, write_manifest
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, GraphVariant, Precision
+from zeroflaw_engines.bundle.manifest import (
+    SCHEMA_VERSION,
+    ClipIdentity,
+    Manifest,
+    ParityFigure,
+    Product,
+    SamIdentity,
+    TextIdentity,
+    parameters_record,
+)
+from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, encode_prompt_bank
+from zeroflaw_engines.bundle.prompt_ensembles import (
+    PromptEnsembles,
+    load_tokenizer,
+    product_embeddings,
+    read_prompt_ensembles,
+)
+from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     SAM_DECODER,
@@ -32,27 +51,8 @@ from zeroflaw_engines.contract import (
     engine_contract,
 )
 from zeroflaw_engines.errors import ExportError
-from zeroflaw_engines.graph_entries import AttentionForm, EngineFile, GraphVariant, Precision
-from zeroflaw_engines.manifest import (
-    SCHEMA_VERSION,
-    ClipIdentity,
-    Manifest,
-    ParityFigure,
-    Product,
-    SamIdentity,
-    TextIdentity,
-    parameters_record,
-)
-from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.product_names import check_product_name, normal_name, require_distinct
-from zeroflaw_engines.prompt_bank import TextEmbeddings, encode_prompt_bank
-from zeroflaw_engines.prompt_ensembles import (
-    PromptEnsembles,
-    load_tokenizer,
-    product_embeddings,
-    read_prompt_ensembles,
-)
+from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.version import __version__
 from zeroflaw_export import originals, parity
 from zeroflaw_export.architectures import (

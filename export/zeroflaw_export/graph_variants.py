@@ -13,9 +13,9 @@ from typing import Final
 import onnx
 import onnx_ir as ir
 
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, GraphVariant
 from zeroflaw_engines.contract import SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import ExportError
-from zeroflaw_engines.graph_entries import AttentionForm, EngineFile, GraphVariant
 from zeroflaw_export.attention_rewrite import (
     fuse_relative_positions,
     merge_head_groups,

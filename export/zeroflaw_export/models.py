@@ -10,9 +10,9 @@ from open_clip.model import CLIP, resize_pos_embed
 from segment_anything.modeling import Sam
 from torch import nn
 
+from zeroflaw_engines.bundle.manifest import WeightsIdentity
 from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import WeightsError
-from zeroflaw_engines.manifest import WeightsIdentity
 from zeroflaw_export.adapters import LinearAdapters, load_adapters
 from zeroflaw_export.architectures import ClipArchitecture, SamArchitecture
 from zeroflaw_export.checkpoints import StateDict, read_state_dict

@@ -13,8 +13,8 @@ from open_clip.model import CLIP
 from segment_anything.modeling import Sam
 from torch.nn import functional
 
-from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.prompt_bank import TextEmbeddings
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.adapters import LinearAdapters
 from zeroflaw_export.architectures import CLIP_MEAN, CLIP_STD, float32
 from zeroflaw_export.parity import DecoderAuthority, SamAuthority

@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from zeroflaw_engines.builder.differences import largest_difference, relative_difference
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.bundle.manifest import ParityFigure
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import (
     LABEL_NOT_A_POINT,
     LABEL_UNUSED,
     EngineContract,
     EngineName,
 )
-from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.differences import largest_difference, relative_difference
 from zeroflaw_engines.errors import ComparisonError, ParityError
-from zeroflaw_engines.graph_entries import GraphTarget
-from zeroflaw_engines.manifest import ParityFigure
-from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session
 
 ImageKind = Literal["real", "noise"]
 IMAGE_KINDS: Final[tuple[ImageKind, ...]] = ("real", "noise")

@@ -22,7 +22,7 @@ def write_tokenizer(path: Path, vocabulary_size: int) -> None:
     """Writes the tokenizer of open_clip's own vocabulary, or of the first part of it.
 
     It gives open_clip's token ids for every text that was cleaned as `load_tokenizer` of
-    `zeroflaw_engines.prompt_ensembles` does.
+    `zeroflaw_engines.bundle.prompt_ensembles` does.
 
     Args:
         path: The JSON file to write.

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 
-from zeroflaw_engines.errors import TrainingError
-from zeroflaw_engines.prompt_ensembles import (
+from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
     read_prompt_ensembles,
 )
+from zeroflaw_engines.errors import TrainingError
 from zeroflaw_export.adapter_training import (
     TextForClass,
     TrainingRecord,

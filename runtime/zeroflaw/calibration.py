@@ -28,20 +28,20 @@ from zeroflaw.images import Orientation, file_frame, read_image_file
 from zeroflaw.scoring import image_score
 from zeroflaw.threshold import NEAR_ONE, is_near_one
 from zeroflaw_engines.backends import DEFAULT_BACKEND, choose_backend, load_session
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.bundle_writer import set_calibration
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.manifest import Calibration, parameters_record
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.bundle.shipped import require_changeable
+from zeroflaw_engines.bundle.writer import set_calibration
 from zeroflaw_engines.contract import CLIP_ENCODER
 from zeroflaw_engines.digests import sha256_of_file
-from zeroflaw_engines.embedded import require_changeable
 from zeroflaw_engines.errors import (
     CalibrationError,
     FrameError,
     ImageFileError,
     MissingExtraError,
 )
-from zeroflaw_engines.manifest import Calibration, parameters_record
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings
 
 CONFIDENCE: Final = 0.95
 

@@ -30,8 +30,8 @@ from zeroflaw_engines.contract import (
     LABEL_UNUSED,
     SAM_DECODER,
 )
-from zeroflaw_engines.device_tensor import DeviceTensor
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor
 
 Box = tuple[int, int, int, int]
 

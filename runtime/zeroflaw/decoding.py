@@ -15,9 +15,9 @@ from zeroflaw.prompt_points import PointPrompts, point_prompts
 from zeroflaw.stopwatch import Stopwatch
 from zeroflaw.workspace import Workspace
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
-from zeroflaw_engines.device_tensor import DeviceTensor, on_host
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
+from zeroflaw_engines.sessions.session import Session
 
 
 @dataclass(frozen=True, eq=False)

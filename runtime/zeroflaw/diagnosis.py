@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from zeroflaw_engines.backends import AUTO, RANKING, Availability, availability, choose_backend
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.engine_lookup import engine_statuses
+from zeroflaw_engines.built_engines.lookup import engine_statuses
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import ZeroflawError
 from zeroflaw_engines.machine import Machine, this_machine
 from zeroflaw_engines.version import __version__

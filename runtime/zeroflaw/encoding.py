@@ -22,11 +22,11 @@ from zeroflaw.geometry import (
 from zeroflaw.resizing import Bands, Picture
 from zeroflaw.stamp import Stamp
 from zeroflaw.stopwatch import Stopwatch
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import EngineSizes
-from zeroflaw_engines.device_tensor import DeviceTensor
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings
-from zeroflaw_engines.session import Session
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor
+from zeroflaw_engines.sessions.session import Session
 
 
 @dataclass(frozen=True, eq=False)

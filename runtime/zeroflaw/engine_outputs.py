@@ -13,9 +13,9 @@ import numpy as np
 
 from zeroflaw.geometry import FloatArray
 from zeroflaw_engines.contract import CLIP_ENCODER, EngineName
-from zeroflaw_engines.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.errors import EngineError
-from zeroflaw_engines.session import Outputs, Session, output_shapes
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.session import Outputs, Session, output_shapes
 
 # Rounding of FP16 and of fused sums may carry a probability past 0 or 1 by this much.
 _ROUNDING: Final = 1e-3

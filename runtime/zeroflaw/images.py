@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zeroflaw_engines.errors import ImageFileError
-from zeroflaw_engines.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.image_files import (
     IMAGE_SUFFIXES,
     ImageFile,
@@ -18,6 +17,7 @@ from zeroflaw_engines.image_files import (
     file_frame,
     read_image_file,
 )
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 
 __all__ = [
     "IMAGE_SUFFIXES",

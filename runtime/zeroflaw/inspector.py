@@ -27,14 +27,14 @@ from zeroflaw.threshold import product_thresholds
 from zeroflaw.workspace import Workspace
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.cores import usable_cores
-from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
-from zeroflaw_engines.fork_gate import fork_gate
-from zeroflaw_engines.lifetime import Lifetime, refuse_copy
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_engines.process.fork_gate import fork_gate
+from zeroflaw_engines.process.lifetime import Lifetime, refuse_copy
 
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.bundle_writer import add_products
-from zeroflaw_engines.contract import TEXT_ENCODER
-from zeroflaw_engines.embedded import require_changeable
-from zeroflaw_engines.errors import ProductError
-from zeroflaw_engines.manifest import Product
-from zeroflaw_engines.product_names import check_product_name, normal_name, require_distinct
-from zeroflaw_engines.prompt_ensembles import (
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.manifest import Product
+from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
     read_prompt_ensembles,
 )
+from zeroflaw_engines.bundle.shipped import require_changeable
+from zeroflaw_engines.bundle.writer import add_products
+from zeroflaw_engines.contract import TEXT_ENCODER
+from zeroflaw_engines.errors import ProductError
 
 
 def add_products_by_name(

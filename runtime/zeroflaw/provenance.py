@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zeroflaw.record import calibration_digest
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_bank import TextEmbeddings
 from zeroflaw_engines.version import __version__
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from zeroflaw.decision import Decision, Reason, ReasonCode
 from zeroflaw.inspection import Inspection, Status, Trace
 from zeroflaw.stamp import Stamp
+from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.errors import RecordError
-from zeroflaw_engines.manifest import Product
 from zeroflaw_engines.version import __version__
 
 RECORD_SCHEMA_VERSION: Final = 2

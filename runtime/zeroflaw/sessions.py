@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from zeroflaw_engines.backends import BackendChoice, choose_backend, load_session
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import BundleChangedError
-from zeroflaw_engines.session import Session, zeros_for
+from zeroflaw_engines.sessions.session import Session, zeros_for
 
 # How often a bundle may be replaced by another while its engines load.
 _MAX_LOADS: Final = 20

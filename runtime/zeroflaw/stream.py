@@ -23,7 +23,7 @@ from zeroflaw.stamp import Stamp, new_stamp
 from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
-from zeroflaw_engines.lifetime import HomeProcess, refuse_copy
+from zeroflaw_engines.process.lifetime import HomeProcess, refuse_copy
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]
 

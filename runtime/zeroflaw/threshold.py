@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from zeroflaw_engines.manifest import Calibration, Product
+from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.parameters import MethodParameters
 
 # Scores end at 1: a threshold this near to it accepts nearly every part.

@@ -27,7 +27,7 @@ from zeroflaw_benchmarks.bench.roofline import measure_ceilings, measure_rooflin
 from zeroflaw_benchmarks.bench.scale import ScaleTask, measure_scale
 from zeroflaw_benchmarks.bench.scale_run import ScaleRun, run_scale
 from zeroflaw_benchmarks.bench.transfers import transfers_of
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "bench.schema.json"

@@ -19,16 +19,16 @@ from zeroflaw import Inspector, MethodParameters
 from zeroflaw.calibration import calibrate_product
 from zeroflaw.images import write_image
 from zeroflaw.products import add_products_by_name
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.embedded import bundle_path
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.errors import BundleError, ProductError
 
 TESTS = Path(__file__).parents[1]
 ADDER = """
 import itertools, sys
 from support.small_bundle import ENTRY, rows
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.bundle_writer import add_products
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.writer import add_products
 for i in itertools.count():
     add_products(open_bundle(sys.argv[1], verify_digests=False), {f"p{i % 9}": rows(i)},
                  {f"p{i % 9}": ENTRY})

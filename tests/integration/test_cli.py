@@ -24,7 +24,7 @@ from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
 from zeroflaw.record import InspectionRecord
 from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_map
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_export.adapters import save_adapters
 from zeroflaw_export.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
@@ -183,7 +183,7 @@ def test_products_are_added_without_torch(tiny_bundle: Bundle, tmp_path: Path) -
         "import sys\n"
         "sys.modules['torch'] = None\n"
         "from zeroflaw.products import add_products_by_name\n"
-        "from zeroflaw_engines.bundle import open_bundle\n"
+        "from zeroflaw_engines.bundle.bundle import open_bundle\n"
         f"add_products_by_name(open_bundle({str(copy)!r}), ['screw'])\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

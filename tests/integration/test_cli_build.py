@@ -10,9 +10,9 @@ import pytest
 
 from support.command_line import zeroflaw
 from support.manifests import written
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.embedded import bundle_path
-from zeroflaw_engines.engine_lookup import find_engine
+from zeroflaw_engines.built_engines.lookup import find_engine
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.shipped import bundle_path
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from support.manifests import written
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.calibration import calibrate_product, image_scorer
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import BundleError, CalibrationError, ProductError
 
 GOOD = 24
@@ -260,7 +260,7 @@ def test_mini_is_the_bundle_that_ships(
 
 
 def test_mini_is_the_default(bundle: Path, tmp_path: Path, monkeypatch) -> None:
-    from zeroflaw_engines import embedded
+    from zeroflaw_engines.bundle import shipped as embedded
 
     monkeypatch.setattr(embedded, "_DIRECTORY", bundle)
     with Inspector.load() as inspector:

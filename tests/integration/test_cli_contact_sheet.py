@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from support.measured_process import ZEROFLAW
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 
 NAMES = ["plain.png", 'it\'s "50%" #1 <b>&amp;.png', "größe 螺丝?.png", "a.b.png", "new\nline.png"]
 

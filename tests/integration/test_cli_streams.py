@@ -14,7 +14,7 @@ import pytest
 
 from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
-from zeroflaw_engines.prompt_ensembles import read_prompt_ensembles
+from zeroflaw_engines.bundle.prompt_ensembles import read_prompt_ensembles
 
 GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
 COMMANDS = [

@@ -15,7 +15,7 @@ import pytest
 from support.embedded_library import ROOT, EmbeddedLibrary, make_station, packages
 from zeroflaw.embedding.abi import Status
 from zeroflaw.record import inspection_json_schema
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 
 # Every case of runtime/c/tests/bad_input.c: name, status, and what its text must name.
 CASES = [

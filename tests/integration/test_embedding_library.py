@@ -28,8 +28,8 @@ from zeroflaw_benchmarks.golden_vectors import (
     read_vectors,
 )
 from zeroflaw_engines.backends import availability
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.bundle_writer import copy_bundle, replace_manifest
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.writer import copy_bundle, replace_manifest
 from zeroflaw_engines.version import __version__
 
 PRODUCT = "object"

@@ -12,7 +12,7 @@ import pytest
 
 from support.embedded_library import EmbeddedLibrary
 from zeroflaw.embedding.abi import Status
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 
 THREADS = 4
 

@@ -36,7 +36,7 @@ from zeroflaw_benchmarks.evaluation import (
 from zeroflaw_benchmarks.evaluation_plan import plan_evaluation
 from zeroflaw_benchmarks.evaluation_tables import evaluation_json, markdown, table_csv
 from zeroflaw_benchmarks.measuring_pass import CachedSample, cached_score
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EvaluationError, ProductError
 from zeroflaw_export.datasets import read_dataset
 

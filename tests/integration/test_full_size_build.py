@@ -14,8 +14,8 @@ import pytest
 from support.exported_bundle import Exported
 from support.measured_process import ZEROFLAW, run_measured
 from zeroflaw_benchmarks.fp16_logits import compare_logits
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.engine_lookup import find_engine
+from zeroflaw_engines.built_engines.lookup import find_engine
+from zeroflaw_engines.bundle.bundle import open_bundle
 
 ARCHITECTURES = ("sm86", "sm89", "sm120")
 # Transformer blocks of ViT-H and ViT-L.

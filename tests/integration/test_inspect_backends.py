@@ -16,9 +16,9 @@ from zeroflaw.cli import commands as cli
 from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw_engines.backends import RANKING
-from zeroflaw_engines.differences import mask_iou
+from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError, ZeroflawError
-from zeroflaw_engines.openvino_session import precisions_of
+from zeroflaw_engines.sessions.openvino_session import precisions_of
 
 FRAMES = sorted((Path(__file__).parents[2] / "examples" / "frames").glob("*.jpg"))
 CASES = [("openvino", "fp32", 0.999)] + [

@@ -18,7 +18,7 @@ from support.manifests import written
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.record import inspection_json_schema
 from zeroflaw.sessions import Sessions
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ProductError
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "inspection.schema.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 
 
 def run(code: str) -> str:
@@ -88,7 +88,7 @@ def test_large_weights_are_mapped_not_copied(tmp_path: Path) -> None:
 import psutil, numpy as np
 from pathlib import Path
 from zeroflaw_engines.contract import EngineContract, TensorSpec
-from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
+from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 contract = EngineContract('sam_encoder', (TensorSpec('features', 'float32', (1, {side})),),
                           (TensorSpec('y', 'float32', (1, {side})),))
 process = psutil.Process()

@@ -17,7 +17,7 @@ from zeroflaw import InspectionStream, Inspector, ZeroflawError
 from zeroflaw.sessions import Sessions
 from zeroflaw_engines import backends
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import EngineError, ProcessError
 
 FRAME = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)

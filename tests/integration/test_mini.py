@@ -14,7 +14,7 @@ from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_benchmarks.metrics import image_metrics, within_image_auroc
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle.bundle import open_bundle
 
 ROOT = Path(__file__).parents[2]
 LARGEST_WHEEL = 12e6
@@ -63,9 +63,9 @@ def test_wheel_holds_it_and_stays_small(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.stat().st_size <= LARGEST_WHEEL
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"zeroflaw_engines/mini/{name}" for name in open_bundle("mini").manifest.files} | {
-        "zeroflaw_engines/mini/bundle.json"
-    } <= names
+    assert {
+        f"zeroflaw_engines/bundle/mini/{name}" for name in open_bundle("mini").manifest.files
+    } | {"zeroflaw_engines/bundle/mini/bundle.json"} <= names
 
 
 def test_command_line_inspects_with_it(tmp_path):

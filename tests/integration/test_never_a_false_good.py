@@ -17,7 +17,7 @@ from zeroflaw_benchmarks.verify.false_goods import (
 )
 from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
 from zeroflaw_benchmarks.verify.tampered_outputs import TAMPERINGS
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError
 
 

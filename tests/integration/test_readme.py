@@ -14,7 +14,7 @@ from skimage import data
 
 from support.measured_process import ZEROFLAW
 from support.small_dataset import write_dataset
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from skimage import data
 
 from zeroflaw import InspectionStream, Inspector
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import (
     EngineError,
     FrameError,

@@ -17,7 +17,7 @@ from skimage import data
 from zeroflaw import InspectionRecord, InspectionStream, Inspector
 from zeroflaw.record import inspection_json_schema
 from zeroflaw.stream_result import StreamHealth, StreamResult
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, StreamError, ZeroflawError
 
 

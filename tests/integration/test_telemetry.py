@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroflaw_engines import telemetry
+from zeroflaw_engines.process import telemetry
 
 INSPECT = """
 import sys, numpy as np

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
-from zeroflaw_engines.build_options import BuildOptions
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.engine_cache import (
+from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
     engine_paths,
     locked_for_build,
     plan_to_publish,
     publish_engine,
 )
-from zeroflaw_engines.engine_key import key_parts
-from zeroflaw_engines.engine_sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
-from zeroflaw_engines.precision_census import census_of
+from zeroflaw_engines.built_engines.key import key_parts
+from zeroflaw_engines.built_engines.options import BuildOptions
+from zeroflaw_engines.built_engines.precision_census import census_of
+from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
+from zeroflaw_engines.bundle.bundle import Bundle
 
 VERSION = "1.7.1.116"
 PLAN = b"a plan that no one deserializes" * 100

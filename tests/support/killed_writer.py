@@ -17,10 +17,12 @@ from pathlib import Path
 import msgspec
 
 from support.small_bundle import ENTRY, left_overs, rows, write_small_bundle
-from zeroflaw_engines import bundle_lock
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.bundle_variants import added_variants
-from zeroflaw_engines.bundle_writer import (
+from zeroflaw_engines.bundle import lock as bundle_lock
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.graph_entries import GraphVariant
+from zeroflaw_engines.bundle.manifest import Calibration
+from zeroflaw_engines.bundle.variants import added_variants
+from zeroflaw_engines.bundle.writer import (
     add_products,
     copy_bundle,
     set_calibration,
@@ -28,8 +30,6 @@ from zeroflaw_engines.bundle_writer import (
     write_manifest,
 )
 from zeroflaw_engines.errors import ZeroflawError
-from zeroflaw_engines.graph_entries import GraphVariant
-from zeroflaw_engines.manifest import Calibration
 
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.copyfile"}
 CALIBRATION = Calibration(

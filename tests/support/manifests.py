@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from zeroflaw_engines.manifest_text import SEALED_SINCE, sealed
+from zeroflaw_engines.bundle.manifest_text import SEALED_SINCE, sealed
 
 
 def written(raw: dict[str, Any]) -> bytes:

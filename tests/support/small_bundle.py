@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle_writer import write_manifest
-from zeroflaw_engines.manifest import Product
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import Product
+from zeroflaw_engines.bundle.writer import write_manifest
 
 ENTRY = Product(sentences=(1, 1))
 

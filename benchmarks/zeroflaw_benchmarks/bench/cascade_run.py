@@ -31,7 +31,7 @@ from zeroflaw.prompt_points import PointPrompts
 from zeroflaw.workspace import Workspace
 from zeroflaw_benchmarks.child_process import answer
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -155,7 +155,7 @@ def _theirs(
     task: CascadeTask, bundle: Bundle, geometry: FrameGeometry, features: FloatArray
 ) -> _Decode:
     """As segment_anything's notebook runs its export: the points there are, and one more."""
-    from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
+    from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 
     options = quiet_settings()
     options.intra_op_num_threads = task.threads

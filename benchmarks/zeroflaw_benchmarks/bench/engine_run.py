@@ -17,8 +17,8 @@ from zeroflaw.geometry import squash
 from zeroflaw.images import read_image
 from zeroflaw_benchmarks.child_process import answer
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.telemetry import silence_onnxruntime, without_openvino_telemetry
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.process.telemetry import silence_onnxruntime, without_openvino_telemetry
 
 _WINCLIP_SIDE: Final = 240
 
@@ -88,7 +88,7 @@ def _ours(task: EngineTask) -> Callable[[], object]:
 
 def _graph(task: EngineTask) -> Callable[[], object]:
     """Another's encoder, with that library's own normalisation done beforehand."""
-    from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
+    from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 
     options = quiet_settings()
     options.intra_op_num_threads = task.threads

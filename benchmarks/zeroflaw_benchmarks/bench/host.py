@@ -7,7 +7,7 @@ from typing import Final
 from zeroflaw_benchmarks.bench.report import HostTime
 from zeroflaw_benchmarks.host_time import host_times
 from zeroflaw_benchmarks.spread import spread
-from zeroflaw_engines.cores import usable_cores
+from zeroflaw_engines.process.cores import usable_cores
 
 _RUNS: Final = 30
 

@@ -15,7 +15,7 @@ from typing import Any
 from zeroflaw_benchmarks.bench.report import LoadTime
 from zeroflaw_benchmarks.child_process import answer, run_child
 from zeroflaw_benchmarks.spread import spread, times_faster
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 
 
@@ -99,7 +99,7 @@ def _ours(task: LoadTask) -> LoadSeconds:
 
 def _plain(task: LoadTask) -> LoadSeconds:
     """Sessions with the backend's defaults, as a researcher would make them."""
-    from zeroflaw_engines.session import zeros_for
+    from zeroflaw_engines.sessions.session import zeros_for
 
     backend, _, precision = task.way.partition(":")
     bundle = open_bundle(task.bundle, verify_digests=False)
@@ -119,15 +119,15 @@ def _plain(task: LoadTask) -> LoadSeconds:
 def _import_backend(backend: str) -> None:
     """Importing a library is no part of loading with it, in either way."""
     if backend == "openvino":
-        from zeroflaw_engines.openvino_session import load_openvino
+        from zeroflaw_engines.sessions.openvino_session import load_openvino
 
         load_openvino()
     else:
-        import zeroflaw_engines.quiet_onnxruntime  # noqa: F401
+        import zeroflaw_engines.sessions.quiet_onnxruntime  # noqa: F401
 
 
 def _onnxruntime(bundle: Bundle, engine: Any, _precision: str) -> Any:  # noqa: ANN401 - a session
-    from zeroflaw_engines.quiet_onnxruntime import ort
+    from zeroflaw_engines.sessions.quiet_onnxruntime import ort
 
     path = str(bundle.graph(engine, "onnxruntime").path)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -135,7 +135,7 @@ def _onnxruntime(bundle: Bundle, engine: Any, _precision: str) -> Any:  # noqa: 
 
 
 def _openvino(bundle: Bundle, engine: Any, precision: str) -> Any:  # noqa: ANN401 - as above
-    from zeroflaw_engines.openvino_session import load_openvino
+    from zeroflaw_engines.sessions.openvino_session import load_openvino
 
     settings = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")}
     path = str(bundle.graph(engine, "openvino").path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zeroflaw_benchmarks.child_process import answer
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle.bundle import open_bundle
 
 # The file of each graph, below the directory of the task.
 OFFICIAL_DECODER: Final = "sam_onnx_decoder.onnx"

@@ -21,8 +21,8 @@ from zeroflaw_benchmarks.bench.report import Peer
 from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.pipeline_run import PipelineRun, PipelineTimes
 from zeroflaw_benchmarks.spread import spread, times_faster
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.differences import largest_difference, mask_iou
+from zeroflaw_engines.builder.differences import largest_difference, mask_iou
+from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import BenchmarkError, ComparisonError
 
 TORCH: Final = "torch"

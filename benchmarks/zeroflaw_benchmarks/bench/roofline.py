@@ -14,11 +14,11 @@ from zeroflaw_benchmarks.gemm_rate import SHAPES, gemm_rates
 from zeroflaw_benchmarks.graph_macs import GraphCost, graph_cost
 from zeroflaw_benchmarks.memory_rate import memory_rate
 from zeroflaw_benchmarks.spread import Spread, spread
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
 from zeroflaw_engines.contract import SAM_DECODER
-from zeroflaw_engines.cores import usable_cores
-from zeroflaw_engines.device_tensor import Tensor
-from zeroflaw_engines.graph_entries import GraphTarget
-from zeroflaw_engines.session import Session, zeros_for
+from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session, zeros_for
 
 ONE_PROMPT: Final = {"batch": 1}
 _ON_CPU: Final = ("onnxruntime", "openvino")

@@ -16,8 +16,8 @@ from zeroflaw_benchmarks.bench.report import Axis, Growth, ScalePoint
 from zeroflaw_benchmarks.bench.scale_run import ScaleRun, ScaleTimes
 from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.spread import spread
-from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.errors import BenchmarkError
+from zeroflaw_engines.process.cores import usable_cores
 
 AXES: Final[tuple[Axis, ...]] = (
     "frames_in_flight",

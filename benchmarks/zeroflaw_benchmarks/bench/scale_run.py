@@ -18,8 +18,8 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.child_process import answer, peak_rss
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle_writer import add_products
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.writer import add_products
 
 
 @dataclass(frozen=True)

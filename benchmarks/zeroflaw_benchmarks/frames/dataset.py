@@ -22,8 +22,8 @@ from PIL import Image
 
 from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
-from zeroflaw_engines.cores import usable_cores
 from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.process.cores import usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)

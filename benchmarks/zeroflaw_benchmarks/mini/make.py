@@ -4,7 +4,7 @@
 
 A killed run goes on where it was when the command is given again. The result is WORK/mini, with
 WORK/shuffled beside it: the same weights with the values of every tensor in random order, the
-baseline of every figure. Copied to `engines/zeroflaw_engines/mini`, the first is what ships.
+baseline of every figure. Copied to `engines/zeroflaw_engines/bundle/mini`, the first is what ships.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
 from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_benchmarks.mini.sam_training import SamTraining, new_sam, train_sam
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_training_frames
-from zeroflaw_engines.cores import usable_cores
+from zeroflaw_engines.bundle.prompt_ensembles import load_tokenizer, read_prompt_ensembles
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.prompt_ensembles import load_tokenizer, read_prompt_ensembles
+from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_export.adapter_training import TrainingSettings
 from zeroflaw_export.adapters import save_adapters
 from zeroflaw_export.architectures import clip_architecture, sam_architecture

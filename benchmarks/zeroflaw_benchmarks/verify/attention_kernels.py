@@ -18,9 +18,13 @@ from rich.table import Table
 
 from zeroflaw.cli.terminal import out, run_module
 from zeroflaw_engines import arguments
-from zeroflaw_engines.onnxruntime_provider import PROVIDERS, require_provider, select_provider
-from zeroflaw_engines.quiet_onnxruntime import ort, quiet_settings
-from zeroflaw_engines.session_options import OnnxRuntimeOptions
+from zeroflaw_engines.sessions.onnxruntime_provider import (
+    PROVIDERS,
+    require_provider,
+    select_provider,
+)
+from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
+from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 
 EXIT_WRONG: Final = 5
 # Largest relative error: rounding gives about 1e-6 in FP32 and 5e-4 in FP16.

@@ -26,7 +26,7 @@ from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
-from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
 
 REFUSED = "refused"

@@ -10,8 +10,8 @@ import numpy as np
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
 from zeroflaw_engines.contract import EngineContract
-from zeroflaw_engines.device_tensor import DeviceTensor, Tensor, on_host
-from zeroflaw_engines.session import Outputs, Session
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
+from zeroflaw_engines.sessions.session import Outputs, Session
 
 Tampering = Callable[[Tensor, np.random.Generator], Any]
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from zeroflaw_engines.errors import ImageFileError
-from zeroflaw_engines.frame import MAX_FRAME_PIXELS, Frame, rgb_frame
-from zeroflaw_engines.image_files.bmp import read_bmp
-from zeroflaw_engines.image_files.gif import read_gif
-from zeroflaw_engines.image_files.jpeg import read_jpeg
-from zeroflaw_engines.image_files.jpeg2000 import read_jpeg2000
+from zeroflaw_engines.image_files.formats.bmp import read_bmp
+from zeroflaw_engines.image_files.formats.gif import read_gif
+from zeroflaw_engines.image_files.formats.jpeg import read_jpeg
+from zeroflaw_engines.image_files.formats.jpeg2000 import read_jpeg2000
+from zeroflaw_engines.image_files.formats.png import read_png
+from zeroflaw_engines.image_files.formats.pnm import read_pnm
+from zeroflaw_engines.image_files.formats.tiff import read_tiff
+from zeroflaw_engines.image_files.formats.webp import read_webp
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, Frame, rgb_frame
 from zeroflaw_engines.image_files.orientation import orientation_warning, oriented
 from zeroflaw_engines.image_files.picture import ImageFile, Orientation, Picture
-from zeroflaw_engines.image_files.png import read_png
-from zeroflaw_engines.image_files.pnm import read_pnm
 from zeroflaw_engines.image_files.refusals import unsupported
-from zeroflaw_engines.image_files.tiff import read_tiff
-from zeroflaw_engines.image_files.webp import read_webp
 from zeroflaw_engines.image_files.white_level import inverted, settled
 
 # No file of a picture within the limit is larger: four channels of 32 bits, and metadata.

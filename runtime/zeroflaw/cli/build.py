@@ -12,15 +12,15 @@ from rich.text import Text
 
 from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out, print_warning
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.build_options import BatchRange, BuildOptions, gpu_architectures
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.builder.build import BUILT_ENGINES, BuildResult, build_engine
+from zeroflaw_engines.built_engines.cache import EnginePaths, disk_errors_named
+from zeroflaw_engines.built_engines.options import BatchRange, BuildOptions, gpu_architectures
+from zeroflaw_engines.built_engines.sidecar import EngineSidecar
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
+from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import EngineName
-from zeroflaw_engines.embedded import require_changeable
-from zeroflaw_engines.engine_build import BUILT_ENGINES, BuildResult, build_engine
-from zeroflaw_engines.engine_cache import EnginePaths, disk_errors_named
-from zeroflaw_engines.engine_sidecar import EngineSidecar
 from zeroflaw_engines.errors import BuildError
-from zeroflaw_engines.manifest import ENGINES_DIRECTORY
 
 
 def build(

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from zeroflaw.cli.products import threshold_text
 from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out
-from zeroflaw_engines.bundle_writer import copy_bundle, upgrade_bundle
-from zeroflaw_engines.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.manifest import encode_manifest
+from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
+from zeroflaw_engines.bundle.manifest import encode_manifest
+from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
 
 bundle_app = typer.Typer(
     help="Look into a bundle, verify it, copy it, upgrade it.", no_args_is_help=True

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from zeroflaw.cli.build import proofs
 from zeroflaw.cli.terminal import BundleArgument, open_and_announce, out
-from zeroflaw_engines.bundle import Bundle
-from zeroflaw_engines.engine_lookup import EngineStatus, engine_statuses
+from zeroflaw_engines.built_engines.lookup import EngineStatus, engine_statuses
+from zeroflaw_engines.bundle.bundle import Bundle
 
 EXIT_NOT_USABLE = 1
 

@@ -34,7 +34,7 @@ from zeroflaw.inspector import Inspector
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
-from zeroflaw_engines.bundle import read_manifest
+from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import ParametersError
 from zeroflaw_engines.parameters import MethodParameters
 

@@ -9,7 +9,7 @@ import typer
 
 from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out, print_warning
 from zeroflaw.products import add_products_by_name
-from zeroflaw_engines.manifest import Product
+from zeroflaw_engines.bundle.manifest import Product
 
 products_app = typer.Typer(help="The products that a bundle can inspect.", no_args_is_help=True)
 

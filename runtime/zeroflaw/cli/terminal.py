@@ -19,8 +19,8 @@ from rich.progress import (
 )
 
 from zeroflaw.images import Orientation
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
 
 EXIT_SOME_FAILED: Final = 3

@@ -12,7 +12,7 @@ from zeroflaw.embedding.abi import Config, Status
 from zeroflaw.embedding.errors import EmbeddingError
 from zeroflaw.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.backends import DEFAULT_BACKEND
-from zeroflaw_engines.embedded import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.machine import MAX_THREADS
 
 

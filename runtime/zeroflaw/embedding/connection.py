@@ -23,7 +23,7 @@ from zeroflaw.embedding.errors import EmbeddingError, status_of, text_of
 from zeroflaw.embedding.frames import request_of
 from zeroflaw.embedding.hosted import HostedInspector
 from zeroflaw.embedding.views import OutcomeView, json_of
-from zeroflaw_engines.fork_gate import fork_gate
+from zeroflaw_engines.process.fork_gate import fork_gate
 from zeroflaw_engines.version import __version__
 
 _HANDLE: Final = ctypes.c_uint64

@@ -21,7 +21,7 @@ from zeroflaw.stamp import new_stamp
 from zeroflaw.stream import InspectionStream
 from zeroflaw.stream_result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines.errors import EngineError, StreamError
-from zeroflaw_engines.lifetime import HomeProcess
+from zeroflaw_engines.process.lifetime import HomeProcess
 from zeroflaw_engines.version import __version__
 
 

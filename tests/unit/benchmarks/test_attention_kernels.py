@@ -18,7 +18,7 @@ from zeroflaw_benchmarks.verify.attention_kernels import (
     main,
 )
 from zeroflaw_engines.errors import BackendUnavailableError
-from zeroflaw_engines.quiet_onnxruntime import ort
+from zeroflaw_engines.sessions.quiet_onnxruntime import ort
 
 SHAPE = AttentionShape("small", 2, 3, 50, 24, 8)
 

@@ -26,7 +26,7 @@ from zeroflaw_benchmarks.fp16_safety import (
     frames_of,
     provoke,
 )
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_export.precision_recipe import FP16_RECIPE
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from support.manifests import written
-from zeroflaw_engines.bundle import Bundle, open_bundle
-from zeroflaw_engines.embedded import bundle_path
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.shipped import bundle_path
 
 
 @pytest.fixture

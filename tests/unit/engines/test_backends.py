@@ -10,15 +10,16 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from zeroflaw_engines import backends, machine, onnxruntime_provider
+from zeroflaw_engines import backends, machine
 from zeroflaw_engines.backends import RANKING, availability, choose_backend, load_session
-from zeroflaw_engines.bundle import open_bundle
-from zeroflaw_engines.device_tensor import HostTensor, offset_of
+from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import BackendUnavailableError, EngineContractError, EngineError
-from zeroflaw_engines.onnxruntime_session import OnnxRuntimeSession
-from zeroflaw_engines.ort_device_tensor import OrtDeviceTensor
-from zeroflaw_engines.session import zeros_for
-from zeroflaw_engines.session_options import OnnxRuntimeOptions
+from zeroflaw_engines.sessions import onnxruntime_provider
+from zeroflaw_engines.sessions.device_tensor import HostTensor, offset_of
+from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
+from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor
+from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
+from zeroflaw_engines.sessions.session import zeros_for
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,7 @@ def test_falling_back_to_the_cpu_is_an_error(mini, monkeypatch) -> None:
     cuda = onnxruntime_provider.PROVIDERS["onnxruntime-cuda"]
     monkeypatch.setattr(onnxruntime_provider, "select_provider", None)
     monkeypatch.setattr(
-        "zeroflaw_engines.onnxruntime_session.select_provider",
+        "zeroflaw_engines.sessions.onnxruntime_session.select_provider",
         lambda *_: {"providers": ["CPUExecutionProvider"]},
     )
     with pytest.raises(BackendUnavailableError, match="fell back to CPUExec") as caught:

@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from support.defect_pictures import write_defect_pictures
+from zeroflaw_engines.bundle.prompt_ensembles import read_prompt_ensembles
 from zeroflaw_engines.errors import (
     DatasetError,
     ExportError,
@@ -20,7 +21,6 @@ from zeroflaw_engines.errors import (
     WeightsError,
     ZeroflawError,
 )
-from zeroflaw_engines.prompt_ensembles import read_prompt_ensembles
 from zeroflaw_export.adapter_training_cli import train_adapters
 from zeroflaw_export.adapters import LinearAdapters, load_adapters, save_adapters
 from zeroflaw_export.architectures import clip_architecture

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.graph_entries import GraphVariant
 from zeroflaw_engines.errors import (
     BundleError,
     ExportError,
@@ -23,7 +24,6 @@ from zeroflaw_engines.errors import (
     WeightsError,
     ZeroflawError,
 )
-from zeroflaw_engines.graph_entries import GraphVariant
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export import bundle_export, parity
 from zeroflaw_export.adapters import LinearAdapters, save_adapters

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_engines.frame import rgb_frame
+from zeroflaw_engines.image_files.frame import rgb_frame
 from zeroflaw_export.datasets import (
     Sample,
     dataset_digest,

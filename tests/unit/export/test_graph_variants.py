@@ -14,8 +14,8 @@ from segment_anything.modeling import Sam
 from typer.testing import CliRunner
 
 from zeroflaw.cli.bundle import bundle_app
-from zeroflaw_engines import bundle_variants
-from zeroflaw_engines.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle import variants as bundle_variants
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import EngineSizes, engine_contract
 from zeroflaw_engines.errors import BundleError, ExportError, ParityError
 from zeroflaw_export import parity

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from zeroflaw_engines.errors import MissingExtraError, ProductError
-from zeroflaw_engines.prompt_ensembles import (
+from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
     read_prompt_ensembles,
 )
+from zeroflaw_engines.errors import MissingExtraError, ProductError
 from zeroflaw_export.text_encoder import TextEncoder
 from zeroflaw_export.tokenizer import write_tokenizer
 

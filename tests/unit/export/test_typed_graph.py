@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_export.graph_variants import FP16_ENGINES, fp16_model
 from zeroflaw_export.precision_recipe import FP16_RECIPE, Island, PrecisionRecipe

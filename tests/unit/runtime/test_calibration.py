@@ -13,8 +13,8 @@ from PIL import Image
 
 from zeroflaw.calibration import conformal_threshold, score_good_images
 from zeroflaw.threshold import decision_threshold
+from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.errors import CalibrationError, ImageFileError, MissingExtraError
-from zeroflaw_engines.manifest import Calibration, Product
 from zeroflaw_engines.parameters import MethodParameters
 
 DRAWS = 3000

@@ -42,7 +42,7 @@ from zeroflaw.frame import rgb_frame
 from zeroflaw.inspector import Inspector
 from zeroflaw.record import InspectionRecord
 from zeroflaw.regions import regions_of
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ZeroflawError
 
 FORMATS = {

@@ -30,7 +30,7 @@ from zeroflaw.embedding.views import OutcomeView
 from zeroflaw.inspector import Inspector
 from zeroflaw.record import inspection_json_schema
 from zeroflaw.stream_result import StreamResult
-from zeroflaw_engines.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from zeroflaw.engine_outputs import clip_outputs, require_alive, require_finite, run_engine
 from zeroflaw_engines.contract import EngineContract, TensorSpec
-from zeroflaw_engines.device_tensor import HostTensor
 from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.sessions.device_tensor import HostTensor
 
 BAD = [np.nan, np.inf, -np.inf]
 

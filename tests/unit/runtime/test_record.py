@@ -13,8 +13,8 @@ import pytest
 
 from zeroflaw.record import InspectionRecord, calibration_digest, held_record
 from zeroflaw.stamp import new_stamp
+from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.errors import RecordError
-from zeroflaw_engines.manifest import Product
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "inspection.schema.json").read_text())
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from zeroflaw.cli.commands import all_commands
-from zeroflaw_engines.bundle import open_bundle
+from zeroflaw_engines.bundle.bundle import open_bundle
 
 ROOT = Path(__file__).parents[3]
 NAMED = re.compile(r"`zeroflaw ((?:--?)?[a-z][^`]*)`")

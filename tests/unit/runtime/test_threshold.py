@@ -8,7 +8,7 @@ import pytest
 
 from zeroflaw.calibration import conformal_threshold
 from zeroflaw.threshold import decision_threshold, is_near_one
-from zeroflaw_engines.manifest import Calibration, Product
+from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.parameters import MethodParameters
 
 BACKEND = "onnxruntime 1.32.0 CPU"

@@ -1,0 +1,1 @@
+"""Building engines on a workstation: compile, prove, publish."""

@@ -1,0 +1,116 @@
+"""An engine's outputs beside those of the FP32 reference, on fixed inputs. It takes a GPU.
+
+*Unverified*: no GPU has run this yet; its arithmetic is tested on ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw_engines.builder.differences import cosine, largest_difference, norm_ratio
+from zeroflaw_engines.built_engines.sidecar import EngineParity
+from zeroflaw_engines.contract import (
+    LABEL_NEGATIVE,
+    LABEL_NOT_A_POINT,
+    LABEL_POSITIVE,
+    LABEL_UNUSED,
+    EngineContract,
+)
+from zeroflaw_engines.errors import BuildError, ComparisonError
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session
+
+MIN_COSINE: Final = 0.999
+_MAX_DIFFERENCE: Final = 0.01  # of a single value in [0, 1], which has no direction
+# A cosine of 0.999 leaves the norm within 0.1 %; a scale that was lost changes it by far more.
+_MAX_FACTOR: Final = 0.01
+_SEED: Final = 4
+_REMEDY: Final = (
+    "report the GPU and the backend's version; another version, or `--precision fp32`, may help"
+)
+
+
+def check_parity(engine: Session, reference: Session) -> EngineParity:
+    """Compares an engine with the FP32 reference.
+
+    Args:
+        engine: The engine to be published.
+        reference: The FP32 graph of the same contract.
+
+    Raises:
+        BuildError: An output is not finite, or differs too much.
+    """
+    inputs = fixed_inputs(engine.contract)
+    got, want = engine.execute(inputs), reference.execute(inputs)
+    figures = {}
+    for name in want:
+        what = f"{engine.contract.name}: the output {name}"
+        try:
+            figures[name], fault = _agreement(got[name], want[name], what)
+        except ComparisonError as error:
+            figures[name], fault = 0.0, error.cause
+        if fault:
+            raise BuildError(
+                f"{what} differs from the FP32 reference: {fault}; the engine was not published",
+                _REMEDY,
+            )
+    return EngineParity(status="passed", cosine=figures)
+
+
+def _agreement(got: Tensor, want: Tensor, what: str) -> tuple[float, str]:
+    """The figure of an output, and what is too much in it."""
+    if want.size == 1:
+        figure, least = 1 - largest_difference(got, want, what), 1 - _MAX_DIFFERENCE
+        said = "one minus the difference"
+    else:
+        figure, least, said = cosine(got, want, what), MIN_COSINE, "cosine"
+        ratio = norm_ratio(got, want, what)
+        if abs(ratio - 1) > _MAX_FACTOR:
+            return figure, f"{ratio:.4f} times as large, more than {_MAX_FACTOR:.0%} off"
+    return figure, "" if figure >= least else f"{said} {figure:.6f}, less than {least}"
+
+
+def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
+    """Inputs that are the same on every machine and in every run, with every dynamic axis 1."""
+    rng = np.random.default_rng(_SEED)
+    inputs: dict[str, Tensor] = {}
+    image_size = max((size for spec in contract.inputs for size in spec.shape[1:3]
+                      if spec.name == "image" and isinstance(size, int)), default=0)  # fmt: skip
+    for spec in contract.inputs:
+        shape = tuple(1 if isinstance(size, str) else size for size in spec.shape)
+        if spec.name == "image":
+            inputs[spec.name] = _picture(shape, rng)
+        elif spec.name == "image_size":
+            inputs[spec.name] = np.array([image_size, image_size * 3 // 4], np.int32)
+        elif spec.name == "text_embeddings":
+            value = rng.standard_normal(shape)
+            unit = value / np.linalg.norm(value, axis=1, keepdims=True)
+            inputs[spec.name] = unit.astype(np.float32)
+        elif spec.name == "point_coords":
+            inputs[spec.name] = rng.uniform(50, 500, shape).astype(np.float32)
+        elif spec.name == "point_labels":
+            labels = np.full(shape, LABEL_UNUSED, np.int32)
+            labels[:, :3], labels[:, 3:5], labels[:, 5] = (
+                LABEL_POSITIVE,
+                LABEL_NEGATIVE,
+                LABEL_NOT_A_POINT,
+            )
+            inputs[spec.name] = labels
+        elif spec.name == "has_mask_input":
+            inputs[spec.name] = np.ones(shape, np.float32)
+        else:
+            inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
+    return inputs
+
+
+def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Waves with noise on them: neither flat nor without structure."""
+    _, height, width, channels = shape
+    y, x, c = np.ogrid[:height, :width, :channels]
+    waves = np.sin(x / 17 + c) + np.cos(y / 29 - c)
+    noisy = 128 + 45 * waves + rng.normal(0, 8, (height, width, channels))
+    picture: NDArray[np.uint8] = np.clip(noisy, 0, 255).astype(np.uint8)[None]
+    return picture

@@ -1,0 +1,1 @@
+"""Built engines as a station reads them: their options, keys, sidecars, and where they live."""

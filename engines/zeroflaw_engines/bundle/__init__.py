@@ -1,0 +1,1 @@
+"""The bundle: the directory that is the whole contract between workstation and station."""

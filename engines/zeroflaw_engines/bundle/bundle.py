@@ -1,0 +1,399 @@
+"""Reading a bundle: the directory that is the whole contract between workstation and station."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from zeroflaw_engines.bundle.graph_entries import (
+    AttentionForm,
+    EngineFile,
+    GraphTarget,
+    GraphVariant,
+    Precision,
+)
+from zeroflaw_engines.bundle.lock import standing_bundle
+from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode_manifest
+from zeroflaw_engines.bundle.product_names import normal_name
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
+from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME, bundle_path, is_embedded
+from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
+from zeroflaw_engines.digests import sha256_of_files
+from zeroflaw_engines.errors import (
+    BundleChangedError,
+    BundleDamagedError,
+    BundleError,
+    EngineError,
+    ProductError,
+)
+
+# A writer must come between a manifest and its bank, microseconds apart, that often.
+_MAX_TRIES: Final = 200
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of an engine, as a backend loads it.
+
+    Attributes:
+        engine: The engine.
+        path: The ONNX file.
+        weights_path: The file of its external weights, if it has one.
+        opset: Version of the ONNX operators.
+        precision: `fp16` is strongly typed, with islands of FP32.
+        attention: How SAM's relative position is written.
+        recipe: Identity of the precision recipe; None for FP32.
+        sha256: Digests of its files by file name.
+    """
+
+    engine: EngineName
+    path: Path
+    weights_path: Path | None
+    opset: int
+    precision: Precision
+    attention: AttentionForm
+    recipe: str | None
+    sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest was read and whose files were checked.
+
+    Attributes:
+        path: The directory.
+        manifest: Its manifest.
+        read_bank: The prompt bank that was read with the manifest; None if none was.
+    """
+
+    path: Path
+    manifest: Manifest
+    read_bank: Mapping[str, TextEmbeddings] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def identity(self) -> str:
+        """Digest that names the models of this bundle: equal for equal engines and weights.
+
+        It covers the reference graphs alone. Variants are other forms of the same models, and
+        results stay comparable when one is added.
+        """
+        lines = [
+            f"{name} {self.manifest.files[file].sha256}"
+            for name, engine in sorted(self.manifest.engines.items())
+            for file in (engine.onnx, engine.weights)
+            if file
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def contract(self, engine: EngineName) -> EngineContract:
+        """The contract of one engine at this bundle's sizes."""
+        return engine_contract(engine, self.manifest.sizes)
+
+    def onnx_path(self, engine: EngineName) -> Path:
+        """The reference graph of one engine.
+
+        Raises:
+            EngineError: The bundle has no such engine.
+        """
+        return self.path / self._engine_file(engine).onnx
+
+    def graph(self, engine: EngineName, target: GraphTarget) -> Graph:
+        """The graph of one engine that a target takes.
+
+        `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
+        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant.
+
+        Raises:
+            EngineError: The bundle has no such engine, or no graph of it for TensorRT.
+        """
+        entry = self._engine_file(engine)
+        variant = entry.variant(target)
+        if variant is None and target == "tensorrt":
+            raise EngineError(
+                f"the bundle {self.path} has no graph of {engine} for TensorRT",
+                "add them to a copy of the bundle with `zeroflaw add-fp16 DIR`, or export it with"
+                " `zeroflaw export --precision fp16`",
+            )
+        if variant is None and target == "openvino":
+            _logger.info("%s has no graph of %s for OpenVINO: reference", self.path, engine)
+        chosen = variant or entry
+        files = [chosen.onnx, *([chosen.weights] if chosen.weights else [])]
+        before: AttentionForm = "extended" if engine == "sam_encoder" else "none"
+        return Graph(
+            engine=engine,
+            path=self.path / chosen.onnx,
+            weights_path=self.path / chosen.weights if chosen.weights else None,
+            opset=chosen.opset,
+            precision=chosen.precision,
+            attention=chosen.attention or before,
+            recipe=variant.recipe if variant else None,
+            sha256={name: self.manifest.files[name].sha256 for name in files},
+        )
+
+    def _engine_file(self, engine: EngineName) -> EngineFile:
+        entry = self.manifest.engines.get(engine)
+        if entry is None:
+            raise EngineError(
+                f"the bundle {self.path} has no {engine}",
+                "export it again with that engine (`zeroflaw export --text-encoder`)"
+                if engine == "text_encoder"
+                else "export it again",
+            )
+        return entry
+
+    def text_embeddings(self, product: str) -> TextEmbeddings:
+        """Text embeddings of one product, float32 [2, embedding_size].
+
+        Raises:
+            ProductError: The bundle does not know the product.
+        """
+        name = self.product_name(product)
+        if name is None or name not in self.bank:
+            known = ", ".join(sorted(self.manifest.products)) or "none"
+            raise ProductError(
+                f"the bundle {self.path} has no product {product!r} (it has: {known})",
+                f"name a known one, or {self.how_to_add(product)}",
+            )
+        return self.bank[name]
+
+    @cached_property
+    def bank(self) -> Mapping[str, TextEmbeddings]:
+        """Text embeddings by product: those that were read with the manifest."""
+        if self.read_bank is not None:
+            return self.read_bank
+        return read_prompt_bank(
+            self.path / self.manifest.prompts, self.manifest.clip.embedding_size
+        )
+
+    def product_name(self, product: str) -> str | None:
+        """The bundle's own spelling of a product's name; None if it does not know the product."""
+        known = self.manifest.products
+        return next((name for name in (product, normal_name(product)) if name in known), None)
+
+    def how_to_add(self, product: str) -> str:
+        """What a user can do to have a product that the bundle lacks, as part of a remedy."""
+        name = shlex.quote(product)
+        if self.manifest.text is None:
+            return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
+        if is_embedded(self.path):
+            return (
+                f"add it to a copy: `zeroflaw bundle copy {EMBEDDED_NAME} my_bundle`, then"
+                f" `zeroflaw products add my_bundle {name}`"
+            )
+        return f"add it with `zeroflaw products add {shlex.quote(str(self.path))} {name}`"
+
+
+def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
+    """Opens a bundle and verifies it: schema, paths, files, sizes and digests.
+
+    A bundle that another process changes meanwhile is read again, until all that was read belongs
+    together. The prompt bank comes with it, since the next writer removes its file.
+
+    Args:
+        path: The bundle's directory, or the text `mini` for the one that ships with zeroflaw.
+        verify_digests: Whether to hash every file. Without it, sizes alone are checked, and the
+            prompt bank is hashed; leave that to callers that have verified the same files a
+            moment ago.
+
+    Raises:
+        BundleError: There is no bundle at the path.
+        BundleDamagedError: A file is missing or altered; the error says which.
+        BundleSchemaError: The manifest is not one that this version understands.
+    """
+    verified: dict[str, tuple[str, os.stat_result]] = {}
+    tries = 0
+    while True:
+        tries += 1
+        root, data = _standing_manifest(bundle_path(path))
+        manifest = decode_manifest(data, str(root / MANIFEST_NAME))
+        try:
+            # First, since only the bank changes while products are added.
+            bank = _read_bank(root, manifest)
+            _verify_files(root, manifest, verified, verify_digests=verify_digests)
+        except (BundleDamagedError, ProductError):
+            if tries == _MAX_TRIES or _still_has(root, data):
+                raise
+        else:
+            if tries == _MAX_TRIES or _still_has(root, data, manifest):
+                return Bundle(path=root, manifest=manifest, read_bank=bank)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Reads a bundle's manifest alone, without looking at the files that it names.
+
+    Args:
+        path: As for `open_bundle`.
+
+    Raises:
+        BundleError: There is no bundle at the path.
+        BundleDamagedError: The manifest is not valid.
+        BundleSchemaError: It is not one that this version understands.
+    """
+    root, data = _standing_manifest(bundle_path(path))
+    return decode_manifest(data, str(root / MANIFEST_NAME))
+
+
+def require_same_engine(bundle: Bundle, engine: EngineName) -> None:
+    """Refuses to go on with an engine that another process replaced since the bundle was opened.
+
+    Raises:
+        BundleChangedError: The graphs at the bundle's path are others by now, or gone.
+    """
+    try:
+        now = read_manifest(bundle.path)
+    except BundleError as error:
+        raise _changed(bundle) from error
+    if _files_of(now, engine) != _files_of(bundle.manifest, engine):
+        raise _changed(bundle)
+
+
+def require_same_models(bundle: Bundle, now: Bundle) -> None:
+    """Refuses to store what was computed with models that have been replaced since.
+
+    Args:
+        bundle: As it was when the computing began.
+        now: As it is.
+
+    Raises:
+        BundleChangedError: They are not the same models.
+    """
+    if bundle.identity != now.identity:
+        raise _changed(bundle)
+
+
+def _standing_manifest(path: Path) -> tuple[Path, bytes]:
+    """The directory to read from, and its manifest; looked for again where it moved meanwhile."""
+    for _ in range(_MAX_TRIES):
+        root = standing_bundle(path)
+        try:
+            return root, (root / MANIFEST_NAME).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = error
+            if root.is_dir() and not (root / MANIFEST_NAME).exists():
+                break
+        except OSError as error:
+            raise BundleError(
+                f"{root / MANIFEST_NAME} cannot be read: {error}", "check its permissions"
+            ) from error
+    raise BundleError(
+        f"{path} is not a bundle: it has no {MANIFEST_NAME}",
+        "name the directory that `zeroflaw export` wrote",
+    ) from missing
+
+
+def _still_has(root: Path, data: bytes, manifest: Manifest | None = None) -> bool:
+    """Whether the manifest at a path is the one that was read, or differs in products alone."""
+    try:
+        _, now = _standing_manifest(root)
+        if now == data:
+            return True
+        return manifest is not None and _graphs(manifest) == _graphs(
+            decode_manifest(now, str(root / MANIFEST_NAME))
+        )
+    except BundleError:
+        return False
+
+
+def _graphs(manifest: Manifest) -> dict[str, FileEntry]:
+    """The files that stay as they are while products are added."""
+    return {name: entry for name, entry in manifest.files.items() if name != manifest.prompts}
+
+
+def _files_of(manifest: Manifest, engine: EngineName) -> dict[str, FileEntry]:
+    entry = manifest.engines.get(engine)
+    graphs: tuple[EngineFile | GraphVariant, ...] = (entry, *entry.variants) if entry else ()
+    names = {name for graph in graphs for name in (graph.onnx, graph.weights) if name}
+    return {name: manifest.files[name] for name in sorted(names)}
+
+
+def _changed(bundle: Bundle) -> BundleChangedError:
+    return BundleChangedError(
+        f"the bundle {bundle.path} was replaced by another since it was opened",
+        "run the command again, or load it again",
+    )
+
+
+def _remedy(root: Path) -> str:
+    if is_embedded(root):
+        return "install zeroflaw again: this bundle is part of it"
+    return "copy the bundle anew, or export it again"
+
+
+def _verify_file(root: Path, name: str, entry: FileEntry) -> os.stat_result:
+    """Checks that a file is there, inside the bundle, and of its size."""
+    file = root / name
+    if not file.is_file():
+        raise BundleDamagedError(f"{file} is missing from the bundle", _remedy(root))
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise BundleDamagedError(f"{file} is a link that leads out of the bundle", _remedy(root))
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    if status.st_size != entry.bytes:
+        raise BundleDamagedError(
+            f"{file} has {status.st_size} bytes where the manifest says {entry.bytes}",
+            _remedy(root),
+        )
+    return status
+
+
+def _read_bank(root: Path, manifest: Manifest) -> dict[str, TextEmbeddings]:
+    name = manifest.prompts
+    _verify_file(root, name, manifest.files[name])
+    try:
+        data = (root / name).read_bytes()
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    if hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
+        raise _altered(root, name)
+    return decode_prompt_bank(data, root / name, manifest.clip.embedding_size)
+
+
+def _verify_files(
+    root: Path,
+    manifest: Manifest,
+    verified: dict[str, tuple[str, os.stat_result]],
+    *,
+    verify_digests: bool,
+) -> None:
+    """Checks every file but the prompt bank; `verified` keeps what need not be hashed again."""
+    todo = {}
+    for name, entry in _graphs(manifest).items():
+        status = _verify_file(root, name, entry)
+        digest, before = verified.get(name, ("", status))
+        if digest != entry.sha256 or _signature(before) != _signature(status):
+            todo[name] = status
+    if not verify_digests:
+        return
+    try:
+        digests = sha256_of_files(root / name for name in todo)
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    for name, status in todo.items():
+        if digests[root / name] != manifest.files[name].sha256:
+            raise _altered(root, name)
+        verified[name] = (manifest.files[name].sha256, status)
+
+
+def _signature(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _unreadable(root: Path, error: OSError) -> BundleDamagedError:
+    return BundleDamagedError(f"{error.filename} cannot be read: {error.strerror}", _remedy(root))
+
+
+def _altered(root: Path, name: str) -> BundleDamagedError:
+    return BundleDamagedError(
+        f"{root / name} was altered: its SHA-256 is not the manifest's", _remedy(root)
+    )

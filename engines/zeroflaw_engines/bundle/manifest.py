@@ -1,0 +1,285 @@
+"""The manifest of a bundle: what `bundle.json` holds, as frozen structs.
+
+Version 4 of the schema. Version 1, which had no calibration and no demonstration models, version
+2, which had one graph an engine, and version 3, which had no digest of itself, are read as well. A
+reader refuses versions newer than its own; inside a known version, names that are unknown, missing
+or there twice are refused too, since they mean damage or a typing error, never a feature.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struct
+from zeroflaw_engines.bundle.manifest_checks import check_manifest
+from zeroflaw_engines.bundle.manifest_text import SEALED_SINCE, read_document, readable, sealed
+from zeroflaw_engines.contract import EngineName, EngineSizes
+from zeroflaw_engines.errors import BundleSchemaError, ParametersError
+from zeroflaw_engines.parameters import MethodParameters
+
+MANIFEST_NAME: Final = "bundle.json"
+# Where a station keeps the engines that it built; no part of the manifest.
+ENGINES_DIRECTORY: Final = "engines"
+SCHEMA_VERSION: Final = 4
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class FileEntry(Struct, frozen=True, kw_only=True):
+    """One file of the bundle: its digest and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+class WeightsIdentity(Struct, frozen=True, kw_only=True):
+    """Where weights came from.
+
+    Attributes:
+        name: Official name, file name, or `random`.
+        sha256: Digest of the file; None for random weights.
+    """
+
+    name: str
+    sha256: str | None = None
+
+
+class ClipIdentity(Struct, frozen=True, kw_only=True):
+    """The CLIP tower and its adapters.
+
+    Attributes:
+        architecture: Name in the registry of the export, as `vit_l_14_336`.
+        activation: `gelu` (erf) or `quick_gelu`; APRIL-GAN's adapters at 518 px pair with `gelu`.
+        image_size: Side of the square input, px.
+        embedding_size: Width of the shared image-text space.
+        tapped_blocks: 1-based blocks whose patch tokens are adapted.
+        mean: RGB mean in [0, 1], as the graph applies it.
+        std: RGB standard deviation in [0, 1], as the graph applies it.
+        weights: Of the towers.
+        adapters: Of the linear adapters.
+    """
+
+    architecture: str
+    activation: Literal["gelu", "quick_gelu"]
+    image_size: int
+    embedding_size: int
+    tapped_blocks: tuple[int, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: WeightsIdentity
+    adapters: WeightsIdentity
+
+
+class SamIdentity(Struct, frozen=True, kw_only=True):
+    """The SAM encoder and decoder.
+
+    Attributes:
+        architecture: Name in the registry of the export, as `vit_h`.
+        image_size: Side of the padded square input, px.
+        feature_size: Side of the feature grid, cells.
+        feature_channels: Channels of the features.
+        max_prompts: Rows of the decoder's point input.
+        mean: RGB mean in [0, 255], as the graph applies it.
+        std: RGB standard deviation in [0, 255], as the graph applies it.
+        weights: Of the whole model.
+    """
+
+    architecture: str
+    image_size: int
+    feature_size: int
+    feature_channels: int
+    max_prompts: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: WeightsIdentity
+
+
+class TextIdentity(Struct, frozen=True, kw_only=True):
+    """The optional text engine.
+
+    Attributes:
+        context: Most tokens of one sentence.
+        tokenizer: File of the tokenizer, in the format of the `tokenizers` library.
+        ensembles: File of the sentence ensembles, TOML.
+    """
+
+    context: int
+    tokenizer: str
+    ensembles: str
+
+
+class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a product's decision threshold comes from: scores of good images alone.
+
+    Attributes:
+        false_reject_rate: The rate that was aimed at, inside (0, 1).
+        images: Number of good images that were scored, each content once.
+        rank: The threshold lies just above the rank-th smallest of their scores.
+        interval: 95 % interval of the true false-reject rate at the threshold.
+        observed_rate: Share of the images themselves that the threshold rejects.
+        image_scoring: The parameter that the scores depend on; the threshold holds for no other.
+        data_digest: SHA-256 over the sorted SHA-256 of the image files, one a line.
+        created: UTC time, ISO 8601.
+        backend: What ran the CLIP encoder, as its session describes itself: name, version,
+            device. None in calibrations of version 3 or older, as the fields after it.
+        precision: What it computed in.
+        parameters: The method parameters, by name.
+        parameters_digest: Their digest, as inspections record it.
+    """
+
+    false_reject_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)]
+    images: Annotated[int, msgspec.Meta(ge=1)]
+    rank: Annotated[int, msgspec.Meta(ge=1)]
+    interval: tuple[Share, Share]
+    observed_rate: Share
+    image_scoring: Literal["cls", "map_max"]
+    data_digest: str
+    created: str
+    backend: str | None = None
+    precision: str | None = None
+    parameters: dict[str, Any] | None = None
+    parameters_digest: str | None = None
+
+
+class Product(Struct, frozen=True, kw_only=True):
+    """A product that the bundle can inspect; its embeddings are in the prompt bank.
+
+    Attributes:
+        sentences: Number of normal and abnormal sentences behind the embeddings.
+        threshold: The product's own decision threshold, in [0, 1], if it has one.
+        calibration: Where the threshold comes from, if it was calibrated. It holds for these
+            embeddings alone, so that new ones drop both.
+    """
+
+    sentences: tuple[int, int]
+    threshold: Share | None = None
+    calibration: Calibration | None = None
+
+
+class ParityFigure(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One figure of the export's parity check.
+
+    Attributes:
+        engine: The engine that was checked.
+        image: `real` or `noise`.
+        quantity: What was compared, with its unit.
+        value: The largest difference that was seen.
+        tolerance: The largest that is accepted.
+        target: Which of the engine's graphs was checked.
+    """
+
+    engine: EngineName
+    image: Literal["real", "noise"]
+    quantity: str
+    value: float
+    tolerance: float
+    target: GraphTarget = "onnxruntime"
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """All of `bundle.json`.
+
+    Attributes:
+        schema_version: Version of this schema.
+        created: UTC time of the export, ISO 8601.
+        zeroflaw_version: Version that wrote the bundle.
+        random_weights: Seed, if any part of the weights is random: such a bundle finds nothing.
+        demonstration: A sentence that says what the model is, if it is one to try zeroflaw with
+            and not one to inspect with.
+        clip: The CLIP side.
+        sam: The SAM side.
+        text: The text engine, if the bundle has one.
+        engines: Graphs by engine name.
+        prompts: File of the prompt bank: one float32 [2, embedding_size] tensor a product.
+        products: By name.
+        parameters: Method parameters, by name.
+        parity: Figures of the export's parity check.
+        files: Digest and size of every file but this one.
+    """
+
+    schema_version: int
+    created: str
+    zeroflaw_version: str
+    random_weights: int | None
+    clip: ClipIdentity
+    sam: SamIdentity
+    text: TextIdentity | None
+    engines: dict[EngineName, EngineFile]
+    prompts: str
+    products: dict[str, Product]
+    parameters: dict[str, Any]
+    parity: tuple[ParityFigure, ...]
+    files: dict[str, FileEntry]
+    demonstration: str | None = None
+
+    @property
+    def sizes(self) -> EngineSizes:
+        """The sizes on which the engine contract depends."""
+        return EngineSizes(
+            clip_image_size=self.clip.image_size,
+            embedding_size=self.clip.embedding_size,
+            sam_image_size=self.sam.image_size,
+            sam_feature_size=self.sam.feature_size,
+            sam_feature_channels=self.sam.feature_channels,
+            max_prompts=self.sam.max_prompts,
+        )
+
+    @property
+    def method_parameters(self) -> MethodParameters:
+        """The recorded method parameters, validated."""
+        return MethodParameters.from_mapping(self.parameters)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as readable JSON in a fixed order, since version 4 with a digest of itself."""
+    document = msgspec.to_builtins(manifest)
+    return sealed(document) if manifest.schema_version >= SEALED_SINCE else readable(document)
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Reads and validates a manifest.
+
+    Args:
+        data: Contents of `bundle.json`.
+        where: Path for error messages.
+
+    Raises:
+        BundleDamagedError: It is not JSON, was changed since it was written, has a name twice,
+            or a path or digest in it is not acceptable.
+        BundleSchemaError: Its version, its fields or their values are not those of this schema.
+    """
+    document = read_document(data, where, SCHEMA_VERSION)
+    version = document["schema_version"]
+    try:
+        manifest = msgspec.convert(document, Manifest)
+        _ = manifest.method_parameters
+    except (msgspec.ValidationError, ParametersError) as error:
+        raise BundleSchemaError(
+            f"{where} does not fit schema version {version}: {error}",
+            "export the bundle again",
+        ) from error
+    check_manifest(manifest, document, where)
+    return manifest
+
+
+def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 - any field's type
+    """The manifest in the current version of the schema, with some fields changed.
+
+    Parameters that its own version did not know are recorded with the defaults that they had.
+    """
+    return msgspec.structs.replace(
+        manifest,
+        **{
+            "schema_version": SCHEMA_VERSION,
+            "parameters": parameters_record(manifest.method_parameters),
+            **changes,
+        },
+    )
+
+
+def parameters_record(parameters: MethodParameters) -> dict[str, Any]:
+    """The parameters as the manifest stores them."""
+    return dataclasses.asdict(parameters)

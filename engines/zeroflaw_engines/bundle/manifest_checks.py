@@ -1,0 +1,171 @@
+"""What a manifest must satisfy beyond the kinds of its fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
+from zeroflaw_engines.bundle.product_names import check_product_name
+from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
+
+if TYPE_CHECKING:
+    from zeroflaw_engines.bundle.manifest import Manifest
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# The method parameters that a manifest records since a version of the schema; what a version does
+# not know takes the default.
+_PARAMETERS_SINCE: Final[dict[int, tuple[str, ...]]] = {
+    1: (
+        "extreme_threshold", "positive_points", "negative_points", "point_spacing",
+        "spacing_pixels", "prompt_grid", "dilation_kernel", "dilation_size", "sam_input",
+        "similarity", "stage1_mask", "box", "cascade_stages", "no_region", "scoring",
+        "fusion_weight", "image_scoring", "decision_threshold",
+    ),
+    4: ("min_contrast", "max_clipped", "min_peak", "contradiction", "contradiction_area"),
+}  # fmt: skip
+
+
+def check_manifest(manifest: Manifest, document: Mapping[str, Any], where: str) -> None:
+    """Refuse a manifest that contradicts itself or its version.
+
+    Args:
+        manifest: As decoded; each field has a value of its kind.
+        document: The JSON that it was decoded from, without the digest.
+        where: Path for error messages.
+
+    Raises:
+        BundleDamagedError: A path or digest in it is not acceptable.
+        BundleSchemaError: Its version lacks fields or does not know them, or values contradict
+            one another.
+    """
+    _check_version(manifest, where)
+    _check_complete(manifest, document, where)
+    _check_references(manifest, where)
+
+
+def check_relative_path(name: str, where: str) -> None:
+    """Refuses paths that could lead out of the bundle.
+
+    Raises:
+        BundleDamagedError: The path is absolute, has `..`, or is not in plain POSIX form.
+    """
+    path = PurePosixPath(name)
+    plain = bool(name) and "\\" not in name and ":" not in name and "\0" not in name
+    if not plain or not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name:
+        raise BundleDamagedError(
+            f"{where} names the file {name!r}, which is not a plain path inside the bundle",
+            "do not use this bundle; export it again or copy it anew from a trusted place",
+        )
+
+
+def _check_version(manifest: Manifest, where: str) -> None:
+    """Refuses fields that the manifest's own version does not have."""
+    calibrated = any(product.calibration for product in manifest.products.values())
+    since = 1
+    if calibrated or manifest.demonstration is not None:
+        since = 2
+    if any(
+        engine.variants or engine.attention is not None for engine in manifest.engines.values()
+    ) or any(figure.target != "onnxruntime" for figure in manifest.parity):
+        since = 3
+    if any(
+        product.calibration and product.calibration.backend is not None
+        for product in manifest.products.values()
+    ):
+        since = 4
+    if manifest.schema_version < since:
+        raise BundleSchemaError(
+            f"{where} has fields that schema version {manifest.schema_version} does not know",
+            "export the bundle again",
+        )
+
+
+def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str) -> None:
+    """Refuses a manifest without a field that its version always writes."""
+    version = manifest.schema_version
+    missing = _missing(msgspec.to_builtins(manifest), document)
+    if version < 2:
+        missing = [name for name in missing if name not in {"demonstration", "calibration"}]
+    for since, names in _PARAMETERS_SINCE.items():
+        if since <= version:
+            missing += [name for name in names if name not in manifest.parameters]
+    if missing:
+        raise BundleSchemaError(
+            f"{where} does not fit schema version {version}: it lacks {', '.join(missing)}",
+            "copy the bundle anew, or export it again",
+        )
+
+
+def _missing(whole: object, part: object) -> list[str]:
+    """Names of fields, at any depth, that one document has and the other lacks."""
+    if isinstance(whole, dict) and isinstance(part, Mapping):
+        found = [name for name in whole if name not in part]
+        for name in whole.keys() & part.keys():
+            found += _missing(whole[name], part[name])
+        return sorted(found)
+    if isinstance(whole, list | tuple) and isinstance(part, list):
+        return [
+            name for one, other in zip(whole, part, strict=True) for name in _missing(one, other)
+        ]
+    return []
+
+
+def _check_references(manifest: Manifest, where: str) -> None:
+    for name, entry in manifest.files.items():
+        check_relative_path(name, where)
+        if not _SHA256.fullmatch(entry.sha256) or entry.bytes < 0:
+            raise BundleDamagedError(
+                f"{where} has no valid digest and size for {name}", "export the bundle again"
+            )
+    references = [manifest.prompts]
+    for engine in manifest.engines.values():
+        graphs: tuple[EngineFile | GraphVariant, ...] = (engine, *engine.variants)
+        for graph in graphs:
+            references += [graph.onnx] + ([graph.weights] if graph.weights else [])
+    if manifest.text:
+        references += [manifest.text.tokenizer, manifest.text.ensembles]
+    for name in references:
+        check_relative_path(name, where)
+        if name not in manifest.files:
+            raise BundleDamagedError(
+                f"{where} uses the file {name} but has no digest for it", "export the bundle again"
+            )
+    _check_engines(manifest, where)
+    for name, product in manifest.products.items():
+        calibration = product.calibration
+        if calibration and (
+            product.threshold is None
+            or calibration.rank > calibration.images
+            or not _SHA256.fullmatch(calibration.data_digest)
+            or not _SHA256.fullmatch(calibration.parameters_digest or calibration.data_digest)
+        ):
+            raise BundleSchemaError(
+                f"{where}: the calibration of product {name!r} contradicts itself",
+                "calibrate the product again in a whole copy of the bundle",
+            )
+        try:
+            check_product_name(name)
+        except ProductError as error:
+            raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
+
+
+def _check_engines(manifest: Manifest, where: str) -> None:
+    for engine_name, engine in manifest.engines.items():
+        targets = [graph.target for graph in engine.variants]
+        if len(set(targets)) < len(targets):
+            raise BundleSchemaError(
+                f"{where} has two graphs of {engine_name} for one target", "export the bundle again"
+            )
+    required: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder")
+    for engine_name in (*required, *(("text_encoder",) if manifest.text else ())):
+        if engine_name not in manifest.engines:
+            raise BundleSchemaError(
+                f"{where} has no engine {engine_name}", "export the bundle again"
+            )

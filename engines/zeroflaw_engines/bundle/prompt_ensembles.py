@@ -1,0 +1,153 @@
+"""Prompt ensembles: from a product's name to its text embeddings (APRIL-GAN, section 2.1)."""
+
+from __future__ import annotations
+
+import html
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.errors import MissingExtraError, ProductError
+
+# int32 [N, T] token ids in, float32 [N, E] L2-normalised sentence embeddings out.
+EncodeSentences = Callable[[NDArray[np.int32]], NDArray[np.float32]]
+
+_BATCH: Final = 64
+_MARKS: Final = ("<start_of_text>", "<end_of_text>")
+
+
+class Tokenize(Protocol):
+    """Turns sentences into CLIP token ids."""
+
+    def __call__(self, sentences: list[str]) -> NDArray[np.int32]:
+        """int32 [N, T], zero after each sentence's end, T that of the longest sentence."""
+
+
+@dataclass(frozen=True)
+class PromptEnsembles:
+    """States and templates; `{}` stands for what is put in.
+
+    Attributes:
+        normal: States of a good product.
+        abnormal: States of a defective one.
+        templates: Sentences around a state.
+    """
+
+    normal: tuple[str, ...]
+    abnormal: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def sentences(self, product: str) -> tuple[list[str], list[str]]:
+        """Normal and abnormal sentences of a product, its name verbatim."""
+        return self._fill(self.normal, product), self._fill(self.abnormal, product)
+
+    def _fill(self, states: tuple[str, ...], product: str) -> list[str]:
+        filled = [state.replace("{}", product) for state in states]
+        return [template.replace("{}", state) for state in filled for template in self.templates]
+
+
+def read_prompt_ensembles(path: Path) -> PromptEnsembles:
+    """Reads ensembles from a TOML file with `normal`, `abnormal` and `templates`.
+
+    Raises:
+        ProductError: The file is missing or is not such a file.
+    """
+    remedy = "write three lists of texts: normal, abnormal and templates, each text with one {}"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        ensembles = msgspec.convert(raw, PromptEnsembles)
+    except OSError as error:
+        raise ProductError(
+            f"the prompt ensembles {path} cannot be read: {error}", remedy
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ProductError(f"the prompt ensembles {path} are not valid: {error}", remedy) from error
+    for name in ("normal", "abnormal", "templates"):
+        texts: tuple[str, ...] = getattr(ensembles, name)
+        if not texts or any(text.count("{}") != 1 for text in texts):
+            raise ProductError(f"{path}: not every text of {name} has exactly one {{}}", remedy)
+    return ensembles
+
+
+def load_tokenizer(path: Path, context: int) -> Tokenize:
+    """Loads a CLIP tokenizer that `zeroflaw export` wrote.
+
+    It gives the token ids of open_clip's SimpleTokenizer for every text: sentences are cleaned as
+    there, ftfy included, which mends what was decoded wrongly (`MÃ¼nze`) and gives full-width
+    signs and ligatures their plain form.
+
+    Args:
+        path: A file of the `tokenizers` library.
+        context: Most tokens of one sentence; longer ones lose their end, as in CLIP.
+
+    Raises:
+        MissingExtraError: The `tokenizers` or the `ftfy` library is not installed.
+        ProductError: The file is not a tokenizer. The function that is returned raises it for a
+            sentence that spells one of CLIP's marks, as `<end_of_text>`.
+    """
+    try:
+        from ftfy import fix_text
+        from tokenizers import Tokenizer, normalizers
+    except ImportError as error:
+        raise MissingExtraError(
+            f"computing text embeddings needs the library {error.name}, which is not installed",
+            "install zeroflaw[text]",
+        ) from error
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more special
+        raise ProductError(
+            f"the tokenizer {path} cannot be read ({error})", "copy the bundle anew"
+        ) from error
+    tokenizer.enable_truncation(context)
+    tokenizer.enable_padding(pad_id=0)
+    # Sentences are normalised below. The file's own normaliser would compose accents once more
+    # after HTML entities have been read, which open_clip does not.
+    tokenizer.normalizer = normalizers.Sequence([])
+
+    def clean(sentence: str) -> str:
+        text = html.unescape(html.unescape(fix_text(sentence)))
+        return " ".join(text.split()).lower()
+
+    def tokenize(sentences: list[str]) -> NDArray[np.int32]:
+        cleaned = [clean(sentence) for sentence in sentences]
+        for sentence, text in zip(sentences, cleaned, strict=True):
+            if any(mark in text for mark in _MARKS):
+                raise ProductError(
+                    f"the sentence {sentence!r} spells a mark by which CLIP ends or begins a"
+                    f" sentence: {' or '.join(_MARKS)}",
+                    "choose another product name, or other sentences",
+                )
+        return np.array([line.ids for line in tokenizer.encode_batch(cleaned)], np.int32)
+
+    return tokenize
+
+
+def product_embeddings(
+    product: str, ensembles: PromptEnsembles, tokenize: Tokenize, encode: EncodeSentences
+) -> TextEmbeddings:
+    """Text embeddings of one product: each side's mean sentence, normalised again.
+
+    Args:
+        product: The name, put into the sentences verbatim.
+        ensembles: The sentences.
+        tokenize: CLIP's tokenizer.
+        encode: The text tower.
+
+    Returns:
+        float32 [2, E], row 0 normal, row 1 abnormal, L2-normalised.
+    """
+    rows = []
+    for sentences in ensembles.sentences(product):
+        tokens = tokenize(sentences)
+        parts = [encode(tokens[i : i + _BATCH]) for i in range(0, len(tokens), _BATCH)]
+        mean = np.concatenate(parts).mean(axis=0, dtype=np.float64)
+        rows.append(mean / np.linalg.norm(mean))
+    return np.stack(rows).astype(np.float32)

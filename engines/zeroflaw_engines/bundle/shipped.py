@@ -1,0 +1,57 @@
+"""The bundle that ships inside the package, and what its name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from zeroflaw_engines import arguments
+from zeroflaw_engines.bundle.manifest import MANIFEST_NAME
+from zeroflaw_engines.errors import BundleError
+
+EMBEDDED_NAME: Final = "mini"
+
+_DIRECTORY = Path(__file__).with_name(EMBEDDED_NAME)
+
+
+def bundle_path(bundle: str | Path) -> Path:
+    """The directory that is meant where a bundle is named.
+
+    Args:
+        bundle: The text `mini` is the bundle inside the package; any other text, and every
+            Path, is a directory. A directory called mini is `./mini` as text: pass user input
+            on as it was typed, since `Path("./mini")` loses the dot.
+
+    Raises:
+        BundleError: It is not a path, or the embedded bundle is meant and this installation
+            lacks it.
+    """
+    arguments.path("the bundle", bundle, error=BundleError)
+    if not isinstance(bundle, str) or bundle != EMBEDDED_NAME:
+        return Path(bundle)
+    if not (_DIRECTORY / MANIFEST_NAME).is_file():
+        raise BundleError(
+            f"this installation of zeroflaw lacks the bundle {EMBEDDED_NAME!r}: there is no"
+            f" {_DIRECTORY / MANIFEST_NAME}",
+            "install zeroflaw from its wheel, or name a bundle that `zeroflaw export` wrote"
+            f" (a directory called {EMBEDDED_NAME} is ./{EMBEDDED_NAME})",
+        )
+    return _DIRECTORY
+
+
+def is_embedded(bundle: Path) -> bool:
+    """Whether a directory is the embedded bundle."""
+    return bundle.resolve() == _DIRECTORY.resolve()
+
+
+def require_changeable(bundle: Path) -> None:
+    """Refuses to change the embedded bundle, which is part of the installation.
+
+    Raises:
+        BundleError: The directory is the embedded bundle.
+    """
+    if is_embedded(bundle):
+        raise BundleError(
+            f"the bundle {EMBEDDED_NAME!r} is part of the installation and is not changed",
+            f"copy it with `zeroflaw bundle copy {EMBEDDED_NAME} DIR`, and change the copy",
+        )

@@ -1,0 +1,380 @@
+"""Writing a bundle, atomically: either all of it is there, or nothing is."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest, require_same_models
+from zeroflaw_engines.bundle.lock import (
+    LOCK_NAME,
+    PARTIAL,
+    clear_beside,
+    clear_beside_if_idle,
+    locked_bundle,
+    locked_name,
+    publish,
+)
+from zeroflaw_engines.bundle.manifest import (
+    ENGINES_DIRECTORY,
+    MANIFEST_NAME,
+    Calibration,
+    FileEntry,
+    Manifest,
+    Product,
+    brought_up,
+    encode_manifest,
+)
+from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.prompt_bank import (
+    TextEmbeddings,
+    check_text_embeddings,
+    encode_prompt_bank,
+)
+from zeroflaw_engines.bundle.shipped import require_changeable
+from zeroflaw_engines.digests import sha256_of_file, sha256_of_files
+from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
+from zeroflaw_engines.files import replace_durably, temporary_pattern, write_durably
+
+# In a directory of files on their way into a bundle: their names, one a line.
+MOVED_NAME: Final = ".moved"
+_BANK_NAME = re.compile(r"prompts(-[0-9a-f]{8})?\.safetensors")
+
+
+@contextmanager
+def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives an empty directory to fill; publishes it at `target` when the block ends well.
+
+    The directory lies beside the target, so that publishing is one rename, and there is a whole
+    bundle at the target at every moment. When the block raises (an interrupt included), it is
+    removed and the target stays as it was. What a killed export left behind is removed by the
+    next writer.
+
+    Args:
+        target: Directory of the bundle to be.
+        overwrite: Whether an existing bundle may be replaced.
+
+    Raises:
+        BundleError: The target exists and may not be replaced, another export to it is under
+            way, or the disk is full.
+    """
+    named = Path(target).absolute()
+    with _disk_errors_named(named):
+        # The real directory is replaced, not a link to it; and all its names are one.
+        real = named.resolve()
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with locked_name(real):
+            clear_beside(real)
+            _require_replaceable(named, overwrite=overwrite)
+            staging = Path(tempfile.mkdtemp(prefix=f".{real.name}{PARTIAL}", dir=real.parent))
+            try:
+                staging.chmod(0o755)
+                yield staging
+                _require_replaceable(named, overwrite=overwrite)
+                publish(staging, real)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Completes a manifest with the digest of every file in the directory, and writes it there.
+
+    Returns:
+        The manifest as written.
+    """
+    paths = [
+        path
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and _is_content(path.relative_to(directory))
+    ]
+    files = {
+        path.relative_to(directory).as_posix(): FileEntry(sha256=digest, bytes=path.stat().st_size)
+        for path, digest in sha256_of_files(paths).items()
+    }
+    complete = msgspec.structs.replace(manifest, files=files)
+    replace_durably(directory / MANIFEST_NAME, encode_manifest(complete))
+    return complete
+
+
+def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Bundle:
+    """Copies a bundle, and verifies the copy before it is published.
+
+    Args:
+        bundle: The bundle to copy.
+        target: Directory of the copy.
+        overwrite: Whether an existing bundle may be replaced.
+
+    Returns:
+        The copy.
+
+    Raises:
+        BundleError: The target exists and may not be replaced, or cannot be written.
+        BundleDamagedError: A file of the bundle is missing or altered.
+    """
+    target = Path(target)
+    require_changeable(target)
+    with staged_bundle(target, overwrite=overwrite) as staging:
+        copied = _copy_into(staging, bundle.path)
+    return Bundle(path=target, manifest=copied.manifest, read_bank=copied.bank)
+
+
+def _copy_into(staging: Path, path: Path) -> Bundle:
+    """Copies a bundle that another process may change meanwhile, until the copy is whole."""
+    while True:
+        source = open_bundle(path)
+        files = source.manifest.files
+        try:
+            for old in staging.rglob("*"):
+                if old.is_file() and old.relative_to(staging).as_posix() not in files:
+                    old.unlink()
+            for name, entry in files.items():
+                _copy_file(source, name, entry, staging / name)
+            write_durably(staging / MANIFEST_NAME, encode_manifest(source.manifest))
+            return open_bundle(staging)
+        except (OSError, BundleDamagedError):
+            if read_manifest(path) == source.manifest:
+                raise
+
+
+def _copy_file(source: Bundle, name: str, entry: FileEntry, copy: Path) -> None:
+    if copy.is_file() and sha256_of_file(copy) == entry.sha256:
+        return
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    # The bank's file may be gone by now: it is replaced whenever a product is added.
+    bank = encode_prompt_bank(source.bank) if name == source.manifest.prompts else b""
+    if hashlib.sha256(bank).hexdigest() == entry.sha256:
+        copy.write_bytes(bank)
+    else:
+        shutil.copyfile(source.path / name, copy)
+
+
+def add_products(
+    bundle: Bundle, embeddings: Mapping[str, TextEmbeddings], products: Mapping[str, Product]
+) -> Bundle:
+    """Adds products to a bundle, or replaces them, with their thresholds and calibrations.
+
+    The new bank gets a name of its own and the manifest is replaced last, in one rename, so
+    that a reader sees the old products or the new ones and never a mixture.
+
+    Args:
+        bundle: The bundle to change.
+        embeddings: float32 [2, embedding_size] by product name.
+        products: The entries of the same names.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        ProductError: A name or its embeddings are not acceptable.
+        BundleError: The bundle cannot be written, or another process is changing it.
+    """
+    size = bundle.manifest.clip.embedding_size
+    if embeddings.keys() != products.keys():
+        raise ProductError(
+            f"embeddings of {sorted(embeddings)} came with entries of {sorted(products)}",
+            "give both for the same products",
+        )
+    for name, value in embeddings.items():
+        check_product_name(name)
+        check_text_embeddings(name, value, size)
+    with changing(bundle) as path:
+        current = open_bundle(path, verify_digests=False)
+        require_same_models(bundle, current)
+        spelled = {name: current.product_name(name) or normal_name(name) for name in embeddings}
+        require_distinct(spelled.values(), current.manifest.products)
+        bank = {**current.bank, **{spelled[name]: rows for name, rows in embeddings.items()}}
+        data = encode_prompt_bank(bank)
+        new_bank = path / f"prompts-{uuid4().hex[:8]}.safetensors"
+        entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        old_bank = current.manifest.prompts
+        files = {
+            name: kept for name, kept in current.manifest.files.items() if name != old_bank
+        } | {new_bank.name: entry}
+        manifest = brought_up(
+            current.manifest,
+            prompts=new_bank.name,
+            products={
+                **current.manifest.products,
+                **{spelled[name]: product for name, product in products.items()},
+            },
+            files=files,
+        )
+        try:
+            write_durably(new_bank, data)
+            replace_manifest(path, manifest)
+        except BaseException:
+            # An interrupt may come after the manifest has already taken the new bank up.
+            if read_manifest(path).prompts != new_bank.name:
+                new_bank.unlink(missing_ok=True)
+            raise
+        (path / old_bank).unlink(missing_ok=True)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=bank)
+
+
+def set_calibration(
+    bundle: Bundle,
+    product: str,
+    threshold: float,
+    calibration: Calibration,
+    *,
+    embeddings: TextEmbeddings,
+) -> Bundle:
+    """Gives a product its calibrated decision threshold; the prompt bank stays as it is.
+
+    Args:
+        bundle: The bundle to change.
+        product: A product that it has.
+        threshold: In [0, 1].
+        calibration: Where the threshold comes from.
+        embeddings: Those that the images were scored with.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        ProductError: The product is unknown, was added anew since its images were scored, or
+            the threshold is out of its range.
+        BundleError: The bundle cannot be written, or another process is changing it.
+    """
+    if not 0 <= threshold <= 1:
+        raise ProductError(
+            f"the threshold of product {product!r} would be {threshold}", "give one in [0, 1]"
+        )
+    with changing(bundle) as path:
+        current = open_bundle(path, verify_digests=False)
+        require_same_models(bundle, current)
+        name = current.product_name(product) or product
+        if not np.array_equal(current.text_embeddings(name), embeddings):
+            raise ProductError(
+                f"product {product!r} was added anew while its images were scored",
+                "calibrate it again",
+            )
+        entry = msgspec.structs.replace(
+            current.manifest.products[name], threshold=threshold, calibration=calibration
+        )
+        manifest = brought_up(current.manifest, products={**current.manifest.products, name: entry})
+        replace_manifest(path, manifest)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
+
+
+def upgrade_bundle(bundle: Bundle) -> Bundle:
+    """Brings the manifest of an older bundle to the current version; no other file changes.
+
+    Args:
+        bundle: The bundle to change.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        BundleError: The bundle cannot be written, or another process is changing it.
+    """
+    with changing(bundle) as path:
+        current = open_bundle(path)
+        manifest = brought_up(current.manifest)
+        replace_manifest(path, manifest)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
+
+
+@contextmanager
+def changing(bundle: Bundle) -> Iterator[Path]:
+    """Keeps a bundle for the block, which may add files to it and replace its manifest.
+
+    What killed writers left is removed first.
+
+    Yields:
+        The bundle's real path.
+
+    Raises:
+        BundleError: The bundle ships with zeroflaw, another process is changing it, or the disk
+            is full.
+    """
+    require_changeable(bundle.path)
+    named = bundle.path.absolute()
+    with _disk_errors_named(named), locked_bundle(named) as path:
+        _clear_inside(path)
+        clear_beside_if_idle(path)
+        yield path
+
+
+def replace_manifest(path: Path, manifest: Manifest) -> None:
+    """Replaces a bundle's manifest in one rename."""
+    replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
+
+
+def _require_replaceable(target: Path, *, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists already", "choose another path or pass --overwrite")
+    if not (target / MANIFEST_NAME).is_file():
+        raise BundleError(
+            f"{target} exists and is not a bundle, so it is not replaced", "choose another path"
+        )
+
+
+def _clear_inside(path: Path) -> None:
+    """Removes what killed writers left inside a bundle: banks, graphs and manifests on their way.
+
+    The caller holds the bundle's lock, so that no writer is alive that they could belong to.
+    """
+    kept = read_manifest(path).files
+    for bank in path.glob("prompts*.safetensors"):
+        if _BANK_NAME.fullmatch(bank.name) and bank.name not in kept:
+            bank.unlink()
+    for temporary in path.glob(temporary_pattern(MANIFEST_NAME)):
+        temporary.unlink()
+    for partial in path.glob(f"{PARTIAL}*"):
+        for name in _moved_names(partial):
+            if name not in kept:
+                (path / name).unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _moved_names(partial: Path) -> list[str]:
+    """Names of the files that a killed writer was moving from a directory into its bundle."""
+    try:
+        names = (partial / MOVED_NAME).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [name for name in names if PurePath(name).name == name]
+
+
+def _is_content(name: PurePath) -> bool:
+    """Whether a file in a bundle's directory is part of the bundle, and so in its manifest."""
+    return (
+        name.parts[0] not in {MANIFEST_NAME, LOCK_NAME, ENGINES_DIRECTORY}
+        and not name.parts[0].startswith(PARTIAL)
+        and not name.match(temporary_pattern(MANIFEST_NAME))
+    )
+
+
+@contextmanager
+def _disk_errors_named(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BundleError(
+                f"no space left on the disk of {target}; nothing was published",
+                "free space there or choose another disk",
+            ) from error
+        about = Path(error.filename).absolute() if error.filename else target
+        if about.is_relative_to(target.parent) or target.is_relative_to(about):
+            raise BundleError(
+                f"{target} cannot be written: {error.strerror} ({about})",
+                "check the path and its permissions",
+            ) from error
+        raise

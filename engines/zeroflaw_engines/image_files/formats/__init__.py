@@ -1,0 +1,1 @@
+"""The readers of image files, one module for each format."""

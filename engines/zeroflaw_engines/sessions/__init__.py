@@ -1,0 +1,1 @@
+"""Sessions: one loaded engine each, on whatever backend runs it."""

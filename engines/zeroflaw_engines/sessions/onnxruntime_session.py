@@ -1,0 +1,212 @@
+"""Sessions on ONNX Runtime, on the provider that is asked for and no other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final, NoReturn
+
+import numpy as np
+
+from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.errors import EngineError, ZeroflawError
+from zeroflaw_engines.process.cores import engine_threads
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.onnxruntime_provider import (
+    CPU,
+    Provider,
+    nodes_elsewhere,
+    provider_error,
+    require_provider,
+    select_provider,
+)
+from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor
+from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
+from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
+from zeroflaw_engines.sessions.session import (
+    Outputs,
+    check_graph,
+    check_inputs,
+    check_keep,
+    output_shapes,
+    refuse_session_copy,
+    session_lifetime,
+    zeros_for,
+)
+
+_DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+# ONNX Runtime's CPU kernel of this fusion takes four times as long as the sum and the norm on
+# their own: 11 of 77 ms of a decoder call at full size.
+_SLOWER_FUSIONS: Final = ["SkipLayerNormFusion"]
+
+_log = logging.getLogger(__name__)
+
+
+class OnnxRuntimeSession:
+    """One graph on one of ONNX Runtime's providers.
+
+    External weights are mapped, not copied, and large engines give their working memory back
+    after each call; see `OnnxRuntimeOptions`.
+
+    Args:
+        path: The ONNX file.
+        contract: What its tensors must be.
+        threads: Threads inside one operator, if there are no options; 0 takes every core.
+        options: How it is set up.
+        provider: What runs it.
+        precision: Of the graph, for `backend`.
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime lacks the provider, or cannot start it.
+        EngineError: ONNX Runtime cannot load the graph.
+        EngineContractError: The graph's tensors are not those of the contract.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        contract: EngineContract,
+        *,
+        threads: int = 0,
+        options: OnnxRuntimeOptions | None = None,
+        provider: Provider = CPU,
+        precision: str = "fp32",
+    ) -> None:
+        options = options or OnnxRuntimeOptions(threads=threads)
+        weights = path.with_name(path.name + ".data")
+        weights_bytes = weights.stat().st_size if weights.exists() else 0
+        self._contract = contract
+        self._provider = provider
+        self._precision = precision
+        self._run_options = ort.RunOptions()
+        if provider is CPU and weights_bytes >= options.shrink_arena_from:
+            self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        settings = _settings(options, external_weights=weights_bytes > 0)
+        self._session = _load(path, settings, provider, options)
+        self._lifetime = session_lifetime(self, contract)
+        check_graph(
+            contract,
+            [_spec(value) for value in self._session.get_inputs()],
+            [_spec(value) for value in self._session.get_outputs()],
+            str(path),
+        )
+        if provider is not CPU:
+            require_provider(self._session, provider)
+            elsewhere = nodes_elsewhere(self._session, provider)
+            if elsewhere:
+                _log.warning("%s leaves to others: %s", provider.name, ", ".join(elsewhere))
+
+    @property
+    def contract(self) -> EngineContract:
+        """The tensors that go in and come out."""
+        return self._contract
+
+    @property
+    def backend(self) -> str:
+        """`onnxruntime <version> <provider>`, and the precision if it is not fp32."""
+        name = f"onnxruntime {ort.__version__} {self._provider.name}"
+        return name if self._precision == "fp32" else f"{name} {self._precision}"
+
+    def prepare(self) -> None:
+        """Runs the graph once on zeros."""
+        self.execute(zeros_for(self._contract))
+
+    def capture(self) -> None:
+        """Nothing: ONNX Runtime's own CUDA graphs would fix the addresses of every tensor."""
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        """Runs the graph once; see `Session.execute`."""
+        check_inputs(self._contract, inputs, kept=OrtDeviceTensor)
+        check_keep(self._contract, keep)
+        names = [spec.name for spec in self._contract.outputs]
+        try:
+            with self._lifetime.call():
+                if keep or not all(isinstance(tensor, np.ndarray) for tensor in inputs.values()):
+                    return self._execute_bound(inputs, keep)
+                values = self._session.run(names, dict(inputs), self._run_options)
+        except ZeroflawError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise EngineError(
+                f"ONNX Runtime failed in {self._contract.name}: {error}",
+                "check the memory that is free; `zeroflaw bundle verify` checks the bundle",
+            ) from error
+        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+    def close(self) -> None:
+        """Releases the graph and its mapped weights."""
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_session_copy(self._contract)
+
+    def _release(self) -> None:
+        del self._session
+
+    def _execute_bound(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+    ) -> Outputs:
+        binding = self._session.io_binding()
+        for name, tensor in inputs.items():
+            if isinstance(tensor, OrtDeviceTensor):
+                tensor.bind_input(binding, name)
+            else:
+                binding.bind_cpu_input(name, tensor)
+        shapes = output_shapes(self._contract, inputs)
+        outputs = {}
+        for spec in self._contract.outputs:
+            device = self._provider.device if spec.name in keep else "cpu"
+            output = OrtDeviceTensor.empty(shapes[spec.name], spec.dtype, device)
+            output.bind_output(binding, spec.name)
+            outputs[spec.name] = output
+        self._session.run_with_iobinding(binding, self._run_options)
+        return {
+            name: output if name in keep else output.numpy() for name, output in outputs.items()
+        }
+
+
+def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.SessionOptions:
+    settings = quiet_settings()
+    settings.intra_op_num_threads = engine_threads(options.threads)
+    settings.enable_mem_pattern = options.memory_patterns
+    spin = "1" if options.spin else "0"
+    settings.add_session_config_entry("session.intra_op.allow_spinning", spin)
+    if external_weights and not options.prepack_external_weights:
+        settings.add_session_config_entry("session.disable_prepacking", "1")
+    return settings
+
+
+def _load(
+    path: Path, settings: ort.SessionOptions, provider: Provider, options: OnnxRuntimeOptions
+) -> ort.InferenceSession:
+    if provider is not CPU:
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    chosen = select_provider(settings, provider, options)
+    try:
+        session = ort.InferenceSession(
+            str(path), settings, disabled_optimizers=_SLOWER_FUSIONS, **chosen
+        )
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise provider_error(path, error, provider) or EngineError(
+            f"ONNX Runtime cannot load {path}: {error}",
+            "verify the bundle with `zeroflaw bundle verify` and export it again",
+        ) from error
+    session.disable_fallback()
+    return session
+
+
+def _spec(value: ort.NodeArg) -> TensorSpec:
+    shape = tuple(n if isinstance(n, int) else str(n) for n in value.shape)
+    return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

@@ -1,0 +1,215 @@
+"""Sessions: one loaded engine, whatever backend runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.errors import EngineContractError, EngineError
+from zeroflaw_engines.process.lifetime import Lifetime, refuse_copy
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+
+# Arrays by name; those that were to be kept are `DeviceTensor`s.
+Outputs = dict[str, Any]
+
+
+class Session(Protocol):
+    """One engine on one backend.
+
+    `execute` may be called from several threads at once; `prepare` and `capture` before it, by
+    one thread. A fork of the process that loaded it cannot use it: every call there raises a
+    `ProcessError`, and `close` does nothing.
+    """
+
+    @property
+    def contract(self) -> EngineContract:
+        """The tensors that go in and come out."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend, with its version, device and precision."""
+
+    def prepare(self) -> None:
+        """Allocates what calls need and runs the engine once on zeros, lest the first one wait.
+
+        Raises:
+            EngineError: The backend failed.
+        """
+
+    def capture(self) -> None:
+        """Records the call as a CUDA graph, where the backend has such; else does nothing.
+
+        Raises:
+            EngineError: The backend failed.
+        """
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        """Runs the engine once.
+
+        Args:
+            inputs: Every input of the contract by name: C-contiguous arrays, or tensors that a
+                session of the same backend kept.
+            keep: Outputs that are not to be copied to the host.
+
+        Returns:
+            Every output of the contract by name; those of `keep` as `DeviceTensor`.
+
+        Raises:
+            EngineContractError: An input is missing, unknown, of another dtype or shape, or of
+                another backend; or there is no such output to keep.
+            EngineError: The backend failed, or the session is closed.
+        """
+
+    def close(self) -> None:
+        """Releases the engine once the calls under way have ended; no more may follow."""
+
+
+def check_inputs(
+    contract: EngineContract,
+    inputs: Mapping[str, Tensor | DeviceTensor],
+    *,
+    kept: type[DeviceTensor] | None = None,
+) -> None:
+    """Checks the inputs of one call against the contract.
+
+    Args:
+        contract: Of the engine.
+        inputs: By name.
+        kept: The backend's own `DeviceTensor`; None accepts arrays alone.
+
+    Raises:
+        EngineContractError: An input is missing, unknown, of another dtype, shape or backend.
+    """
+    wanted = {spec.name: spec for spec in contract.inputs}
+    if inputs.keys() != wanted.keys():
+        raise EngineContractError(
+            f"{contract.name} takes the inputs {sorted(wanted)}, not {sorted(inputs)}",
+            "give exactly the inputs of the contract",
+        )
+    for name, spec in wanted.items():
+        tensor = inputs[name]
+        if isinstance(tensor, np.ndarray):
+            dtype = tensor.dtype.name if tensor.dtype.isnative else tensor.dtype.str
+        elif kept is not None and isinstance(tensor, kept):
+            dtype = tensor.dtype
+        else:
+            raise EngineContractError(
+                f"{contract.name} takes {spec}, not a {type(tensor).__name__}",
+                "give a NumPy array, or a tensor that a session of this backend kept",
+            )
+        if not spec.accepts(dtype, tensor.shape):
+            raise EngineContractError(
+                f"{contract.name} takes {spec}, not {dtype}{list(tensor.shape)}",
+                "give an array of that dtype and shape",
+            )
+        if isinstance(tensor, np.ndarray) and not tensor.flags.c_contiguous:
+            raise EngineContractError(
+                f"{contract.name} takes {name} C-contiguous", "use numpy.ascontiguousarray"
+            )
+
+
+def check_keep(contract: EngineContract, keep: Collection[str]) -> None:
+    """Checks that what is to be kept are outputs of the engine.
+
+    Raises:
+        EngineContractError: One is not.
+    """
+    known = {spec.name for spec in contract.outputs}
+    if not known.issuperset(keep):
+        raise EngineContractError(
+            f"{contract.name} gives the outputs {sorted(known)}, and cannot keep {sorted(keep)}",
+            "keep outputs of the contract",
+        )
+
+
+def output_shapes(
+    contract: EngineContract, inputs: Mapping[str, Tensor | DeviceTensor]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs for inputs that fulfil the contract.
+
+    Raises:
+        EngineContractError: Inputs differ in a dynamic axis of the same name.
+    """
+    sizes: dict[str, int] = {}
+    for spec in contract.inputs:
+        for axis, size in zip(spec.shape, inputs[spec.name].shape, strict=True):
+            if isinstance(axis, str) and sizes.setdefault(axis, size) != size:
+                raise EngineContractError(
+                    f"{contract.name} takes one size of the axis {axis!r}, not {sizes[axis]} and"
+                    f" {size} (in {spec})",
+                    "give all inputs for the same number",
+                )
+    return {
+        spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+        for spec in contract.outputs
+    }
+
+
+def session_lifetime(session: object, contract: EngineContract) -> Lifetime:
+    """In which process, and until when, a session may be called."""
+    name = f"the session of {contract.name}"
+    return Lifetime(session, name, lambda: closed_error(contract))
+
+
+def refuse_session_copy(contract: EngineContract) -> NoReturn:
+    """Refuses to pickle or copy a session.
+
+    Raises:
+        ProcessError: Always.
+    """
+    refuse_copy(f"a session of {contract.name}", "load it from its bundle where it is needed")
+
+
+def closed_error(contract: EngineContract) -> EngineError:
+    """The error of a session that is used after it was closed."""
+    return EngineError(f"the session of {contract.name} is closed", "load another one")
+
+
+def check_graph(
+    contract: EngineContract, inputs: list[TensorSpec], outputs: list[TensorSpec], where: str
+) -> None:
+    """Checks that a graph's tensors are those of the contract.
+
+    Raises:
+        EngineContractError: They are not; the error names the first that differs.
+    """
+    for side, want, got in (
+        ("input", contract.inputs, inputs),
+        ("output", contract.outputs, outputs),
+    ):
+        found = {spec.name: spec for spec in got}
+        if found.keys() != {spec.name for spec in want}:
+            raise EngineContractError(
+                f"{where} has the {side}s {sorted(found)}, not {sorted(s.name for s in want)}",
+                "export the bundle again with this version of zeroflaw",
+            )
+        for spec in want:
+            if not _same(spec, found[spec.name]):
+                raise EngineContractError(
+                    f"{where} has the {side} {found[spec.name]}, not {spec}",
+                    "export the bundle again with this version of zeroflaw",
+                )
+
+
+def _same(want: TensorSpec, got: TensorSpec) -> bool:
+    return (
+        want.dtype == got.dtype
+        and len(want.shape) == len(got.shape)
+        and all(
+            isinstance(a, str) if isinstance(b, str) else a == b
+            for a, b in zip(want.shape, got.shape, strict=True)
+        )
+    )
+
+
+def zeros_for(contract: EngineContract) -> dict[str, Tensor]:
+    """Zero inputs for a warm-up call, with every dynamic axis 1."""
+    return {
+        spec.name: np.zeros([1 if isinstance(n, str) else n for n in spec.shape], spec.dtype)
+        for spec in contract.inputs
+    }
