@@ -21,7 +21,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     Exported once for all tests; copy it (shutil.copytree) before changing anything in it.
     """
-    from zeroflaw_export.bundle_export import ExportPlan, WeightsSource, export_bundle
+    from zeroflaw_export.export import ExportPlan, WeightsSource, export_bundle
 
     source = WeightsSource(name="random", path=None, seed=TINY_SEED)
     plan = ExportPlan(
@@ -40,7 +40,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def fp16_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny bundle with FP16 graphs for TensorRT; copy it before changing anything in it."""
-    from zeroflaw_export.add_fp16 import add_fp16_graphs
+    from zeroflaw_export.graphs.add_fp16 import add_fp16_graphs
 
     target = tmp_path_factory.mktemp("bundles") / "fp16"
     shutil.copytree(tiny_bundle.path, target)

@@ -6,8 +6,8 @@ from segment_anything.modeling import Sam
 
 from zeroflaw_benchmarks.reference_pipeline import ReferenceClip
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_export.architectures import clip_architecture, sam_architecture
-from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
 
 _OTHER_SEED = 3
 

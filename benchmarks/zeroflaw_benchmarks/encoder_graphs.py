@@ -17,11 +17,11 @@ from torch import nn
 from zeroflaw_benchmarks.child_process import answer
 from zeroflaw_benchmarks.encoder_run import SEED, encoder_contract
 from zeroflaw_engines.contract import EngineContract
-from zeroflaw_export.architectures import sam_architecture
-from zeroflaw_export.onnx_writer import onnx_from_module
-from zeroflaw_export.random_weights import randomise_weights
-from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
-from zeroflaw_export.sam_encoder import SamEncoder
+from zeroflaw_export.graphs.onnx_writer import onnx_from_module
+from zeroflaw_export.models.architectures import sam_architecture
+from zeroflaw_export.models.random_weights import randomise_weights
+from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
+from zeroflaw_export.models.sam_encoder import SamEncoder
 
 
 @dataclass(frozen=True)

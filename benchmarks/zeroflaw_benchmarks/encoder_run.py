@@ -95,8 +95,8 @@ def _torch(run: EncoderRun) -> _Encode:
     """segment_anything as it is, under autocast for bf16."""
     import torch
 
-    from zeroflaw_export.architectures import sam_architecture
-    from zeroflaw_export.random_weights import randomise_weights
+    from zeroflaw_export.models.architectures import sam_architecture
+    from zeroflaw_export.models.random_weights import randomise_weights
 
     sam = sam_architecture(run.architecture).build()
     randomise_weights(sam, SEED)

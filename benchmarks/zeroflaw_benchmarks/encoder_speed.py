@@ -33,7 +33,7 @@ from zeroflaw_benchmarks.graph_macs import graph_macs
 from zeroflaw_benchmarks.machine_state import machine_record
 from zeroflaw_benchmarks.spread import Spread, spread, times_faster
 from zeroflaw_engines.builder.differences import cosine
-from zeroflaw_export.sam_attention import ATTENTION_OF_TARGET
+from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
 
 _FLOPS_OF_A_MAC: Final = 2
 _WIDTH: Final = 140  # the table, whatever the terminal

@@ -13,7 +13,7 @@ import numpy as np
 from zeroflaw_benchmarks.evaluation_plan import Table
 from zeroflaw_benchmarks.metrics import ImageMetrics, PixelMetrics
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_export.datasets import Skipped
+from zeroflaw_export.datasets.datasets import Skipped
 
 Metrics = TypeVar("Metrics", PixelMetrics, ImageMetrics)
 

@@ -15,8 +15,8 @@ from zeroflaw_engines.contract import EngineContract, EngineName
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.sessions.session import Outputs, check_inputs
-from zeroflaw_export.graph_variants import fp16_model
-from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.variants import fp16_model
 
 
 class StoredSession:

@@ -31,7 +31,7 @@ from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
-from zeroflaw_export import parity
+from zeroflaw_export.parity import checks as parity
 
 LEAST_COSINE: Final = 0.9995
 

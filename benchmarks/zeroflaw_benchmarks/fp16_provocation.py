@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
-from zeroflaw_export.typed_graph import LINEAR, MOVING, fp32_nodes
+from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.typed_graph import LINEAR, MOVING, fp32_nodes
 
 
 def scale_what_islands_read(

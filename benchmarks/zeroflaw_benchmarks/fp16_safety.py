@@ -37,8 +37,8 @@ from zeroflaw_engines.builder.differences import (
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_export.graph_variants import FP16_ENGINES
-from zeroflaw_export.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.variants import FP16_ENGINES
 
 MEAN_IOU: Final = 0.998
 LEAST_IOU: Final = 0.99

@@ -16,9 +16,9 @@ from zeroflaw_engines.builder.differences import relative_difference, require_fi
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER
 from zeroflaw_engines.sessions.device_tensor import Tensor
-from zeroflaw_export import parity
-from zeroflaw_export.graph_variants import FP16_ENGINES
-from zeroflaw_export.precision_recipe import PrecisionRecipe
+from zeroflaw_export.graphs.precision_recipe import PrecisionRecipe
+from zeroflaw_export.graphs.variants import FP16_ENGINES
+from zeroflaw_export.parity import checks as parity
 
 LARGEST_STORED: Final = 30_000.0
 

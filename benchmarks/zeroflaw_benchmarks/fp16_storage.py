@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from zeroflaw_export.typed_graph import LARGEST_FP16, MOVING
+from zeroflaw_export.graphs.typed_graph import LARGEST_FP16, MOVING
 
 SCAN_PREFIX: Final = "scan/"
 WRITTEN_OUT: Final = frozenset({"LayerNormalization", "ReduceL2"})

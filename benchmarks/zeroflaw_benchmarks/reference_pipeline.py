@@ -21,7 +21,7 @@ from segment_anything.utils.amg import batched_mask_to_box
 from torch.nn import functional
 
 from zeroflaw_benchmarks.brute_force_ppg import brute_force_points
-from zeroflaw_export.adapters import LinearAdapters
+from zeroflaw_export.models.adapters import LinearAdapters
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 STD = np.array([0.26862954, 0.26130258, 0.27577711])

@@ -22,7 +22,12 @@ from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import IMAGE_SUFFIXES
 from zeroflaw_benchmarks.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_export.datasets import Sample, mask_at_size, read_sample_image, read_sample_mask
+from zeroflaw_export.datasets.datasets import (
+    Sample,
+    mask_at_size,
+    read_sample_image,
+    read_sample_mask,
+)
 
 SIZE: Final = 518
 

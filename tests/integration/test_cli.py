@@ -25,9 +25,9 @@ from zeroflaw import Inspector
 from zeroflaw.record import InspectionRecord
 from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_map
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_export.adapters import save_adapters
-from zeroflaw_export.architectures import clip_architecture, sam_architecture
-from zeroflaw_export.models import WeightsSource, load_clip, load_linear_adapters, load_sam
+from zeroflaw_export.models.adapters import save_adapters
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from zeroflaw_benchmarks.evaluation_tables import evaluation_json, markdown, tab
 from zeroflaw_benchmarks.measuring_pass import CachedSample, cached_score
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EvaluationError, ProductError
-from zeroflaw_export.datasets import read_dataset
+from zeroflaw_export.datasets.datasets import read_dataset
 
 MAP_SIZE = 224
 

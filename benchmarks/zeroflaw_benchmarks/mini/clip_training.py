@@ -28,9 +28,9 @@ from zeroflaw_benchmarks.mini.starting_weights import cosine_basis, place_waves,
 from zeroflaw_benchmarks.mini.text_training import Sentences, train_text
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
 from zeroflaw_engines.bundle.prompt_ensembles import PromptEnsembles, Tokenize
-from zeroflaw_export.adapters import LinearAdapters
-from zeroflaw_export.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
-from zeroflaw_export.clip_encoder import LOGIT_SCALE, bilinear_matrix
+from zeroflaw_export.models.adapters import LinearAdapters
+from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
+from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
 
 # Cells of the truth for each patch along one side.
 _CELLS: Final = 4

@@ -30,14 +30,14 @@ from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_traini
 from zeroflaw_engines.bundle.prompt_ensembles import load_tokenizer, read_prompt_ensembles
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
-from zeroflaw_export.adapter_training import TrainingSettings
-from zeroflaw_export.adapters import save_adapters
-from zeroflaw_export.architectures import clip_architecture, sam_architecture
-from zeroflaw_export.bundle_export import ExportPlan, export_bundle
-from zeroflaw_export.datasets import read_dataset
-from zeroflaw_export.models import WeightsSource
-from zeroflaw_export.tokenizer import write_tokenizer
-from zeroflaw_export.training_run import TrainingPlan, run_training
+from zeroflaw_export.datasets.datasets import read_dataset
+from zeroflaw_export.export import ExportPlan, export_bundle
+from zeroflaw_export.models.adapters import save_adapters
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.load import WeightsSource
+from zeroflaw_export.models.tokenizer import write_tokenizer
+from zeroflaw_export.training.run import TrainingPlan, run_training
+from zeroflaw_export.training.train import TrainingSettings
 
 FRAMES: Final = 4000
 FRAMES_SEED: Final = 1

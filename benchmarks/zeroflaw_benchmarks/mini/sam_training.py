@@ -37,8 +37,8 @@ from zeroflaw_engines.contract import (
     LABEL_POSITIVE,
     LABEL_UNUSED,
 )
-from zeroflaw_export.architectures import SAM_MEAN, SAM_STD, SamArchitecture, float32
-from zeroflaw_export.sam_decoder import SamDecoder
+from zeroflaw_export.models.architectures import SAM_MEAN, SAM_STD, SamArchitecture, float32
+from zeroflaw_export.models.sam_decoder import SamDecoder
 
 _PATCH: Final = 16
 # Side of a cell of the low-res logits, px.

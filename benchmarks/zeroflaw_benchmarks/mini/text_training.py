@@ -20,7 +20,7 @@ from torch.nn import functional
 from zeroflaw_benchmarks.frames.noise import Rng
 from zeroflaw_benchmarks.mini.checkpointed import train_steps
 from zeroflaw_engines.bundle.prompt_ensembles import PromptEnsembles, Tokenize
-from zeroflaw_export.text_encoder import TextEncoder
+from zeroflaw_export.models.text_encoder import TextEncoder
 
 _SENTENCES: Final = 6
 _SYLLABLES: Final = (

@@ -29,12 +29,12 @@ from zeroflaw_engines.contract import (
     EngineSizes,
     engine_contract,
 )
-from zeroflaw_export.adapters import LinearAdapters
-from zeroflaw_export.architectures import clip_architecture, sam_architecture
-from zeroflaw_export.clip_encoder import ClipEncoder
-from zeroflaw_export.onnx_writer import onnx_from_module
-from zeroflaw_export.sam_decoder import SamDecoder
-from zeroflaw_export.sam_encoder import SamEncoder
+from zeroflaw_export.graphs.onnx_writer import onnx_from_module
+from zeroflaw_export.models.adapters import LinearAdapters
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.clip_encoder import ClipEncoder
+from zeroflaw_export.models.sam_decoder import SamDecoder
+from zeroflaw_export.models.sam_encoder import SamEncoder
 
 
 def one_node(path: Path, node: onnx.NodeProto, inputs, output) -> Path:

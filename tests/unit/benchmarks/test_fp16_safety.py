@@ -28,7 +28,7 @@ from zeroflaw_benchmarks.fp16_safety import (
 )
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_export.precision_recipe import FP16_RECIPE
+from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE
 
 
 def test_the_recipe_holds_under_weights_that_provoke_overflow(tiny_bundle: Bundle) -> None:

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zeroflaw_benchmarks.fp16_storage import StoredTensor, scan_report, store_in_fp16
-from zeroflaw_export.precision_recipe import PrecisionRecipe
-from zeroflaw_export.typed_graph import apply_recipe
+from zeroflaw_export.graphs.precision_recipe import PrecisionRecipe
+from zeroflaw_export.graphs.typed_graph import apply_recipe
 
 ALL_FP16 = PrecisionRecipe(name="none", islands=())
 SIZE = 16

@@ -12,7 +12,7 @@ from zeroflaw_benchmarks.frames import surfaces
 from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_benchmarks.frames.noise import blob
-from zeroflaw_export.datasets import read_dataset, read_sample_image, read_sample_mask
+from zeroflaw_export.datasets.datasets import read_dataset, read_sample_image, read_sample_mask
 
 SIZE = 192
 CASES = [

@@ -15,8 +15,13 @@ from zeroflaw_benchmarks.mini.phases import pixel_loss
 from zeroflaw_benchmarks.mini.sam_training import _features, draw_prompt
 from zeroflaw_benchmarks.mini.starting_weights import cosine_basis, place_waves
 from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
-from zeroflaw_export.architectures import CLIP_MEAN, CLIP_STD, clip_architecture, sam_architecture
-from zeroflaw_export.random_weights import randomise_weights
+from zeroflaw_export.models.architectures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    clip_architecture,
+    sam_architecture,
+)
+from zeroflaw_export.models.random_weights import randomise_weights
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import torch
 from open_clip.model import CLIP
 from segment_anything.modeling import Sam
 
-from zeroflaw_export import download as download_module
-from zeroflaw_export.architectures import clip_architecture, sam_architecture
-from zeroflaw_export.random_weights import randomise_weights
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.random_weights import randomise_weights
+from zeroflaw_export.weights import download as download_module
 
 
 @dataclass

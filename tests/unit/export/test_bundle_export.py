@@ -25,11 +25,12 @@ from zeroflaw_engines.errors import (
     ZeroflawError,
 )
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_export import bundle_export, parity
-from zeroflaw_export.adapters import LinearAdapters, save_adapters
-from zeroflaw_export.bundle_export import ExportPlan, export_bundle
-from zeroflaw_export.models import WeightsSource
-from zeroflaw_export.onnx_writer import onnx_from_module
+from zeroflaw_export import export as bundle_export
+from zeroflaw_export.export import ExportPlan, export_bundle
+from zeroflaw_export.graphs.onnx_writer import onnx_from_module
+from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
+from zeroflaw_export.models.load import WeightsSource
+from zeroflaw_export.parity import checks as parity
 
 RANDOM = WeightsSource(name="random", path=None, seed=7)
 PLAN = ExportPlan(

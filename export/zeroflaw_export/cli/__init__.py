@@ -1,0 +1,1 @@
+"""The commands that join `zeroflaw` through entry points: export, add-fp16, train-adapters."""

@@ -1,0 +1,155 @@
+"""`zeroflaw export`, which joins the command line through an entry point."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from zeroflaw_engines.errors import ExportError, MissingExtraError
+
+if TYPE_CHECKING:
+    from zeroflaw_export.models.load import WeightsSource
+
+
+class GraphPrecision(StrEnum):
+    """The graphs that an export writes."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(help="Directory to write; it must not exist yet.")],
+    *,
+    sam: Annotated[
+        str, typer.Option(help="SAM: vit_h, vit_l, vit_b (or tiny, for tests).")
+    ] = "vit_h",
+    clip: Annotated[
+        str, typer.Option(help="CLIP: vit_l_14_336 (or tiny, for tests).")
+    ] = "vit_l_14_336",
+    sam_weights: Annotated[
+        str | None, typer.Option(help="File or official name; default: the official ones.")
+    ] = None,
+    clip_weights: Annotated[
+        str | None, typer.Option(help="File or official name; default: OpenAI's.")
+    ] = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(help="File, april_gan_visa or april_gan_mvtec; default: april_gan_visa."),
+    ] = None,
+    random_weights: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", help="Random weights instead of any: finds nothing."),
+    ] = None,
+    clip_image_size: Annotated[
+        int | None, typer.Option(help="Side of CLIP's input, px; default 518, or 336.")
+    ] = None,
+    product: Annotated[
+        list[str] | None, typer.Option("--product", "-p", help="Product name; repeatable.")
+    ] = None,
+    ensembles: Annotated[
+        Path | None, typer.Option(help="TOML file of sentences; default: WinCLIP's.")
+    ] = None,
+    text_encoder: Annotated[
+        bool, typer.Option(help="Add the text engine, so that stations can add products.")
+    ] = True,
+    precision: Annotated[
+        GraphPrecision, typer.Option(help="fp16 adds strongly typed graphs for TensorRT.")
+    ] = GraphPrecision.FP32,
+    cache: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+) -> None:
+    """Export weights into a bundle: three ONNX engines, a prompt bank and a manifest.
+
+    Every engine is checked against its PyTorch original before anything is published; the
+    figures go into the manifest. Official weights are downloaded once and their digests checked.
+
+    With official weights, with files that you have, and without any:
+
+        zeroflaw export my_bundle --product metal_nut
+
+        zeroflaw export my_bundle --sam-weights sam_vit_h_4b8939.pth --adapters my_adapters.pth
+
+        zeroflaw export toy --sam vit_b --random-weights 0
+    """
+    try:
+        from zeroflaw_export.export import ExportPlan, export_bundle
+    except ImportError as error:
+        raise MissingExtraError(
+            f"`zeroflaw export` needs libraries that are not installed ({error.name})",
+            "install zeroflaw[export] on this workstation; stations do not need it",
+        ) from error
+    if random_weights is not None and (sam_weights or clip_weights or adapters):
+        raise ExportError(
+            "both random weights and weights files were given", "give one or the other"
+        )
+
+    def source(name: str) -> WeightsSource:
+        return weights_source(name, random_weights, cache)
+
+    plan = ExportPlan(
+        clip_architecture=clip,
+        sam_architecture=sam,
+        clip_weights=source(clip_weights or f"clip_{clip}"),
+        adapters=source(adapters or "april_gan_visa"),
+        sam_weights=source(sam_weights or f"sam_{sam}"),
+        clip_image_size=clip_image_size,
+        products=tuple(product or ("object",)),
+        ensembles=ensembles,
+        text_encoder=text_encoder,
+        precision=precision.value,
+    )
+    if random_weights is not None:
+        err.print(
+            f"[bold yellow]warning:[/] {bundle} will have random weights (seed {random_weights}):"
+            " its results will mean nothing"
+        )
+    with err.status("starting") as status:
+
+        def report(step: str) -> None:
+            status.update(step)
+            if not err.is_terminal:
+                err.print(step)
+
+        exported = export_bundle(plan, bundle, overwrite=overwrite, report=report)
+    worst = max(figure.value / figure.tolerance for figure in exported.manifest.parity)
+    typer.echo(
+        f"{bundle}: {len(exported.manifest.engines)} engines, parity with PyTorch within"
+        f" {worst:.1%} of what is accepted, products {', '.join(exported.manifest.products)}"
+    )
+
+
+def weights_source(name: str, seed: int | None, cache: Path | None) -> WeightsSource:
+    """Where the weights of an option come from; official ones are downloaded, with a bar.
+
+    Args:
+        name: A file or an official name.
+        seed: Of random weights, which then stand in for any.
+        cache: Where downloads are kept.
+
+    Raises:
+        WeightsError: There is neither such a file nor such a name.
+        DownloadError: The download failed.
+    """
+    from zeroflaw_export.models.load import WeightsSource
+    from zeroflaw_export.weights.official import weights_file
+
+    if seed is not None:
+        return WeightsSource(name="random", path=None, seed=seed)
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(name, total=None, visible=False)
+        path = weights_file(
+            name,
+            cache,
+            lambda have, total: progress.update(task, completed=have, total=total, visible=True),
+        )
+    return WeightsSource(name=path.name, path=path)

@@ -1,0 +1,391 @@
+"""The export: weights in, bundle out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from msgspec import structs
+from numpy.typing import NDArray
+from open_clip.model import CLIP
+from segment_anything.modeling import Sam
+from torch import nn
+
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, GraphVariant, Precision
+from zeroflaw_engines.bundle.manifest import (
+    SCHEMA_VERSION,
+    ClipIdentity,
+    Manifest,
+    ParityFigure,
+    Product,
+    SamIdentity,
+    TextIdentity,
+    parameters_record,
+)
+from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, encode_prompt_bank
+from zeroflaw_engines.bundle.prompt_ensembles import (
+    PromptEnsembles,
+    load_tokenizer,
+    product_embeddings,
+    read_prompt_ensembles,
+)
+from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    TEXT_ENCODER,
+    EngineContract,
+    EngineName,
+    EngineSizes,
+    engine_contract,
+)
+from zeroflaw_engines.errors import ExportError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
+from zeroflaw_engines.version import __version__
+from zeroflaw_export.graphs.onnx_writer import OPSET, onnx_from_module
+from zeroflaw_export.graphs.variants import FP16_ENGINES, share_weights, write_fp16_variant
+from zeroflaw_export.models.architectures import (
+    CLIP_MEAN,
+    CLIP_STD,
+    SAM_MEAN,
+    SAM_STD,
+    clip_architecture,
+    sam_architecture,
+)
+from zeroflaw_export.models.clip_encoder import ClipEncoder
+from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
+from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
+from zeroflaw_export.models.sam_decoder import SamDecoder
+from zeroflaw_export.models.sam_encoder import SamEncoder
+from zeroflaw_export.models.text_encoder import TextEncoder
+from zeroflaw_export.models.tokenizer import write_tokenizer
+from zeroflaw_export.parity import checks as parity
+from zeroflaw_export.parity import originals
+from zeroflaw_export.parity.freed_memory import keep_freed_memory
+
+# 10 positive and 10 negative points and a box, in rows that make 32 tokens with SAM's own five.
+MAX_PROMPTS: Final = 27
+_PROMPTS: Final = "prompts.safetensors"
+_TOKENIZER: Final = "tokenizer.json"
+_ENSEMBLES: Final = "prompt_ensembles.toml"
+
+# What is being done.
+ReportStep = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPlan:
+    """What to export.
+
+    Attributes:
+        clip_architecture: Name in the registry.
+        sam_architecture: Name in the registry.
+        clip_weights: Of both CLIP towers.
+        adapters: Of the linear adapters.
+        sam_weights: Of SAM.
+        clip_image_size: Side of CLIP's input, px; default: the architecture's.
+        products: Names to put into the prompt bank.
+        ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
+        text_encoder: Whether the text tower becomes a fourth engine.
+        parameters: Method parameters to record.
+        demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
+        precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
+    """
+
+    clip_architecture: str
+    sam_architecture: str
+    clip_weights: WeightsSource
+    adapters: WeightsSource
+    sam_weights: WeightsSource
+    clip_image_size: int | None = None
+    products: tuple[str, ...] = ("object",)
+    ensembles: Path | None = None
+    text_encoder: bool = True
+    parameters: MethodParameters = field(default_factory=MethodParameters)
+    demonstration: str | None = None
+    precision: Precision = "fp32"
+
+    @property
+    def random_weights(self) -> int | None:
+        """The seed, if any part is random."""
+        for source in (self.clip_weights, self.adapters, self.sam_weights):
+            if source.path is None:
+                return source.seed
+        return None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one side of the export adds to the manifest."""
+
+    engines: dict[EngineName, EngineFile]
+    parity: list[ParityFigure]
+
+
+# Compares a session with its authority, by what is accepted.
+_Check = Callable[[OnnxRuntimeSession, parity.Tolerances], list[ParityFigure]]
+
+
+@dataclass(frozen=True)
+class _EngineWriter:
+    """Writes one engine after the other, with the variants that the plan asks for."""
+
+    staging: Path
+    sizes: EngineSizes
+    precision: Precision
+    report: ReportStep
+
+    def write(
+        self,
+        name: EngineName,
+        module: nn.Module,
+        check: _Check,
+        attention: AttentionForm = "none",
+        for_openvino: Mapping[AttentionForm, nn.Module] | None = None,
+    ) -> _Part:
+        """Exports and checks an engine, and what other targets need of it.
+
+        Args:
+            name: The engine.
+            module: Its reference.
+            check: How its graphs are checked.
+            attention: How SAM's relative position is written in it.
+            for_openvino: The module that OpenVINO prefers, by its form, if it is another.
+        """
+        contract = engine_contract(name, self.sizes)
+        path = self._export(name, module, contract, f"{name}.onnx")
+        figures = self._checked(name, path, check, parity.fp32_tolerances())
+        weights = path.with_name(path.name + ".data")
+        engine = EngineFile(
+            onnx=path.name,
+            weights=weights.name if weights.exists() else None,
+            opset=OPSET,
+            attention=attention,
+        )
+        variants = []
+        for form, other in (for_openvino or {}).items():
+            own = self._export(name, other, contract, f"{name}.openvino.onnx")
+            shared = share_weights(own, path)
+            figures += self._checked(name, own, check, parity.fp32_tolerances("openvino"))
+            variants.append(
+                GraphVariant(
+                    target="openvino", onnx=own.name, weights=shared, opset=OPSET,
+                    precision="fp32", attention=form,
+                )
+            )  # fmt: skip
+        if self.precision == "fp16" and name in FP16_ENGINES:
+            self.report(f"writing {name} in FP16")
+            half = write_fp16_variant(self.staging, name, engine, self.staging)
+            figures += self._checked(name, self.staging / half.onnx, check, parity.FP16_TOLERANCES)
+            variants.append(half)
+        return _Part({name: structs.replace(engine, variants=tuple(variants))}, figures)
+
+    def _export(
+        self, name: EngineName, module: nn.Module, contract: EngineContract, file: str
+    ) -> Path:
+        self.report(f"exporting {name}")
+        onnx_from_module(module, contract, self.staging / file)
+        return self.staging / file
+
+    def _checked(
+        self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
+    ) -> list[ParityFigure]:
+        self.report(f"checking {name} for {accepted.target}")
+        session = OnnxRuntimeSession(path, engine_contract(name, self.sizes))
+        figures = check(session, accepted)
+        session.close()
+        return figures
+
+
+def export_bundle(
+    plan: ExportPlan,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    report: ReportStep = lambda _: None,
+) -> Bundle:
+    """Exports every engine, checks each against PyTorch, and publishes the bundle.
+
+    Args:
+        plan: What to export.
+        target: Directory of the bundle to be.
+        overwrite: Whether an existing bundle may be replaced.
+        report: Is told each step as it begins.
+
+    Returns:
+        The published bundle.
+
+    Raises:
+        WeightsError: Weights do not fit.
+        ParityError: An engine differs from PyTorch; nothing was published.
+        ExportError: Something else failed; nothing was published.
+        BundleError: The target cannot be written.
+    """
+    if not plan.products:
+        raise ExportError("the plan has no product", "name at least one")
+    plan = replace(plan, products=tuple(map(normal_name, plan.products)))
+    for name in plan.products:
+        check_product_name(name)
+    require_distinct(plan.products, ())
+    for source in (plan.clip_weights, plan.adapters, plan.sam_weights):
+        source.require_file()
+    if plan.ensembles is not None:
+        read_prompt_ensembles(plan.ensembles)
+    keep_freed_memory()
+    with staged_bundle(target, overwrite=overwrite) as staging:
+        manifest = _export_into(staging, plan, report)
+        report("writing the manifest")
+        manifest = write_manifest(staging, manifest)
+    return Bundle(path=Path(target), manifest=manifest)
+
+
+def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifest:
+    architecture = clip_architecture(plan.clip_architecture)
+    image_size = architecture.image_size if plan.clip_image_size is None else plan.clip_image_size
+    architecture.check_image_size(image_size)
+    sam_arch = sam_architecture(plan.sam_architecture)
+    report("loading SAM's weights")
+    sam = load_sam(sam_arch, plan.sam_weights)
+    grid = sam.prompt_encoder.image_embedding_size[0]
+    sizes = EngineSizes(
+        clip_image_size=image_size,
+        embedding_size=architecture.config["embed_dim"],
+        sam_image_size=sam.image_encoder.img_size,
+        sam_feature_size=grid,
+        sam_feature_channels=sam.prompt_encoder.embed_dim,
+        max_prompts=MAX_PROMPTS,
+    )
+    sam_identity = SamIdentity(
+        architecture=sam_arch.name,
+        image_size=sizes.sam_image_size,
+        feature_size=grid,
+        feature_channels=sizes.sam_feature_channels,
+        max_prompts=MAX_PROMPTS,
+        mean=SAM_MEAN,
+        std=SAM_STD,
+        weights=plan.sam_weights.identity(),
+    )
+    writer = _EngineWriter(staging, sizes, plan.precision, report)
+    sam_part = _export_sam(writer, sam)
+    del sam
+
+    report("loading CLIP's weights")
+    clip = load_clip(architecture, image_size, plan.clip_weights)
+    clip_identity = ClipIdentity(
+        architecture=architecture.name,
+        activation="quick_gelu" if architecture.uses_quick_gelu(image_size) else "gelu",
+        image_size=image_size,
+        embedding_size=sizes.embedding_size,
+        tapped_blocks=architecture.tapped_blocks,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        weights=plan.clip_weights.identity(),
+        adapters=plan.adapters.identity(),
+    )
+    ensembles = _copy_ensembles(plan.ensembles, staging)
+    bank, text_part = _export_text(writer, clip, plan, ensembles)
+    adapters = load_linear_adapters(architecture, clip, plan.adapters)
+    encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
+    authority = partial(originals.reference_clip, clip, adapters, architecture.tapped_blocks)
+    clip_part = writer.write(
+        CLIP_ENCODER,
+        encoder,
+        lambda session, accepted: parity.check_clip_encoder(
+            session, authority, bank[plan.products[0]], accepted
+        ),
+    )
+
+    counts = tuple(map(len, ensembles.sentences("")))
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        zeroflaw_version=__version__,
+        random_weights=plan.random_weights,
+        clip=clip_identity,
+        sam=sam_identity,
+        text=TextIdentity(context=clip.context_length, tokenizer=_TOKENIZER, ensembles=_ENSEMBLES)
+        if plan.text_encoder
+        else None,
+        engines={**clip_part.engines, **sam_part.engines, **text_part.engines},
+        prompts=_PROMPTS,
+        products={name: Product(sentences=(counts[0], counts[1])) for name in plan.products},
+        parameters=parameters_record(plan.parameters),
+        demonstration=plan.demonstration,
+        parity=(*clip_part.parity, *sam_part.parity, *text_part.parity),
+        files={},
+    )
+
+
+def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
+    features = parity.sam_features(originals.reference_sam_encoder(sam), sam.image_encoder.img_size)
+    encoder = writer.write(
+        SAM_ENCODER,
+        SamEncoder(sam, ATTENTION_OF_TARGET["onnxruntime"]).eval(),
+        lambda session, accepted: parity.check_sam_encoder(session, features, accepted),
+        ATTENTION_OF_TARGET["onnxruntime"],
+        {
+            form: SamEncoder(sam, form).eval()
+            for form in (ATTENTION_OF_TARGET["openvino"],)
+            if form != ATTENTION_OF_TARGET["onnxruntime"]
+        },
+    )
+    authority = originals.reference_sam_decoder(sam)
+    decoder = writer.write(
+        SAM_DECODER,
+        SamDecoder(sam).eval(),
+        lambda session, accepted: parity.check_sam_decoder(session, authority, features, accepted),
+    )
+    return _Part({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
+
+
+def _export_text(
+    writer: _EngineWriter, clip: CLIP, plan: ExportPlan, ensembles: PromptEnsembles
+) -> tuple[dict[str, TextEmbeddings], _Part]:
+    staging = writer.staging
+    write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
+    tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
+    encoder = TextEncoder(clip).eval()
+
+    def encode(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            embeddings: NDArray[np.float32] = encoder(torch.from_numpy(tokens)).numpy()
+        return embeddings
+
+    bank = {}
+    for name in plan.products:
+        writer.report(f"encoding the sentences of {name}")
+        bank[name] = product_embeddings(name, ensembles, tokenize, encode)
+    (staging / _PROMPTS).write_bytes(encode_prompt_bank(bank))
+    if not plan.text_encoder:
+        (staging / _TOKENIZER).unlink()
+        (staging / _ENSEMBLES).unlink()
+        return bank, _Part({}, [])
+    normal, abnormal = ensembles.sentences(plan.products[0])
+    tokens = tokenize([*normal[:4], *abnormal[:4]])
+    wanted = originals.reference_text(clip, tokens)
+    return bank, writer.write(
+        TEXT_ENCODER,
+        encoder,
+        lambda session, _: parity.check_text_encoder(session, tokens, wanted),
+    )
+
+
+def _copy_ensembles(source: Path | None, staging: Path) -> PromptEnsembles:
+    target = staging / _ENSEMBLES
+    if source is None:
+        target.write_bytes(files("zeroflaw_export").joinpath(_ENSEMBLES).read_bytes())
+    else:
+        shutil.copyfile(source, target)
+    return read_prompt_ensembles(target)

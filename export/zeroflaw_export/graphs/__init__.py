@@ -1,0 +1,1 @@
+"""ONNX graphs: written from export modules, rewritten, typed for FP16."""

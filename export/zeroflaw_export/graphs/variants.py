@@ -1,0 +1,158 @@
+"""Graphs of an engine for other targets, each from the reference graph or beside it.
+
+They take nothing but ONNX files, so that a bundle that exists already can be given FP16 graphs
+where there is neither PyTorch nor the weights' files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, GraphVariant
+from zeroflaw_engines.contract import SAM_ENCODER, EngineName
+from zeroflaw_engines.errors import ExportError
+from zeroflaw_export.graphs.attention_rewrite import (
+    fuse_relative_positions,
+    merge_head_groups,
+    pad_attention,
+)
+from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.typed_graph import apply_recipe
+
+FP16_ENGINES: Final[tuple[EngineName, ...]] = ("clip_encoder", "sam_encoder", "sam_decoder")
+
+# Tensors below this are kept inside the graph's file.
+_EXTERNAL_FROM: Final = 1024
+# A variant's own weights above this get a file of their own.
+_INLINE_UP_TO: Final = 100_000_000
+
+
+def write_fp16_variant(
+    directory: Path,
+    engine: EngineName,
+    reference: EngineFile,
+    target: Path,
+    recipe: PrecisionRecipe = FP16_RECIPE,
+) -> GraphVariant:
+    """Writes the strongly typed graph of an engine for TensorRT.
+
+    Args:
+        directory: Of the bundle.
+        engine: The engine.
+        reference: Its FP32 graph, read from the directory and left as it is.
+        target: Directory to write into, which may be the bundle's.
+        recipe: What stays in FP32.
+
+    Returns:
+        The manifest's entry of the new graph.
+
+    Raises:
+        ExportError: The graph has an operator, a form or a weight that FP16 cannot take.
+    """
+    model = _load(directory / reference.onnx)
+    form = fp16_model(model, engine, recipe)
+    path = target / f"{engine}.fp16.onnx"
+    weights = path.with_name(path.name + ".data")
+    ir.save(model, path, external_data=weights.name, size_threshold_bytes=_EXTERNAL_FROM)
+    onnx.checker.check_model(str(path))
+    return GraphVariant(
+        target="tensorrt",
+        onnx=path.name,
+        weights=weights.name if weights.exists() else None,
+        opset=reference.opset,
+        precision="fp16",
+        attention=form,
+        recipe=recipe.id,
+    )
+
+
+def fp16_model(model: ir.Model, engine: EngineName, recipe: PrecisionRecipe) -> AttentionForm:
+    """Turns an FP32 reference graph into the strongly typed graph for TensorRT, in place.
+
+    Args:
+        model: The reference graph.
+        engine: Its engine.
+        recipe: What stays in FP32.
+
+    Returns:
+        How SAM's relative position is written in the new graph.
+
+    Raises:
+        ExportError: The graph has an operator that the recipe does not cover.
+    """
+    form: AttentionForm = "none"
+    if engine == SAM_ENCODER:
+        fuse_relative_positions(model)
+        form = "extended_padded"
+    merge_head_groups(model)
+    pad_attention(model, recipe.head_multiple)
+    apply_recipe(model, recipe)
+    return form
+
+
+def share_weights(path: Path, reference: Path) -> str | None:
+    """Lets a graph read from the reference's weights what is the same there, byte for byte.
+
+    What is not there goes into the graph's own file; its `.data` file is removed. Where that
+    would be too much, the graph is left as it is.
+
+    Args:
+        path: The graph, with external weights of its own.
+        reference: The graph of the same directory whose weights are to be shared.
+
+    Returns:
+        The file of the graph's external weights.
+    """
+    own = path.with_name(path.name + ".data")
+    known = {
+        _digest(tensor): tensor
+        for tensor in _tensors(_load(reference))
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+    model = _load(path)
+    strangers = 0
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        same = known.get(_digest(tensor))
+        if same is None:
+            strangers += tensor.nbytes
+            value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name)
+            continue
+        value.const_value = ir.ExternalTensor(
+            same.location, same.offset, same.length, tensor.dtype, shape=tensor.shape,
+            name=tensor.name or "", base_dir=path.parent,
+        )  # fmt: skip
+    if strangers > _INLINE_UP_TO:
+        return own.name
+    ir.save(model, path)
+    onnx.checker.check_model(str(path))
+    own.unlink(missing_ok=True)
+    return reference.name + ".data"
+
+
+def _load(path: Path) -> ir.Model:
+    try:
+        return ir.load(path)
+    except Exception as error:  # protobuf's and onnx_ir's errors share no base
+        raise ExportError(
+            f"{path} cannot be read: {error}", "verify the bundle with `zeroflaw bundle verify`"
+        ) from error
+
+
+def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    return [
+        value.const_value
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    ]
+
+
+def _digest(tensor: ir.TensorProtocol) -> tuple[str, str]:
+    return str(tensor.dtype), hashlib.sha256(tensor.tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""The networks as export modules, and where their weights come from."""

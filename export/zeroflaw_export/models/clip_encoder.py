@@ -1,0 +1,90 @@
+"""The CLIP encoder as an export module: uint8 image in, anomaly map and image score out."""
+
+from __future__ import annotations
+
+import torch
+from open_clip.model import CLIP
+from torch import nn
+from torch.nn import functional
+
+from zeroflaw_export.models.adapters import LinearAdapters
+from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
+
+# APRIL-GAN multiplies by the constant 100, not by the learned logit_scale (test.py:172-182).
+LOGIT_SCALE = 100.0
+
+
+class ClipEncoder(nn.Module):
+    """CLIP tower, adapters and the anomaly map of APRIL-GAN (test.py:159-183).
+
+    Patch tokens are the raw residual stream after the tapped blocks, without `ln_post` and
+    projection; those act on the CLS token alone.
+
+    Args:
+        clip: The CLIP whose image tower is exported.
+        adapters: One linear layer for each tapped block.
+        tapped_blocks: 1-based.
+        image_size: Side of the square input, px.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+    upsample: torch.Tensor
+
+    def __init__(
+        self, clip: CLIP, adapters: LinearAdapters, tapped_blocks: tuple[int, ...], image_size: int
+    ) -> None:
+        super().__init__()
+        self.visual = clip.visual
+        self.adapters = adapters
+        self.tapped_blocks = tapped_blocks
+        self.grid = image_size // clip.visual.patch_size[0]
+        self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
+        self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
+        self.register_buffer("upsample", bilinear_matrix(self.grid, image_size))
+
+    def forward(
+        self, image: torch.Tensor, text_embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Localises what is closer to the abnormal sentences than to the normal ones.
+
+        Args:
+            image: uint8 [1, S, S, 3], RGB, the frame squashed to a square.
+            text_embeddings: float32 [2, E], L2-normalised: row 0 normal, row 1 abnormal.
+
+        Returns:
+            The anomaly map, float32 [1, S, S] in [0, 1]: mean over the blocks of P(abnormal).
+            The image score, float32 [1] in [0, 1]: P(abnormal) of the CLS token.
+        """
+        pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
+        seen = self.visual.forward_intermediates(
+            pixels,
+            indices=[block - 1 for block in self.tapped_blocks],
+            normalize_intermediates=False,
+            output_fmt="NLC",
+        )
+        maps = []
+        for tokens in self.adapters(seen["image_intermediates"]):
+            logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ text_embeddings.T
+            maps.append(self._anomaly_map(logits))
+        cls = functional.normalize(seen["image_features"], dim=-1)
+        cls_logits = LOGIT_SCALE * cls @ text_embeddings.T
+        return torch.stack(maps).mean(dim=0), torch.softmax(cls_logits, dim=-1)[:, 1]
+
+    def _anomaly_map(self, logits: torch.Tensor) -> torch.Tensor:
+        # The reference upsamples both logits and then takes softmax over the two classes.
+        # Upsampling is linear and a softmax over two is the sigmoid of their difference, so one
+        # upsampling serves; as two matrix products it needs no Resize in the graph.
+        difference = (logits[..., 1] - logits[..., 0]).reshape(-1, self.grid, self.grid)
+        return torch.sigmoid(self.upsample @ difference @ self.upsample.T)
+
+
+def bilinear_matrix(source: int, target: int) -> torch.Tensor:
+    """Bilinear upsampling with `align_corners=True` along one axis, as a matrix.
+
+    Returns:
+        float32 [target, source]; every row sums to 1.
+    """
+    unit = torch.eye(source, dtype=torch.float64)[None]
+    columns = functional.interpolate(unit, size=target, mode="linear", align_corners=True)
+    return columns[0].T.float().contiguous()

@@ -1,0 +1,143 @@
+"""The PyTorch models behind a bundle, with official, local or random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from open_clip.model import CLIP, resize_pos_embed
+from segment_anything.modeling import Sam
+from torch import nn
+
+from zeroflaw_engines.bundle.manifest import WeightsIdentity
+from zeroflaw_engines.digests import sha256_of_file
+from zeroflaw_engines.errors import WeightsError
+from zeroflaw_export.models.adapters import LinearAdapters, load_adapters
+from zeroflaw_export.models.architectures import ClipArchitecture, SamArchitecture
+from zeroflaw_export.models.random_weights import randomise_weights
+from zeroflaw_export.weights.checkpoints import StateDict, read_state_dict
+
+# OpenAI's archive carries these beside the weights, some of them in every block.
+_CONSTANTS = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where one model's weights come from: a file, or a seed.
+
+    Attributes:
+        name: As the manifest records it.
+        path: The checkpoint, or None for random weights.
+        seed: Seed of random weights.
+    """
+
+    name: str
+    path: Path | None
+    seed: int | None = None
+
+    def require_file(self) -> None:
+        """Checks that the file is there, before minutes are spent on anything else.
+
+        Raises:
+            WeightsError: It is not.
+        """
+        if self.path is not None and not self.path.is_file():
+            raise WeightsError(f"there is no weights file {self.path}", "check the path")
+
+    def identity(self) -> WeightsIdentity:
+        """What the manifest records."""
+        digest = None if self.path is None else sha256_of_file(self.path)
+        return WeightsIdentity(name=self.name, sha256=digest)
+
+
+def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSource) -> CLIP:
+    """A CLIP with its weights, float32, in eval mode.
+
+    The position embedding is resized to the image size with antialiased bicubic interpolation,
+    as open_clip does and APRIL-GAN did.
+
+    Raises:
+        ExportError: The size does not fit the architecture.
+        WeightsError: The checkpoint is not that of the architecture.
+    """
+    clip = architecture.build(image_size)
+    if source.path is None:
+        randomise_weights(clip, _seed(source))
+        return clip
+    state = {
+        name: value.float()
+        for name, value in read_state_dict(source.path, unwrap="state_dict").items()
+        if name.rsplit(".", 1)[-1] not in _CONSTANTS
+    }
+    if "visual.positional_embedding" in state:
+        try:
+            resize_pos_embed(state, clip)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{source.path} has a position embedding that does not fit: {error}",
+                f"give a checkpoint of {architecture.name}",
+            ) from error
+    _load(clip, state, source.path, architecture.name)
+    return clip
+
+
+def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:
+    """A SAM with its weights, float32, in eval mode.
+
+    Raises:
+        WeightsError: The checkpoint is not that of the architecture.
+    """
+    sam = architecture.build()
+    if source.path is None:
+        randomise_weights(sam, _seed(source))
+    else:
+        _load(sam, read_state_dict(source.path), source.path, architecture.name)
+    return sam
+
+
+def load_linear_adapters(
+    architecture: ClipArchitecture, clip: CLIP, source: WeightsSource
+) -> LinearAdapters:
+    """Linear adapters with their weights, in eval mode.
+
+    Raises:
+        WeightsError: The file does not hold adapters for this architecture.
+    """
+    adapters = LinearAdapters(
+        len(architecture.tapped_blocks),
+        clip.visual.conv1.out_channels,
+        architecture.config["embed_dim"],
+    ).eval()
+    if source.path is None:
+        randomise_weights(adapters, _seed(source) + 1)
+    else:
+        load_adapters(adapters, source.path)
+    return adapters
+
+
+def _seed(source: WeightsSource) -> int:
+    if source.seed is None:
+        raise WeightsError(f"{source.name} has neither a file nor a seed", "give one of them")
+    return source.seed
+
+
+def _load(module: nn.Module, state: StateDict, path: Path, architecture: str) -> None:
+    want, remedy = module.state_dict(), f"give a checkpoint of {architecture}"
+    missing = sorted(set(want) - set(state))
+    unknown = sorted(set(state) - set(want))
+    if missing or unknown:
+        raise WeightsError(
+            f"{path} is not a checkpoint of {architecture}: it lacks {len(missing)} tensors"
+            f" ({', '.join(missing[:3])}) and has {len(unknown)} others ({', '.join(unknown[:3])})",
+            remedy,
+        )
+    for name, value in state.items():
+        if value.shape != want[name].shape:
+            raise WeightsError(
+                f"{path} has {name} of shape {list(value.shape)}, not {list(want[name].shape)}",
+                remedy,
+            )
+        if not torch.isfinite(value).all():
+            raise WeightsError(f"{path} has values in {name} that are not finite", remedy)
+    module.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""Parity: exported graphs against the PyTorch originals."""

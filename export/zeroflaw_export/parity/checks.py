@@ -1,0 +1,315 @@
+"""Parity: each graph of an engine against its authority, on a real and on a noise image.
+
+The authority of an export is the PyTorch original (see `originals`). That of a graph which is
+added to an existing bundle is the reference graph there, which was checked at its export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from zeroflaw_engines.builder.differences import largest_difference, relative_difference
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.bundle.manifest import ParityFigure
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.contract import (
+    LABEL_NOT_A_POINT,
+    LABEL_UNUSED,
+    EngineContract,
+    EngineName,
+)
+from zeroflaw_engines.errors import ComparisonError, ParityError
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session
+
+ImageKind = Literal["real", "noise"]
+IMAGE_KINDS: Final[tuple[ImageKind, ...]] = ("real", "noise")
+
+MAP_TOLERANCE: Final = 1e-4
+SENTENCE_TOLERANCE: Final = 1e-4
+RELATIVE_TOLERANCE: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The largest differences that are accepted of one graph.
+
+    Attributes:
+        maps: Of anomaly maps and image scores, which are in [0, 1].
+        relative: Of features, low-res logits and predicted IoUs, over the largest value.
+        target: Which of the engine's graphs they are for.
+    """
+
+    maps: float
+    relative: float
+    target: GraphTarget = "onnxruntime"
+
+
+def fp32_tolerances(target: GraphTarget = "onnxruntime") -> Tolerances:
+    """For FP32 graphs, which differ from PyTorch in the order of sums alone."""
+    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE, target)
+
+
+# A value that is stored in FP16 is off by up to 2^-11 = 4.9e-4 of itself. Such errors are
+# independent, so that of the few hundred that meet in one output about ten times one is left; the
+# maps have a factor of 100 (the logit scale) before their sigmoid, of slope 1/4, on unit vectors.
+FP16_TOLERANCES: Final = Tolerances(maps=2e-2, relative=5e-3, target="tensorrt")
+
+# An authority takes what the engine takes, and gives what it should give.
+ClipAuthority = Callable[
+    [NDArray[np.uint8], TextEmbeddings], tuple[NDArray[np.float32], float]
+]  # image [S, S, 3] -> map [S, S], score
+SamAuthority = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # content [H, W, 3] -> features
+DecoderAuthority = Callable[
+    [NDArray[np.float32], dict[str, Tensor]], tuple[NDArray[np.float32], NDArray[np.float32]]
+]  # features, prompts -> low-res logits, predicted IoUs
+
+_What = tuple[EngineName, ImageKind, str]  # an engine, an image, and a quantity of its outputs
+
+# Numbers of points for which the decoder is checked, without and with a box and a mask.
+_POINT_COUNTS: Final = (1, 2, 7, 20)
+
+
+def parity_image(kind: ImageKind, height: int, width: int) -> NDArray[np.uint8]:
+    """An image to check with: a photograph (coffee, CC0, from scikit-image), or noise.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+    """
+    if kind == "noise":
+        return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with files("zeroflaw_export.parity").joinpath("parity.jpg").open("rb") as file:
+        photo = Image.open(file).convert("RGB")
+        return np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def check_clip_encoder(
+    session: Session,
+    authority: ClipAuthority,
+    embeddings: TextEmbeddings,
+    tolerances: Tolerances | None = None,
+) -> list[ParityFigure]:
+    """Compares the anomaly map and the image score with those of an authority.
+
+    Args:
+        session: The CLIP encoder.
+        authority: `originals.reference_clip`, or another graph.
+        embeddings: float32 [2, E].
+        tolerances: Default: those of FP32.
+
+    Raises:
+        ParityError: A difference is larger than is accepted, or a value is not finite.
+    """
+    accepted = tolerances or fp32_tolerances()
+    figures = []
+    size = session.contract.inputs[0].shape[1]
+    assert isinstance(size, int)  # noqa: S101 - the contract fixes it
+    for kind in IMAGE_KINDS:
+        image = parity_image(kind, size, size)
+        want_map, want_score = authority(image, embeddings)
+        got = session.execute({"image": image[None], "text_embeddings": embeddings})
+        for quantity, is_, should_be in (
+            ("anomaly map, largest difference", got["anomaly_map"][0], want_map),
+            ("image score, difference", got["image_score"], [want_score]),
+        ):
+            what: _What = ("clip_encoder", kind, quantity)
+            value = _difference(what, largest_difference, is_, should_be)
+            figures.append(_figure(what, value, accepted.maps, accepted.target))
+    return _accepted(figures)
+
+
+def check_sam_encoder(
+    session: Session,
+    wanted: dict[ImageKind, NDArray[np.float32]],
+    tolerances: Tolerances | None = None,
+) -> list[ParityFigure]:
+    """Compares the features with those of an authority.
+
+    Args:
+        session: The SAM encoder.
+        wanted: From `sam_features`.
+        tolerances: Default: those of FP32.
+
+    Raises:
+        ParityError: A difference is larger than is accepted, or a value is not finite.
+    """
+    accepted = tolerances or fp32_tolerances()
+    figures = []
+    side = session.contract.inputs[0].shape[1]
+    assert isinstance(side, int)  # noqa: S101 - the contract fixes it
+    for kind, want in wanted.items():
+        inputs = sam_encoder_inputs(sam_content(kind, side), session.contract)
+        got = session.execute(inputs)["features"]
+        what: _What = ("sam_encoder", kind, "features, largest difference over largest value")
+        value = _difference(what, relative_difference, got, want)
+        figures.append(_figure(what, value, accepted.relative, accepted.target))
+    return _accepted(figures)
+
+
+def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> dict[str, Tensor]:
+    """What the SAM encoder takes for content uint8 [H, W, 3] with H, W up to its side."""
+    height, width = content.shape[:2]
+    # The graph has to blank the rest.
+    side = int(contract.inputs[0].shape[1])
+    image = np.full((1, side, side, 3), 255, np.uint8)
+    image[0, :height, :width] = content
+    return {"image": image, "image_size": np.array([height, width], np.int32)}
+
+
+def sam_features(authority: SamAuthority, side: int) -> dict[ImageKind, NDArray[np.float32]]:
+    """The authority's features of the images that the SAM encoder is checked with."""
+    return {kind: authority(sam_content(kind, side)) for kind in IMAGE_KINDS}
+
+
+def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
+    """Content to check a SAM encoder with, uint8 [H, side, 3].
+
+    The real image is wide, so that SAM's padding is checked as well.
+    """
+    return parity_image(kind, side * 2 // 3 if kind == "real" else side, side)
+
+
+def check_sam_decoder(
+    session: Session,
+    authority: DecoderAuthority,
+    features: dict[ImageKind, NDArray[np.float32]],
+    tolerances: Tolerances | None = None,
+) -> list[ParityFigure]:
+    """Compares all four masks and IoUs with those of an authority.
+
+    Args:
+        session: The SAM decoder.
+        authority: `originals.reference_sam_decoder`, or another graph.
+        features: From `sam_features`.
+        tolerances: Default: those of FP32.
+
+    Raises:
+        ParityError: A difference is larger than is accepted, or a value is not finite.
+    """
+    accepted = tolerances or fp32_tolerances()
+    figures = []
+    max_prompts, low = session.contract.inputs[1].shape[1], session.contract.inputs[3].shape[3]
+    assert isinstance(max_prompts, int)  # noqa: S101 - the contract fixes it
+    assert isinstance(low, int)  # noqa: S101 - as above
+    for kind, feature in features.items():
+        logits: _What = (
+            "sam_decoder",
+            kind,
+            "low-res logits, largest difference over largest value",
+        )
+        iou: _What = ("sam_decoder", kind, "predicted IoU, largest difference over largest value")
+        differences: dict[_What, list[float]] = {logits: [], iou: []}
+        for prompt in decoder_prompts(low, max_prompts):
+            want_logits, want_iou = authority(feature, prompt)
+            got = session.execute({"features": feature, **prompt})
+            for what, is_, should_be in (
+                (logits, got["low_res_logits"], want_logits),
+                (iou, got["predicted_iou"], want_iou),
+            ):
+                differences[what].append(_difference(what, relative_difference, is_, should_be))
+        figures += [
+            _figure(what, max(values), accepted.relative, accepted.target)
+            for what, values in differences.items()
+        ]
+    return _accepted(figures)
+
+
+def check_text_encoder(
+    session: Session, tokens: NDArray[np.int32], wanted: NDArray[np.float32]
+) -> list[ParityFigure]:
+    """Compares sentence embeddings with those of an authority.
+
+    Args:
+        session: The text encoder.
+        tokens: int32 [N, T], T at most the context.
+        wanted: float32 [N, E].
+
+    Raises:
+        ParityError: A difference is larger than is accepted, or a value is not finite.
+    """
+    got = session.execute({"token_ids": tokens})["sentence_embeddings"]
+    what: _What = ("text_encoder", "real", "sentence embeddings, largest difference")
+    value = _difference(what, largest_difference, got, wanted)
+    return _accepted([_figure(what, value, SENTENCE_TOLERANCE)])
+
+
+def decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
+    """Prompts to check a decoder with: 1 to 20 points, without and with a box and a mask.
+
+    Args:
+        low: Side of the low-res logits.
+        max_prompts: Rows of the point input.
+    """
+    rng = np.random.default_rng(1)
+    side = 4 * low  # four of SAM's pixels a cell of its low-res logits
+    for count in _POINT_COUNTS:
+        for with_box in (False, True):
+            coords = np.zeros((1, max_prompts, 2), np.float32)
+            labels = np.full((1, max_prompts), LABEL_UNUSED, np.int32)
+            used = count + (2 if with_box else 1)
+            coords[0, :used] = rng.uniform(0, side - 1, (used, 2))
+            coords[0, used:] = rng.uniform(0, side - 1)  # unused rows must not matter
+            labels[0, :count] = rng.integers(0, 2, count)
+            labels[0, count:used] = (2, 3) if with_box else (LABEL_NOT_A_POINT,)
+            mask = rng.normal(0, 4, (1, 1, low, low)).astype(np.float32) * with_box
+            yield {
+                "point_coords": coords,
+                "point_labels": labels,
+                "mask_input": mask,
+                "has_mask_input": np.array([with_box], np.float32),
+            }
+
+
+def _difference(
+    what: _What,
+    measure: Callable[[ArrayLike, ArrayLike, str], float],
+    got: ArrayLike,
+    want: ArrayLike,
+) -> float:
+    """The difference of two results, of which a ParityError says that it cannot be measured."""
+    engine, image, quantity = what
+    try:
+        return measure(got, want, quantity)
+    except ComparisonError as error:
+        raise ParityError(
+            f"{engine} differs from the original on the {image} image: {error.cause}",
+            "nothing was published; check the weights, and the versions of torch, onnxscript and"
+            " onnxruntime",
+        ) from error
+
+
+def _figure(
+    what: _What,
+    value: float,
+    tolerance: float,
+    target: GraphTarget = "onnxruntime",
+) -> ParityFigure:
+    engine, image, quantity = what
+    return ParityFigure(
+        engine=engine,
+        image=image,
+        quantity=quantity,
+        value=float(value),
+        tolerance=tolerance,
+        target=target,
+    )
+
+
+def _accepted(figures: list[ParityFigure]) -> list[ParityFigure]:
+    for figure in figures:
+        if not figure.value <= figure.tolerance:  # a NaN is refused as well
+            raise ParityError(
+                f"{figure.engine} of {figure.target} differs from the original on the "
+                f"{figure.image} image: "
+                f"{figure.quantity} {figure.value:.2e}, accepted {figure.tolerance:.0e}",
+                "nothing was published; check the versions of torch, onnxscript and onnxruntime, "
+                "and that the weights are those of this architecture",
+            )
+    return figures

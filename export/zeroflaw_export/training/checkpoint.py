@@ -1,0 +1,116 @@
+"""The state of a training between two steps, on disk, so that a killed run can go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+
+from zeroflaw_engines.errors import TrainingError
+from zeroflaw_export.models.adapters import LinearAdapters
+
+_SCHEMA: Final = 1
+
+
+@dataclass(frozen=True)
+class TrainingPosition:
+    """Where a training is. What is random is drawn from the seed and the epoch's number alone.
+
+    Attributes:
+        epoch: Epochs that are complete.
+        step: Steps of the running epoch that are complete.
+        loss_sum: Sum of the losses of those steps.
+        losses: Mean loss of each complete epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    losses: tuple[float, ...] = ()
+
+    def after_step(self, loss: float, steps: int) -> TrainingPosition:
+        """The position after one more step of an epoch of `steps` steps."""
+        total, done = self.loss_sum + loss, self.step + 1
+        if done < steps:
+            return replace(self, step=done, loss_sum=total)
+        return TrainingPosition(self.epoch + 1, losses=(*self.losses, total / steps))
+
+
+def write_checkpoint(
+    path: Path,
+    run: dict[str, Any],
+    position: TrainingPosition,
+    adapters: LinearAdapters,
+    optimizer: torch.optim.Adam,
+) -> None:
+    """Writes the state of a training, all of it or nothing.
+
+    Args:
+        path: Of the checkpoint.
+        run: What the training is made of; another training may not go on with it.
+        position: Where it is.
+        adapters: As they are now.
+        optimizer: With its moments.
+
+    Raises:
+        TrainingError: The disk is full or cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    content = {
+        "schema": _SCHEMA,
+        "run": msgspec.json.encode(run).decode(),
+        "position": msgspec.json.encode(position).decode(),
+        "adapters": adapters.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+        partial.unlink(missing_ok=True)
+        raise TrainingError(
+            f"the checkpoint {path} cannot be written: {error}", "make space on its disk"
+        ) from error
+
+
+def read_checkpoint(
+    path: Path, run: dict[str, Any], adapters: LinearAdapters, optimizer: torch.optim.Adam
+) -> TrainingPosition:
+    """Takes a training up where it was; from the beginning if there is no checkpoint.
+
+    Args:
+        path: Of the checkpoint.
+        run: What this training is made of.
+        adapters: Are given the state of the checkpoint.
+        optimizer: Likewise.
+
+    Raises:
+        TrainingError: The checkpoint is damaged, or that of another training.
+    """
+    if not path.exists():
+        return TrainingPosition()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        have: dict[str, Any] = msgspec.json.decode(content["run"])
+        position = msgspec.json.decode(content["position"], type=TrainingPosition)
+        states = content["adapters"], content["optimizer"]
+    except Exception as error:  # a damaged file makes the readers raise almost anything
+        raise TrainingError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__})",
+            "delete it; the training then begins anew, with the token cache",
+        ) from error
+    want: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(run))
+    for name in sorted({*have, *want}):
+        if have.get(name) != want.get(name):
+            raise TrainingError(
+                f"the checkpoint {path} is of another training: its {name} is"
+                f" {have.get(name)}, and this run's is {want.get(name)}",
+                "start with the same data and settings, or delete the checkpoint",
+            )
+    adapters.load_state_dict(states[0])
+    optimizer.load_state_dict(states[1])
+    return position

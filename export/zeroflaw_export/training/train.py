@@ -1,0 +1,383 @@
+"""Training of the linear adapters after APRIL-GAN (arXiv 2305.17382, section 2.2; train.py).
+
+Both towers stay frozen. Patch tokens are computed once and kept in a token cache; text
+embeddings are constants. What trains is one linear layer for each tapped block.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+from torch.nn import functional
+
+from zeroflaw_engines.errors import TrainingError
+from zeroflaw_engines.version import __version__
+from zeroflaw_export.datasets.datasets import Dataset, Layout, dataset_digest
+from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
+from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
+from zeroflaw_export.training.checkpoint import (
+    TrainingPosition,
+    read_checkpoint,
+    write_checkpoint,
+)
+from zeroflaw_export.training.losses import segmentation_loss
+from zeroflaw_export.training.samples import (
+    ReportProgress,
+    TrainingProgress,
+    TrainingSample,
+    TrainingSamples,
+    prepare_samples,
+)
+from zeroflaw_export.training.token_cache import (
+    FrozenTower,
+    TokenCache,
+    TowerIdentity,
+    open_token_cache,
+    unpack_mask,
+)
+
+_BETAS: Final = (0.5, 0.999)
+
+# Class name in; float32 [2, E], L2-normalised, row 0 normal, row 1 abnormal.
+TextForClass = Callable[[str], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The recipe (algorithm 1.5). Everything that decides the result besides data and weights.
+
+    Attributes:
+        epochs: Passes over the images, at least 1.
+        batch: Images of one step, at least 1; the last of an epoch may have fewer.
+        learning_rate: Of Adam with betas (0.5, 0.999), constant, above 0.
+        mosaic: Share of an epoch's images that a 2x2 mosaic of their class replaces, in [0, 1].
+        seed: Of the order of images and of the mosaics, at least 0.
+    """
+
+    epochs: int
+    batch: int = 16
+    learning_rate: float = 1e-3
+    mosaic: float = 0.0
+    seed: int = 111
+
+    def __post_init__(self) -> None:
+        for name, good, range_ in (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("learning_rate", 0 < self.learning_rate < float("inf"), "above 0"),
+            ("mosaic", 0 <= self.mosaic <= 1, "between 0 and 1"),
+            ("seed", self.seed >= 0, "at least 0"),
+        ):
+            if not good:
+                raise TrainingError(
+                    f"{name} cannot be {getattr(self, name)}", f"choose a value {range_}"
+                )
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """What one class gave: good and defective images, and the pool of mosaics."""
+
+    good: int
+    defective: int
+    mosaics: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """How adapters were made; lies beside them as JSON.
+
+    Attributes:
+        created: UTC.
+        versions: Of zeroflaw and torch; results are the same to the bit only with the same ones.
+        tower: The frozen tower.
+        settings: The recipe.
+        layout: Of the data set.
+        split: Of the data set.
+        dataset: Digest of the images and masks that were used.
+        classes: What each class gave.
+        skipped: Files that could not be used, with the reason.
+        initial_adapters: Digest of the adapters before the training.
+        adapters: Digest of the adapters after it.
+        losses: Mean loss of each epoch, summed over the blocks.
+    """
+
+    created: str
+    versions: dict[str, str]
+    tower: TowerIdentity
+    settings: TrainingSettings
+    layout: str
+    split: str
+    dataset: str
+    classes: dict[str, ClassCount]
+    skipped: dict[str, str]
+    initial_adapters: str
+    adapters: str
+    losses: tuple[float, ...]
+
+
+def published_recipe(layout: Layout) -> TrainingSettings:
+    """The settings with which APRIL-GAN trained on a data set (train.sh).
+
+    MVTec-AD's images get 3 epochs and mosaics, VisA's get 15 epochs and none: adapters for
+    MVTec-AD are trained on VisA and the other way round, which is how Hou et al.'s "VisA 3
+    epochs, MVTec-AD 15 epochs" is to be read. In a mosaic MVTec-AD's large, centred objects are
+    small and beside others, as VisA's are. The reference trains any other folder like VisA.
+    """
+    if layout == "mvtec":
+        return TrainingSettings(epochs=3, mosaic=0.2)
+    return TrainingSettings(epochs=15)
+
+
+def train_adapters(
+    tower: FrozenTower,
+    adapters: LinearAdapters,
+    dataset: Dataset,
+    text_for_class: TextForClass,
+    settings: TrainingSettings,
+    *,
+    cache: Path,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    report: ReportProgress = lambda _: None,
+) -> TrainingRecord:
+    """Trains adapters in place.
+
+    Interrupted and started again with the same arguments it goes on where it was, and gives the
+    same adapters to the bit (on the same machine with the same number of threads). The final
+    state stays in the checkpoint until `publish_adapters` has written the adapters.
+
+    Args:
+        tower: Frozen; runs on the device that it is on.
+        adapters: Initial values, on the device where they shall be trained; changed in place.
+        dataset: What to train on: by the published recipe, the test split of another data set
+            than the one that the adapters are for.
+        text_for_class: Text embeddings of a class.
+        settings: The recipe.
+        cache: Directory of the token cache.
+        checkpoint: File in which the state is kept, after every epoch and within one.
+        checkpoint_seconds: Least time between two checkpoints within an epoch.
+        report: Is told how far the training is.
+
+    Returns:
+        How the adapters were made.
+
+    Raises:
+        TrainingError: There is nothing to train on, too little space, the cache or the
+            checkpoint belongs to something else, or the training diverges.
+    """
+    tokens = open_token_cache(cache, tower)
+    samples = prepare_samples(
+        dataset, tower, tokens, mosaic=settings.mosaic, seed=settings.seed, report=report
+    )
+    device = next(adapters.parameters()).device
+    directions = {
+        product.name: _direction(text_for_class(product.name)).to(device)
+        for product in samples.dataset.classes
+    }
+    initial = _digest(adapters.state_dict())
+    digest = dataset_digest(samples.dataset)
+    run: dict[str, Any] = {
+        **asdict(settings),
+        **{f"tower's {name}": value for name, value in asdict(tower.identity).items()},
+        "dataset": digest,
+        "initial adapters": initial,
+        "text embeddings": _digest(directions),
+    }
+    optimizer = torch.optim.Adam(adapters.parameters(), lr=settings.learning_rate, betas=_BETAS)
+    position = TrainingPosition()
+    if checkpoint is not None:
+        position = read_checkpoint(checkpoint, run, adapters, optimizer)
+    upsample = bilinear_matrix(tower.grid, tower.identity.image_size).to(device)
+    saved = time.monotonic()
+    steps = -(-len(samples.images) // settings.batch)
+    while position.epoch < settings.epochs:
+        before = position.epoch
+        todo = _batches_of_epoch(samples, settings, position.epoch)[position.step :]
+        for batch, (values, masks) in zip(todo, _read_ahead(tokens, todo), strict=True):
+            difference = torch.stack([directions[sample.product] for sample in batch])
+            loss = _step(
+                adapters,
+                optimizer,
+                tokens=values,
+                difference=difference,
+                masks=masks,
+                upsample=upsample,
+            )
+            position = position.after_step(loss, steps)
+            report(
+                TrainingProgress(
+                    "training",
+                    position.epoch * steps + position.step,
+                    settings.epochs * steps,
+                    epoch=position.epoch,
+                    loss=position.losses[-1] if position.epoch > before else loss,
+                )
+            )
+            due = time.monotonic() - saved >= checkpoint_seconds or position.epoch > before
+            if checkpoint is not None and due:
+                write_checkpoint(checkpoint, run, position, adapters, optimizer)
+                saved = time.monotonic()
+    return TrainingRecord(
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        versions={"zeroflaw": __version__, "torch": str(torch.__version__)},
+        tower=tower.identity,
+        settings=settings,
+        layout=dataset.layout,
+        split=dataset.split,
+        dataset=digest,
+        classes=_counts(samples),
+        skipped={str(skip.path): skip.reason for skip in samples.dataset.skipped},
+        initial_adapters=initial,
+        adapters=_digest(adapters.state_dict()),
+        losses=position.losses,
+    )
+
+
+def publish_adapters(
+    adapters: LinearAdapters, record: TrainingRecord, out: Path, checkpoint: Path | None = None
+) -> Path:
+    """Writes trained adapters and their record; then the checkpoint has served.
+
+    Args:
+        adapters: The adapters.
+        record: How they were made.
+        out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
+        checkpoint: Is deleted at the end.
+
+    Returns:
+        The record's file: `out` with `.json` added.
+
+    Raises:
+        TrainingError: They cannot be written.
+    """
+    beside = out.with_name(out.name + ".json")
+    partial = out.with_name(f".partial-{out.name}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_adapters(adapters, partial)
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+        partial.replace(out)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{out} cannot be written: {error}",
+            "check the directory and its space, and start again; the training is kept",
+        ) from error
+    return beside
+
+
+def _step(
+    adapters: LinearAdapters,
+    optimizer: torch.optim.Adam,
+    *,
+    tokens: torch.Tensor,
+    difference: torch.Tensor,
+    masks: torch.Tensor,
+    upsample: torch.Tensor,
+) -> float:
+    """One step of Adam.
+
+    Args:
+        adapters: One layer for each block.
+        optimizer: Of the adapters.
+        tokens: float16 [batch, blocks, patches, width].
+        difference: float32 [batch, E], abnormal minus normal text embedding, scaled.
+        masks: bool [batch, S, S].
+        upsample: float32 [S, grid].
+
+    Returns:
+        The loss, summed over the blocks.
+
+    Raises:
+        TrainingError: It is not finite.
+    """
+    optimizer.zero_grad()
+    masks = masks.to(upsample.device)
+    grid = upsample.shape[1]
+    total = 0.0
+    # The blocks share no parameter, so each can give its gradient and free its memory in turn:
+    # a batch of 16 at 518 px then needs under 1 GB.
+    for block, layer in enumerate(adapters.fc):
+        adapted = functional.normalize(layer(tokens[:, block].to(upsample.device).float()), dim=-1)
+        logits = torch.einsum("ble,be->bl", adapted, difference).reshape(-1, grid, grid)
+        loss = segmentation_loss(upsample @ logits @ upsample.T, masks)
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
+    if not np.isfinite(total):
+        raise TrainingError(
+            "the training diverged: its loss is not finite", "choose a lower learning rate"
+        )
+    optimizer.step()
+    return total
+
+
+def _batches_of_epoch(
+    samples: TrainingSamples, settings: TrainingSettings, epoch: int
+) -> list[list[TrainingSample]]:
+    # from seed and epoch alone, so that a run that is taken up needs no state of a generator
+    random = np.random.default_rng([settings.seed, epoch])
+    chosen = []
+    for index in random.permutation(len(samples.images)):
+        sample = samples.images[index]
+        pool = samples.mosaics.get(sample.product, ())
+        if pool and random.random() < settings.mosaic:
+            sample = pool[random.integers(len(pool))]
+        chosen.append(sample)
+    return [chosen[i : i + settings.batch] for i in range(0, len(chosen), settings.batch)]
+
+
+def _read_ahead(
+    cache: TokenCache, batches: Sequence[Sequence[TrainingSample]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Reads each batch while the one before it is trained on."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead: Future[tuple[torch.Tensor, torch.Tensor]] | None = None
+        for batch in batches:
+            ready, ahead = ahead, pool.submit(_read_batch, cache, batch)
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def _read_batch(
+    cache: TokenCache, batch: Sequence[TrainingSample]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = np.stack([cache.read_tokens(sample.tokens) for sample in batch])
+    masks = np.stack([unpack_mask(sample.mask, cache.image_size) for sample in batch])
+    return torch.from_numpy(tokens), torch.from_numpy(masks)
+
+
+def _direction(embeddings: torch.Tensor) -> torch.Tensor:
+    return LOGIT_SCALE * (embeddings[1] - embeddings[0]).detach().float()
+
+
+def _counts(samples: TrainingSamples) -> dict[str, ClassCount]:
+    counts = {}
+    for product in samples.dataset.classes:
+        defective = sum(sample.anomalous for sample in product.samples)
+        mosaics = len(samples.mosaics.get(product.name, ()))
+        counts[product.name] = ClassCount(len(product.samples) - defective, defective, mosaics)
+    return counts
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {list(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

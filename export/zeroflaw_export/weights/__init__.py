@@ -1,0 +1,1 @@
+"""Official weights: downloaded, checked, and read without running what is in them."""

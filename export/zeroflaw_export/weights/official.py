@@ -1,0 +1,111 @@
+"""The published weights, by name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from zeroflaw_engines.errors import WeightsError
+from zeroflaw_export.weights.download import Digest, ReportBytes, download
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """One published file.
+
+    Attributes:
+        url: Where its authors publish it.
+        digest: What it must hash to.
+        licence: Under which it is published.
+    """
+
+    url: str
+    digest: Digest
+    licence: str
+
+    @property
+    def filename(self) -> str:
+        """Last part of the URL."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+_SAM: Final = "https://dl.fbaipublicfiles.com/segment_anything/"
+_CLIP: Final = "https://openaipublic.azureedge.net/clip/models/"
+_CLIP_336: Final = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+# Pinned to the commit whose tree gives the object ids below.
+_APRIL_GAN: Final = (
+    "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/"
+    "f13b8a634e04f9fde8fa03db125b25af5695d8e1/exps/pretrained/"
+)
+
+OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
+    "sam_vit_h": OfficialWeights(
+        _SAM + "sam_vit_h_4b8939.pth",
+        Digest("sha256", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e"),
+        "Apache-2.0",
+    ),
+    "sam_vit_l": OfficialWeights(
+        _SAM + "sam_vit_l_0b3195.pth",
+        Digest("sha256", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622"),
+        "Apache-2.0",
+    ),
+    "sam_vit_b": OfficialWeights(
+        _SAM + "sam_vit_b_01ec64.pth",
+        Digest("sha256", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912"),
+        "Apache-2.0",
+    ),
+    # OpenAI's URLs carry the SHA-256 of the file.
+    "clip_vit_l_14_336": OfficialWeights(
+        f"{_CLIP}{_CLIP_336}/ViT-L-14-336px.pt", Digest("sha256", _CLIP_336), "MIT"
+    ),
+    # Trained on MVTec-AD, to be used on anything else; and the other way round. Their only
+    # published digests are git object ids.
+    "april_gan_mvtec": OfficialWeights(
+        _APRIL_GAN + "mvtec_pretrained.pth",
+        Digest("git_blob", "a057cec6c2ba5996baa0160a51e155908156813f"),
+        "MIT (trained on MVTec-AD, CC BY-NC-SA 4.0)",
+    ),
+    "april_gan_visa": OfficialWeights(
+        _APRIL_GAN + "visa_pretrained.pth",
+        Digest("git_blob", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
+        "MIT (trained on VisA, CC BY 4.0)",
+    ),
+}
+
+
+def default_cache() -> Path:
+    """Where downloads go: `$ZEROFLAW_CACHE`, or `zeroflaw` in the user's cache directory."""
+    named = os.environ.get("ZEROFLAW_CACHE")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "zeroflaw"
+
+
+def weights_file(
+    name_or_path: str, cache: Path | None = None, report: ReportBytes | None = None
+) -> Path:
+    """The file of weights given by official name or by path.
+
+    Args:
+        name_or_path: A name of `OFFICIAL_WEIGHTS`, which is downloaded once, or a local file.
+        cache: Where downloads go.
+        report: Is told how far a download is.
+
+    Raises:
+        WeightsError: It is neither.
+        DownloadError: The download failed.
+    """
+    official = OFFICIAL_WEIGHTS.get(name_or_path)
+    if official is not None:
+        target = (cache or default_cache()) / "weights" / official.filename
+        return download(official.url, target, official.digest, report)
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise WeightsError(
+            f"there are no weights {name_or_path!r}",
+            f"give a file, or one of the names {', '.join(OFFICIAL_WEIGHTS)}",
+        )
+    return path
