@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.fp16_safety import LEAST_IOU, compare_masks, frames_of
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.process.terminal import run_module
 
 
 def main(

@@ -16,13 +16,11 @@ from zeroflaw.cli.terminal import (
     BundleArgument,
     WhiteLevelOption,
     announce,
-    err,
-    out,
-    print_warning,
     progress_bar,
 )
 from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import MissingExtraError
+from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
     from zeroflaw_benchmarks.evaluation_plan import Progress

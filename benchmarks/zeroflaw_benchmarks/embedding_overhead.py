@@ -26,9 +26,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
+from zeroflaw_engines.process.terminal import run_module
 
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "frames"
 

@@ -24,7 +24,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.child_process import run_child
 from zeroflaw_benchmarks.encoder_graphs import GraphsTask, encoder_sizes, graph_path
 from zeroflaw_benchmarks.encoder_run import EncoderRun, EncoderTimes
@@ -33,6 +32,7 @@ from zeroflaw_benchmarks.graph_macs import graph_macs
 from zeroflaw_benchmarks.machine_state import machine_record
 from zeroflaw_benchmarks.spread import Spread, spread, times_faster
 from zeroflaw_engines.builder.differences import cosine
+from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
 
 _FLOPS_OF_A_MAC: Final = 2

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.fp16_engines import StoredSession
 from zeroflaw_benchmarks.fp16_storage import StoredTensor
 from zeroflaw_engines.builder.differences import cosine, relative_difference
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import ComparisonError
+from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
 from zeroflaw_export.parity import checks as parity

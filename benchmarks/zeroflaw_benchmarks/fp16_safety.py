@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
@@ -37,6 +36,7 @@ from zeroflaw_engines.builder.differences import (
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.graphs.variants import FP16_ENGINES
 

@@ -18,12 +18,12 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import read_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.regions import Region
 from zeroflaw_engines.builder.differences import largest_difference
+from zeroflaw_engines.process.terminal import run_module
 
 _ROOT: Final = Path(__file__).parents[2]
 GOLDEN: Final = _ROOT / "tests" / "golden"

@@ -25,7 +25,6 @@ import typer
 from numpy.typing import NDArray
 
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.cli.terminal import out, run_module
 from zeroflaw.diagnosis import diagnose
 from zeroflaw.frame import rgb_frame
 from zeroflaw.images import read_image
@@ -49,6 +48,7 @@ from zeroflaw_engines.backends import BACKENDS, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_engines.process.terminal import out, run_module
 from zeroflaw_engines.sessions.cuda import Cuda
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session, zeros_for

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.terminal import run_module
+from zeroflaw_engines.process.terminal import run_module
 
 _COUNTED: Final = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
 _OF_AN_INSPECTION: Final = ("clip_encoder", "sam_encoder", "sam_decoder")

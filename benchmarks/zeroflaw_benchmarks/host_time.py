@@ -22,8 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.replayed_engines import replaying_inspector
+from zeroflaw_engines.process.terminal import run_module
 
 PARTS: Final = ("frame", "squash", "fit", "prompt_points", "cascade", "score", "regions", "total")
 

@@ -18,10 +18,10 @@ import numpy as np
 import typer
 
 from zeroflaw import Inspector
-from zeroflaw.cli.terminal import run_module
 from zeroflaw.images import IMAGE_SUFFIXES
 from zeroflaw_benchmarks.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.datasets.datasets import (
     Sample,
     mask_at_size,

@@ -12,16 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.terminal import (
-    BackendOption,
-    BundleArgument,
-    PrecisionOption,
-    err,
-    out,
-    print_warning,
-)
+from zeroflaw.cli.terminal import BackendOption, BundleArgument, PrecisionOption
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
+from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
     from zeroflaw_benchmarks.bench.tables import TextTable

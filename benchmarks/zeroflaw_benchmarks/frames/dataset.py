@@ -20,10 +20,10 @@ import numpy as np
 import typer
 from PIL import Image
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_engines.process.terminal import run_module
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,9 @@ from typing import Annotated, Final
 
 import torch
 import typer
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zeroflaw.cli.terminal import run_module
 from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
 from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_benchmarks.mini.sam_training import SamTraining, new_sam, train_sam
@@ -30,6 +28,7 @@ from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_traini
 from zeroflaw_engines.bundle.prompt_ensembles import load_tokenizer, read_prompt_ensembles
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_engines.process.terminal import err, run_module
 from zeroflaw_export.datasets.datasets import read_dataset
 from zeroflaw_export.export import ExportPlan, export_bundle
 from zeroflaw_export.models.adapters import save_adapters
@@ -54,8 +53,6 @@ PARAMETERS: Final = MethodParameters(spacing_pixels=299, dilation_size=21, image
 # The joint training leaves adapters that the recipe of `zeroflaw train-adapters` finishes, on
 # whole frames and at the full size of the map.
 ADAPTERS: Final = TrainingSettings(epochs=6, learning_rate=1e-4, mosaic=0.0)
-
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def make(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from rich.table import Table
 
-from zeroflaw.cli.terminal import out, run_module
 from zeroflaw_engines import arguments
+from zeroflaw_engines.process.terminal import out, run_module
 from zeroflaw_engines.sessions.onnxruntime_provider import (
     PROVIDERS,
     require_provider,

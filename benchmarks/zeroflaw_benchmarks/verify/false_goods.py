@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.cli.terminal import run_module
 from zeroflaw.frame import Frame, rgb_frame
 from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
@@ -28,6 +27,7 @@ from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.process.terminal import run_module
 
 REFUSED = "refused"
 

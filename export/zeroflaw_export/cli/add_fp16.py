@@ -8,7 +8,7 @@ import typer
 
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import MissingExtraError
-from zeroflaw_export.cli.export import err
+from zeroflaw_engines.process.terminal import err
 
 
 def add_fp16(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from zeroflaw_engines.errors import ExportError, MissingExtraError
+from zeroflaw_engines.process.terminal import err
 
 if TYPE_CHECKING:
     from zeroflaw_export.models.load import WeightsSource
@@ -21,9 +21,6 @@ class GraphPrecision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
-
-
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def export(

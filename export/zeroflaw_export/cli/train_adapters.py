@@ -19,7 +19,8 @@ from rich.progress import (
 )
 
 from zeroflaw_engines.errors import MissingExtraError, TrainingError
-from zeroflaw_export.cli.export import err, weights_source
+from zeroflaw_engines.process.terminal import err
+from zeroflaw_export.cli.export import weights_source
 from zeroflaw_export.datasets.layouts import Layout, Split, Unmasked
 
 if TYPE_CHECKING:

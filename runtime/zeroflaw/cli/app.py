@@ -30,7 +30,7 @@ def main() -> None:
 def _exit_code() -> int | str | None:
     # The commands take long to import, and a user may interrupt that as well.
     from zeroflaw.cli.commands import all_commands
-    from zeroflaw.cli.terminal import print_error
+    from zeroflaw_engines.process.terminal import print_error
 
     try:
         all_commands()()

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out, print_warning
+from zeroflaw.cli.terminal import BundleArgument, open_and_announce
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.builder.build import BUILT_ENGINES, BuildResult, build_engine
 from zeroflaw_engines.built_engines.cache import EnginePaths, disk_errors_named
@@ -21,6 +21,7 @@ from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.process.terminal import err, out, print_warning
 
 
 def build(

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from zeroflaw.cli.products import threshold_text
-from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out
+from zeroflaw.cli.terminal import BundleArgument, open_and_announce
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
 from zeroflaw_engines.bundle.manifest import encode_manifest
 from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
+from zeroflaw_engines.process.terminal import err, out
 
 bundle_app = typer.Typer(
     help="Look into a bundle, verify it, copy it, upgrade it.", no_args_is_help=True

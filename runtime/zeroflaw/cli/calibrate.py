@@ -17,14 +17,12 @@ from zeroflaw.cli.terminal import (
     PrecisionOption,
     WhiteLevelOption,
     open_and_announce,
-    out,
-    print_error,
     print_file_warnings,
-    print_warning,
     progress_bar,
 )
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import FrameError, ImageFileError
+from zeroflaw_engines.process.terminal import out, print_error, print_warning
 
 
 def calibrate(

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.terminal import out, printable
 from zeroflaw.diagnosis import BackendDiagnosis, Diagnosis, diagnose
+from zeroflaw_engines.process.terminal import out, printable
 
 
 def doctor(

@@ -22,11 +22,7 @@ from zeroflaw.cli.terminal import (
     PrecisionOption,
     WhiteLevelOption,
     announce,
-    err,
     notes_of,
-    out,
-    print_warning,
-    printable,
 )
 from zeroflaw.contact_sheet import SheetHeader
 from zeroflaw.frame import MAX_FRAME_PIXELS
@@ -37,6 +33,7 @@ from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import ParametersError
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.process.terminal import err, out, print_warning, printable
 
 # What `chosen_parameters` takes, in every command that lets the user choose them.
 ParametersOption = Annotated[

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from zeroflaw.cli.terminal import print_error, print_file_warnings, print_warning, progress_bar
+from zeroflaw.cli.terminal import print_file_warnings, progress_bar
 from zeroflaw.contact_sheet import (
     Card,
     SheetHeader,
@@ -36,6 +36,7 @@ from zeroflaw_engines.errors import (
     ResultsError,
     ZeroflawError,
 )
+from zeroflaw_engines.process.terminal import print_error, print_warning
 
 _NAMED_AT_MOST: Final = 20
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from zeroflaw.cli.terminal import err, print_warning, printable
 from zeroflaw.station.picture_search import PictureSearch, find_pictures
+from zeroflaw_engines.process.terminal import err, print_warning, printable
 
 _NAMED_AT_MOST: Final = 20
 

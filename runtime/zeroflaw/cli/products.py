@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from zeroflaw.cli.terminal import BundleArgument, err, open_and_announce, out, print_warning
+from zeroflaw.cli.terminal import BundleArgument, open_and_announce
 from zeroflaw.products import add_products_by_name
 from zeroflaw_engines.bundle.manifest import Product
+from zeroflaw_engines.process.terminal import err, out, print_warning
 
 products_app = typer.Typer(help="The products that a bundle can inspect.", no_args_is_help=True)
 

@@ -1,14 +1,12 @@
-"""What every command says in the same way: errors, warnings, progress."""
+"""What the commands share: their options, what they say of a bundle, progress."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,7 +19,7 @@ from rich.progress import (
 from zeroflaw.images import Orientation
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
-from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.process.terminal import err, print_warning
 
 EXIT_SOME_FAILED: Final = 3
 EXIT_REJECTED: Final = 4
@@ -67,49 +65,6 @@ MaxMegapixelsOption = Annotated[
     float,
     typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),
 ]
-
-# Results go to standard output, all else to standard error.
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
-
-
-def run_module(command: Callable[..., None]) -> None:
-    """Run the command of a module that `python -m` starts; its errors look as everywhere.
-
-    Args:
-        command: Its parameters are the options, as typer reads them.
-    """
-    try:
-        typer.run(command)
-    except ZeroflawError as error:
-        print_error(error)
-        sys.exit(1)
-
-
-def print_error(error: ZeroflawError) -> None:
-    """Prints an error's cause and remedy."""
-    err.print("error:", style="bold red", end=" ")
-    err.print(printable(error.cause), markup=False)
-    err.print(f"  remedy: {printable(error.remedy)}", markup=False)
-
-
-def print_warning(text: str) -> None:
-    """Prints a warning."""
-    err.print("warning:", style="bold yellow", end=" ")
-    err.print(printable(text), markup=False)
-
-
-def printable(text: object) -> str:
-    """Give a text that a terminal shows and does not obey: names of files may hold anything.
-
-    What cannot be printed is written as an escape, and further lines are indented, so that none
-    of them can pass for a message of its own.
-    """
-    shown = "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in str(text)
-    )
-    return shown.replace("\n", "\n    ")
 
 
 def open_and_announce(name: str | Path, *, verify_digests: bool = True) -> Bundle:

@@ -7,7 +7,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from zeroflaw.cli.terminal import out
 from zeroflaw_benchmarks.verify import attention_kernels
 from zeroflaw_benchmarks.verify.attention_kernels import (
     EXIT_WRONG,
@@ -18,6 +17,7 @@ from zeroflaw_benchmarks.verify.attention_kernels import (
     main,
 )
 from zeroflaw_engines.errors import BackendUnavailableError
+from zeroflaw_engines.process.terminal import out
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort
 
 SHAPE = AttentionShape("small", 2, 3, 50, 24, 8)
