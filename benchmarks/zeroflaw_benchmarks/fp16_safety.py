@@ -28,7 +28,6 @@ from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.fp16_engines import StoredSession
 from zeroflaw_benchmarks.fp16_scan import EngineScan, provoke, scan_summary
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_engines.builder.differences import (
     largest_difference,
     mask_iou,
@@ -37,6 +36,7 @@ from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.graphs.variants import FP16_ENGINES
 

@@ -12,9 +12,9 @@ import pytest
 
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_benchmarks.metrics import image_metrics, within_image_auroc
 from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 
 ROOT = Path(__file__).parents[2]
 LARGEST_WHEEL = 12e6

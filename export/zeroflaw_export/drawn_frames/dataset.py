@@ -1,6 +1,6 @@
 """Writes drawn frames as a dataset in MVTec-AD's layout.
 
-    python -m zeroflaw_benchmarks.frames.dataset DATASET --split test
+    python -m zeroflaw_export.drawn_frames.dataset DATASET --split test
 
 Each surface is a class: `CLASS/train/good`, `CLASS/test/good`, `CLASS/test/DEFECT` and
 `CLASS/ground_truth/DEFECT`.
@@ -20,10 +20,10 @@ import numpy as np
 import typer
 from PIL import Image
 
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, Split, draw_frame
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import run_module
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, Split, draw_frame
 
 
 @dataclass(frozen=True, kw_only=True)

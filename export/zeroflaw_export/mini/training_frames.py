@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 
 FRAME_SIZE: Final = 512
 _SHARD: Final = 100

@@ -17,9 +17,9 @@ import torch
 from open_clip.model import CLIP
 from torch.nn import functional
 
-from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.mini.checkpointed import train_steps
 from zeroflaw_engines.bundle.prompt_ensembles import PromptEnsembles, Tokenize
+from zeroflaw_export.drawn_frames.noise import Rng
+from zeroflaw_export.mini.checkpointed import train_steps
 from zeroflaw_export.models.text_encoder import TextEncoder
 
 _SENTENCES: Final = 6

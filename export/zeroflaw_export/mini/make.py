@@ -1,6 +1,6 @@
 """Makes `mini`, the bundle that ships with the wheel: drawn frames in, trained bundle out.
 
-    python -m zeroflaw_benchmarks.mini.make WORK
+    python -m zeroflaw_export.mini.make WORK
 
 A killed run goes on where it was when the command is given again. The result is WORK/mini, with
 WORK/shuffled beside it: the same weights with the values of every tensor in random order, the
@@ -21,16 +21,16 @@ import typer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_benchmarks.mini.clip_training import ClipTraining, new_towers, train_towers
-from zeroflaw_benchmarks.mini.sam_training import SamTraining, new_sam, train_sam
-from zeroflaw_benchmarks.mini.training_frames import TrainingFrames, draw_training_frames
 from zeroflaw_engines.bundle.prompt_ensembles import load_tokenizer, read_prompt_ensembles
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import err, run_module
 from zeroflaw_export.datasets.datasets import read_dataset
+from zeroflaw_export.drawn_frames.dataset import DatasetPlan, write_dataset
 from zeroflaw_export.export import ExportPlan, export_bundle
+from zeroflaw_export.mini.clip_training import ClipTraining, new_towers, train_towers
+from zeroflaw_export.mini.sam_training import SamTraining, new_sam, train_sam
+from zeroflaw_export.mini.training_frames import TrainingFrames, draw_training_frames
 from zeroflaw_export.models.adapters import save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from zeroflaw_benchmarks.mini.checkpointed import train_steps
+from zeroflaw_export.mini.checkpointed import train_steps
 
 
 @dataclass(frozen=True, kw_only=True)

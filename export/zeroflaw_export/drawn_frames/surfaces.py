@@ -13,7 +13,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw_benchmarks.frames.noise import (
+from zeroflaw_export.drawn_frames.noise import (
     FloatArray,
     Rng,
     as_floats,

@@ -13,7 +13,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw_benchmarks.frames.noise import (
+from zeroflaw_export.drawn_frames.noise import (
     FloatArray,
     Rng,
     as_floats,
@@ -25,7 +25,7 @@ from zeroflaw_benchmarks.frames.noise import (
     soft_edge,
     turned,
 )
-from zeroflaw_benchmarks.frames.surfaces import colour
+from zeroflaw_export.drawn_frames.surfaces import colour
 
 Defect = Callable[[Rng, FloatArray, float], tuple[FloatArray, FloatArray]]
 

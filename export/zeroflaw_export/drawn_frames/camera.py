@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_benchmarks.frames.noise import FloatArray, Rng, blurred
+from zeroflaw_export.drawn_frames.noise import FloatArray, Rng, blurred
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,6 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.mini.crops import draw_crops
-from zeroflaw_benchmarks.mini.phases import Phase, pixel_loss, train_phases
-from zeroflaw_benchmarks.mini.starting_weights import cosine_basis
-from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
@@ -37,6 +32,11 @@ from zeroflaw_engines.contract import (
     LABEL_POSITIVE,
     LABEL_UNUSED,
 )
+from zeroflaw_export.drawn_frames.noise import Rng
+from zeroflaw_export.mini.crops import draw_crops
+from zeroflaw_export.mini.phases import Phase, pixel_loss, train_phases
+from zeroflaw_export.mini.starting_weights import cosine_basis
+from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.architectures import SAM_MEAN, SAM_STD, SamArchitecture, float32
 from zeroflaw_export.models.sam_decoder import SamDecoder
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from zeroflaw_benchmarks.mini.checkpointed import train_steps
-from zeroflaw_benchmarks.mini.clip_training import _image_tokens, new_towers
-from zeroflaw_benchmarks.mini.crops import draw_crops
-from zeroflaw_benchmarks.mini.make import shuffle_weights
-from zeroflaw_benchmarks.mini.phases import pixel_loss
-from zeroflaw_benchmarks.mini.sam_training import _features, draw_prompt
-from zeroflaw_benchmarks.mini.starting_weights import cosine_basis, place_waves
-from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
+from zeroflaw_export.mini.checkpointed import train_steps
+from zeroflaw_export.mini.clip_training import _image_tokens, new_towers
+from zeroflaw_export.mini.crops import draw_crops
+from zeroflaw_export.mini.make import shuffle_weights
+from zeroflaw_export.mini.phases import pixel_loss
+from zeroflaw_export.mini.sam_training import _features, draw_prompt
+from zeroflaw_export.mini.starting_weights import cosine_basis, place_waves
+from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,

@@ -21,13 +21,13 @@ from open_clip.model import CLIP
 from torch import nn
 from torch.nn import functional
 
-from zeroflaw_benchmarks.frames.noise import Rng
-from zeroflaw_benchmarks.mini.crops import draw_crops
-from zeroflaw_benchmarks.mini.phases import Phase, pixel_loss, train_phases
-from zeroflaw_benchmarks.mini.starting_weights import cosine_basis, place_waves, start_alike
-from zeroflaw_benchmarks.mini.text_training import Sentences, train_text
-from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
 from zeroflaw_engines.bundle.prompt_ensembles import PromptEnsembles, Tokenize
+from zeroflaw_export.drawn_frames.noise import Rng
+from zeroflaw_export.mini.crops import draw_crops
+from zeroflaw_export.mini.phases import Phase, pixel_loss, train_phases
+from zeroflaw_export.mini.starting_weights import cosine_basis, place_waves, start_alike
+from zeroflaw_export.mini.text_training import Sentences, train_text
+from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
 from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix

@@ -9,9 +9,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_benchmarks.frames.camera import draw_camera
-from zeroflaw_benchmarks.frames.defects import TEST_DEFECTS, TRAIN_DEFECTS, Areas, Defect
-from zeroflaw_benchmarks.frames.surfaces import TEST_SURFACES, TRAIN_SURFACES, Surface
+from zeroflaw_export.drawn_frames.camera import draw_camera
+from zeroflaw_export.drawn_frames.defects import TEST_DEFECTS, TRAIN_DEFECTS, Areas, Defect
+from zeroflaw_export.drawn_frames.surfaces import TEST_SURFACES, TRAIN_SURFACES, Surface
 
 Split = Literal["train", "test"]
 

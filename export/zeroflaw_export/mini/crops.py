@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_benchmarks.frames.noise import FloatArray, Rng, as_floats, blurred
-from zeroflaw_benchmarks.mini.training_frames import TrainingFrames
+from zeroflaw_export.drawn_frames.noise import FloatArray, Rng, as_floats, blurred
+from zeroflaw_export.mini.training_frames import TrainingFrames
 
 Crops = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.intp]]
 

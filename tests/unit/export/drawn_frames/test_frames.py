@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroflaw_benchmarks.frames import surfaces
-from zeroflaw_benchmarks.frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_benchmarks.frames.draw import DEFECTS, SURFACES, draw_frame
-from zeroflaw_benchmarks.frames.noise import blob
 from zeroflaw_export.datasets.datasets import read_dataset, read_sample_image, read_sample_mask
+from zeroflaw_export.drawn_frames import surfaces
+from zeroflaw_export.drawn_frames.dataset import DatasetPlan, write_dataset
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
+from zeroflaw_export.drawn_frames.noise import blob
 
 SIZE = 192
 CASES = [
