@@ -19,14 +19,14 @@ from zeroflaw import Inspector
 from zeroflaw_benchmarks.bench import run
 from zeroflaw_benchmarks.bench.cli import bench
 from zeroflaw_benchmarks.bench.frames import bench_frame
-from zeroflaw_benchmarks.bench.host import measure_host
-from zeroflaw_benchmarks.bench.load_time import LoadTask, measure_load
-from zeroflaw_benchmarks.bench.peers import PeerTask, measure_peers
-from zeroflaw_benchmarks.bench.report import bench_json_schema, read_report, report_json
-from zeroflaw_benchmarks.bench.roofline import measure_ceilings, measure_roofline
-from zeroflaw_benchmarks.bench.scale import ScaleTask, measure_scale
-from zeroflaw_benchmarks.bench.scale_run import ScaleRun, run_scale
-from zeroflaw_benchmarks.bench.transfers import transfers_of
+from zeroflaw_benchmarks.bench.measure.host import measure_host
+from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
+from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
+from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
+from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, measure_scale
+from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
+from zeroflaw_benchmarks.bench.process.scale_run import ScaleRun, run_scale
+from zeroflaw_benchmarks.bench.report.report import bench_json_schema, read_report, report_json
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError
 
@@ -142,7 +142,7 @@ def test_peers_on_random_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> N
 
 
 def test_a_peer_that_is_not_installed_says_so(tmp_path: Path, monkeypatch) -> None:
-    from zeroflaw_benchmarks.bench import peers
+    from zeroflaw_benchmarks.bench.measure import peers
 
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     frame = bench_frame((64, 64), tmp_path)
@@ -176,7 +176,7 @@ def test_loading_is_held_against_plain_sessions(tmp_path: Path) -> None:
 
 def test_a_station_without_torch_can_run_it() -> None:
     code = (
-        "import sys, zeroflaw_benchmarks.bench.run, zeroflaw_benchmarks.bench.page;"
+        "import sys, zeroflaw_benchmarks.bench.run, zeroflaw_benchmarks.bench.report.page;"
         "print(sorted({'torch', 'zeroflaw_export', 'open_clip'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
 from zeroflaw.record import InspectionRecord
-from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_map
+from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_map
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_export.models.adapters import save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture

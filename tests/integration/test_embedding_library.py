@@ -15,11 +15,7 @@ import pytest
 from PIL import Image
 
 from support.embedded_library import LANGUAGES, ROOT, WAYS, EmbeddedLibrary
-from zeroflaw.embedding import abi
-from zeroflaw.images import read_image
-from zeroflaw.inspection import Inspection
-from zeroflaw.inspector import Inspector
-from zeroflaw_benchmarks.golden_vectors import (
+from support.golden_vectors import (
     FRAMES,
     GOLDEN,
     differences,
@@ -27,6 +23,10 @@ from zeroflaw_benchmarks.golden_vectors import (
     read_mask,
     read_vectors,
 )
+from zeroflaw.embedding import abi
+from zeroflaw.images import read_image
+from zeroflaw.inspection import Inspection
+from zeroflaw.inspector import Inspector
 from zeroflaw_engines.backends import availability
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.writer import copy_bundle, replace_manifest
@@ -156,7 +156,7 @@ def test_golden_vectors_hold_in_python() -> None:
     assert [(vector.name, vector.product) for vector in vectors] == list(FRAMES)
     with Inspector.load() as inspector:
         assert inspector.bundle.identity == bundle, (
-            "the embedded model has changed: run python -m zeroflaw_benchmarks.golden_vectors"
+            "the embedded model has changed: run PYTHONPATH=tests python -m support.golden_vectors"
         )
         for vector in vectors:
             found = inspector.inspect(read_image(frame_path(vector.name)), product=vector.product)

@@ -25,17 +25,18 @@ from threadpoolctl import threadpool_limits
 from support.measured_process import ZEROFLAW
 from support.small_dataset import save, write_dataset
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw_benchmarks import decoding_pass, encoding_pass, evaluation_cache
-from zeroflaw_benchmarks.contact_sheet import chosen_samples, write_contact_sheets
-from zeroflaw_benchmarks.evaluation import (
+from zeroflaw_benchmarks.evaluate import cache as evaluation_cache
+from zeroflaw_benchmarks.evaluate import decoding_pass, encoding_pass
+from zeroflaw_benchmarks.evaluate.contact_sheet import chosen_samples, write_contact_sheets
+from zeroflaw_benchmarks.evaluate.evaluation import (
     evaluate_bundle,
     measure,
     run_decoder,
     run_encoders,
 )
-from zeroflaw_benchmarks.evaluation_plan import plan_evaluation
-from zeroflaw_benchmarks.evaluation_tables import evaluation_json, markdown, table_csv
-from zeroflaw_benchmarks.measuring_pass import CachedSample, cached_score
+from zeroflaw_benchmarks.evaluate.measuring_pass import CachedSample, cached_score
+from zeroflaw_benchmarks.evaluate.plan import plan_evaluation
+from zeroflaw_benchmarks.evaluate.tables import evaluation_json, markdown, table_csv
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EvaluationError, ProductError
 from zeroflaw_export.datasets.datasets import read_dataset

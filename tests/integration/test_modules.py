@@ -11,8 +11,8 @@ import pytest
 @pytest.mark.parametrize(
     "words",
     [
-        ("gpu_acceptance", "nowhere", "--backend", "onnxruntime"),
-        ("backend_masks", "nowhere", "photos", "--backend", "onnxruntime"),
+        ("verify.gpu_acceptance", "nowhere", "--backend", "onnxruntime"),
+        ("verify.backend_masks", "nowhere", "photos", "--backend", "onnxruntime"),
         ("verify.attention_kernels", "--backend", "nothing"),
     ],
     ids=lambda words: words[0],

@@ -24,7 +24,7 @@ from zeroflaw import Inspector
 from zeroflaw.cascade import decoder_prompts
 from zeroflaw.geometry import frame_geometry
 from zeroflaw.prompt_points import PointPrompts
-from zeroflaw_benchmarks.reference_pipeline import ReferenceClip, reference_inspection
+from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_inspection
 from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture

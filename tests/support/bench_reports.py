@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zeroflaw_benchmarks.bench.latency import STAGES, stage_latency
-from zeroflaw_benchmarks.bench.report import (
+from zeroflaw_benchmarks.bench.machine.machine_state import MachineRecord, MachineState
+from zeroflaw_benchmarks.bench.machine.spread import Spread
+from zeroflaw_benchmarks.bench.measure.latency import STAGES, stage_latency
+from zeroflaw_benchmarks.bench.report.report import (
     BENCH_SCHEMA_VERSION,
     BenchReport,
     Ceiling,
@@ -14,8 +16,6 @@ from zeroflaw_benchmarks.bench.report import (
     Latency,
     Subject,
 )
-from zeroflaw_benchmarks.machine_state import MachineRecord, MachineState
-from zeroflaw_benchmarks.spread import Spread
 
 
 def bench_report(

@@ -18,7 +18,7 @@ from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
-    from zeroflaw_benchmarks.bench.tables import TextTable
+    from zeroflaw_benchmarks.bench.report.tables import TextTable
 
 EXIT_WORSE: Final = 5
 ALL: Final = "all"
@@ -112,15 +112,15 @@ def bench(
     (and by the factor of --worse-by).
     """
     try:
-        from zeroflaw_benchmarks.bench.compare import compare as compare_reports
         from zeroflaw_benchmarks.bench.frames import frame_size
-        from zeroflaw_benchmarks.bench.markdown import report_markdown
-        from zeroflaw_benchmarks.bench.page import report_page
-        from zeroflaw_benchmarks.bench.peers import PEERS
-        from zeroflaw_benchmarks.bench.report import read_report, report_json
+        from zeroflaw_benchmarks.bench.measure.peers import PEERS
+        from zeroflaw_benchmarks.bench.measure.scale import AXES
+        from zeroflaw_benchmarks.bench.report.compare import compare as compare_reports
+        from zeroflaw_benchmarks.bench.report.markdown import report_markdown
+        from zeroflaw_benchmarks.bench.report.page import report_page
+        from zeroflaw_benchmarks.bench.report.report import read_report, report_json
+        from zeroflaw_benchmarks.bench.report.tables import comparison_table, tables_of
         from zeroflaw_benchmarks.bench.run import BenchOptions, run_bench
-        from zeroflaw_benchmarks.bench.scale import AXES
-        from zeroflaw_benchmarks.bench.tables import comparison_table, tables_of
     except ImportError as error:
         raise MissingExtraError(
             f"`zeroflaw bench` needs libraries that are not installed ({error.name})",

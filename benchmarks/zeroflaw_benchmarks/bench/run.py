@@ -12,18 +12,18 @@ from pathlib import Path
 import msgspec
 
 from zeroflaw.inspector import EncoderSchedule, Inspector
-from zeroflaw_benchmarks.bench.endurance import measure_endurance
 from zeroflaw_benchmarks.bench.frames import bench_frame
-from zeroflaw_benchmarks.bench.goals import goals_of
-from zeroflaw_benchmarks.bench.host import measure_host
-from zeroflaw_benchmarks.bench.latency import measure_latency
-from zeroflaw_benchmarks.bench.load_time import LoadTask, measure_load
-from zeroflaw_benchmarks.bench.peers import PeerTask, measure_peers
-from zeroflaw_benchmarks.bench.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
-from zeroflaw_benchmarks.bench.roofline import measure_ceilings, measure_roofline
-from zeroflaw_benchmarks.bench.scale import ScaleTask, growth_of, measure_scale
-from zeroflaw_benchmarks.bench.stream_gain import measure_stream
-from zeroflaw_benchmarks.machine_state import machine_record, machine_state
+from zeroflaw_benchmarks.bench.machine.machine_state import machine_record, machine_state
+from zeroflaw_benchmarks.bench.measure.endurance import measure_endurance
+from zeroflaw_benchmarks.bench.measure.host import measure_host
+from zeroflaw_benchmarks.bench.measure.latency import measure_latency
+from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
+from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
+from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
+from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, growth_of, measure_scale
+from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
+from zeroflaw_benchmarks.bench.report.goals import goals_of
+from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
 from zeroflaw_engines.version import __version__
 
 Tell = Callable[[str], None]

@@ -1,5 +1,5 @@
 // Inspects the frames of the golden vectors and compares; the C side of
-// zeroflaw_benchmarks.golden_vectors, with the same tolerances.
+// tests/support/golden_vectors.py, with the same tolerances.
 //
 //   golden BUNDLE VECTORS_DIRECTORY FRAMES_DIRECTORY     frames as NAME.ppm or NAME.pgm
 #include <cmath>

@@ -23,7 +23,7 @@ def doctor(
     """Say what this machine can run, what the other backends lack, and what `auto` would choose.
 
     A backend called *unverified* has been tested against NVIDIA's bindings alone, and on no GPU;
-    `python -m zeroflaw_benchmarks.gpu_acceptance` is what verifies it on yours.
+    `python -m zeroflaw_benchmarks.verify.gpu_acceptance` is what verifies it on yours.
 
         zeroflaw doctor
 

@@ -1,0 +1,1 @@
+"""The machine under a benchmark: its rates, its state, its noise."""

@@ -1,0 +1,1 @@
+"""What `zeroflaw bench` measures, one module for each section of its report."""

@@ -1,0 +1,222 @@
+"""Latency by stage: cold, warm, what of it is host code, and when each stage ran."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw.encoding import EncodedFrame
+from zeroflaw.images import read_image
+from zeroflaw.inspection import Inspection
+from zeroflaw.inspector import Inspector
+from zeroflaw.stopwatch import Span, Stopwatch
+from zeroflaw.stream import InspectionStream
+from zeroflaw_benchmarks.bench.frames import BenchFrame
+from zeroflaw_benchmarks.bench.machine.spread import spread
+from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
+from zeroflaw_benchmarks.bench.process.child_process import peak_rss
+from zeroflaw_benchmarks.bench.report.report import Latency, StageKind, StageLatency, TimelineSpan
+from zeroflaw_engines.errors import BenchmarkError
+
+# Of one inspection, in its order. `mask` is the cascade without its decoder calls.
+STAGES: Final[dict[str, StageKind]] = {
+    "queue": "queue",
+    "decode": "host",
+    "frame": "host",
+    "squash": "host",
+    "fit": "host",
+    "clip_encoder": "engine",
+    "sam_encoder": "engine",
+    "prompt_points": "host",
+    "sam_decoder_1": "engine",
+    "sam_decoder_2": "engine",
+    "sam_decoder_3": "engine",
+    "mask": "host",
+    "score": "host",
+    "regions": "host",
+    "total": "total",
+}
+_ENGINES: Final = tuple(name for name, kind in STAGES.items() if kind == "engine")
+_FEWEST: Final = 3
+_MOST: Final = 200
+
+
+@dataclass(frozen=True)
+class TimedInspection:
+    """One inspection and its times.
+
+    Attributes:
+        milliseconds: By stage of `STAGES`. `decode` is apart: the total begins with the pixels.
+        spans: Of its stages, decoding included.
+        host_ms: The total without the time in which any engine ran.
+        status: Of the inspection.
+    """
+
+    milliseconds: dict[str, float]
+    spans: tuple[Span, ...]
+    host_ms: float
+    status: str
+
+    @property
+    def host_work_ms(self) -> float:
+        """The work of all host stages but decoding, whether an engine ran beside it or not."""
+        return sum(
+            self.milliseconds[name]
+            for name, kind in STAGES.items()
+            if kind == "host" and name != "decode"
+        )
+
+
+class WatchedInspector:
+    """An Inspector for streams that keeps the stopwatch of every frame.
+
+    Attributes:
+        watches: Of the frames so far.
+    """
+
+    def __init__(self, inspector: Inspector) -> None:
+        self.watches: list[Stopwatch] = []
+        self._inspector = inspector
+
+    def encode_frame(self, image: NDArray[Any], **options: Any) -> EncodedFrame:  # noqa: ANN401
+        """See `Inspector.encode_frame`."""
+        encoded = self._inspector.encode_frame(image, **options)
+        self.watches.append(encoded.watch)
+        return encoded
+
+    def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
+        """See `Inspector.decode_frame`."""
+        return self._inspector.decode_frame(encoded, trace=trace)
+
+
+def time_inspection(
+    inspector: WatchedInspector, stream: InspectionStream, frame: BenchFrame, product: str
+) -> TimedInspection:
+    """Reads the file, hands the pixels to the stream and waits for the result.
+
+    Raises:
+        BenchmarkError: There is no result.
+    """
+    file = Stopwatch()
+    with file.stage("decode"):
+        pixels = read_image(frame.path)
+    stream.submit(pixels, product=product, copy=False)
+    result = stream.poll()
+    if result is None or result.inspection is None:
+        raise BenchmarkError(
+            f"the inspection failed: {result.error if result else 'the stream ended'}",
+            "run `zeroflaw inspect` on the bundle",
+        )
+    watch = inspector.watches[-1]
+    times = dict(watch.milliseconds)
+    times["decode"] = file.milliseconds["decode"]
+    times["queue"] = result.queue_ms
+    times["mask"] = times.pop("cascade", 0.0) - sum(
+        value for name, value in times.items() if name.startswith("sam_decoder_")
+    )
+    missing = [name for name in STAGES if name not in times]
+    if missing:
+        raise BenchmarkError(
+            f"the inspection ended with status {result.inspection.status} and never reached:"
+            f" {', '.join(missing)}",
+            "choose another --frame: the bench has to see every stage",
+        )
+    return TimedInspection(
+        milliseconds={name: times[name] for name in STAGES},
+        spans=(*file.spans, *watch.spans),
+        host_ms=_outside_engines(watch.spans),
+        status=result.inspection.status,
+    )
+
+
+def measure_latency(
+    inspector: Inspector,
+    frame: BenchFrame,
+    product: str,
+    *,
+    load_ms: float,
+    runs: int = 0,
+    seconds: float = 20.0,
+) -> Latency:
+    """Inspects one frame again and again, one at a time.
+
+    Args:
+        inspector: Fresh: nothing has run on it, so that the first inspection is the cold one.
+        frame: What is inspected.
+        product: Its product.
+        load_ms: What loading it took.
+        runs: Warm inspections; 0: as many as fit into `seconds`, 3 to 200.
+        seconds: See `runs`.
+    """
+    watched = WatchedInspector(inspector)
+    with InspectionStream(watched, capacity=1, pipelined=False) as stream:
+        cold = time_inspection(watched, stream, frame, product)
+        warm: list[TimedInspection] = []
+        end = time.perf_counter() + seconds
+        while len(warm) < (runs or _MOST):
+            warm.append(time_inspection(watched, stream, frame, product))
+            if not runs and len(warm) >= _FEWEST and time.perf_counter() > end:
+                break
+    totals = [one.milliseconds["total"] for one in warm]
+    median_run = warm[int(np.argsort(totals)[len(totals) // 2])]
+    return Latency(
+        load_ms=load_ms,
+        stages=tuple(
+            stage_latency(name, kind, cold, [one.milliseconds[name] for one in warm])
+            for name, kind in STAGES.items()
+        ),
+        host_ms=spread([one.host_ms for one in warm]),
+        host_work_ms=spread([one.host_work_ms for one in warm]),
+        host_share=spread([one.host_work_ms / one.milliseconds["total"] for one in warm]),
+        status=median_run.status,
+        transfers=transfers_of(inspector),
+        timeline=_timeline(median_run.spans),
+        peak_rss_gb=peak_rss() / 1e9,
+    )
+
+
+def stage_latency(
+    stage: str, kind: StageKind, cold: TimedInspection | None, samples: Sequence[float]
+) -> StageLatency:
+    """Percentiles of one stage."""
+    p50, p90, p99 = np.percentile(samples, [50, 90, 99])
+    return StageLatency(
+        stage=stage,
+        kind=kind,
+        cold_ms=cold.milliseconds[stage] if cold and kind != "queue" else None,
+        minimum=min(samples),
+        p50=float(p50),
+        p90=float(p90),
+        p99=float(p99),
+        maximum=max(samples),
+        samples_ms=tuple(samples),
+    )
+
+
+def _outside_engines(spans: Sequence[Span]) -> float:
+    """Milliseconds of the total in which no engine ran."""
+    total = sum(span.end - span.start for span in spans if span.stage == "total")
+    covered, reached = 0.0, -np.inf
+    for span in sorted((s for s in spans if s.stage in _ENGINES), key=lambda span: span.start):
+        covered += max(0.0, span.end - max(span.start, reached))
+        reached = max(reached, span.end)
+    return float(1e3 * (total - covered))
+
+
+def _timeline(spans: Sequence[Span]) -> tuple[TimelineSpan, ...]:
+    start = min(span.start for span in spans)
+    return tuple(
+        TimelineSpan(
+            stage=span.stage,
+            thread=span.thread,
+            start_ms=1e3 * (span.start - start),
+            end_ms=1e3 * (span.end - start),
+        )
+        for span in sorted(spans, key=lambda span: span.start)
+        if span.stage not in {"total", "cascade"}
+    )

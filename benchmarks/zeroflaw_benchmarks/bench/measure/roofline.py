@@ -1,0 +1,123 @@
+"""Each engine against the machine's own ceilings, measured in the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from zeroflaw.inspector import Inspector
+from zeroflaw_benchmarks.bench.machine.gemm_rate import SHAPES, gemm_rates
+from zeroflaw_benchmarks.bench.machine.graph_macs import GraphCost, graph_cost
+from zeroflaw_benchmarks.bench.machine.memory_rate import memory_rate
+from zeroflaw_benchmarks.bench.machine.spread import Spread, spread
+from zeroflaw_benchmarks.bench.report.report import Ceiling, EngineRoofline
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.contract import SAM_DECODER
+from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session, zeros_for
+
+ONE_PROMPT: Final = {"batch": 1}
+_ON_CPU: Final = ("onnxruntime", "openvino")
+_FEWEST: Final = 2
+_MOST: Final = 30
+
+
+def measure_ceilings(
+    *, shapes: tuple[tuple[int, int, int], ...] = SHAPES[1:2], repeats: int = 3
+) -> tuple[Ceiling, ...]:
+    """The best products of matrices and the best reading of memory, by precision, on all cores.
+
+    Args:
+        shapes: Of the products.
+        repeats: Of each product.
+    """
+    gigabytes = memory_rate()
+    ceilings = []
+    for precision, rates in gemm_rates(shapes, repeats=repeats).items():
+        if rates:
+            library = max(rates, key=lambda name: rates[name])
+            ceilings.append(
+                Ceiling(
+                    precision=precision,
+                    gflops=rates[library],
+                    library=library,
+                    gigabytes_per_second=gigabytes,
+                    threads=usable_cores(),
+                )
+            )
+    return tuple(ceilings)
+
+
+def measure_roofline(
+    inspector: Inspector, ceilings: Iterable[Ceiling], *, seconds: float = 5.0
+) -> tuple[EngineRoofline, ...]:
+    """Runs each engine alone and holds its time against the floor of its graph.
+
+    Args:
+        inspector: Its sessions are run.
+        ceilings: Of this machine; the one of the precision that the engines compute in counts.
+        seconds: For each engine; it runs at least twice.
+
+    Returns:
+        Nothing where there is no ceiling: on a GPU, or in a precision no library multiplies in.
+    """
+    choice = inspector.choice
+    if choice is None or choice.backend not in _ON_CPU:
+        return ()
+    ceiling = next((one for one in ceilings if one.precision == choice.precision), None)
+    if ceiling is None:
+        return ()
+    target: GraphTarget = "openvino" if choice.backend == "openvino" else "onnxruntime"
+    rows = []
+    for session in inspector.sessions:
+        name = session.contract.name
+        cost = graph_cost(inspector.bundle.graph(name, target).path, ONE_PROMPT)
+        calls = inspector.parameters.cascade_stages if name == SAM_DECODER else 1
+        alone = _alone(session, seconds)
+        rows.append(engine_roofline(name, calls, cost, ceiling, alone))
+    return tuple(rows)
+
+
+def engine_roofline(
+    engine: str, calls: int, cost: GraphCost, ceiling: Ceiling, call_ms: Spread
+) -> EngineRoofline:
+    """The floor of one engine: the greater of its arithmetic and of the least it must move."""
+    arithmetic = 1e3 * cost.flops / (ceiling.gflops * 1e9)
+    memory = 1e3 * cost.least_bytes / (ceiling.gigabytes_per_second * 1e9)
+    floor = max(arithmetic, memory)
+    return EngineRoofline(
+        engine=engine,
+        calls=calls,
+        gflop=cost.flops / 1e9,
+        megabytes=cost.least_bytes / 1e6,
+        megabytes_unfused=cost.unfused_bytes / 1e6,
+        floor_ms=floor,
+        bound="arithmetic" if arithmetic >= memory else "memory",
+        call_ms=call_ms,
+        fraction=floor / call_ms.middle,
+    )
+
+
+def random_inputs(session: Session) -> dict[str, Tensor]:
+    """Inputs for one prompt: noise where there are floats, as zeros may be a special case."""
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.standard_normal(zeros.shape, np.float32) if zeros.dtype == np.float32 else zeros
+        for name, zeros in zeros_for(session.contract).items()
+    }
+
+
+def _alone(session: Session, seconds: float) -> Spread:
+    inputs = random_inputs(session)
+    session.execute(inputs)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < _FEWEST or (len(times) < _MOST and time.perf_counter() < end):
+        start = time.perf_counter()
+        session.execute(inputs)
+        times.append(1e3 * (time.perf_counter() - start))
+    return spread(times)

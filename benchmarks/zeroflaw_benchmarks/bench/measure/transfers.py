@@ -1,0 +1,57 @@
+"""What one inspection hands to its engines and takes from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from zeroflaw.inspector import Inspector
+from zeroflaw_benchmarks.bench.report.report import Transfer
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    MASKS_PER_PROMPT,
+    SAM_DECODER,
+    SAM_ENCODER,
+    TensorSpec,
+)
+
+_ON_HOST: Final = ("onnxruntime", "openvino")
+_BYTES: Final = {"uint8": 1, "int32": 4, "float32": 4}
+
+
+def transfers_of(inspector: Inspector) -> tuple[Transfer, ...]:
+    """Every tensor of one inspection with one prompt: CLIP, SAM and the calls of the cascade.
+
+    On a CPU nothing crosses: engines read and write host memory in place. On a GPU features and
+    mask logits stay there; features are copied out once, for the point prompts, and of the
+    logits the chosen mask of each call.
+    """
+    calls = inspector.parameters.cascade_stages
+    gpu = inspector.choice is not None and inspector.choice.backend not in _ON_HOST
+    found = []
+    for engine in (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER):
+        times = calls if engine == SAM_DECODER else 1
+        contract = inspector.bundle.contract(engine)
+        for spec in contract.inputs:
+            # Features come from the encoder; the first call's mask input is zeros of the host.
+            stays = engine == SAM_DECODER and spec.name == "features"
+            crossing = 1 if spec.name == "mask_input" else times
+            if not stays:
+                found.append(_transfer(engine, spec, "in", crossing, crosses=gpu))
+        for spec in contract.outputs:
+            part = 1 / MASKS_PER_PROMPT if spec.name == "low_res_logits" else 1
+            found.append(_transfer(engine, spec, "out", times * part, crosses=gpu))
+    return tuple(found)
+
+
+def _transfer(
+    engine: str, spec: TensorSpec, direction: str, times: float, *, crosses: bool
+) -> Transfer:
+    elements = math.prod(1 if isinstance(axis, str) else axis for axis in spec.shape)
+    return Transfer(
+        engine=engine,
+        tensor=spec.name,
+        direction="in" if direction == "in" else "out",
+        megabytes=times * elements * _BYTES[spec.dtype] / 1e6,
+        crosses=crosses,
+    )

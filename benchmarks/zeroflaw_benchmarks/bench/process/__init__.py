@@ -1,0 +1,1 @@
+"""What a benchmark runs in processes of its own."""

@@ -1,0 +1,157 @@
+"""One setting of one axis, in a process of its own: latency, throughput, stages and memory.
+
+python -m zeroflaw_benchmarks.bench.process.scale_run '{"bundle": "mini", ...}'
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from zeroflaw.inspection import Inspection
+from zeroflaw.inspector import Inspector
+from zeroflaw_benchmarks.bench.frames import bench_frame
+from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.writer import add_products
+
+
+@dataclass(frozen=True)
+class ScaleRun:
+    """One setting.
+
+    Attributes:
+        bundle: As `open_bundle` takes it.
+        way: Backend, a colon and the precision.
+        product: That the frame shows.
+        frame: Height and width, px.
+        threads: Of each engine; 0 takes every core.
+        in_flight: Frames inspected at once, by as many threads of one Inspector.
+        points: Of each sign; 0 keeps the bundle's.
+        products: In the bundle; 0 keeps its own.
+        seconds: How long it inspects, after one frame that does not count; at least 3 frames.
+        gate: A file for which to wait before inspecting, so that processes begin together;
+            empty: none.
+    """
+
+    bundle: str
+    way: str
+    product: str
+    frame: tuple[int, int]
+    threads: int = 0
+    in_flight: int = 1
+    points: int = 0
+    products: int = 0
+    seconds: float = 1.0
+    gate: str = ""
+
+
+@dataclass(frozen=True)
+class ScaleTimes:
+    """What was seen.
+
+    Attributes:
+        latencies_ms: Of each inspection.
+        per_second: Inspections a second.
+        stages_ms: Median of each stage.
+        peak_rss: Largest resident memory of the process, bytes.
+    """
+
+    latencies_ms: list[float]
+    per_second: float
+    stages_ms: dict[str, float]
+    peak_rss: int
+
+
+def run_scale(run: ScaleRun) -> ScaleTimes:
+    """Inspects at one setting."""
+    with tempfile.TemporaryDirectory(prefix="zeroflaw_scale_") as name:
+        directory = Path(name)
+        pixels = bench_frame(run.frame, directory).pixels
+        with _loaded(run, directory) as inspector:
+            done: list[tuple[float, Inspection]] = []
+
+            def inspect(_: int) -> None:
+                start = time.perf_counter()
+                inspection = inspector.inspect(pixels, product=run.product)
+                done.append((1e3 * (time.perf_counter() - start), inspection))
+
+            inspect(0)
+            done.clear()
+            _wait_for(run.gate)
+            start = time.perf_counter()
+            with ThreadPoolExecutor(run.in_flight) as pool:
+                while time.perf_counter() - start < run.seconds or len(done) < 3 * run.in_flight:
+                    list(pool.map(inspect, range(run.in_flight)))
+            seconds = time.perf_counter() - start
+    stages = [_stages(inspection) for _, inspection in done]
+    return ScaleTimes(
+        latencies_ms=[spent for spent, _ in done],
+        per_second=len(done) / seconds,
+        stages_ms={name: median(one.get(name, 0.0) for one in stages) for name in stages[0]},
+        peak_rss=peak_rss(),
+    )
+
+
+def _loaded(run: ScaleRun, directory: Path) -> Inspector:
+    backend, _, precision = run.way.partition(":")
+    bundle: Bundle | str = run.bundle
+    if run.products:
+        bundle = str(_with_products(open_bundle(run.bundle), run.products, directory).path)
+    inspector = Inspector.load(
+        str(bundle), backend, precision=precision or None, threads=run.threads
+    )
+    parameters = replace(inspector.parameters, no_region="always_run")
+    if run.points:
+        parameters = replace(parameters, positive_points=run.points, negative_points=run.points)
+    inspector.parameters = parameters
+    return inspector
+
+
+def _with_products(bundle: Bundle, count: int, directory: Path) -> Bundle:
+    """A copy of the bundle with as many products, all with the embeddings of the first."""
+    path = directory / "bundle"
+    shutil.copytree(bundle.path, path, copy_function=_link_weights)
+    copy = open_bundle(path, verify_digests=False)
+    known = min(bundle.manifest.products)
+    names = [f"made_up_{i}" for i in range(count - len(bundle.manifest.products))]
+    entry = bundle.manifest.products[known]
+    embeddings = bundle.text_embeddings(known)
+    return add_products(copy, dict.fromkeys(names, embeddings), dict.fromkeys(names, entry))
+
+
+def _link_weights(source: str, target: str) -> str:
+    """Weights are gigabytes, and nobody writes to them."""
+    if source.endswith(".data"):
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            return str(shutil.copy2(source, target))
+        return target
+    return str(shutil.copy2(source, target))
+
+
+def _stages(inspection: Inspection) -> dict[str, float]:
+    """Stages as the latency table names them."""
+    times = dict(inspection.timings_ms)
+    decoders = sum(value for name, value in times.items() if name.startswith("sam_decoder_"))
+    times["mask"] = times.pop("cascade", 0.0) - decoders
+    return times
+
+
+def _wait_for(gate: str) -> None:
+    """Says by a file of its own that this process is ready, and waits for the others."""
+    if gate:
+        Path(f"{gate}.{os.getpid()}").touch()
+        while not Path(gate).exists():
+            time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    answer(ScaleRun, run_scale)

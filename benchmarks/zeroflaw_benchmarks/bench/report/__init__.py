@@ -1,0 +1,1 @@
+"""The report of `zeroflaw bench`: its schema, tables, plots, page, and comparison."""

@@ -1,0 +1,317 @@
+"""A bench report as tables, for the terminal and for the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zeroflaw_benchmarks.bench.machine.spread import Spread
+from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
+from zeroflaw_benchmarks.bench.report.report import BenchReport
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of texts.
+
+    Attributes:
+        title: What it shows.
+        heads: Of the columns; the first is aligned to the left, the others to the right.
+        rows: Of as many texts.
+        note: What a reader must know of it; empty if nothing.
+    """
+
+    title: str
+    heads: Row
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
+    """Every section of a report that was measured."""
+    found = [machine_table(report), latency_table(report)]
+    found.append(host_table(report))
+    if report.roofline:
+        found.append(roofline_table(report))
+    if report.stream is not None:
+        found.append(stream_table(report))
+    if report.peers:
+        found.append(peer_table(report))
+    if report.scale:
+        found += [scale_table(report), growth_table(report)]
+    if report.load is not None:
+        found.append(load_table(report))
+    if report.goals:
+        found.append(goal_table(report))
+    return tuple(found)
+
+
+def machine_table(report: BenchReport) -> TextTable:
+    """The machine and what was measured on it."""
+    machine, before, after, subject = report.machine, report.before, report.after, report.subject
+    clocks = [f"{min(state.clocks_mhz):.0f}" for state in (before, after) if state.clocks_mhz]
+    heat = [
+        f"{max(state.temperatures_c.values()):.0f}"
+        for state in (before, after)
+        if state.temperatures_c
+    ]
+    rows = [
+        ("bundle", f"{subject.bundle}: {subject.models}, identity {subject.identity[:12]}"),
+        ("frame", subject.frame),
+        ("backend", f"{subject.backend}; threads {subject.threads or 'all'}"),
+        ("schedule", subject.encoder_schedule),
+        ("processor", f"{machine.processor}, {machine.cores} cores, {' '.join(machine.features)}"),
+        (
+            "system",
+            f"{machine.system}, Python {machine.python}, zeroflaw {report.zeroflaw_version}",
+        ),
+        ("libraries", ", ".join(f"{name} {text}" for name, text in machine.versions.items())),
+        ("clocks", f"{' to '.join(clocks) or 'not told'} MHz, governor {machine.governor or '-'}"),
+        ("temperature", f"{' to '.join(heat)} C" if heat else "not told (no thermal zones)"),
+        ("load average", f"{before.load_average} before, {after.load_average} after"),
+    ]
+    if machine.thread_variables:
+        said = ", ".join(f"{name}={value}" for name, value in machine.thread_variables.items())
+        rows.append(("environment", said))
+    if subject.parameters:
+        rows.append(("parameters", ", ".join(f"{k}={v}" for k, v in subject.parameters.items())))
+    return TextTable("What was measured", ("", ""), tuple(rows))
+
+
+def latency_table(report: BenchReport) -> TextTable:
+    """Milliseconds by stage."""
+    latency = report.latency
+    total = next(stage.p50 for stage in latency.stages if stage.kind == "total")
+    limits = {row.engine: f"{100 * row.fraction:.0f} %" for row in report.roofline}
+    rows = tuple(
+        (
+            stage.stage,
+            stage.kind,
+            "" if stage.cold_ms is None else _ms(stage.cold_ms),
+            *map(_ms, (stage.minimum, stage.p50, stage.p90, stage.p99, stage.maximum)),
+            f"{100 * stage.p50 / total:.2f} %",
+            limits.get(stage.stage.rstrip("_123"), ""),
+        )
+        for stage in latency.stages
+    )
+    crossing = [one for one in latency.transfers if one.crosses]
+    moved = sum(one.megabytes for one in crossing)
+    handed = sum(one.megabytes for one in latency.transfers)
+    copies = (
+        f"{moved:.1f} MB cross between host and device"
+        if crossing
+        else f"engines read and write {handed:.1f} MB of host memory in place; nothing crosses"
+    )
+    samples = len(latency.stages[0].samples_ms)
+    return TextTable(
+        f"Latency, ms, {samples} warm inspections, one at a time",
+        ("stage", "kind", "cold", "min", "p50", "p90", "p99", "max", "of total", "of limit"),
+        rows,
+        f"The encoders run side by side, each slower than alone, so parts add up to more than the"
+        f" total; the total begins with the pixels, decoding the file is apart; of limit: the"
+        f" engine alone against its roofline. Outside engines:"
+        f" {latency.host_ms.middle:.2f} ms on the critical path,"
+        f" {latency.host_work_ms.middle:.2f} ms of work"
+        f" ({100 * latency.host_share.middle:.2f} % of the total). Load:"
+        f" {latency.load_ms:.0f} ms. Peak memory: {latency.peak_rss_gb:.2f} GB, mapped weights"
+        f" included. Transfers of one inspection: {copies}.",
+    )
+
+
+def host_table(report: BenchReport) -> TextTable:
+    """Host code alone."""
+    host = report.host
+    return TextTable(
+        f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
+        ("part", "ms"),
+        tuple((part, _seconds(value, 1.0)) for part, value in host.parts_ms.items()),
+        f"Engines of full size that answer at once, {host.cores} cores: nothing contends.",
+    )
+
+
+def roofline_table(report: BenchReport) -> TextTable:
+    """Engines against the machine's ceilings."""
+    rows = tuple(
+        (
+            row.engine,
+            str(row.calls),
+            f"{row.gflop:.2f}",
+            f"{row.megabytes:.1f}",
+            f"{row.megabytes_unfused:.0f}",
+            _ms(row.floor_ms),
+            row.bound,
+            _ms(row.call_ms.middle),
+            f"{100 * row.fraction:.0f} %",
+        )
+        for row in report.roofline
+    )
+    said = "; ".join(
+        f"{one.precision}: {one.gflops:.0f} GFLOP/s ({one.library})" for one in report.ceilings
+    )
+    memory = report.ceilings[0].gigabytes_per_second if report.ceilings else 0.0
+    heads = ("engine", "calls", "GFLOP", "MB least", "MB unfused", "floor, ms", "bound by")
+    return TextTable(
+        "Roofline, one call of each engine alone",
+        (*heads, "p50, ms", "of the limit"),
+        rows,
+        f"Ceilings measured in this run on {report.ceilings[0].threads} cores: {said};"
+        f" memory {memory:.1f} GB/s.",
+    )
+
+
+def stream_table(report: BenchReport) -> TextTable:
+    """What the pipelined mode gains."""
+    stream = report.stream
+    if stream is None:
+        raise ValueError("the stream was not measured")
+    return TextTable(
+        f"Stream of {stream.frames} frames, {stream.rounds} rounds",
+        ("mode", "frames a second", "gain", "queue, ms"),
+        (
+            (
+                "pipelined",
+                str(stream.per_second),
+                str(stream.gain),
+                f"{stream.queue_ms.middle:.0f}",
+            ),
+            ("one after the other", str(stream.per_second_alone), "1", ""),
+        ),
+    )
+
+
+def peer_table(report: BenchReport) -> TextTable:
+    """Other ways to do the job or a part of it."""
+    rows = tuple(
+        (
+            peer.name,
+            peer.part,
+            peer.weights,
+            _seconds(peer.seconds),
+            _seconds(peer.ours),
+            "" if peer.times_faster is None else str(peer.times_faster),
+            peer.agreement if not peer.why_not else f"did not run: {peer.why_not}",
+        )
+        for peer in report.peers
+    )
+    return TextTable(
+        "Peers, same image, same threads, interleaved rounds",
+        ("peer", "part", "weights", "its ms", "ours, ms", "ours is faster x", "agreement"),
+        rows,
+        "Ratios are taken inside each round: median (least-most).",
+    )
+
+
+def scale_table(report: BenchReport) -> TextTable:
+    """Latency, throughput and memory along each axis."""
+    rows = tuple(
+        (
+            point.axis,
+            f"{point.value:g}",
+            _seconds(Spread(*(v / 1e3 for v in _values(point.latency_ms)))),
+            f"{point.per_second:.3g}",
+            _ms(sum(point.stages_ms.get(name, 0.0) for name in ("frame", "squash", "fit"))),
+            _ms(sum(point.stages_ms.get(name, 0.0) for name in ("mask", "regions"))),
+            f"{point.peak_rss_gb:.2f}",
+        )
+        for point in report.scale
+    )
+    return TextTable(
+        "Scale",
+        ("axis", "value", "latency, ms", "a second", "resize, ms", "mask, regions", "peak GB"),
+        rows,
+    )
+
+
+def growth_table(report: BenchReport) -> TextTable:
+    """How stages grow."""
+    rows = tuple(
+        (
+            row.axis,
+            row.stage,
+            f"{row.exponent:.2f}",
+            f"{row.allowed:.2f}",
+            "FASTER THAN ITS WORK" if row.defect else "",
+        )
+        for row in report.growth
+    )
+    return TextTable(
+        "Growth: time ~ value ^ exponent", ("axis", "stage", "exponent", "allowed", ""), rows
+    )
+
+
+def load_table(report: BenchReport) -> TextTable:
+    """Load to first result against plain sessions."""
+    load = report.load
+    if load is None:
+        raise ValueError("loading was not measured")
+    rows = (
+        ("Inspector.load", _seconds(load.load_ms, 1.0), ""),
+        ("... of which digests of every file", _seconds(load.digests_ms, 1.0), ""),
+        ("load and first inspection", _seconds(load.first_result_ms, 1.0), str(load.ratio_first)),
+        ("plain sessions of the same files", _seconds(load.plain_ms, 1.0), ""),
+        ("plain sessions, one run of each", _seconds(load.plain_first_ms, 1.0), "1"),
+        ("Inspector.load over plain sessions", "", str(load.ratio)),
+    )
+    return TextTable("Load", ("", "ms", "ratio"), rows)
+
+
+def goal_table(report: BenchReport) -> TextTable:
+    """What must be reached."""
+    rows = tuple(
+        (
+            goal.goal,
+            f"{'>=' if goal.at_least else '<='} {goal.limit:g}",
+            f"{goal.value:.3g}",
+            "met" if goal.met else "MISSED",
+            goal.note,
+        )
+        for goal in report.goals
+    )
+    return TextTable("Goals", ("goal", "limit", "measured", "", ""), rows)
+
+
+def comparison_table(comparison: Comparison) -> TextTable:
+    """What moved, and how far figures may differ without meaning anything."""
+    rows = tuple(
+        (
+            change.name,
+            f"{change.old:.4g}",
+            f"{change.new:.4g}",
+            f"{100 * (change.new / change.old - 1):+.1f} %" if change.old else "",
+            f"{change.noise:.2g}",
+            _verdict(change),
+        )
+        for change in comparison.changes
+    )
+    note = "; ".join(difference.text for difference in comparison.differences)
+    left = f" Not compared: {', '.join(comparison.left_out)}." if comparison.left_out else ""
+    return TextTable(
+        "Against the older report",
+        ("figure", "old", "new", "change", "noise", ""),
+        rows,
+        (f"Differences: {note}." if note else "Same machine, models and versions.") + left,
+    )
+
+
+def _verdict(change: Change) -> str:
+    if not change.moved:
+        return "within noise"
+    if change.worse:
+        return "worse"
+    return "worse, but not by the factor" if change.to_the_worse else "better"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
+
+
+def _seconds(value: Spread | None, scale: float = 1e3) -> str:
+    if value is None:
+        return ""
+    low, middle, high = (_ms(scale * v) for v in (value.least, value.middle, value.most))
+    return f"{middle} ({low}-{high})"
+
+
+def _values(value: Spread) -> tuple[float, float, float]:
+    return value.middle, value.least, value.most

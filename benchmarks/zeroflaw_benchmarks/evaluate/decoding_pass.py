@@ -1,0 +1,231 @@
+"""Pass 2 of an evaluation: point prompts and cascade on cached encodings, for many parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from zeroflaw.decoding import decode
+from zeroflaw.encoding import Encoding
+from zeroflaw.geometry import FloatArray
+from zeroflaw.inspection import Status
+from zeroflaw.workspace import Workspace
+from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
+from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding
+from zeroflaw_engines.backends import load_session
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import SAM_DECODER, EngineContract, EngineSizes
+from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
+from zeroflaw_engines.sessions.session import Outputs, Session
+
+# Fields that only matter after decoding, or (cascade_stages) that are decoded side by side.
+_AFTERWARDS = (
+    "cascade_stages",
+    "scoring",
+    "fusion_weight",
+    "image_scoring",
+    "decision_threshold",
+)
+
+
+@dataclass(frozen=True)
+class StageMask:
+    """The mask that a cascade of some stages keeps.
+
+    Attributes:
+        status: As `Inspection.status`.
+        predicted_iou: Of the kept mask; 0 if there is none.
+        low_res_logits: float32 [L, L] of the kept mask, or None.
+    """
+
+    status: Status
+    predicted_iou: float
+    low_res_logits: FloatArray | None
+
+
+@dataclass(frozen=True)
+class DecodingPlan:
+    """Parameters that are decoded together.
+
+    Attributes:
+        parameters: The method's parameters; those that only matter afterwards have defaults.
+        stages: Lengths of the cascade that are wanted, ascending.
+    """
+
+    parameters: MethodParameters
+    stages: tuple[int, ...]
+
+    def digest(self) -> str:
+        """Names this plan's files in the cache."""
+        return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages]))
+
+
+@dataclass(frozen=True)
+class DecodingJob:
+    """One encoding to decode.
+
+    Attributes:
+        encoding: Its file.
+        targets: File for each plan.
+    """
+
+    encoding: Path
+    targets: tuple[tuple[DecodingPlan, Path], ...]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What a process needs to decode."""
+
+    sam_decoder: Session
+    sizes: EngineSizes
+    workspace: Workspace
+
+
+def decoded_parameters(parameters: MethodParameters) -> MethodParameters:
+    """The parameters with all that only matters afterwards set to defaults."""
+    defaults = asdict(MethodParameters())
+    return parameters.replace(**{name: defaults[name] for name in _AFTERWARDS})
+
+
+def load_decoder(bundle: Bundle, *, backend: str, threads: int) -> Decoder:
+    """Loads the engine of this pass."""
+    session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads)
+    return Decoder(session, bundle.manifest.sizes, Workspace())
+
+
+def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
+    """Decodes one encoding into its files.
+
+    Raises:
+        EngineError: The decoder failed.
+        EvaluationError: A file cannot be read or written.
+    """
+    for plan, target in job.targets:
+        encoding = read_encoding(job.encoding, decoder.sizes, plan.parameters)
+        write_stage_masks(target, decode_stages(decoder, encoding, plan))
+
+
+def decode_stages(decoder: Decoder, encoding: Encoding, plan: DecodingPlan) -> dict[int, StageMask]:
+    """The masks of cascades of several lengths, each as the Inspector would give it.
+
+    A shorter cascade is the beginning of a longer one, so the decoder runs for the longest only.
+
+    Raises:
+        EngineError: The decoder failed.
+    """
+    session = _RememberingSession(decoder.sam_decoder)
+    masks: dict[int, StageMask] = {}
+    for stages in plan.stages:
+        session.rewind()
+        cascade = decode(
+            encoding,
+            plan.parameters.replace(cascade_stages=stages),
+            sam_decoder=session,
+            sizes=decoder.sizes,
+            workspace=decoder.workspace,
+        ).cascade
+        if cascade is None:
+            masks[stages] = StageMask("no_region", 0.0, None)
+        elif not cascade.kept_stage:
+            masks[stages] = StageMask(cascade.status, 0.0, None)
+        else:
+            kept = cascade.stages[cascade.kept_stage - 1]
+            masks[stages] = StageMask(
+                cascade.status, cascade.predicted_iou, kept.low_res_logits.copy()
+            )
+    return masks
+
+
+def write_stage_masks(path: Path, masks: Mapping[int, StageMask]) -> None:
+    """Writes the masks of one encoding; masks that several lengths share are written once.
+
+    Raises:
+        EvaluationError: The file cannot be written.
+    """
+    logits: list[FloatArray] = []
+    places: list[int] = []
+    for mask in masks.values():
+        if mask.low_res_logits is None:
+            places.append(-1)
+            continue
+        same = [i for i, known in enumerate(logits) if np.array_equal(known, mask.low_res_logits)]
+        if not same:
+            logits.append(mask.low_res_logits)
+        places.append(same[0] if same else len(logits) - 1)
+    write_arrays(
+        path,
+        stages=np.array(list(masks), np.int64),
+        places=np.array(places, np.int64),
+        statuses=np.array([mask.status for mask in masks.values()]),
+        predicted_iou=np.array([mask.predicted_iou for mask in masks.values()], np.float64),
+        logits=np.array(logits, np.float32),
+    )
+
+
+def read_stage_mask(path: Path, stages: int) -> StageMask:
+    """The mask that a cascade of a length keeps.
+
+    Raises:
+        EvaluationError: The file is missing or damaged.
+    """
+    lengths, places, statuses, scores, logits = read_arrays(
+        path, "stages", "places", "statuses", "predicted_iou", "logits"
+    )
+    at = lengths.tolist().index(stages)
+    low_res = None if places[at] < 0 else logits[places[at]]
+    return StageMask(str(statuses[at]), float(scores[at]), low_res)  # type: ignore[arg-type]
+
+
+def decoding_bytes(sizes: EngineSizes, plan: DecodingPlan) -> int:
+    """Most bytes of one decoding on disk."""
+    return 4 * sizes.low_res_size**2 * len(plan.stages) + 4096
+
+
+class _RememberingSession:
+    """A decoder whose calls are remembered: rewound, it gives the same answers again."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._calls: list[tuple[dict[str, Tensor | DeviceTensor], Outputs]] = []
+        self._next = 0
+
+    @property
+    def contract(self) -> EngineContract:
+        return self._session.contract
+
+    @property
+    def backend(self) -> str:
+        return self._session.backend
+
+    def rewind(self) -> None:
+        self._next = 0
+
+    def prepare(self) -> None:
+        self._session.prepare()
+
+    def capture(self) -> None:
+        self._session.capture()
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        self._next += 1
+        if self._next > len(self._calls):
+            self._calls.append((dict(inputs), self._session.execute(inputs, keep=keep)))
+        known, outputs = self._calls[self._next - 1]
+        if any(not np.array_equal(on_host(known[name]), on_host(inputs[name])) for name in known):
+            raise EngineError(
+                f"call {self._next} of the decoder differs between lengths of the cascade",
+                "report this: a shorter cascade is the beginning of a longer one",
+            )
+        return outputs
+
+    def close(self) -> None:
+        """Left to the owner of the session."""

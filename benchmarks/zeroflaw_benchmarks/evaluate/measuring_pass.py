@@ -1,0 +1,127 @@
+"""Pass 3 of an evaluation: score maps of one class and one row at a time, and their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from zeroflaw.encoding import geometry_of
+from zeroflaw.geometry import FloatArray, logits_at_sam
+from zeroflaw.scoring import score_of_logits
+from zeroflaw_benchmarks.evaluate.cache import read_arrays
+from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
+from zeroflaw_benchmarks.evaluate.encoding_pass import Truth
+from zeroflaw_benchmarks.evaluate.metrics import PixelMetrics, PixelScores
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.parameters import MethodParameters
+
+# What all processes of this pass may take together, and what it takes in each of them.
+_MEMORY: Final = 3_500_000_000
+_PROCESS_BYTES: Final = 150_000_000
+_BYTES_A_PIXEL: Final = 12
+
+
+@dataclass(frozen=True)
+class CachedSample:
+    """One sample as the cache holds it.
+
+    Attributes:
+        truth: At the size of the measurement.
+        encoding: File of its encoding.
+        decoding: File of its decoding.
+    """
+
+    truth: Truth
+    encoding: Path
+    decoding: Path
+
+
+@dataclass(frozen=True)
+class MeasuringJob:
+    """One class with one set of parameters."""
+
+    samples: tuple[CachedSample, ...]
+    parameters: MethodParameters
+
+
+def sizes_of(bundle: Bundle) -> EngineSizes:
+    """What a process needs to measure."""
+    return bundle.manifest.sizes
+
+
+def processes_within_memory(images: Sequence[int], size: int) -> int:
+    """How many processes may measure at once so that together they stay within 3.5 GB.
+
+    Args:
+        images: Number of images of each job.
+        size: Side at which scores are measured, px.
+
+    Returns:
+        1 or more.
+    """
+    most = _PROCESS_BYTES + max(images, default=0) * size**2 * _BYTES_A_PIXEL
+    return max(1, _MEMORY // most)
+
+
+def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:
+    """Pixel metrics over all images of a class.
+
+    Raises:
+        EvaluationError: A file of the cache cannot be read.
+        ScoreError: A score is not finite.
+    """
+    scores = PixelScores()
+    for sample in job.samples:
+        score = cached_score(sample, job.parameters, sizes)
+        scores.add(score, sample.truth.mask())
+    return scores.metrics()
+
+
+def cached_score(
+    sample: CachedSample, parameters: MethodParameters, sizes: EngineSizes
+) -> FloatArray:
+    """The score map of a cached sample at the size of its truth.
+
+    Where that is not the size of the bundle's maps, the anomaly map is resized bilinearly, and
+    SAM's logits are read at the new pixels' centres: no mask is ever resized.
+
+    Returns:
+        float32 [size, size].
+
+    Raises:
+        EvaluationError: A file of the cache cannot be read.
+    """
+    size = (sample.truth.size, sample.truth.size)
+    frame, anomaly_map = read_arrays(sample.encoding, "frame", "anomaly_map")
+    if anomaly_map.shape != size:
+        anomaly_map = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
+    if parameters.scoring == "map":
+        return score_of_logits(anomaly_map, None, 0.0, parameters)
+    mask = read_stage_mask(sample.decoding, parameters.cascade_stages)
+    content = None
+    if mask.low_res_logits is not None:
+        geometry = geometry_of((int(frame[0]), int(frame[1])), sizes, parameters)
+        content = logits_at_sam(mask.low_res_logits, geometry)
+    return score_of_logits(anomaly_map, content, mask.predicted_iou, parameters)
+
+
+def read_image_scores(encodings: list[Path]) -> dict[str, FloatArray]:
+    """Image scores of some encodings under each `image_scoring`.
+
+    Returns:
+        `cls` and `map_max`: float32 [n].
+
+    Raises:
+        EvaluationError: A file of the cache cannot be read.
+    """
+    both = [read_arrays(path, "cls_score", "map_max") for path in encodings]
+    return {
+        "cls": np.array([cls for cls, _ in both], np.float32),
+        "map_max": np.array([peak for _, peak in both], np.float32),
+    }

@@ -1,0 +1,325 @@
+"""What an evaluation will do, before it does it: images, rows of the tables, files, disk space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
+from zeroflaw_benchmarks.evaluate.decoding_pass import (
+    DecodingPlan,
+    decoded_parameters,
+    decoding_bytes,
+)
+from zeroflaw_benchmarks.evaluate.encoding_pass import (
+    Truth,
+    encoding_bytes,
+    encoding_variant,
+    read_truth,
+)
+from zeroflaw_benchmarks.evaluate.published import STAGE_PROMPTS, TABLE_2
+from zeroflaw_engines.backends import load_session
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.contract import SAM_DECODER
+from zeroflaw_engines.errors import EvaluationError, ProductError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_export.datasets.datasets import Dataset, Sample, Skipped
+
+Table = Literal["scoring", "kernel", "cascade"]
+Ablation = Literal["kernel", "cascade"]
+# Name of what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+EVALUATION_SIZE: Final = 518
+ABLATIONS: Final[tuple[Ablation, ...]] = ("kernel", "cascade")
+SCORINGS: Final = ("fused", "map", "mask", "sam_probability")
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row of a table: what is measured with which parameters.
+
+    Attributes:
+        table: `scoring`, or the ablation.
+        name: Of the row.
+        parameters: An Inspector with these gives the score maps that are measured.
+    """
+
+    table: Table
+    name: str
+    parameters: MethodParameters
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """One image that is evaluated.
+
+    Attributes:
+        sample: As the dataset lists it.
+        class_name: Its class.
+        product: As which it is inspected.
+        truth: At the evaluation's size.
+        encoding: File of its encoding.
+    """
+
+    sample: Sample
+    class_name: str
+    product: str
+    truth: Truth
+    encoding: Path
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What an evaluation does.
+
+    Attributes:
+        bundle: The bundle, verified.
+        dataset: As it was read.
+        parameters: The method's parameters.
+        size: Side at which scores are measured, px.
+        backend: What runs the engines.
+        backend_version: `Session.backend`.
+        processes: Most processes.
+        threads: Of each engine.
+        cache: Where encodings and decodings are kept.
+        samples: What is evaluated.
+        rows: Of all tables.
+        decodings: What the decoder is run for.
+        skipped: Files that were left out so far.
+        bytes_needed: What the cache will grow by, at most.
+        bytes_free: On the cache's disk.
+    """
+
+    bundle: Bundle
+    dataset: Dataset
+    parameters: MethodParameters
+    size: int
+    backend: str
+    backend_version: str
+    processes: int
+    threads: int
+    cache: EvaluationCache
+    samples: tuple[PlannedSample, ...]
+    rows: tuple[RowPlan, ...]
+    decodings: tuple[DecodingPlan, ...]
+    skipped: tuple[Skipped, ...]
+    bytes_needed: int
+    bytes_free: int
+
+    def decoding_of(self, parameters: MethodParameters) -> DecodingPlan:
+        """The decoding that parameters need."""
+        wanted = decoded_parameters(parameters)
+        return next(
+            plan
+            for plan in self.decodings
+            if plan.parameters == wanted and parameters.cascade_stages in plan.stages
+        )
+
+    def decoding_file(self, sample: PlannedSample, parameters: MethodParameters) -> Path:
+        """File of a sample's decoding with some parameters."""
+        return self.cache.decoding(sample.encoding, self.decoding_of(parameters).digest())
+
+    def samples_of(self, class_name: str) -> tuple[PlannedSample, ...]:
+        """The samples of one class."""
+        return tuple(sample for sample in self.samples if sample.class_name == class_name)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes that have a sample, in the dataset's order."""
+        with_samples = {sample.class_name for sample in self.samples}
+        return tuple(c.name for c in self.dataset.classes if c.name in with_samples)
+
+
+def plan_evaluation(
+    bundle: str | Path,
+    dataset: Dataset,
+    *,
+    cache: Path,
+    parameters: MethodParameters | None = None,
+    product: str | None = None,
+    ablations: Sequence[Ablation] = (),
+    size: int = EVALUATION_SIZE,
+    backend: str = "onnxruntime",
+    processes: int = 0,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> EvaluationPlan:
+    """Reads all truths, looks what the cache holds already, and checks that the rest fits.
+
+    Args:
+        bundle: The bundle's directory.
+        dataset: From `read_dataset`.
+        cache: Directory of the cache; made if needed.
+        parameters: Default: those that the bundle records.
+        product: Inspect every class as this product; default: see `product_of_class`.
+        ablations: Tables of the paper to measure as well.
+        size: Side at which scores are measured, px.
+        backend: What runs the engines.
+        processes: Most processes; 0 takes one for each core.
+        threads: Of each engine in each process.
+        progress: Is told how far it is.
+
+    Raises:
+        BundleError: The bundle is missing or damaged.
+        ProductError: The bundle has no product for a class.
+        EvaluationError: The cache is of another bundle, its disk is too small, or no image of
+            the dataset can be used.
+        EngineError: The decoder cannot be loaded.
+    """
+    opened = open_bundle(bundle)
+    chosen = parameters or opened.manifest.method_parameters
+    products = {c.name: product_of_class(opened, c.name, product) for c in dataset.classes}
+    decoder = load_session(opened, SAM_DECODER, backend=backend, threads=1)
+    version = decoder.backend
+    decoder.close()
+    variants = {
+        name: encoding_variant(version, chosen, opened.text_embeddings(name))
+        for name in set(products.values())
+    }
+    store = open_cache(cache, opened.identity)
+    processes = processes or usable_cores()
+    listed = [(c.name, sample) for c in dataset.classes for sample in c.samples]
+    truths = _read_truths([sample for _, sample in listed], size, processes, progress)
+    samples = tuple(
+        PlannedSample(
+            sample=sample,
+            class_name=name,
+            product=products[name],
+            truth=truth,
+            encoding=store.encoding(truth.image_digest, variants[products[name]]),
+        )
+        for (name, sample), truth in zip(listed, truths, strict=True)
+        if isinstance(truth, Truth)
+    )
+    skipped = dataset.skipped + tuple(t for t in truths if isinstance(t, Skipped))
+    require_samples(samples, dataset, skipped)
+    rows = planned_rows(chosen, ablations)
+    decodings = planned_decodings(chosen, rows)
+    needed = _bytes_needed(opened, store, samples, decodings)
+    return EvaluationPlan(
+        bundle=opened,
+        dataset=dataset,
+        parameters=chosen,
+        size=size,
+        backend=backend,
+        backend_version=version,
+        processes=processes,
+        threads=threads,
+        cache=store,
+        samples=samples,
+        rows=rows,
+        decodings=decodings,
+        skipped=skipped,
+        bytes_needed=needed,
+        bytes_free=require_space(cache, needed),
+    )
+
+
+def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None) -> str:
+    """The product as which a class is inspected.
+
+    It is the one that was forced, or that of the class's name, or the only one there is.
+
+    Raises:
+        ProductError: The bundle has none of these.
+    """
+    known = sorted(bundle.manifest.products)
+    for name in (forced,) if forced is not None else (class_name, *known[: len(known) == 1]):
+        if name in known:
+            return name
+    raise ProductError(
+        f"the bundle {bundle.path} has no product {forced or class_name!r} "
+        f"(it has: {', '.join(known) or 'none'})",
+        f"add it with `zeroflaw products add {bundle.path} {forced or class_name}`, or name one "
+        "of these for all classes with --product",
+    )
+
+
+def planned_rows(
+    parameters: MethodParameters, ablations: Iterable[Ablation]
+) -> tuple[RowPlan, ...]:
+    """The rows that are measured: every scoring, and those of the ablations."""
+    rows = [RowPlan("scoring", name, parameters.replace(scoring=name)) for name in SCORINGS]
+    if "kernel" in ablations:
+        rows += [
+            RowPlan(
+                "kernel",
+                f"{kernel} {size}",
+                parameters.replace(dilation_kernel=kernel, dilation_size=size),
+            )
+            for kernel, size in TABLE_2
+        ]
+    if "cascade" in ablations:
+        rows += [
+            RowPlan("cascade", f"stage {stages}", parameters.replace(cascade_stages=stages))
+            for stages in STAGE_PROMPTS
+        ]
+    return tuple(rows)
+
+
+def planned_decodings(
+    parameters: MethodParameters, rows: Iterable[RowPlan]
+) -> tuple[DecodingPlan, ...]:
+    """What the decoder is run for: parameters that differ only afterwards share a run.
+
+    Every length of the cascade is kept for the parameters themselves (contact sheets show
+    them), and only the length that is measured for the rows of an ablation.
+    """
+    own = set(range(1, parameters.cascade_stages + 1))
+    stages: dict[MethodParameters, set[int]] = {decoded_parameters(parameters): own}
+    for row in rows:
+        wanted = stages.setdefault(decoded_parameters(row.parameters), set())
+        wanted.add(row.parameters.cascade_stages)
+    return tuple(DecodingPlan(key, tuple(sorted(wanted))) for key, wanted in stages.items())
+
+
+def require_samples(
+    samples: Sequence[PlannedSample], dataset: Dataset, skipped: Sequence[Skipped]
+) -> None:
+    """Refuses an evaluation of nothing.
+
+    Raises:
+        EvaluationError: There is no sample.
+    """
+    if samples:
+        return
+    first = f", the first because {skipped[0].reason}" if skipped else ""
+    raise EvaluationError(
+        f"no image of {dataset.root} can be evaluated: {len(skipped)} were skipped{first}",
+        "check the dataset's images and masks",
+    )
+
+
+def _read_truths(
+    samples: Sequence[Sample], size: int, processes: int, progress: Progress | None
+) -> list[Truth | Skipped]:
+    truths: list[Truth | Skipped] = []
+    # Threads do: decoding, resizing and hashing release the interpreter's lock.
+    with ThreadPoolExecutor(processes) as pool:
+        for truth in pool.map(partial(read_truth, size), samples):
+            truths.append(truth)
+            if progress:
+                progress("reading masks", len(truths), len(samples))
+    return truths
+
+
+def _bytes_needed(
+    bundle: Bundle,
+    cache: EvaluationCache,
+    samples: Iterable[PlannedSample],
+    decodings: Iterable[DecodingPlan],
+) -> int:
+    sizes = bundle.manifest.sizes
+    encodings = {sample.encoding for sample in samples}
+    needed = sum(encoding_bytes(sizes) for path in encodings if not path.exists())
+    for plan in decodings:
+        digest = plan.digest()
+        missing = sum(not cache.decoding(path, digest).exists() for path in encodings)
+        needed += missing * decoding_bytes(sizes, plan)
+    return needed

@@ -1,0 +1,267 @@
+"""An evaluation as Markdown, CSV and JSON: the paper's tables, with what was measured beside."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from zeroflaw_benchmarks.evaluate.cache import write_whole
+from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics, PixelMetrics
+from zeroflaw_benchmarks.evaluate.published import (
+    STAGE_PROMPTS,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    PublishedFigures,
+)
+from zeroflaw_benchmarks.evaluate.result import Evaluation, Row
+from zeroflaw_engines.errors import EvaluationError
+
+EVALUATION_NAME: Final = "evaluation"
+
+# Names of the fields and of their columns, in the order of the paper.
+_FIGURES: Final = {"auroc": "AUROC", "f1_max": "F1-max", "average_precision": "AP", "pro": "PRO"}
+_CSV_COLUMNS: Final = (
+    "level", "table", "row", "class", "product", "good", "defective", "auroc", "f1_max",
+    "average_precision", "pro", "pro_exact", "f1_threshold",
+)  # fmt: skip
+
+
+def write_tables(evaluation: Evaluation, out_dir: Path) -> tuple[Path, ...]:
+    """Writes `evaluation.md`, `evaluation.csv` and `evaluation.json`.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        EvaluationError: A file cannot be written.
+    """
+    contents = {
+        ".md": markdown(evaluation).encode(),
+        ".csv": table_csv(evaluation).encode(),
+        ".json": evaluation_json(evaluation),
+    }
+    paths = {out_dir / f"{EVALUATION_NAME}{end}": data for end, data in contents.items()}
+    for path, data in paths.items():
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise EvaluationError(
+                f"{path} cannot be written: {error.strerror}",
+                "choose another --out, or free space on its disk",
+            ) from error
+    return tuple(paths)
+
+
+def percent(value: float) -> str:
+    """A share in percent with one decimal; `n/a` for NaN."""
+    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def paper_table(evaluation: Evaluation) -> str:
+    """Table 1 of the paper in Markdown, with a row for each scoring that was measured."""
+    name = Path(evaluation.dataset).name
+    # Three blocks: a measured row must not stand under a dataset that it was not measured on.
+    header = ["method"]
+    for block in ("MVTec-AD", "VisA", name):
+        header += [f"{block} {_FIGURES['auroc']}", *list(_FIGURES.values())[1:]]
+    empty = [""] * len(_FIGURES)
+    lines = [
+        [method.name, *_published(method.mvtec), *_published(method.visa), *empty]
+        for method in TABLE_1
+    ]
+    lines += [
+        [f"**measured: {row.name}**", *empty, *empty, *_measured(row.mean)]
+        for row in evaluation.table("scoring")
+    ]
+    return _table(header, lines)
+
+
+def kernel_table(evaluation: Evaluation) -> str:
+    """Table 2 of the paper in Markdown, the dilation kernel, published and measured."""
+    rows = evaluation.table("kernel")
+    lines = [
+        [kernel, str(size), *_published(published)[:-1], *_measured(row.mean)]
+        for ((kernel, size), published), row in zip(TABLE_2.items(), rows, strict=True)
+    ]
+    return _table(["shape", "size", *_two_sources()], lines)
+
+
+def cascade_table(evaluation: Evaluation) -> str:
+    """Table 3 of the paper in Markdown, stages of the cascade, published and measured."""
+    rows = evaluation.table("cascade")
+    lines = [
+        [STAGE_PROMPTS[stage], *_published(TABLE_3[stage])[:-1], *_measured(row.mean)]
+        for stage, row in zip(STAGE_PROMPTS, rows, strict=True)
+    ]
+    return _table(["stage", *_two_sources()], lines)
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The whole evaluation in Markdown."""
+    return "\n".join(_sections(evaluation)) + "\n"
+
+
+def table_csv(evaluation: Evaluation) -> str:
+    """One line for each row and class, and one for each mean; figures in [0, 1]."""
+    file = io.StringIO()
+    table = csv.DictWriter(file, _CSV_COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    counts = {
+        count.name: {"product": count.product, "good": count.good, "defective": count.defective}
+        for count in evaluation.classes
+    }
+    total = {
+        "good": sum(count.good for count in evaluation.classes),
+        "defective": sum(count.defective for count in evaluation.classes),
+    }
+
+    def write(level: str, name: str, row: str, where: str, metrics: object) -> None:
+        figures = asdict(metrics)  # type: ignore[call-overload]
+        table.writerow(
+            {
+                "level": level,
+                "table": name,
+                "row": row,
+                "class": where,
+                **counts.get(where, total),
+                **{k: "" if math.isnan(v) else repr(v) for k, v in figures.items()},
+            }
+        )
+
+    for row in evaluation.rows:
+        for where, pixels in (*row.classes.items(), ("mean", row.mean)):
+            write("pixel", row.table, row.name, where, pixels)
+    for image_row in evaluation.image_rows:
+        for where, images in (*image_row.classes.items(), ("mean", image_row.mean)):
+            write("image", "image", image_row.name, where, images)
+    return file.getvalue()
+
+
+def evaluation_json(evaluation: Evaluation) -> bytes:
+    """Everything, as JSON; figures in [0, 1], null where undefined."""
+    encoded = msgspec.json.encode(evaluation, enc_hook=str)
+    return msgspec.json.format(encoded, indent=2) + b"\n"
+
+
+def _sections(evaluation: Evaluation) -> Iterator[str]:
+    images = sum(count.good + count.defective for count in evaluation.classes)
+    yield f"# {Path(evaluation.bundle).name} on {Path(evaluation.dataset).name}\n"
+    if evaluation.random_weights is not None:
+        yield (
+            f"**The bundle has random weights (seed {evaluation.random_weights}): "
+            "its figures mean nothing.**\n"
+        )
+    if evaluation.demonstration is not None:
+        yield f"**The bundle is a demonstration model: {evaluation.demonstration}**\n"
+    skipped = len(evaluation.skipped)
+    facts = {
+        "bundle": f"`{evaluation.bundle}`, identity `{evaluation.bundle_identity[:16]}`",
+        "models": f"{evaluation.models}, on {evaluation.backend}",
+        "dataset": f"`{evaluation.dataset}` ({evaluation.layout}, {evaluation.split})",
+        "digest of the dataset": f"`{evaluation.dataset_digest[:16]}`",
+        "images": f"{images} of {len(evaluation.classes)} classes; {skipped} files skipped",
+        "statuses": ", ".join(f"{n} {name}" for name, n in evaluation.statuses.items()),
+        "parameters": _parameters(evaluation),
+        "zeroflaw": evaluation.zeroflaw_version,
+    }
+    yield from _list(f"{name}: {fact}" for name, fact in facts.items())
+    yield "## Table 1: pixel level, %, means over the classes\n"
+    yield (
+        "The published rows were measured by their authors on MVTec-AD and VisA; the measured "
+        f"rows are this bundle's on {Path(evaluation.dataset).name}. "
+        "Figures of different datasets cannot be compared.\n"
+    )
+    yield paper_table(evaluation)
+    if evaluation.table("kernel"):
+        yield "## Table 2: dilation kernel, pixel level, %\n"
+        yield _two_datasets(evaluation)
+        yield kernel_table(evaluation)
+    if evaluation.table("cascade"):
+        yield "## Table 3: stages of the cascade, pixel level, %\n"
+        yield _two_datasets(evaluation)
+        yield cascade_table(evaluation)
+    yield "## Classes, pixel level, %\n"
+    for row in evaluation.table("scoring"):
+        yield f"### {row.name}\n"
+        yield _class_table(evaluation, row)
+    yield "## Classes, image level, %\n"
+    for image_row in evaluation.image_rows:
+        chosen = image_row.name == evaluation.parameters.image_scoring
+        yield f"### {image_row.name}{' (the bundle decides by it)' if chosen else ''}\n"
+        lines = [[name, *_image_figures(metrics)] for name, metrics in image_row.classes.items()]
+        lines.append(["**mean**", *_image_figures(image_row.mean)])
+        yield _table(["class", "AUROC", "F1-max", "AP"], lines)
+    yield "## How the figures are defined\n"
+    yield from _list(evaluation.conventions)
+    if evaluation.notes:
+        yield "## Notes\n"
+        yield from _list(evaluation.notes)
+    if evaluation.skipped:
+        yield f"## {len(evaluation.skipped)} files skipped\n"
+        yield from _list(f"`{skip.path}`: {skip.reason}" for skip in evaluation.skipped)
+
+
+def _class_table(evaluation: Evaluation, row: Row) -> str:
+    counts = {count.name: count for count in evaluation.classes}
+    lines = [
+        [
+            name,
+            counts[name].product,
+            str(counts[name].good),
+            str(counts[name].defective),
+            *_measured(metrics),
+            percent(metrics.pro_exact),
+        ]
+        for name, metrics in row.classes.items()
+    ]
+    lines.append(["**mean**", "", "", "", *_measured(row.mean), percent(row.mean.pro_exact)])
+    header = ["class", "product", "good", "defective", *_FIGURES.values(), "exact PRO"]
+    return _table(header, lines)
+
+
+def _two_datasets(evaluation: Evaluation) -> str:
+    return (
+        "Published: on MVTec-AD, by the authors. Measured: this bundle on "
+        f"{Path(evaluation.dataset).name}, scoring `{evaluation.parameters.scoring}`.\n"
+    )
+
+
+def _two_sources() -> list[str]:
+    names = list(_FIGURES.values())
+    return [f"published {name}" for name in names[:-1]] + [f"measured {name}" for name in names]
+
+
+def _published(figures: PublishedFigures) -> list[str]:
+    values = [getattr(figures, field) for field in _FIGURES]
+    return ["-" if value is None else f"{value:.1f}" for value in values]
+
+
+def _measured(metrics: PixelMetrics) -> list[str]:
+    return [percent(getattr(metrics, field)) for field in _FIGURES]
+
+
+def _image_figures(metrics: ImageMetrics) -> list[str]:
+    return [percent(v) for v in (metrics.auroc, metrics.f1_max, metrics.average_precision)]
+
+
+def _parameters(evaluation: Evaluation) -> str:
+    return ", ".join(f"{name} {value}" for name, value in asdict(evaluation.parameters).items())
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)
+
+
+def _list(items: Iterable[str]) -> Iterator[str]:
+    yield from (f"- {item}" for item in items)
+    yield ""

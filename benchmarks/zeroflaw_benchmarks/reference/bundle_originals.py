@@ -1,0 +1,39 @@
+"""The PyTorch models behind a bundle, for those that run them beside it."""
+
+from __future__ import annotations
+
+from segment_anything.modeling import Sam
+
+from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
+
+_OTHER_SEED = 3
+
+
+def weights_note(bundle: Bundle) -> str:
+    """What the weights of the originals are, for a reader of a comparison."""
+    if bundle.manifest.random_weights is not None:
+        return "the bundle's"
+    return "random, same architecture"
+
+
+def original_sam(bundle: Bundle) -> Sam:
+    """SAM with the bundle's weights if they are random, else with random ones: times are equal."""
+    return load_sam(sam_architecture(bundle.manifest.sam.architecture), _source(bundle))
+
+
+def original_clip(bundle: Bundle) -> ReferenceClip:
+    """CLIP and its adapters; see `original_sam`."""
+    manifest = bundle.manifest
+    architecture = clip_architecture(manifest.clip.architecture)
+    size = manifest.clip.image_size
+    model = load_clip(architecture, size, _source(bundle))
+    adapters = load_linear_adapters(architecture, model, _source(bundle))
+    return ReferenceClip(model, adapters, architecture.tapped_blocks, size)
+
+
+def _source(bundle: Bundle) -> WeightsSource:
+    seed = bundle.manifest.random_weights
+    return WeightsSource(name="random", path=None, seed=_OTHER_SEED if seed is None else seed)

@@ -1,0 +1,116 @@
+"""The engines of a bundle with FP16 storage, as sessions that note what they see."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from zeroflaw_benchmarks.verify.fp16_provocation import scale_what_islands_read
+from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor, scan_report, store_in_fp16
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import EngineContract, EngineName
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
+from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
+from zeroflaw_engines.sessions.session import Outputs, check_inputs
+from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
+from zeroflaw_export.graphs.variants import fp16_model
+
+
+class StoredSession:
+    """One FP16 graph with true FP16 storage on ONNX Runtime's CPU provider.
+
+    It fulfils `zeroflaw_engines.sessions.session.Session`, so that an Inspector can run on it.
+
+    Args:
+        bundle: Whose engine; its FP32 graph is taken, and the recipe applied.
+        engine: Which.
+        directory: Where the graph is written; the caller removes it.
+        recipe: What stays in FP32.
+        scale: Factor of the provocation; 1 for the weights as they are.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: EngineName,
+        directory: Path,
+        *,
+        recipe: PrecisionRecipe = FP16_RECIPE,
+        scale: float = 1.0,
+    ) -> None:
+        model = ir.load(bundle.onnx_path(engine))
+        if scale != 1:
+            scale_what_islands_read(model, scale)
+        fp16_model(model, engine, recipe)
+        self._watched = store_in_fp16(model)
+        self._session = _written_and_loaded(model, directory / f"{engine}.stored.onnx")
+        self._contract = bundle.contract(engine)
+        self._wanted = [spec.name for spec in self._contract.outputs]
+        self._scans = [out.name for out in self._session.get_outputs() if "/" in out.name]
+        self._worst: dict[str, float] = {}
+
+    @property
+    def contract(self) -> EngineContract:
+        """The tensors that go in and come out."""
+        return self._contract
+
+    @property
+    def backend(self) -> str:
+        """What runs it."""
+        return f"FP16 storage on onnxruntime {ort.__version__}"
+
+    def prepare(self) -> None:
+        """Nothing: a run on zeros would be scanned with the rest."""
+
+    def capture(self) -> None:
+        """Nothing: there are no CUDA graphs here."""
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        """Runs the graph once; see `Session.execute`."""
+        check_inputs(self._contract, inputs, kept=HostTensor)
+        given = {name: on_host(tensor) for name, tensor in inputs.items()}
+        values = self._session.run([*self._wanted, *self._scans], given)
+        for name, value in zip(self._scans, values[len(self._wanted) :], strict=True):
+            # fmax would hide a NaN of the magnitude; its own output tells of it.
+            self._worst[name] = float(np.fmax(self._worst.get(name, 0.0), value))
+        return {
+            name: HostTensor(value) if name in keep else value
+            for name, value in zip(self._wanted, values, strict=False)
+        }
+
+    def scan(self) -> list[StoredTensor]:
+        """The largest magnitude of every stored tensor over all runs."""
+        return scan_report(self._watched, self._worst)
+
+    def close(self) -> None:
+        """Releases the graph."""
+        del self._session
+
+
+class ScaledSession:
+    """The FP32 graph with the weights of the provocation: the authority for that of FP16."""
+
+    def __init__(self, bundle: Bundle, engine: EngineName, directory: Path, scale: float) -> None:
+        model = ir.load(bundle.onnx_path(engine))
+        self.scaled_products = scale_what_islands_read(model, scale)
+        self._session = _written_and_loaded(model, directory / f"{engine}.scaled.onnx")
+        self._wanted = [spec.name for spec in bundle.contract(engine).outputs]
+
+    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the graph once; see `Session.execute`."""
+        values = self._session.run(self._wanted, dict(inputs))
+        return dict(zip(self._wanted, values, strict=True))
+
+
+def _written_and_loaded(model: ir.Model, path: Path) -> ort.InferenceSession:
+    ir.save(model, path, external_data=path.name + ".data")
+    options = quiet_settings()
+    # By default every scan runs after the last layer, and all that it reads is kept until then:
+    # more than 22 GB for ViT-H.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

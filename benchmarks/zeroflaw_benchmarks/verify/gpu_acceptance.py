@@ -1,0 +1,254 @@
+"""One command that turns "unverified" into "verified on <GPU>".
+
+    python -m zeroflaw_benchmarks.verify.gpu_acceptance BUNDLE --out report.json
+
+On a machine with a GPU it builds the engines, compares them with ONNX Runtime on the CPU in fp32,
+checks CUDA graphs and the overlap of the encoders, soaks, and writes one report as JSON and as a
+page. With `--backend onnxruntime` the same script runs anywhere; what only a GPU can show is then
+reported as not applicable, never as passed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import numpy as np
+import psutil
+import typer
+from numpy.typing import NDArray
+
+from zeroflaw.cli.left_out import search_and_report
+from zeroflaw.diagnosis import diagnose
+from zeroflaw.frame import rgb_frame
+from zeroflaw.images import read_image
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
+from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
+    LEAST_SOAK_RUNS,
+    captured_parity,
+    latency,
+    mask_parity,
+    overlap,
+    soak,
+)
+from zeroflaw_benchmarks.verify.gpu_acceptance_report import (
+    AcceptanceReport,
+    Check,
+    as_markdown,
+    verdict_of,
+)
+from zeroflaw_engines.backends import BACKENDS, choose_backend, load_session
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_engines.process.terminal import out, run_module
+from zeroflaw_engines.sessions.cuda import Cuda
+from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.session import Session, zeros_for
+
+EXIT_REFUSED: Final = 5
+_OVERLAP_RUNS: Final = 20
+_EXAMPLES: Final = Path("examples/frames")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptancePlan:
+    """What is accepted and how.
+
+    Attributes:
+        bundle: The bundle.
+        backend: What runs the engines.
+        precision: What they compute in; None takes the backend's default.
+        product: What the frames show.
+        frames: uint8 [H, W, 3] each.
+        soak_runs: Inspections of the soak.
+        threads: CPU threads; 0 takes every core.
+    """
+
+    bundle: Bundle
+    backend: str
+    precision: str | None
+    product: str
+    frames: tuple[NDArray[Any], ...]
+    soak_runs: int
+    threads: int = 0
+
+
+def accept(
+    plan: AcceptancePlan,
+    *,
+    build: Callable[[AcceptancePlan, str], Check] | None = None,
+    cuda: Cuda | None = None,
+) -> AcceptanceReport:
+    """Runs every check.
+
+    Args:
+        plan: What and how.
+        build: Builds the engines for an architecture; None for a backend that needs none built.
+        cuda: The GPU that runs the engines; None if none does.
+
+    Raises:
+        ZeroflawError: The engines cannot be loaded or run.
+    """
+    gpu = None if cuda is None else cuda.gpu()
+    checks: list[Check] = []
+    if build is None or gpu is None:
+        why = "a backend that needs no built engines"
+        checks.append(Check(name="build", outcome="not applicable", detail=why))
+    else:
+        checks.append(build(plan, gpu.architecture))
+    graphs = cuda is not None and BACKENDS[plan.backend].builds is not None
+    inputs = _engine_inputs(plan)
+    sessions = _load_sessions(plan)
+    with Inspector(plan.bundle, sessions) as candidate:
+        # Before anything captures: `capture` is what is checked.
+        checks.append(captured_parity(sessions, inputs, graphs=graphs))
+        candidate.warm_up()
+        checks.append(overlap(sessions, inputs, streams=graphs, runs=_OVERLAP_RUNS))
+        with Inspector.load(plan.bundle.path, "onnxruntime", threads=plan.threads) as reference:
+            checks.append(mask_parity(reference, candidate, plan.frames, plan.product))
+        process = psutil.Process()
+        soaked, timings = soak(
+            lambda frame: candidate.inspect(frame, product=plan.product),
+            plan.frames,
+            runs=plan.soak_runs,
+            host_memory=lambda: int(process.memory_info().rss),
+            device_memory=None if cuda is None else cuda.used_memory,
+        )
+        checks += [soaked, latency(timings)]
+        backend = candidate.backend
+    named = None if gpu is None else f"{gpu.name} ({gpu.architecture}), CUDA driver {gpu.driver}"
+    verdict, accepted, verified = verdict_of(tuple(checks), named, backend)
+    diagnosis = diagnose()
+    return AcceptanceReport(
+        verdict=verdict,
+        accepted=accepted,
+        gpu_verified=verified,
+        bundle=plan.bundle.identity,
+        backend=backend,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        machine=msgspec.to_builtins(diagnosis.machine),
+        versions={"zeroflaw": diagnosis.zeroflaw, **diagnosis.versions},
+        settings={
+            "product": plan.product,
+            "frames": len(plan.frames),
+            "soak inspections": plan.soak_runs,
+            "threads": plan.threads,
+        },
+        checks=tuple(checks),
+    )
+
+
+def build_engines(plan: AcceptancePlan, architecture: str) -> Check:
+    """Builds the engines with `zeroflaw build`, as a user does."""
+    command = [
+        sys.executable, "-m", "zeroflaw.cli.app", "build", str(plan.bundle.path),
+        "--backend", plan.backend, "--gpu", architecture,
+    ]  # fmt: skip
+    if plan.precision is not None:
+        command += ["--precision", plan.precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return Check(
+        name="build",
+        outcome="passed" if done.returncode == 0 else "failed",
+        detail=f"zeroflaw build for {architecture}"
+        + ("" if done.returncode == 0 else f": {' '.join(done.stderr.split())}"),
+    )
+
+
+def _load_sessions(plan: AcceptancePlan) -> Sessions:
+    def load(engine: EngineName) -> Session:
+        return load_session(
+            plan.bundle,
+            engine,
+            backend=plan.backend,
+            precision=plan.precision,
+            threads=plan.threads,
+        )
+
+    return Sessions(
+        clip_encoder=load(CLIP_ENCODER),
+        sam_encoder=load(SAM_ENCODER),
+        sam_decoder=load(SAM_DECODER),
+    )
+
+
+def _engine_inputs(plan: AcceptancePlan) -> Mapping[str, Mapping[str, Tensor]]:
+    """Inputs of every engine that are not zeros: noise, from a fixed seed."""
+    rng = np.random.default_rng(0)
+    inputs: dict[str, dict[str, Tensor]] = {}
+    for engine in (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER):
+        given = zeros_for(plan.bundle.contract(engine))
+        for name, array in given.items():
+            if array.dtype == np.uint8:
+                given[name] = rng.integers(0, 256, array.shape, dtype=np.uint8)
+            elif array.dtype == np.float32:
+                given[name] = rng.random(array.shape, np.float32)
+        inputs[engine] = given
+    inputs[CLIP_ENCODER]["text_embeddings"] = plan.bundle.text_embeddings(plan.product)
+    side = plan.bundle.manifest.sizes.sam_image_size
+    inputs[SAM_ENCODER]["image_size"] = np.array([side, side], np.int32)
+    return inputs
+
+
+def main(
+    bundle: Annotated[str, typer.Argument(help="Directory that `zeroflaw export` wrote, or mini.")],
+    *,
+    out_file: Annotated[
+        Path, typer.Option("--out", help="The report; .json and .md are both written.")
+    ] = Path("gpu_acceptance.json"),
+    backend: Annotated[str, typer.Option(help="What is to be accepted.")] = "tensorrt-rtx",
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    product: Annotated[str, typer.Option(help="What the images show.")] = "object",
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Images, and folders of them; repeatable.")
+    ] = None,
+    soak_runs: Annotated[
+        int, typer.Option(min=LEAST_SOAK_RUNS, help="Inspections of the soak.")
+    ] = 1000,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
+) -> None:
+    """Accept a backend on this machine and write the report. Exit code 5: a check failed."""
+    choose_backend(backend, precision)
+    search = search_and_report(images or [_EXAMPLES])
+    plan = AcceptancePlan(
+        bundle=open_bundle(bundle),
+        backend=backend,
+        precision=precision,
+        product=product,
+        frames=tuple(rgb_frame(read_image(picture.path)) for picture in search.pictures),
+        soak_runs=soak_runs,
+        threads=threads,
+    )
+    on_gpu = backend not in {"onnxruntime", "openvino"}
+    report = accept(
+        plan,
+        build=build_engines if BACKENDS[backend].builds is not None else None,
+        cuda=Cuda() if on_gpu else None,
+    )
+    written = {
+        out_file.with_suffix(".json"): msgspec.json.format(msgspec.json.encode(report), indent=2),
+        out_file.with_suffix(".md"): as_markdown(report).encode(),
+    }
+    for path, data in written.items():
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise EvaluationError(
+                f"{path} cannot be written: {error.strerror}", "choose another --out"
+            ) from error
+    out.print(report.verdict, markup=False)
+    out.print(", ".join(map(str, written)), markup=False)
+    if not report.accepted:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+if __name__ == "__main__":
+    run_module(main)

@@ -1,0 +1,250 @@
+"""The checks of a GPU acceptance; each takes what it checks and gives a `Check`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw.inspection import Inspection
+from zeroflaw.inspector import Inspector
+from zeroflaw.sessions import Sessions
+from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check
+from zeroflaw_engines.builder.differences import cosine, mask_iou, require_finite
+from zeroflaw_engines.errors import ComparisonError
+from zeroflaw_engines.sessions.device_tensor import Tensor, on_host
+from zeroflaw_engines.sessions.session import Session
+
+# fp16 against fp32 on the CPU; the same limits as the FP16 recipe's own proof.
+LEAST_MEAN_IOU: Final = 0.998
+LEAST_IOU: Final = 0.99
+LEAST_COSINE: Final = 0.9995
+# Between the middle and the last third of a soak; less is the allocators' noise.
+MOST_GROWTH_BYTES: Final = 4 * 2**20
+LEAST_SOAK_RUNS: Final = 12
+
+Frames = Sequence[NDArray[Any]]
+
+
+def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, product: str) -> Check:
+    """Masks, maps and scores of the backend beside those of ONNX Runtime on the CPU in fp32."""
+    name = "parity of masks"
+    ious: list[float] = []
+    cosines: list[float] = []
+    flips = masks = 0
+    for frame in frames:
+        want = reference.inspect(frame, product=product)
+        got = candidate.inspect(frame, product=product)
+        try:
+            ious.append(mask_iou(got.mask, want.mask))
+            cosines.append(cosine(got.anomaly_map, want.anomaly_map, "anomaly map"))
+            require_finite([got.image_score, want.image_score], "image scores")
+        except ComparisonError as error:
+            return Check(name=name, outcome="failed", detail=str(error))
+        masks += bool(want.mask.any())
+        flips += want.decision != got.decision
+    if not masks:
+        # Two empty masks have an IoU of 1, and an engine that finds nothing has them.
+        detail = f"none of {len(ious)} frames has a mask: inspect frames with defects"
+        return Check(name=name, outcome="failed", detail=detail)
+    figures = {
+        "frames": float(len(ious)),
+        "frames with a mask": float(masks),
+        "mask IoU, mean": float(np.mean(ious)),
+        "mask IoU, least": min(ious),
+        "anomaly map cosine, least": min(cosines),
+        "decisions that differ": float(flips),
+    }
+    passed = (
+        figures["mask IoU, mean"] >= LEAST_MEAN_IOU
+        and figures["mask IoU, least"] >= LEAST_IOU
+        and figures["anomaly map cosine, least"] >= LEAST_COSINE
+        and flips == 0
+    )
+    return Check(
+        name=name,
+        outcome="passed" if passed else "failed",
+        detail=f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
+        f" least over {len(ious)} frames, against onnxruntime on the CPU in fp32",
+        figures=figures,
+    )
+
+
+def captured_parity(
+    sessions: Sessions, inputs: Mapping[str, Mapping[str, Tensor]], *, graphs: bool
+) -> Check:
+    """Outputs before and after `capture` are the same to the bit.
+
+    Args:
+        sessions: Loaded, not yet captured.
+        inputs: Of every engine, by its name.
+        graphs: Whether the backend records CUDA graphs.
+    """
+    name = "CUDA graphs"
+    if not graphs:
+        return Check(name=name, outcome="not applicable", detail="the backend records no graphs")
+    differing, without, broken = [], [], []
+    for session in sessions:
+        given = inputs[session.contract.name]
+        session.prepare()
+        before = session.execute(given)
+        if not all(np.isfinite(on_host(value)).all() for value in before.values()):
+            broken.append(session.contract.name)
+        session.capture()
+        if not getattr(session, "captured", False):
+            without.append(session.contract.name)
+        for _ in range(2):
+            after = session.execute(given)
+            if any(not np.array_equal(before[key], after[key]) for key in before):
+                differing.append(session.contract.name)
+                break
+    if differing or without or broken:
+        said = [f"outputs of {', '.join(differing)} differ"] if differing else []
+        said += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
+        said += [f"{', '.join(without)} could not be captured"] if without else []
+        return Check(name=name, outcome="failed", detail="; ".join(said))
+    return Check(
+        name=name, outcome="passed", detail="every engine gives the same with and without capture"
+    )
+
+
+def overlap(
+    sessions: Sessions,
+    inputs: Mapping[str, Mapping[str, Tensor]],
+    *,
+    streams: bool,
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Check:
+    """Both encoders at once take less time than one after the other.
+
+    Args:
+        sessions: Warmed up.
+        inputs: Of every engine, by its name.
+        streams: Whether each engine has a stream of its own.
+        runs: Repetitions; the medians are compared.
+        clock: Seconds.
+    """
+    name = "encoders overlap"
+    if not streams:
+        return Check(name=name, outcome="not applicable", detail="the backend has no CUDA streams")
+    clip, sam = sessions.clip_encoder, sessions.sam_encoder
+
+    def seconds(work: Callable[[], object]) -> float:
+        spent = []
+        for _ in range(runs):
+            start = clock()
+            work()
+            spent.append(clock() - start)
+        return float(np.median(spent))
+
+    def run(session: Session) -> None:
+        session.execute(inputs[session.contract.name])
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def both() -> None:
+            pending = pool.submit(run, clip)
+            run(sam)
+            pending.result()
+
+        alone_clip, alone_sam, together = (
+            seconds(lambda: run(clip)),
+            seconds(lambda: run(sam)),
+            seconds(both),
+        )
+    return Check(
+        name=name,
+        outcome="passed" if together < alone_clip + alone_sam else "failed",
+        detail=f"{1e3 * together:.2f} ms together, {1e3 * (alone_clip + alone_sam):.2f} ms in turn",
+        figures={
+            "CLIP encoder, ms": 1e3 * alone_clip,
+            "SAM encoder, ms": 1e3 * alone_sam,
+            "both at once, ms": 1e3 * together,
+        },
+    )
+
+
+def soak(
+    inspect: Callable[[NDArray[Any]], Inspection],
+    frames: Frames,
+    *,
+    runs: int,
+    host_memory: Callable[[], int],
+    device_memory: Callable[[], int] | None,
+) -> tuple[Check, list[dict[str, float]]]:
+    """Many inspections: memory does not grow, results do not change.
+
+    Args:
+        inspect: Inspects one frame.
+        frames: Taken in turn.
+        runs: Inspections, at least `LEAST_SOAK_RUNS`; memory may grow in their first third.
+        host_memory: Resident memory of this process, bytes.
+        device_memory: Memory of the GPU in use, bytes; None without one.
+
+    Returns:
+        The check, and the timings of every inspection for `latency`.
+    """
+    host, device, timings = [], [], []
+    first: dict[int, Inspection] = {}
+    changed = 0
+    for number in range(runs):
+        which = number % len(frames)
+        inspection = inspect(frames[which])
+        known = first.setdefault(which, inspection)
+        changed += not np.array_equal(known.mask, inspection.mask)
+        timings.append(inspection.timings_ms)
+        host.append(float(host_memory()))
+        if device_memory is not None:
+            device.append(float(device_memory()))
+    grown = {"host": growth(host), **({"device": growth(device)} if device else {})}
+    figures = {"inspections": float(runs)}
+    figures.update({f"{where} memory, growth in bytes": by for where, by in grown.items()})
+    said = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
+    if changed:
+        said.append(f"{changed} masks are not those of the first run")
+    where = "host and device" if device else "host"
+    return (
+        Check(
+            name="soak",
+            outcome="failed" if said else "passed",
+            detail="; ".join(said)
+            or f"{runs} inspections, {where} memory does not grow, masks do not change",
+            figures=figures,
+        ),
+        timings,
+    )
+
+
+def latency(timings: Sequence[Mapping[str, float]]) -> Check:
+    """Percentiles of every stage over the soak; there is nothing to pass but to be complete."""
+    stages = sorted({stage for one in timings for stage in one})
+    figures = {}
+    for stage in stages:
+        values = [one[stage] for one in timings if stage in one]
+        for label, q in (("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)):
+            figures[f"{stage} {label}, ms"] = float(np.percentile(values, q))
+    total = figures.get("total p50, ms")
+    if total is None:
+        return Check(name="latency", outcome="failed", detail="no inspection was timed")
+    return Check(
+        name="latency",
+        outcome="passed",
+        detail=f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)",
+        figures=figures,
+    )
+
+
+def growth(values: Sequence[float]) -> float:
+    """How much the last third of some values lies above the middle one, by their medians."""
+    third = len(values) // 3
+    return float(np.median(values[-third:]) - np.median(values[third : 2 * third]))
+
+
+def leaks(grown: float) -> bool:
+    """Whether memory grew by more bytes than noise does."""
+    return grown > MOST_GROWTH_BYTES
