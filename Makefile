@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 
 # Writes docs/*.schema.json anew; a test fails if one is out of date.
 schema: $(INSTALLED)
-	$(BIN)/python -c 'import json; from zeroflaw.record import inspection_json_schema as s; \
+	$(BIN)/python -c 'import json; from zeroflaw.records.record import inspection_json_schema as s; \
 		print(json.dumps(s(), indent=2))' > docs/inspection.schema.json
 	$(BIN)/python -c 'import json; from zeroflaw_benchmarks.bench.report.report import bench_json_schema as s; \
 		print(json.dumps(s(), indent=2))' > docs/bench.schema.json

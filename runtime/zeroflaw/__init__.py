@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from zeroflaw_engines.version import __version__
 
 if TYPE_CHECKING:
-    from zeroflaw.decision import Reason
     from zeroflaw.inspection import Inspection, Trace
     from zeroflaw.inspector import Inspector
-    from zeroflaw.record import InspectionRecord
-    from zeroflaw.regions import Region
-    from zeroflaw.stream import InspectionStream
-    from zeroflaw.stream_result import StreamResult
+    from zeroflaw.pipeline.regions import Region
+    from zeroflaw.records.decision import Reason
+    from zeroflaw.records.record import InspectionRecord
+    from zeroflaw.stream.result import StreamResult
+    from zeroflaw.stream.stream import InspectionStream
     from zeroflaw_engines.errors import ZeroflawError
     from zeroflaw_engines.parameters import MethodParameters
 
@@ -40,13 +40,13 @@ __all__ = [
 
 _MODULES = {
     "Inspection": "zeroflaw.inspection",
-    "InspectionRecord": "zeroflaw.record",
-    "InspectionStream": "zeroflaw.stream",
+    "InspectionRecord": "zeroflaw.records.record",
+    "InspectionStream": "zeroflaw.stream.stream",
     "Inspector": "zeroflaw.inspector",
     "MethodParameters": "zeroflaw_engines.parameters",
-    "Reason": "zeroflaw.decision",
-    "Region": "zeroflaw.regions",
-    "StreamResult": "zeroflaw.stream_result",
+    "Reason": "zeroflaw.records.decision",
+    "Region": "zeroflaw.pipeline.regions",
+    "StreamResult": "zeroflaw.stream.result",
     "Trace": "zeroflaw.inspection",
     "ZeroflawError": "zeroflaw_engines.errors",
 }

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from zeroflaw.cascade import Stage
-from zeroflaw.decision import Decision, Reason
-from zeroflaw.frame import Frame
-from zeroflaw.geometry import BoolArray, FloatArray
-from zeroflaw.prompt_points import PointPrompts
-from zeroflaw.regions import Region
-from zeroflaw.stamp import Stamp
+from zeroflaw.pipeline.cascade import Stage
+from zeroflaw.pipeline.frame import Frame
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.regions import Region
+from zeroflaw.records.decision import Decision, Reason
+from zeroflaw.records.stamp import Stamp
 
 if TYPE_CHECKING:
-    from zeroflaw.record import InspectionRecord
+    from zeroflaw.records.record import InspectionRecord
 
 Status = Literal["ok", "no_region", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
 
@@ -115,7 +115,7 @@ class Inspection:
 
     def record(self) -> InspectionRecord:
         """Give the result without its arrays, as it is serialised."""
-        from zeroflaw.record import record_of
+        from zeroflaw.records.record import record_of
 
         return record_of(self)
 

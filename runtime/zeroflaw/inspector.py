@@ -10,21 +10,21 @@ from typing import Any, Literal, NoReturn, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.decision import verdict_of
-from zeroflaw.decoding import decode
-from zeroflaw.encoding import EncodedFrame, encode, geometry_of
-from zeroflaw.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
-from zeroflaw.geometry import FloatArray
 from zeroflaw.inspection import Inspection, Status
-from zeroflaw.provenance import bundle_warnings, provenances
-from zeroflaw.regions import regions_of
-from zeroflaw.resizing import Bands
-from zeroflaw.scoring import image_score, score_map
+from zeroflaw.pipeline.decoding import decode
+from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
+from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
+from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.resizing import Bands
+from zeroflaw.pipeline.scoring import image_score, score_map
+from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.pipeline.workspace import Workspace
+from zeroflaw.records.decision import verdict_of
+from zeroflaw.records.provenance import bundle_warnings, provenances
+from zeroflaw.records.stamp import new_stamp
+from zeroflaw.records.threshold import product_thresholds
 from zeroflaw.sessions import Sessions, load_bundle
-from zeroflaw.stamp import new_stamp
-from zeroflaw.stopwatch import Stopwatch
-from zeroflaw.threshold import product_thresholds
-from zeroflaw.workspace import Workspace
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle

@@ -16,9 +16,9 @@ from skimage import data
 
 from support.command_line import zeroflaw
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw.calibration import calibrate_product
-from zeroflaw.images import write_image
-from zeroflaw.products import add_products_by_name
+from zeroflaw.pictures.images import write_image
+from zeroflaw.station.calibration import calibrate_product
+from zeroflaw.station.products import add_products_by_name
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.errors import BundleError, ProductError

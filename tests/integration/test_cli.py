@@ -22,7 +22,7 @@ from skimage import data
 from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
-from zeroflaw.record import InspectionRecord
+from zeroflaw.records.record import InspectionRecord
 from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_map
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_export.models.adapters import save_adapters
@@ -182,7 +182,7 @@ def test_products_are_added_without_torch(tiny_bundle: Bundle, tmp_path: Path) -
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from zeroflaw.products import add_products_by_name\n"
+        "from zeroflaw.station.products import add_products_by_name\n"
         "from zeroflaw_engines.bundle.bundle import open_bundle\n"
         f"add_products_by_name(open_bundle({str(copy)!r}), ['screw'])\n"
     )

@@ -18,7 +18,7 @@ from skimage import data
 from support.manifests import written
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw.calibration import calibrate_product, image_scorer
+from zeroflaw.station.calibration import calibrate_product, image_scorer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import BundleError, CalibrationError, ProductError
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from support.command_line import zeroflaw
 from support.measured_process import ZEROFLAW
-from zeroflaw.record import InspectionRecord
+from zeroflaw.records.record import InspectionRecord
 
 GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
 DENT = GOOD.with_name("casting_dent.jpg")

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 
 from support.embedded_library import ROOT, EmbeddedLibrary, make_station, packages
-from zeroflaw.embedding.abi import Status
-from zeroflaw.record import inspection_json_schema
+from zeroflaw.capi.abi import Status
+from zeroflaw.records.record import inspection_json_schema
 from zeroflaw_engines.bundle.bundle import Bundle
 
 # Every case of runtime/c/tests/bad_input.c: name, status, and what its text must name.
@@ -147,7 +147,7 @@ def test_refused_with_a_status_and_a_text(
 def test_every_case_is_looked_at(refusals: dict[str, tuple[int, int, str]]) -> None:
     assert list(refusals) == [name for name, _, _ in CASES]
     assert {status for _, status, _ in CASES} >= set(Status) - {
-        Status.DROPPED,  # tests/unit/runtime/test_embedding.py
+        Status.DROPPED,  # tests/unit/runtime/capi/test_embedding.py
         Status.ENGINE,  # the same
         Status.SHUTTING_DOWN,  # test_embedding_threads.py
         Status.INTERNAL,  # a defect, by definition

@@ -23,10 +23,10 @@ from support.golden_vectors import (
     read_mask,
     read_vectors,
 )
-from zeroflaw.embedding import abi
-from zeroflaw.images import read_image
+from zeroflaw.capi import abi
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.images import read_image
 from zeroflaw_engines.backends import availability
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.writer import copy_bundle, replace_manifest
@@ -273,8 +273,8 @@ def test_library_loaded_into_a_python_process_uses_that_python(
 import ctypes, hashlib, json, sys
 import numpy as np
 from zeroflaw import Inspector
-from zeroflaw.embedding.abi import FrameStruct, ViewStruct
-from zeroflaw.images import read_image
+from zeroflaw.capi.abi import FrameStruct, ViewStruct
+from zeroflaw.pictures.images import read_image
 
 library = ctypes.CDLL({str(library.prefix / "lib" / "libzeroflaw.so")!r})
 library.zeroflaw_last_error.restype = ctypes.c_char_p

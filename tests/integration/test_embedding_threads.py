@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from support.embedded_library import EmbeddedLibrary
-from zeroflaw.embedding.abi import Status
+from zeroflaw.capi.abi import Status
 from zeroflaw_engines.bundle.bundle import Bundle
 
 THREADS = 4

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from zeroflaw import Inspector
 from zeroflaw.cli import commands as cli
-from zeroflaw.frame import rgb_frame
-from zeroflaw.images import read_image
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw_engines.backends import RANKING
 from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError, ZeroflawError

@@ -16,7 +16,7 @@ from skimage import data
 
 from support.manifests import written
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw.record import inspection_json_schema
+from zeroflaw.records.record import inspection_json_schema
 from zeroflaw.sessions import Sessions
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ProductError

@@ -21,9 +21,9 @@ from skimage import data
 from support.exported_bundle import SEED, TINY_SEED, Exported, export
 from support.measured_process import ZEROFLAW, run_measured
 from zeroflaw import Inspector
-from zeroflaw.cascade import decoder_prompts
-from zeroflaw.geometry import frame_geometry
-from zeroflaw.prompt_points import PointPrompts
+from zeroflaw.pipeline.cascade import decoder_prompts
+from zeroflaw.pipeline.geometry import frame_geometry
+from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_inspection
 from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

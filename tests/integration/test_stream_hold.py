@@ -15,8 +15,8 @@ import pytest
 from skimage import data
 
 from zeroflaw import InspectionRecord, InspectionStream, Inspector
-from zeroflaw.record import inspection_json_schema
-from zeroflaw.stream_result import StreamHealth, StreamResult
+from zeroflaw.records.record import inspection_json_schema
+from zeroflaw.stream.result import StreamHealth, StreamResult
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, StreamError, ZeroflawError
 

@@ -18,10 +18,10 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.images import read_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
-from zeroflaw.regions import Region
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.regions import Region
 from zeroflaw_engines.builder.differences import largest_difference
 from zeroflaw_engines.process.terminal import run_module
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.terminal import BackendOption, BundleArgument, PrecisionOption
+from zeroflaw.cli.options import BackendOption, BundleArgument, PrecisionOption
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
 from zeroflaw_engines.process.terminal import err, out, print_warning

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from zeroflaw.frame import Frame, rgb_frame
-from zeroflaw.images import read_image
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.frame import Frame, rgb_frame
 from zeroflaw_engines.errors import BenchmarkError
 
 _JPEG_QUALITY = 90

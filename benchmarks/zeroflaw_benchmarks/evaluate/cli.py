@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from zeroflaw.cli.inspect import ParametersOption, SettingsOption, chosen_parameters
-from zeroflaw.cli.terminal import (
+from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
     BundleArgument,
     WhiteLevelOption,

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zeroflaw.encoding import geometry_of
-from zeroflaw.frame import Frame
-from zeroflaw.geometry import BoolArray, logits_at, logits_at_sam
-from zeroflaw.images import write_image
-from zeroflaw.overlay import draw_map
+from zeroflaw.pictures.images import write_image
+from zeroflaw.pictures.overlay import draw_map
+from zeroflaw.pipeline.encoding import geometry_of
+from zeroflaw.pipeline.frame import Frame
+from zeroflaw.pipeline.geometry import BoolArray, logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
 from zeroflaw_benchmarks.evaluate.plan import EvaluationPlan, PlannedSample

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroflaw.encoding import Encoding, encode, geometry_of
-from zeroflaw.frame_information import FrameInformation
-from zeroflaw.geometry import BoolArray
+from zeroflaw.pipeline.encoding import Encoding, encode, geometry_of
+from zeroflaw.pipeline.frame_information import FrameInformation
+from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle

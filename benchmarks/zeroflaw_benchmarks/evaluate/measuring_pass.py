@@ -10,9 +10,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw.encoding import geometry_of
-from zeroflaw.geometry import FloatArray, logits_at_sam
-from zeroflaw.scoring import score_of_logits
+from zeroflaw.pipeline.encoding import geometry_of
+from zeroflaw.pipeline.geometry import FloatArray, logits_at_sam
+from zeroflaw.pipeline.scoring import score_of_logits
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
 from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.encoding_pass import Truth

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from zeroflaw.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw_benchmarks.evaluate.pro import exact_pro, pro_at_linear_thresholds, region_scores
 from zeroflaw_engines.errors import ScoreError
 

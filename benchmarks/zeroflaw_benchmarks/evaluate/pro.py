@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 
 FPR_LIMIT: Final = 0.3
 _STEPS: Final = 200

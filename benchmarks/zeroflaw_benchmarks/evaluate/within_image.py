@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from zeroflaw import Inspector
-from zeroflaw.images import IMAGE_SUFFIXES
+from zeroflaw.pictures.images import IMAGE_SUFFIXES
 from zeroflaw_benchmarks.evaluate.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.frame import Frame, rgb_frame
-from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.frame import Frame, rgb_frame
 from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME

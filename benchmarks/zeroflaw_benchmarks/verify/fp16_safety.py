@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.verify.fp16_engines import StoredSession
 from zeroflaw_benchmarks.verify.fp16_scan import EngineScan, provoke, scan_summary

@@ -25,11 +25,11 @@ import typer
 from numpy.typing import NDArray
 
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.diagnosis import diagnose
-from zeroflaw.frame import rgb_frame
-from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw.sessions import Sessions
+from zeroflaw.station.diagnosis import diagnose
 from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
     LEAST_SOAK_RUNS,
     captured_parity,

@@ -29,7 +29,7 @@ try:
     import importlib.util
     found = importlib.util.find_spec('zeroflaw')
     print('zeroflaw=' + ('yes' if found else 'no'))
-    print('embedding=' + ('yes' if found and importlib.util.find_spec('zeroflaw.embedding') else 'no'))
+    print('embedding=' + ('yes' if found and importlib.util.find_spec('zeroflaw.capi') else 'no'))
 except Exception as error:
     print('error=%s: %s' % (type(error).__name__, error))
 print('end=')
@@ -127,7 +127,7 @@ std::string look_at_environment(const std::string& home, Environment& environmen
     return "the Python environment " + home + " has no zeroflaw -- install it with " + home +
            "/bin/pip install zeroflaw";
   if (answer(output, "embedding") != "yes")
-    return "the zeroflaw in " + home + " is older than this library and has no zeroflaw.embedding"
+    return "the zeroflaw in " + home + " is older than this library and has no zeroflaw.capi"
            " -- bring it up to date with " + home + "/bin/pip install --upgrade zeroflaw";
   environment.library = answer(output, "library");
   if (environment.library.find(".so") == std::string::npos)

@@ -162,11 +162,11 @@ std::string python_error(const Python& python) {
   return text;
 }
 
-// Calls zeroflaw.embedding.connect; the GIL is held. What it returns is kept for good.
+// Calls zeroflaw.capi.connect; the GIL is held. What it returns is kept for good.
 std::string connect(State& the) {
   const Python& python = the.python;
   the.functions.struct_size = sizeof the.functions;
-  void* module = python.Import_ImportModule("zeroflaw.embedding");
+  void* module = python.Import_ImportModule("zeroflaw.capi");
   void* function = module ? python.Object_GetAttrString(module, "connect") : nullptr;
   void* connection =
       function ? python.Object_CallFunction(

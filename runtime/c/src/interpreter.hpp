@@ -1,4 +1,4 @@
-// The one Python interpreter of this process, and the functions that zeroflaw.embedding gives it.
+// The one Python interpreter of this process, and the functions that zeroflaw.capi gives it.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace zeroflaw_library {
 
-// Filled by zeroflaw.embedding (runtime/zeroflaw/embedding/connection.py holds the same list, in
+// Filled by zeroflaw.capi (runtime/zeroflaw/capi/connection.py holds the same list, in
 // the same order). Every function takes the GIL by itself and may be called from any thread.
 struct Functions {
   size_t struct_size;
@@ -31,7 +31,7 @@ struct Functions {
 };
 
 // Starts Python in the environment `home` (null: $ZEROFLAW_PYTHON_HOME) unless it runs already,
-// and connects zeroflaw.embedding. Returns "" or what is wrong and what to do about it.
+// and connects zeroflaw.capi. Returns "" or what is wrong and what to do about it.
 std::string start_interpreter(const char* home);
 
 // Whether this process is a fork of the one that runs Python, or was starting it. Then neither

@@ -1,4 +1,4 @@
-// The C ABI: checks what only C can get wrong, and hands the rest to zeroflaw.embedding.
+// The C ABI: checks what only C can get wrong, and hands the rest to zeroflaw.capi.
 #include "zeroflaw/zeroflaw.h"
 
 #include <algorithm>

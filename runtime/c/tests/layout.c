@@ -1,4 +1,4 @@
-/* Prints size and offsets of every struct, for comparison with zeroflaw/embedding/abi.py. */
+/* Prints size and offsets of every struct, for comparison with zeroflaw/capi/abi.py. */
 #include <stddef.h>
 #include <stdio.h>
 #include <zeroflaw/zeroflaw.h>

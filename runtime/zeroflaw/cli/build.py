@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.terminal import BundleArgument, open_and_announce
+from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.builder.build import BUILT_ENGINES, BuildResult, build_engine
 from zeroflaw_engines.built_engines.cache import EnginePaths, disk_errors_named

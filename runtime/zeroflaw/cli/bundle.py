@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw.cli.products import threshold_text
-from zeroflaw.cli.terminal import BundleArgument, open_and_announce
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
 from zeroflaw_engines.bundle.manifest import encode_manifest
 from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle

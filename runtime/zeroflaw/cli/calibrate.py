@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from zeroflaw.calibration import calibrate_product
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.cli.terminal import (
+from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
@@ -20,6 +19,7 @@ from zeroflaw.cli.terminal import (
     print_file_warnings,
     progress_bar,
 )
+from zeroflaw.station.calibration import calibrate_product
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import FrameError, ImageFileError
 from zeroflaw_engines.process.terminal import out, print_error, print_warning

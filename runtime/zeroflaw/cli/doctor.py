@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.diagnosis import BackendDiagnosis, Diagnosis, diagnose
+from zeroflaw.station.diagnosis import BackendDiagnosis, Diagnosis, diagnose
 from zeroflaw_engines.process.terminal import out, printable
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zeroflaw.cli.build import proofs
-from zeroflaw.cli.terminal import BundleArgument, open_and_announce
+from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw_engines.built_engines.lookup import EngineStatus, engine_statuses
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.process.terminal import out

@@ -11,7 +11,7 @@ import typer
 
 from zeroflaw.cli.inspection_run import Identifiers, Reading, run_inspections
 from zeroflaw.cli.left_out import search_and_report
-from zeroflaw.cli.terminal import (
+from zeroflaw.cli.options import (
     EXIT_HELD,
     EXIT_REJECTED,
     EXIT_SOME_FAILED,
@@ -24,9 +24,9 @@ from zeroflaw.cli.terminal import (
     announce,
     notes_of,
 )
-from zeroflaw.contact_sheet import SheetHeader
-from zeroflaw.frame import MAX_FRAME_PIXELS
 from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.contact_sheet import SheetHeader
+from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND

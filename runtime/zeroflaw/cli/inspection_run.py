@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from zeroflaw.cli.terminal import print_file_warnings, progress_bar
-from zeroflaw.contact_sheet import (
+from zeroflaw.cli.options import print_file_warnings, progress_bar
+from zeroflaw.inspection import Inspection, stamped
+from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.contact_sheet import (
     Card,
     SheetHeader,
     contact_sheet,
@@ -17,13 +19,11 @@ from zeroflaw.contact_sheet import (
     inspected_card,
     left_out_card,
 )
-from zeroflaw.frame import MAX_FRAME_PIXELS
-from zeroflaw.images import Orientation, file_frame, read_image_file
-from zeroflaw.inspection import Inspection, stamped
-from zeroflaw.inspector import Inspector
-from zeroflaw.overlay import draw_map, draw_mask, draw_overlay
-from zeroflaw.record import held_record
-from zeroflaw.stamp import Stamp, new_stamp
+from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
+from zeroflaw.pictures.overlay import draw_map, draw_mask, draw_overlay
+from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
+from zeroflaw.records.record import held_record
+from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.picture_search import PictureSearch
 from zeroflaw.station.run_folder import Job, Results, RunFolder, open_run_folder

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from zeroflaw.cli.terminal import BundleArgument, open_and_announce
-from zeroflaw.products import add_products_by_name
+from zeroflaw.cli.options import BundleArgument, open_and_announce
+from zeroflaw.station.products import add_products_by_name
 from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.process.terminal import err, out, print_warning
 

@@ -1,1 +1,1 @@
-"""What a station keeps on its disk: the pictures it finds, and the results it writes."""
+"""What a station does between shifts and keeps on its disk: products, thresholds, results."""

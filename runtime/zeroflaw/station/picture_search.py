@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
 
-from zeroflaw.images import IMAGE_SUFFIXES
+from zeroflaw.pictures.images import IMAGE_SUFFIXES
 from zeroflaw.station.picture_content import may_be_picture
 from zeroflaw.station.run_log import RUN_DIRECTORY, result_files
 from zeroflaw_engines.errors import ImageFileError

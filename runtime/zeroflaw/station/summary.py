@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from zeroflaw.record import InspectionRecord
+from zeroflaw.records.record import InspectionRecord
 from zeroflaw.station.picture_search import LeftOut
 
 # New columns go to the end: readers may count.

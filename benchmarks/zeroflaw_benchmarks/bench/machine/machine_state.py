@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from zeroflaw.diagnosis import installed_versions
+from zeroflaw.station.diagnosis import installed_versions
 from zeroflaw_engines.machine import this_machine
 
 # What changes how many threads a library takes, or where they run.

@@ -26,8 +26,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw.images import read_image
 from zeroflaw.inspector import Inspector
+from zeroflaw.pictures.images import read_image
 from zeroflaw_engines.process.terminal import run_module
 
 _EXAMPLES = Path(__file__).parents[4] / "examples" / "frames"

@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.encoding import EncodedFrame
-from zeroflaw.images import read_image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
-from zeroflaw.stopwatch import Span, Stopwatch
-from zeroflaw.stream import InspectionStream
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.stopwatch import Span, Stopwatch
+from zeroflaw.stream.stream import InspectionStream
 from zeroflaw_benchmarks.bench.frames import BenchFrame
 from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of

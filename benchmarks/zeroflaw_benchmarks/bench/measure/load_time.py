@@ -84,8 +84,8 @@ def load_once(task: LoadTask) -> LoadSeconds:
 
 
 def _ours(task: LoadTask) -> LoadSeconds:
-    from zeroflaw.images import read_image
     from zeroflaw.inspector import Inspector
+    from zeroflaw.pictures.images import read_image
 
     backend, _, precision = task.way.partition(":")
     _import_backend(backend)

@@ -6,7 +6,7 @@ import time
 from statistics import median
 
 from zeroflaw.inspector import Inspector
-from zeroflaw.stream import InspectionStream
+from zeroflaw.stream.stream import InspectionStream
 from zeroflaw_benchmarks.bench.frames import BenchFrame
 from zeroflaw_benchmarks.bench.machine.spread import spread, times_faster
 from zeroflaw_benchmarks.bench.report.report import StreamGain

@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.cascade import decoder_prompts
-from zeroflaw.encoding import geometry_of
-from zeroflaw.geometry import (
+from zeroflaw.pipeline.cascade import decoder_prompts
+from zeroflaw.pipeline.encoding import geometry_of
+from zeroflaw.pipeline.geometry import (
     BoolArray,
     FloatArray,
     FrameGeometry,
@@ -27,8 +27,8 @@ from zeroflaw.geometry import (
     logits_at_sam,
     mask_at_frame,
 )
-from zeroflaw.prompt_points import PointPrompts
-from zeroflaw.workspace import Workspace
+from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw_benchmarks.bench.process.child_process import answer
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

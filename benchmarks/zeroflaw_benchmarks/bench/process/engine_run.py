@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from zeroflaw.geometry import squash
-from zeroflaw.images import read_image
+from zeroflaw.pictures.images import read_image
+from zeroflaw.pipeline.geometry import squash
 from zeroflaw_benchmarks.bench.process.child_process import answer
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import open_bundle

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.images import read_image
+from zeroflaw.pictures.images import read_image
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
 
 REFERENCE: Final = "torch"
@@ -103,8 +103,8 @@ def _reference(run: PipelineRun, _stages: list[dict[str, float]]) -> _Inspect:
     """The PyTorch models, of the bundle's seed if it has one."""
     import torch
 
-    from zeroflaw.encoding import geometry_of
-    from zeroflaw.prompt_points import point_prompts
+    from zeroflaw.pipeline.encoding import geometry_of
+    from zeroflaw.pipeline.prompt_points import point_prompts
     from zeroflaw_benchmarks.reference.bundle_originals import original_clip, original_sam
     from zeroflaw_benchmarks.reference.reference_pipeline import reference_inspection
     from zeroflaw_engines.bundle.bundle import open_bundle

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from support.bench_reports import bench_report
-from zeroflaw.stopwatch import Span
+from zeroflaw.pipeline.stopwatch import Span
 from zeroflaw_benchmarks.bench.frames import bench_frame, frame_size
 from zeroflaw_benchmarks.bench.machine.graph_macs import GraphCost, graph_cost
 from zeroflaw_benchmarks.bench.machine.machine_state import machine_record, machine_state

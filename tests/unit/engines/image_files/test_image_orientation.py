@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from support.damaged_files import photograph, whole_files
-from zeroflaw.images import read_image
+from zeroflaw.pictures.images import read_image
 from zeroflaw_engines.errors import ImageFileError
 from zeroflaw_engines.image_files import IMAGE_SUFFIXES, file_frame, read_image_file
 from zeroflaw_engines.image_files.frame import rgb_frame

@@ -1,0 +1,122 @@
+"""What the commands share: their options, what they say of a bundle, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from zeroflaw.pictures.images import Orientation
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.process.terminal import err, print_warning
+
+EXIT_SOME_FAILED: Final = 3
+EXIT_REJECTED: Final = 4
+EXIT_HELD: Final = 6
+_FILE_WARNINGS_SHOWN: Final = 5
+
+# Text, not a Path: `mini` and `./mini` are different bundles.
+BundleArgument = Annotated[
+    str,
+    typer.Argument(
+        help=f"Directory that `zeroflaw export` wrote, or `{EMBEDDED_NAME}`: the bundle that"
+        " ships with zeroflaw."
+    ),
+]
+
+# What every command takes that runs engines.
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="What runs the engines: a backend that `zeroflaw doctor` lists, or `auto` for the"
+        " fastest that is available."
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="What they compute in: fp32, bf16 or fp16; default: that of the backend."),
+]
+
+# What every command takes that reads image files.
+WhiteLevelOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="The value that is white, as 4095 for a 12-bit camera; default: what each file says.",
+    ),
+]
+OrientationOption = Annotated[
+    Orientation,
+    typer.Option(help="Take pixels as they are stored, or turn them as orientation tags say."),
+]
+# The limit of `zeroflaw.pipeline.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
+MaxMegapixelsOption = Annotated[
+    float,
+    typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),
+]
+
+
+def open_and_announce(name: str | Path, *, verify_digests: bool = True) -> Bundle:
+    """Opens a bundle and says what its user must know of it; see `announce`."""
+    bundle = open_bundle(name, verify_digests=verify_digests)
+    announce(bundle, name)
+    return bundle
+
+
+def announce(bundle: Bundle, name: str | Path) -> None:
+    """Says what the user of a bundle must know: random weights, or a demonstration model.
+
+    Args:
+        bundle: The bundle.
+        name: How the user named it.
+    """
+    for text in notes_of(bundle, name):
+        print_warning(text)
+    if name == EMBEDDED_NAME and Path(EMBEDDED_NAME).is_dir():
+        print_warning(
+            f"{EMBEDDED_NAME} is the bundle that ships with zeroflaw;"
+            f" the directory here is ./{EMBEDDED_NAME}"
+        )
+
+
+def notes_of(bundle: Bundle, name: str | Path) -> tuple[str, ...]:
+    """What a reader of any result of a bundle must know; see `announce`."""
+    notes = []
+    seed, demonstration = bundle.manifest.random_weights, bundle.manifest.demonstration
+    if seed is not None:
+        notes.append(f"{name} has random weights (seed {seed}): its results mean nothing")
+    if demonstration is not None:
+        notes.append(f"{name} is a demonstration model: {demonstration}")
+    return tuple(notes)
+
+
+def print_file_warnings(warnings: Sequence[str]) -> None:
+    """Prints the first few of what is to be known of image files, and how many more there are."""
+    for text in warnings[:_FILE_WARNINGS_SHOWN]:
+        print_warning(text)
+    if len(warnings) > _FILE_WARNINGS_SHOWN:
+        print_warning(f"{len(warnings) - _FILE_WARNINGS_SHOWN} more of these")
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error, only where someone can see it."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )

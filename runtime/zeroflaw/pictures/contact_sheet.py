@@ -1,0 +1,269 @@
+"""The contact sheet of a folder of results: one HTML page, no scripts, nothing from afar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path, PurePath
+from typing import Final, Literal
+from urllib.parse import quote
+
+from zeroflaw.inspection import Inspection, Status
+from zeroflaw.pipeline.regions import Region
+from zeroflaw_engines.errors import ZeroflawError
+
+_STATUS: Final[dict[Status, str]] = {
+    "ok": "cascade ran through",
+    "no_region": "nothing extreme in the map",
+    "stage_1_empty": "SAM found nothing at the points",
+    "stage_2_empty": "stage 2 was empty, stage 1 kept",
+    "stage_3_empty": "stage 3 was empty, stage 2 kept",
+}
+_MAX_REGIONS: Final = 20
+_FILTERS: Final = {
+    "all": "all",
+    "reject": "rejected",
+    "hold": "held",
+    "failed": "failed",
+    "accept": "accepted",
+}
+
+
+@dataclass(frozen=True)
+class SheetHeader:
+    """What the page says of the run as a whole.
+
+    Attributes:
+        bundle: How the user named the bundle.
+        identity: Digest of its engines and weights.
+        product: The product it was inspected as.
+        started: UTC time at which the run began, ISO 8601.
+        files: Number of files that were to be inspected.
+        state: `under way` until the run has ended, also if it was killed; `interrupted` if it
+            ended before all files were done; `done`.
+        notes: What a reader must know, such as that the weights are random.
+    """
+
+    bundle: str
+    identity: str
+    product: str
+    started: str
+    files: int
+    notes: tuple[str, ...]
+    state: Literal["under way", "interrupted", "done"] = "done"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image on the page.
+
+    Attributes:
+        outcome: Its decision; `failed` if it is held because it could not be inspected;
+            `left_out` if it was not looked at.
+        html: Its part of the page.
+    """
+
+    outcome: str
+    html: str
+
+
+def inspected_card(source: PurePath, stem: PurePath, inspection: Inspection) -> Card:
+    """The card of an inspected image.
+
+    Args:
+        source: The image file, to be named.
+        stem: Path of its results relative to the page, without `.overlay.png` and the like.
+        inspection: Its result.
+    """
+    height, width = inspection.frame_size
+    size = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
+    pictures = "".join(
+        f'<a href="{_url(stem, kind)}"><figure><img src="{_url(stem, kind)}" {size}'
+        f' alt="{alt}"><figcaption>{alt}</figcaption></figure></a>'
+        for kind, alt in ((".overlay.png", "overlay"), (".map.png", "anomaly map"))
+    )
+    area = int(inspection.mask.sum()) / (height * width)
+    held = inspection.decision == "hold"
+    reason = f'<p class="reason">{_text(inspection.reason.text)}</p>' if held else ""
+    return Card(
+        inspection.decision,
+        f'<article class="card {inspection.decision}">'
+        f"{_heading(source, _verdict(inspection.decision, inspection.reason.code))}{reason}"
+        f'<div class="pictures">{pictures}</div>{_scale(inspection)}'
+        "<dl>"
+        f"<dt>status</dt><dd><code>{inspection.status}</code>: {_STATUS[inspection.status]}</dd>"
+        f"<dt>mask</dt><dd>{area:.2%} of {width} × {height} px</dd>"  # noqa: RUF001 - a product
+        f"<dt>time</dt><dd>{inspection.timings_ms['total']:.0f} ms</dd>"
+        f"</dl>{_regions(inspection.regions)}{_timings(inspection.timings_ms)}"
+        f'<p class="files"><a href="{_url(stem, ".mask.png")}">mask</a>'
+        f' <a href="{_url(stem, ".json")}">JSON</a></p></article>\n',
+    )
+
+
+def failed_card(source: PurePath, stem: PurePath | None, error: ZeroflawError) -> Card:
+    """The card of a file that could not be inspected: it is held.
+
+    Args:
+        source: The image file, to be named.
+        stem: Path of its record relative to the page, without `.json`; None if it has none.
+        error: What is wrong.
+    """
+    files = "" if stem is None else f'<a href="{_url(stem, ".json")}">JSON</a>'
+    return Card(
+        "failed",
+        f'<article class="card hold failed">{_heading(source, _verdict("hold", "failed"))}'
+        f'<p class="error">{_text(error.cause)}</p>'
+        f'<p class="remedy">{_text(error.remedy)}</p>'
+        f'<p class="files">{files}</p></article>\n',
+    )
+
+
+def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
+    """The line of a file that was not looked at.
+
+    Args:
+        path: The file.
+        why: The end of a sentence that begins with it.
+        may_be_picture: Whether a picture may be missing because of it.
+    """
+    kind = ' class="missed"' if may_be_picture else ""
+    return Card("left_out", f"<li{kind}><bdi>{_text(path.as_posix())}</bdi> {_text(why)}</li>\n")
+
+
+def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()) -> str:
+    """The page.
+
+    Args:
+        header: Of the run.
+        cards: In the order of the files; fewer than `header.files` if the run was interrupted.
+        earlier: Of earlier runs into the same folder, whose results are there still.
+    """
+    ours, left_out = _parted(cards)
+    theirs, left_out_earlier = _parted(earlier)
+    counts = _counts([*ours, *theirs])
+    notes = [_text(note) for note in header.notes]
+    if header.state == "under way":
+        notes.insert(
+            0,
+            f"The run is under way, or was killed: {len(ours)} of {header.files} files so far.",
+        )
+    elif len(ours) < header.files:
+        notes.insert(0, f"The run was interrupted after {len(ours)} of {header.files} files.")
+    filters = "".join(
+        f'<input type="radio" name="show" id="show-{kind}"{" checked" if kind == "all" else ""}>'
+        f'<label for="show-{kind}">{_FILTERS[kind]} <b>{counts[kind]}</b></label>'
+        for kind in _FILTERS
+    )
+    here = _counts(ours)
+    held = f", {here['hold']} held" if here["hold"] else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(header.product)}: {here['reject']} of {len(ours)} rejected{held}</title>"
+        f"<style>{_STYLE}</style></head><body>\n<header><h1>Inspection of"
+        f" <em>{_text(header.product)}</em></h1>"
+        f"<p>Bundle <b>{_text(header.bundle)}</b>, engines"
+        f' <code title="{_text(header.identity)}">{_text(header.identity[:12])}</code>.'
+        f" Run of <time>{_text(header.started)}</time>.</p>"
+        + "".join(f'<p class="note" role="note">{note}</p>' for note in notes)
+        + f'</header>\n<div class="filters">{filters}</div>\n'
+        + _section("", ours)
+        + (_section(f"Earlier runs into this folder: {len(theirs)}", theirs) if theirs else "")
+        + _left_out([*left_out, *left_out_earlier])
+        + "<footer>Red: mask; green and blue: positive and negative points; yellow: boxes."
+        " The map runs from blue (0) to red (1).</footer>\n</body></html>\n"
+    )
+
+
+def _parted(cards: Sequence[Card]) -> tuple[list[Card], list[Card]]:
+    """Cards of images, and lines of files that were left out."""
+    shown = [card for card in cards if card.outcome != "left_out"]
+    return shown, [card for card in cards if card.outcome == "left_out"]
+
+
+def _counts(cards: Sequence[Card]) -> dict[str, int]:
+    """How many cards each filter shows; a failed file is held, too."""
+    found = {kind: sum(card.outcome == kind for card in cards) for kind in _FILTERS}
+    return {**found, "all": len(cards), "hold": found["hold"] + found["failed"]}
+
+
+def _section(title: str, cards: Sequence[Card]) -> str:
+    heading = f'<h2 class="section">{_text(title)}</h2>\n' if title else ""
+    return heading + '<div class="cards">\n' + "".join(card.html for card in cards) + "</div>\n"
+
+
+def _left_out(lines: Sequence[Card]) -> str:
+    if not lines:
+        return ""
+    return (
+        f'<section class="left-out"><h2 class="section">Left out: {len(lines)}</h2>\n<ul>\n'
+        + "".join(line.html for line in lines)
+        + "</ul></section>\n"
+    )
+
+
+def _verdict(decision: str, code: str) -> str:
+    """The decision, and for a held frame the kind of its reason."""
+    return f"hold: {code.replace('_', ' ')}" if decision == "hold" else decision
+
+
+def _heading(source: PurePath, verdict: str) -> str:
+    folder = source.parent.as_posix()
+    return (
+        f'<h2><span class="badge">{verdict}</span> <bdi>{_text(source.name)}</bdi>'
+        f"<small><bdi>{_text('' if folder == '.' else folder)}</bdi></small></h2>"
+    )
+
+
+def _scale(inspection: Inspection) -> str:
+    """The score against its threshold, in figures and as a bar."""
+    score, threshold = inspection.image_score, inspection.threshold
+    rejected = score >= threshold
+    return (
+        f'<div class="scale"><p>score <b>{score:.4f}</b> {"≥" if rejected else "&lt;"} threshold'
+        f' {threshold:.4f}</p><div class="bar"><i style="width:{100 * score:.2f}%"></i>'
+        f'<s style="left:{100 * threshold:.2f}%"></s></div></div>'
+    )
+
+
+def _regions(regions: Sequence[Region]) -> str:
+    if not regions:
+        return '<p class="none">no regions</p>'
+    rows = "".join(
+        f"<tr><td>{region.x}, {region.y}</td><td>{region.width} × {region.height}</td>"  # noqa: RUF001
+        f"<td>{region.area}</td><td>{region.peak_score:.3f}</td></tr>"
+        for region in regions[:_MAX_REGIONS]
+    )
+    left = len(regions) - _MAX_REGIONS
+    more = f'<tr><td colspan="4">and {left} smaller ones</td></tr>' if left > 0 else ""
+    return (
+        f"<details><summary>{len(regions)} region{'s' * (len(regions) > 1)}</summary><table>"
+        "<tr><th>x, y (px)</th><th>size (px)</th><th>area (px)</th><th>peak score</th></tr>"
+        f"{rows}{more}</table></details>"
+    )
+
+
+def _timings(milliseconds: dict[str, float]) -> str:
+    rows = "".join(
+        f"<tr><td>{_text(name)}</td><td>{value:.1f}</td></tr>"
+        for name, value in milliseconds.items()
+    )
+    return (
+        "<details><summary>timing</summary><table><tr><th>stage</th><th>ms</th></tr>"
+        f"{rows}</table></details>"
+    )
+
+
+def _url(stem: PurePath, suffix: str) -> str:
+    """A relative link: the bytes of the file's name, percent-encoded."""
+    return quote(os.fsencode(stem.as_posix() + suffix))
+
+
+def _text(value: str) -> str:
+    """Escaped text; what cannot be printed (or encoded, or turns the line around) is replaced."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
+
+
+_STYLE: Final = Path(__file__).with_name("contact_sheet.css").read_text(encoding="utf-8")

@@ -1,0 +1,110 @@
+"""The second half of an inspection: point prompts and the cascade, on encoded frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroflaw.inspection import Trace
+from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.pipeline.encoding import Encoding
+from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
+from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
+from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.pipeline.workspace import Workspace
+from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
+from zeroflaw_engines.sessions.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """What PPG and the cascade made of an encoding.
+
+    Attributes:
+        points: From PPG; None if no pixel is extreme.
+        cascade: None if there were no points.
+    """
+
+    points: PointPrompts | None
+    cascade: Cascade | None
+
+    def trace(self) -> Trace:
+        """Say how the mask came about."""
+        if self.cascade is None:
+            return Trace(points=self.points, stages=(), kept_stage=0)
+        cascade = self.cascade
+        return Trace(points=self.points, stages=cascade.stages, kept_stage=cascade.kept_stage)
+
+
+def decode(
+    encoding: Encoding,
+    parameters: MethodParameters,
+    *,
+    sam_decoder: Session,
+    sizes: EngineSizes,
+    workspace: Workspace | None = None,
+    watch: Stopwatch | None = None,
+) -> Decoding:
+    """Point prompts and cascade (sections 3.1 and 3.2).
+
+    Args:
+        encoding: Of the frame.
+        parameters: The method's parameters.
+        sam_decoder: Its session.
+        sizes: Of the bundle's engines.
+        workspace: Memory to use again; `content_logits` of the cascade lie in it.
+        watch: Times the parts.
+
+    Raises:
+        EngineError: The decoder failed, or an engine returned values that are not finite.
+    """
+    watch = watch or Stopwatch()
+    features = encoding.features
+    if features is None:
+        return Decoding(None, None)
+    with watch.stage("prompt_points"):
+        values = on_host(features)
+        require_finite(SAM_ENCODER, "features", values)
+        require_alive(SAM_ENCODER, "features", values)
+        points = point_prompts(encoding.anomaly_map, values[0], encoding.geometry, parameters)
+    if points is None:
+        return Decoding(None, None)
+    calls = 0
+
+    def call_decoder(prompts: DecoderPrompts) -> tuple[DeviceTensor, FloatArray]:
+        nonlocal calls
+        calls += 1
+        with watch.stage(f"sam_decoder_{calls}"):
+            out = run_engine(
+                sam_decoder,
+                {
+                    "features": features,
+                    "point_coords": prompts.point_coords,
+                    "point_labels": prompts.point_labels,
+                    "mask_input": prompts.mask_input,
+                    "has_mask_input": prompts.has_mask_input,
+                },
+                keep=("low_res_logits",),
+            )
+        require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
+        logits = out["low_res_logits"]
+        # Of logits on a device only the chosen mask comes to the host, and is checked there.
+        if isinstance(logits, np.ndarray) or logits.is_on_host:
+            require_finite(SAM_DECODER, "low_res_logits", on_host(logits))
+        return logits, out["predicted_iou"]
+
+    with watch.stage("cascade"):
+        cascade = run_cascade(
+            call_decoder,
+            points,
+            encoding.geometry,
+            parameters,
+            max_prompts=sizes.max_prompts,
+            low_res_size=sizes.low_res_size,
+            workspace=workspace,
+        )
+    return Decoding(points, cascade)

@@ -1,0 +1,70 @@
+"""How much there is to see in a frame: whether a camera looks at a part at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+
+from zeroflaw.pipeline.frame import Frame
+
+_GRID: Final = 128
+_HALVINGS: Final = 3
+_BLACK: Final = 1
+_WHITE: Final = 254
+_DARK: Final = 32
+
+
+@dataclass(frozen=True)
+class FrameInformation:
+    """What there is to see in a frame, on a regular grid of up to 128 x 128 of its pixels.
+
+    Attributes:
+        contrast: Difference between the brightest and the darkest part of the grid in the
+            channel where it is largest, in [0, 1] of white. Parts are means over 8 x 8 pixels of
+            the grid, so that the noise of a sensor does not count.
+        clipped: Share of pixels, in [0, 1], that are black or white in every channel, to one
+            level of 255.
+        peak: Highest value of any channel, in [0, 1] of white. Where it is at most 1/8, every
+            pixel of the frame was looked at.
+    """
+
+    contrast: float
+    clipped: float
+    peak: float
+
+
+def frame_information(frame: Frame) -> FrameInformation:
+    """Measure how much there is to see in a frame.
+
+    Args:
+        frame: uint8 [H, W, 3], RGB.
+    """
+    size = (min(frame.shape[1], _GRID), min(frame.shape[0], _GRID))
+    grid: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
+    black = cv2.countNonZero(cv2.inRange(grid, (0, 0, 0), (_BLACK,) * 3))
+    white = cv2.countNonZero(cv2.inRange(grid, (_WHITE,) * 3, (255, 255, 255)))
+    parts = _means(grid).reshape(-1, 3).astype(np.int16)
+    peak = int(grid.max())
+    return FrameInformation(
+        contrast=int((parts.max(axis=0) - parts.min(axis=0)).max()) / 255,
+        clipped=(black + white) / (size[0] * size[1]),
+        peak=(int(frame.max()) if peak <= _DARK else peak) / 255,
+    )
+
+
+def _means(image: Frame) -> Frame:
+    """Means over 8 x 8 pixels, or over as many as a smaller image has.
+
+    Halving is the one scale at which OpenCV averages areas at full speed; an odd last row or
+    column is left out for it.
+    """
+    for _ in range(_HALVINGS):
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        if not (height and width):
+            break
+        even = image[: 2 * height, : 2 * width]
+        image = np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+    return image

@@ -1,0 +1,295 @@
+"""Geometry: the three pixel grids of a frame and the ways between them.
+
+A frame is seen on three grids, each covering all of it:
+
+- the *frame*, H x W, as the camera gave it;
+- the *map* grid, S x S (518): the frame squashed, for CLIP;
+- the *SAM image*, h x w within 1024 x 1024: the frame with its aspect kept, at the top left.
+
+Points are (x, y), and whole numbers are the centres of pixels. SAM scales such indices by the
+ratio of the sizes and adds its half pixel inside the network (transforms.py:33-45); ways between
+other grids keep the centres of pixels together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zeroflaw.pipeline.frame import Frame
+from zeroflaw.pipeline.resizing import Bands, Picture, resize
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """Sizes of one frame's grids, px.
+
+    Attributes:
+        frame: Height and width of the frame.
+        map_size: Side of the map grid.
+        sam_source: Height and width of what SAM is given: the frame, or the squashed frame.
+        sam_content: Height and width of the content of SAM's square image.
+        sam_size: Side of SAM's square image.
+        feature_size: Side of SAM's feature grid, cells.
+    """
+
+    frame: tuple[int, int]
+    map_size: int
+    sam_source: tuple[int, int]
+    sam_content: tuple[int, int]
+    sam_size: int
+    feature_size: int
+
+    @property
+    def cell(self) -> float:
+        """Side of one feature cell in the SAM image, px."""
+        return self.sam_size / self.feature_size
+
+
+def frame_geometry(
+    frame: tuple[int, int], *, map_size: int, sam_size: int, feature_size: int, squash_sam: bool
+) -> FrameGeometry:
+    """The grids of a frame.
+
+    Args:
+        frame: Height and width, px.
+        map_size: Side of the map grid.
+        sam_size: Side of SAM's square image.
+        feature_size: Side of SAM's feature grid, cells.
+        squash_sam: Whether SAM sees the squashed frame instead of the frame.
+    """
+    source = (map_size, map_size) if squash_sam else frame
+    scale = sam_size / max(source)
+    content = (
+        max(1, int(source[0] * scale + 0.5)),
+        max(1, int(source[1] * scale + 0.5)),
+    )
+    return FrameGeometry(frame, map_size, source, content, sam_size, feature_size)
+
+
+def to_resize_twice(frame: Frame, geometry: FrameGeometry) -> Picture:
+    """A frame in the form in which both `squash` and `fit` take the least time.
+
+    Pillow resizes only what lies in its own memory, so a frame that both of them resize is
+    better copied there once.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        geometry: The frame's grids.
+    """
+    return frame if geometry.sam_content == geometry.frame else Image.fromarray(frame)
+
+
+def squash(frame: Picture, size: int, bands: Bands | None = None) -> Frame:
+    """Resizes a frame to a square, as APRIL-GAN does: Pillow's antialiased bicubic.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        size: Side of the square, px.
+        bands: Threads that share the work.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    return resize(frame, (size, size), Image.Resampling.BICUBIC, bands)
+
+
+def fit(source: Picture, geometry: FrameGeometry, bands: Bands | None = None) -> Frame:
+    """Resizes a frame into the top left of SAM's square image: Pillow's antialiased bilinear.
+
+    Args:
+        source: uint8 [H, W, 3], of the size `geometry.sam_source`.
+        geometry: The frame's grids.
+        bands: Threads that share the work.
+
+    Returns:
+        uint8 [sam_size, sam_size, 3]; what is outside the content is zero, and blanked by the
+        encoder.
+    """
+    content = resize(source, geometry.sam_content, Image.Resampling.BILINEAR, bands)
+    size = geometry.sam_size
+    if content.shape[:2] == (size, size):
+        return content
+    image = np.zeros((size, size, 3), np.uint8)
+    image[: content.shape[0], : content.shape[1]] = content
+    return image
+
+
+def grid_to_frame(
+    points: NDArray[np.floating], grid: tuple[int, int], geometry: FrameGeometry
+) -> FloatArray:
+    """Points of a grid that covers the frame, in frame pixels.
+
+    Args:
+        points: [N, 2], (x, y) on the grid.
+        grid: Its height and width.
+        geometry: The frame's grids.
+
+    Returns:
+        float32 [N, 2].
+    """
+    return _between(points, grid, geometry.frame)
+
+
+def frame_to_sam(points: NDArray[np.floating], geometry: FrameGeometry) -> FloatArray:
+    """Points in frame pixels, in SAM's image as `ResizeLongestSide.apply_coords` maps them.
+
+    Args:
+        points: [N, 2], (x, y) in the frame.
+        geometry: The frame's grids.
+
+    Returns:
+        float32 [N, 2], before SAM's own half-pixel shift.
+    """
+    if geometry.sam_source != geometry.frame:
+        points = _between(points, geometry.frame, geometry.sam_source)
+    ratio = np.divide(geometry.sam_content[::-1], geometry.sam_source[::-1])
+    return (points * ratio).astype(np.float32)
+
+
+def logits_at_sam(
+    low_res: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
+) -> FloatArray:
+    """Low-res logits over the content of SAM's image: the first resize of `postprocess_masks`.
+
+    Args:
+        low_res: float32 [L, L].
+        geometry: The frame's grids.
+        out: float32 [sam_size, sam_size] to compute in.
+
+    Returns:
+        float32 [h, w], a view.
+    """
+    size = geometry.sam_size
+    full = cv2.resize(low_res, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+    height, width = geometry.sam_content
+    return full[:height, :width]  # type: ignore[return-value]
+
+
+def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
+    """Whether any logit over the content of SAM's image is positive.
+
+    Args:
+        low_res: float32 [L, L].
+        geometry: The frame's grids.
+    """
+    scale = geometry.sam_size / len(low_res)
+    rows, columns = (int(extent // scale) for extent in geometry.sam_content)
+    inside = low_res[:rows, :columns] > 0
+    # Between four positive logits every interpolated one is positive: no need to upsample.
+    block = inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
+    return bool(block.any()) or bool((logits_at_sam(low_res, geometry) > 0).any())
+
+
+def logits_at(
+    content: FloatArray, size: tuple[int, int], out: FloatArray | None = None
+) -> FloatArray:
+    """Logits over SAM's content at another size: the second resize of `postprocess_masks`.
+
+    Args:
+        content: float32 [h, w] from `logits_at_sam`.
+        size: Height and width wanted, px.
+        out: float32 of that size to compute in.
+
+    Returns:
+        float32 of that size: `content` itself if it has that size already.
+    """
+    if content.shape == size:
+        return content
+    return cv2.resize(content, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+
+def mask_at_frame(
+    content: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
+) -> BoolArray:
+    """The mask of SAM logits at the frame's size: two-step resize, then logit > 0.
+
+    Args:
+        content: float32 [h, w] from `logits_at_sam`.
+        geometry: The frame's grids.
+        out: float32 [H, W] for the logits at the frame's size.
+
+    Returns:
+        bool [H, W].
+    """
+    if geometry.sam_source != geometry.frame:
+        content = logits_at(content, geometry.sam_source)
+    mask: BoolArray = logits_at(content, geometry.frame, out) > 0
+    return mask
+
+
+def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
+    """Inclusive (x0, y0, x1, y1) of a mask, or None if it is empty (amg.py:303-346)."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
+        return None
+    return x, y, x + width - 1, y + height - 1
+
+
+@lru_cache(maxsize=64)
+def cell_coverage(grid: int, content: int, geometry_cell: float, cells: int) -> FloatArray:
+    """How much of each grid pixel lies in each feature cell, along one axis.
+
+    Args:
+        grid: Pixels of the grid that covers the content.
+        content: Extent of the content in the SAM image, px.
+        geometry_cell: Side of one cell, px.
+        cells: Cells of the feature grid.
+
+    Returns:
+        float32 [cells, grid], overlap lengths in cells.
+    """
+    edges = np.arange(grid + 1) * (content / grid / geometry_cell)
+    cell = np.arange(cells)[:, None]
+    overlap = np.minimum(edges[None, 1:], cell + 1) - np.maximum(edges[None, :-1], cell)
+    # what rounding leaves where two intervals only touch is no overlap
+    lengths: FloatArray = np.where(overlap > 1e-9, overlap, 0).astype(np.float32)
+    return lengths
+
+
+@lru_cache(maxsize=64)
+def cell_interpolation(grid: int, content: int, geometry_cell: float, cells: int) -> FloatArray:
+    """Bilinear interpolation of feature cells at the centres of grid pixels, along one axis.
+
+    Cells without content are not used; beyond the outermost centres the last cell holds.
+
+    Args:
+        grid: As for `cell_coverage`.
+        content: As for `cell_coverage`.
+        geometry_cell: As for `cell_coverage`.
+        cells: As for `cell_coverage`.
+
+    Returns:
+        float32 [grid, cells]; every row sums to 1.
+    """
+    real = real_cells(content, geometry_cell)
+    at = (np.arange(grid) + 0.5) * (content / grid / geometry_cell) - 0.5
+    at = np.clip(at, 0, real - 1)
+    low = np.minimum(at.astype(int), max(real - 2, 0))
+    weight = at - low
+    matrix = np.zeros((grid, cells), np.float32)
+    rows = np.arange(grid)
+    matrix[rows, low] = 1 - weight
+    if real > 1:
+        matrix[rows, low + 1] = weight
+    return matrix
+
+
+def real_cells(content: int, geometry_cell: float) -> int:
+    """Feature cells that hold any content, along one axis."""
+    return int(np.ceil(content / geometry_cell))
+
+
+def _between(
+    points: NDArray[np.floating], source: tuple[int, int], target: tuple[int, int]
+) -> FloatArray:
+    ratio = np.divide(target[::-1], source[::-1])
+    return ((np.asarray(points, np.float64) + 0.5) * ratio - 0.5).astype(np.float32)

@@ -1,0 +1,178 @@
+"""Decisions: accept, reject or hold, each with its reason.
+
+A frame is accepted only if it was seen: inspected in time, with information in the picture, with
+finite outputs of every engine, and with a score below the threshold. Whatever else becomes of it,
+it is rejected or held.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from zeroflaw.pipeline.frame_information import FrameInformation
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.parameters import MethodParameters
+
+Decision = Literal["accept", "reject", "hold"]
+ReasonCode = Literal[
+    "below_threshold",
+    "reaches_threshold",
+    "low_contrast",
+    "clipped",
+    "dark",
+    "contradiction",
+    "failed",
+    "late",
+    "dropped",
+]
+
+_MORE_LIKELY_ABNORMAL: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a frame was accepted, rejected or held.
+
+    Attributes:
+        code: Stable name of the kind of reason. `below_threshold` accepts, `reaches_threshold`
+            rejects, every other holds.
+        text: One sentence for people.
+    """
+
+    code: ReasonCode
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done with a part.
+
+    Attributes:
+        decision: `accept`, `reject` or `hold`.
+        reason: Why.
+        warnings: What a reader of the result must know about it.
+    """
+
+    decision: Decision
+    reason: Reason
+    warnings: tuple[str, ...] = ()
+
+
+def verdict_of(
+    image_score: float,
+    threshold: float,
+    *,
+    information: FrameInformation,
+    mask: BoolArray,
+    anomaly_map: FloatArray,
+    parameters: MethodParameters,
+) -> Verdict:
+    """Decide on an inspected frame.
+
+    A frame without information is held whatever its score is. A score at or above the threshold
+    rejects. A score below it accepts, unless mask or map contradict and `contradiction` is `hold`.
+
+    Args:
+        image_score: In [0, 1].
+        threshold: In [0, 1].
+        information: What there is to see in the frame.
+        mask: bool [H, W].
+        anomaly_map: float32 [S, S] in [0, 1].
+        parameters: Limits of blind frames, and what a contradiction does.
+
+    Raises:
+        EngineError: The score or the threshold is not finite.
+    """
+    if not (math.isfinite(image_score) and math.isfinite(threshold)):
+        raise EngineError(
+            f"the image score {image_score} cannot be compared with the threshold {threshold}",
+            "check the bundle with `zeroflaw bundle verify`, and the backend with"
+            " `zeroflaw doctor`",
+        )
+    blind = blind_reason(information, parameters)
+    if blind is not None:
+        return Verdict("hold", blind)
+    scores = f"the image score {image_score:.6f}"
+    if not image_score < threshold:
+        text = f"{scores} reaches the threshold {threshold:.6f}"
+        return Verdict("reject", Reason("reaches_threshold", text))
+    text = f"{scores} lies below the threshold {threshold:.6f}"
+    against = _contradiction(mask, anomaly_map, parameters)
+    if against is None:
+        return Verdict("accept", Reason("below_threshold", text))
+    if parameters.contradiction == "hold":
+        return Verdict("hold", Reason("contradiction", f"{text}, but {against}"))
+    return Verdict(
+        "accept", Reason("below_threshold", text), (f"accepted since {text}: {against}",)
+    )
+
+
+def decision_fault(decision: str, image_score: float, threshold: float) -> str | None:
+    """Say what is wrong with a decision that was made elsewhere; None if nothing is.
+
+    Where a decision leaves the runtime it is looked at once more: an acceptance whose score does
+    not lie below its threshold must not get out, whoever made it.
+
+    Args:
+        decision: Of an inspection.
+        image_score: That it was made on; must be in [0, 1].
+        threshold: That it was made with; must be in [0, 1].
+    """
+    if decision not in get_args(Decision):
+        return f"{decision!r} is no decision"
+    if not (0 <= image_score <= 1 and 0 <= threshold <= 1):
+        return f"the image score {image_score} or the threshold {threshold} is not in [0, 1]"
+    if decision == "accept" and not image_score < threshold:
+        return f"accepted, though the image score {image_score} reaches the threshold {threshold}"
+    return None
+
+
+def blind_reason(information: FrameInformation, parameters: MethodParameters) -> Reason | None:
+    """Why a frame has no information, or None if it has.
+
+    Args:
+        information: What there is to see in the frame.
+        parameters: `min_contrast`, `max_clipped` and `min_peak`.
+    """
+    seen, limits = information, parameters
+    # The frame has 256 levels: one that ends at 1/16 of white shows 16 of 255.
+    if seen.peak <= math.floor(255 * limits.min_peak + 0.5) / 255 and limits.min_peak > 0:
+        return Reason(
+            "dark",
+            f"no pixel is brighter than {seen.peak:.3f} of white (min_peak={limits.min_peak:g}):"
+            " give the camera's white level, or check light and exposure",
+        )
+    if seen.clipped > limits.max_clipped:
+        return Reason(
+            "clipped",
+            f"{seen.clipped:.1%} of the pixels are black or white"
+            f" (max_clipped={limits.max_clipped:g}): check light and exposure",
+        )
+    if seen.contrast < limits.min_contrast:
+        return Reason(
+            "low_contrast",
+            f"the frame's contrast is {seen.contrast:.4f} of white"
+            f" (min_contrast={limits.min_contrast:g}): check that the camera sees the part",
+        )
+    return None
+
+
+def _contradiction(
+    mask: BoolArray, anomaly_map: FloatArray, parameters: MethodParameters
+) -> str | None:
+    """What speaks against an acceptance: the area that mask or map call defective."""
+    if parameters.contradiction == "ignore":
+        return None
+    masked = np.count_nonzero(mask) / mask.size
+    abnormal = np.count_nonzero(anomaly_map > _MORE_LIKELY_ABNORMAL) / anomaly_map.size
+    if max(masked, abnormal) <= parameters.contradiction_area:
+        return None
+    return (
+        f"the mask covers {masked:.2%} of the frame, and the anomaly map exceeds"
+        f" {_MORE_LIKELY_ABNORMAL} on {abnormal:.2%} of it with a peak of {anomaly_map.max():.3f}"
+    )

@@ -1,0 +1,1 @@
+"""Streams of frames: cameras that deliver faster than one inspection ends."""
