@@ -10,20 +10,24 @@ BIN := $(VENV)/bin
 LEAN := $(VENV)/.installed-lean
 INSTALLED := $(VENV)/.installed-dev
 
-.PHONY: demo test lint schema install clean
+.PHONY: demo test lint docs schema install clean
 
 # The lean package alone, no PyTorch: what a station installs.
 demo: $(LEAN)
 	$(BIN)/zeroflaw inspect mini examples/images examples/frames --out out/demo --product object
 	@echo "Open out/demo/index.html"
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) lint docs
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The manual as a site, build/site/index.html; a broken link is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Writes docs/*.schema.json anew; a test fails if one is out of date.
 schema: $(INSTALLED)

@@ -97,7 +97,7 @@ std::string look_at_environment(const std::string& home, Environment& environmen
   if (!exists(home))
     return "the Python environment " + home +
            " does not exist -- name the directory of a virtual environment where zeroflaw is "
-           "installed (python3 -m venv DIR; DIR/bin/pip install zeroflaw)";
+           "installed (python3 -m venv DIR; DIR/bin/pip install zeroflaw-*.whl)";
   // Absolute, but with its last links as they are: a venv's python is a link to another one.
   char* directory = realpath(home.c_str(), nullptr);
   environment.python = std::string(directory ? directory : home.c_str()) + "/bin/python3";
@@ -122,13 +122,13 @@ std::string look_at_environment(const std::string& home, Environment& environmen
   if (!error.empty() || output.find("\nend=") == std::string::npos)
     return "the zeroflaw in " + home + " cannot be looked at: " +
            (error.empty() ? last_line(output) : error) + " -- install it again with " + home +
-           "/bin/pip install zeroflaw";
+           "/bin/pip install zeroflaw-*.whl";
   if (answer(output, "zeroflaw") != "yes")
     return "the Python environment " + home + " has no zeroflaw -- install it with " + home +
-           "/bin/pip install zeroflaw";
+           "/bin/pip install zeroflaw-*.whl";
   if (answer(output, "embedding") != "yes")
     return "the zeroflaw in " + home + " is older than this library and has no zeroflaw.capi"
-           " -- bring it up to date with " + home + "/bin/pip install --upgrade zeroflaw";
+           " -- bring it up to date with " + home + "/bin/pip install zeroflaw-*.whl";
   environment.library = answer(output, "library");
   if (environment.library.find(".so") == std::string::npos)
     return "the Python of " + home + " was built without a shared library -- make the environment "

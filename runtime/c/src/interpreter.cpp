@@ -350,7 +350,7 @@ std::string start_interpreter(const char* home) {
     if (!the.hosted && home == nullptr)
       return "no Python environment was named -- set python_home, or the environment variable "
              "ZEROFLAW_PYTHON_HOME, to the directory of a virtual environment where zeroflaw is "
-             "installed (python3 -m venv DIR; DIR/bin/pip install zeroflaw)";
+             "installed (python3 -m venv DIR; DIR/bin/pip install zeroflaw-*.whl)";
     std::string wrong;
     if (the.hosted) {
       wrong = find_functions(RTLD_DEFAULT, the.python);
