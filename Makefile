@@ -27,7 +27,7 @@ lint: $(INSTALLED)
 
 # The manual as a site, build/site/index.html; a broken link is an error.
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Writes docs/*.schema.json anew; a test fails if one is out of date.
 schema: $(INSTALLED)

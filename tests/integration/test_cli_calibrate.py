@@ -214,8 +214,8 @@ def zeroflaw_with_mini(bundle: Path, tmp_path: Path) -> list[str]:
     manifest |= {"random_weights": None, "demonstration": "trained on toys <only>."}
     (stand_in / "bundle.json").write_bytes(written(manifest))
     code = (
-        "from pathlib import Path; from zeroflaw_engines import embedded;"
-        f"embedded._DIRECTORY = Path({str(stand_in)!r});"
+        "from pathlib import Path; from zeroflaw_engines.bundle import shipped;"
+        f"shipped._DIRECTORY = Path({str(stand_in)!r});"
         "from zeroflaw.cli.app import main; main()"
     )
     return [sys.executable, "-c", code]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,22 @@ def test_make_targets_exist_and_ci_runs_the_readmes_test_command() -> None:
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("exec make test")
+
+
+def test_a_broken_link_fails_the_build_of_the_manual(tmp_path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (command,) = re.findall(r"\$\(BIN\)/(mkdocs .*)", makefile)
+    for name in ("README.md", "mkdocs.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    with (tmp_path / "docs" / "method.md").open("a", encoding="utf-8") as page:
+        page.write("[gone](bundle.md#no-such-section)\n")
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    built = subprocess.run(
+        [mkdocs, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 1
+    assert "#no-such-section" in built.stderr
 
 
 def test_links_lead_somewhere() -> None:
