@@ -38,7 +38,7 @@ for i in range(int(count)):
 """
 COPIER = """
 import itertools, sys
-from zeroflaw_engines import bundle_lock
+from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.writer import copy_bundle
 target, one, other, way = sys.argv[1:]
