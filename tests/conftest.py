@@ -59,13 +59,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also run ViT-H and ViT-L/14-336 (CI does: it sets CI=true)",
     )
+    parser.addoption(
+        "--every-python",
+        action="store_true",
+        help="also install the wheel under every Python that is declared (CI does)",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Full-size tests come last, and only in CI or when they are asked for."""
-    small = [item for item in items if "full_size" not in item.keywords]
-    large = [item for item in items if "full_size" in item.keywords]
-    wanted = config.getoption("--full-size") or os.environ.get("CI") == "true"
-    if not wanted:
-        config.hook.pytest_deselected(items=large)
-    items[:] = small + (large if wanted else [])
+    """Long tests come last, and only in CI or when they are asked for."""
+    late = {"every_python": "--every-python", "full_size": "--full-size"}
+    first = [item for item in items if not late.keys() & item.keywords.keys()]
+    for marker, option in late.items():
+        marked = [item for item in items if marker in item.keywords]
+        if config.getoption(option) or os.environ.get("CI") == "true":
+            first += marked
+        else:
+            config.hook.pytest_deselected(items=marked)
+    items[:] = first
