@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -20,7 +20,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, GraphVariant, Precision
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, Precision
 from zeroflaw_engines.bundle.manifest import (
     SCHEMA_VERSION,
     ClipIdentity,
@@ -45,7 +45,6 @@ from zeroflaw_engines.contract import (
     SAM_DECODER,
     SAM_ENCODER,
     TEXT_ENCODER,
-    EngineContract,
     EngineName,
     EngineSizes,
     engine_contract,
@@ -55,7 +54,7 @@ from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.graphs.onnx_writer import OPSET, onnx_from_module
-from zeroflaw_export.graphs.variants import FP16_ENGINES, share_weights, write_fp16_variant
+from zeroflaw_export.graphs.variants import FP16_ENGINES, write_fp16_variant
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -153,19 +152,19 @@ class _EngineWriter:
         module: nn.Module,
         check: _Check,
         attention: AttentionForm = "none",
-        for_openvino: Mapping[AttentionForm, nn.Module] | None = None,
     ) -> _Part:
-        """Exports and checks an engine, and what other targets need of it.
+        """Export and check an engine, with its FP16 graph where one is asked for.
 
         Args:
             name: The engine.
             module: Its reference.
             check: How its graphs are checked.
             attention: How SAM's relative position is written in it.
-            for_openvino: The module that OpenVINO prefers, by its form, if it is another.
         """
         contract = engine_contract(name, self.sizes)
-        path = self._export(name, module, contract, f"{name}.onnx")
+        self.report(f"exporting {name}")
+        path = self.staging / f"{name}.onnx"
+        onnx_from_module(module, contract, path)
         figures = self._checked(name, path, check, parity.fp32_tolerances())
         weights = path.with_name(path.name + ".data")
         engine = EngineFile(
@@ -174,30 +173,12 @@ class _EngineWriter:
             opset=OPSET,
             attention=attention,
         )
-        variants = []
-        for form, other in (for_openvino or {}).items():
-            own = self._export(name, other, contract, f"{name}.openvino.onnx")
-            shared = share_weights(own, path)
-            figures += self._checked(name, own, check, parity.fp32_tolerances("openvino"))
-            variants.append(
-                GraphVariant(
-                    target="openvino", onnx=own.name, weights=shared, opset=OPSET,
-                    precision="fp32", attention=form,
-                )
-            )  # fmt: skip
         if self.precision == "fp16" and name in FP16_ENGINES:
             self.report(f"writing {name} in FP16")
             half = write_fp16_variant(self.staging, name, engine, self.staging)
             figures += self._checked(name, self.staging / half.onnx, check, parity.FP16_TOLERANCES)
-            variants.append(half)
-        return _Part({name: structs.replace(engine, variants=tuple(variants))}, figures)
-
-    def _export(
-        self, name: EngineName, module: nn.Module, contract: EngineContract, file: str
-    ) -> Path:
-        self.report(f"exporting {name}")
-        onnx_from_module(module, contract, self.staging / file)
-        return self.staging / file
+            engine = structs.replace(engine, variants=(half,))
+        return _Part({name: engine}, figures)
 
     def _checked(
         self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
@@ -335,11 +316,6 @@ def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
         SamEncoder(sam, ATTENTION_OF_TARGET["onnxruntime"]).eval(),
         lambda session, accepted: parity.check_sam_encoder(session, features, accepted),
         ATTENTION_OF_TARGET["onnxruntime"],
-        {
-            form: SamEncoder(sam, form).eval()
-            for form in (ATTENTION_OF_TARGET["openvino"],)
-            if form != ATTENTION_OF_TARGET["onnxruntime"]
-        },
     )
     authority = originals.reference_sam_decoder(sam)
     decoder = writer.write(

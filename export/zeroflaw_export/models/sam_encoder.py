@@ -22,7 +22,11 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_export.models.architectures import SAM_MEAN, SAM_STD, float32
-from zeroflaw_export.models.sam_attention import AttentionForm, RelativePositionAttention
+from zeroflaw_export.models.sam_attention import (
+    ATTENTION_OF_TARGET,
+    AttentionForm,
+    RelativePositionAttention,
+)
 
 
 class SamEncoder(nn.Module):
@@ -33,7 +37,8 @@ class SamEncoder(nn.Module):
 
     Args:
         sam: The SAM whose image encoder is exported.
-        attention: How the relative position is written: the numbers are the same.
+        attention: How the relative position is written: the numbers are the same. Default: the form
+            of the reference graph.
 
     Raises:
         ExportError: There is no such form of attention.
@@ -43,7 +48,9 @@ class SamEncoder(nn.Module):
     std: torch.Tensor
     pixel_index: torch.Tensor
 
-    def __init__(self, sam: Sam, attention: AttentionForm = "extended") -> None:
+    def __init__(
+        self, sam: Sam, attention: AttentionForm = ATTENTION_OF_TARGET["onnxruntime"]
+    ) -> None:
         super().__init__()
         encoder = sam.image_encoder
         self.patch_embed = encoder.patch_embed.proj

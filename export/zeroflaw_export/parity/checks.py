@@ -52,9 +52,9 @@ class Tolerances:
     target: GraphTarget = "onnxruntime"
 
 
-def fp32_tolerances(target: GraphTarget = "onnxruntime") -> Tolerances:
+def fp32_tolerances() -> Tolerances:
     """For FP32 graphs, which differ from PyTorch in the order of sums alone."""
-    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE, target)
+    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE)
 
 
 # A value that is stored in FP16 is off by up to 2^-11 = 4.9e-4 of itself. Such errors are

@@ -347,19 +347,3 @@ def test_fp16_graphs_join_the_manifest_and_are_checked(
             parity.FP16_TOLERANCES.relative,
         }
     assert not bundle.manifest.engines["text_encoder"].variants
-
-
-def test_a_form_that_openvino_prefers_becomes_its_variant(
-    quick: ExportPlan, tmp_path: Path, monkeypatch
-) -> None:
-    forms = {**bundle_export.ATTENTION_OF_TARGET, "onnxruntime": "extended", "openvino": "additive"}
-    monkeypatch.setattr(bundle_export, "ATTENTION_OF_TARGET", forms)
-    monkeypatch.setattr(bundle_export, "share_weights", lambda path, reference: "shared")
-    monkeypatch.setattr(bundle_export, "write_manifest", lambda _, manifest: manifest)
-    bundle = export_bundle(quick, tmp_path / "b")
-    variant = bundle.manifest.engines["sam_encoder"].variant("openvino")
-    assert variant is not None
-    assert (variant.attention, variant.weights, variant.precision) == ("additive", "shared", "fp32")
-    assert bundle.manifest.engines["sam_encoder"].attention == "extended"
-    targets = {f.target for f in bundle.manifest.parity if f.engine == "sam_encoder"}
-    assert targets == {"onnxruntime", "openvino"}
