@@ -21,10 +21,10 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     Exported once for all tests; copy it (shutil.copytree) before changing anything in it.
     """
-    from zeroflaw_export.export import ExportPlan, WeightsSource, export_bundle
+    from zeroflaw_export.export import ExportJob, WeightsSource, export_bundle
 
     source = WeightsSource(name="random", path=None, seed=TINY_SEED)
-    plan = ExportPlan(
+    job = ExportJob(
         clip_architecture="tiny",
         sam_architecture="tiny",
         clip_weights=source,
@@ -33,7 +33,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         products=("object", "metal_nut"),
     )
     target = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(plan, target)
+    export_bundle(job, target)
     return open_bundle(target)
 
 

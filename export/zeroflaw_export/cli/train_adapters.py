@@ -115,7 +115,7 @@ def train_adapters(
     """
     try:
         from zeroflaw_export.datasets.datasets import read_dataset
-        from zeroflaw_export.training.run import TrainingPlan, run_training
+        from zeroflaw_export.training.run import TrainingJob, run_training
         from zeroflaw_export.training.train import published_recipe
     except ImportError as error:
         raise MissingExtraError(
@@ -137,7 +137,7 @@ def train_adapters(
     given: dict[str, Any] = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
     given |= {"epochs": epochs} if epochs is not None else {}
     given |= {"mosaic": mosaic} if mosaic is not None else {}
-    plan = TrainingPlan(
+    job = TrainingJob(
         dataset=data,
         settings=replace(published_recipe(data.layout), **given),
         clip_architecture=clip,
@@ -156,7 +156,7 @@ def train_adapters(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        record = run_training(plan, out, overwrite=overwrite, report=_reporter(bar))
+        record = run_training(job, out, overwrite=overwrite, report=_reporter(bar))
     _say_what_was_skipped(record)
     counts = record.classes.values()
     typer.echo(

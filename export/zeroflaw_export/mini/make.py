@@ -26,8 +26,8 @@ from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import err, run_module
 from zeroflaw_export.datasets.datasets import read_dataset
-from zeroflaw_export.drawn_frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_export.export import ExportPlan, export_bundle
+from zeroflaw_export.drawn_frames.dataset import DatasetOptions, write_dataset
+from zeroflaw_export.export import ExportJob, export_bundle
 from zeroflaw_export.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_export.mini.sam_training import SamTraining, new_sam, train_sam
 from zeroflaw_export.mini.training_frames import TrainingFrames, draw_training_frames
@@ -35,7 +35,7 @@ from zeroflaw_export.models.adapters import save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.models.tokenizer import write_tokenizer
-from zeroflaw_export.training.run import TrainingPlan, run_training
+from zeroflaw_export.training.run import TrainingJob, run_training
 from zeroflaw_export.training.train import TrainingSettings
 
 FRAMES: Final = 4000
@@ -111,10 +111,12 @@ def make_towers(work: Path, frames: TrainingFrames) -> None:
 def make_adapters(work: Path, processes: int) -> None:
     """Finishes the adapters by the published recipe, on the frozen tower."""
     root = work / "train"
-    plan = DatasetPlan(split="train", train_good=0, test_good=14, test_defective=5, seed=900_000)
-    write_dataset(root, plan, processes=processes)
+    options = DatasetOptions(
+        split="train", train_good=0, test_good=14, test_defective=5, seed=900_000
+    )
+    write_dataset(root, options, processes=processes)
     run_training(
-        TrainingPlan(
+        TrainingJob(
             dataset=read_dataset(root),
             settings=ADAPTERS,
             clip_architecture="mini",
@@ -148,7 +150,7 @@ def make_bundles(work: Path) -> None:
     ):
         clip, adapters, sam = (work / f"{prefix}{name}.safetensors" for name in names)
         export_bundle(
-            ExportPlan(
+            ExportJob(
                 clip_architecture="mini",
                 sam_architecture="mini",
                 clip_weights=_weights(clip),

@@ -1,6 +1,6 @@
-"""Parity: each graph of an engine against its authority, on a real and on a noise image.
+"""Parity: each graph of an engine against its reference, on a real and on a noise image.
 
-The authority of an export is the PyTorch original (see `originals`). That of a graph which is
+The reference of an export is the PyTorch model (see `references`). That of a graph which is
 added to an existing bundle is the reference graph there, which was checked at its export.
 """
 
@@ -62,12 +62,14 @@ def fp32_tolerances() -> Tolerances:
 # maps have a factor of 100 (the logit scale) before their sigmoid, of slope 1/4, on unit vectors.
 FP16_TOLERANCES: Final = Tolerances(maps=2e-2, relative=5e-3, target="tensorrt")
 
-# An authority takes what the engine takes, and gives what it should give.
-ClipAuthority = Callable[
+# A reference takes what the engine takes, and gives what it should give.
+ClipReference = Callable[
     [NDArray[np.uint8], TextEmbeddings], tuple[NDArray[np.float32], float]
 ]  # image [S, S, 3] -> map [S, S], score
-SamAuthority = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # content [H, W, 3] -> features
-DecoderAuthority = Callable[
+SamEncoderReference = Callable[
+    [NDArray[np.uint8]], NDArray[np.float32]
+]  # content [H, W, 3] -> features
+SamDecoderReference = Callable[
     [NDArray[np.float32], dict[str, Tensor]], tuple[NDArray[np.float32], NDArray[np.float32]]
 ]  # features, prompts -> low-res logits, predicted IoUs
 
@@ -92,15 +94,15 @@ def parity_image(kind: ImageKind, height: int, width: int) -> NDArray[np.uint8]:
 
 def check_clip_encoder(
     session: Session,
-    authority: ClipAuthority,
+    reference: ClipReference,
     embeddings: TextEmbeddings,
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares the anomaly map and the image score with those of an authority.
+    """Compares the anomaly map and the image score with those of a reference.
 
     Args:
         session: The CLIP encoder.
-        authority: `originals.reference_clip`, or another graph.
+        reference: `references.reference_clip`, or another graph.
         embeddings: float32 [2, E].
         tolerances: Default: those of FP32.
 
@@ -113,7 +115,7 @@ def check_clip_encoder(
     assert isinstance(size, int)  # noqa: S101 - the contract fixes it
     for kind in IMAGE_KINDS:
         image = parity_image(kind, size, size)
-        want_map, want_score = authority(image, embeddings)
+        want_map, want_score = reference(image, embeddings)
         got = session.execute({"image": image[None], "text_embeddings": embeddings})
         for quantity, is_, should_be in (
             ("anomaly map, largest difference", got["anomaly_map"][0], want_map),
@@ -130,7 +132,7 @@ def check_sam_encoder(
     wanted: dict[ImageKind, NDArray[np.float32]],
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares the features with those of an authority.
+    """Compares the features with those of a reference.
 
     Args:
         session: The SAM encoder.
@@ -163,9 +165,9 @@ def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> 
     return {"image": image, "image_size": np.array([height, width], np.int32)}
 
 
-def sam_features(authority: SamAuthority, side: int) -> dict[ImageKind, NDArray[np.float32]]:
-    """The authority's features of the images that the SAM encoder is checked with."""
-    return {kind: authority(sam_content(kind, side)) for kind in IMAGE_KINDS}
+def sam_features(reference: SamEncoderReference, side: int) -> dict[ImageKind, NDArray[np.float32]]:
+    """The reference's features of the images that the SAM encoder is checked with."""
+    return {kind: reference(sam_content(kind, side)) for kind in IMAGE_KINDS}
 
 
 def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
@@ -178,15 +180,15 @@ def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
 
 def check_sam_decoder(
     session: Session,
-    authority: DecoderAuthority,
+    reference: SamDecoderReference,
     features: dict[ImageKind, NDArray[np.float32]],
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares all four masks and IoUs with those of an authority.
+    """Compares all four masks and IoUs with those of a reference.
 
     Args:
         session: The SAM decoder.
-        authority: `originals.reference_sam_decoder`, or another graph.
+        reference: `references.reference_sam_decoder`, or another graph.
         features: From `sam_features`.
         tolerances: Default: those of FP32.
 
@@ -207,7 +209,7 @@ def check_sam_decoder(
         iou: _What = ("sam_decoder", kind, "predicted IoU, largest difference over largest value")
         differences: dict[_What, list[float]] = {logits: [], iou: []}
         for prompt in decoder_prompts(low, max_prompts):
-            want_logits, want_iou = authority(feature, prompt)
+            want_logits, want_iou = reference(feature, prompt)
             got = session.execute({"features": feature, **prompt})
             for what, is_, should_be in (
                 (logits, got["low_res_logits"], want_logits),
@@ -224,7 +226,7 @@ def check_sam_decoder(
 def check_text_encoder(
     session: Session, tokens: NDArray[np.int32], wanted: NDArray[np.float32]
 ) -> list[ParityFigure]:
-    """Compares sentence embeddings with those of an authority.
+    """Compares sentence embeddings with those of a reference.
 
     Args:
         session: The text encoder.

@@ -39,7 +39,7 @@ from zeroflaw_export.weights.official import default_cache
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingJob:
     """What to train.
 
     Attributes:
@@ -66,7 +66,7 @@ class TrainingPlan:
 
 
 def run_training(
-    plan: TrainingPlan,
+    job: TrainingJob,
     out: Path,
     *,
     overwrite: bool = False,
@@ -77,7 +77,7 @@ def run_training(
     The state of the training lies in `<out>.checkpoint` until it is done.
 
     Args:
-        plan: What to train.
+        job: What to train.
         out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
         overwrite: Whether existing adapters may be replaced.
         report: Is told how far the training is.
@@ -98,25 +98,25 @@ def run_training(
         )
     if out.exists() and not overwrite:
         raise TrainingError(f"{out} exists", "name another file, or give --overwrite")
-    device = _device(plan.device)
-    architecture = clip_architecture(plan.clip_architecture)
-    image_size = architecture.image_size if plan.clip_image_size is None else plan.clip_image_size
+    device = _device(job.device)
+    architecture = clip_architecture(job.clip_architecture)
+    image_size = architecture.image_size if job.clip_image_size is None else job.clip_image_size
     architecture.check_image_size(image_size)
-    for source in (plan.clip_weights, plan.initial_adapters):
+    for source in (job.clip_weights, job.initial_adapters):
         if source is not None:
             source.require_file()
-    clip = load_clip(architecture, image_size, plan.clip_weights)
-    text_for_class = class_embeddings(clip, plan.ensembles)
-    adapters = _initial_adapters(plan, architecture, clip).to(device)
-    tower = frozen_tower(clip.to(device), architecture, image_size, plan.clip_weights)
+    clip = load_clip(architecture, image_size, job.clip_weights)
+    text_for_class = class_embeddings(clip, job.ensembles)
+    adapters = _initial_adapters(job, architecture, clip).to(device)
+    tower = frozen_tower(clip.to(device), architecture, image_size, job.clip_weights)
     checkpoint = out.with_name(out.name + ".checkpoint")
     record = train_adapters(
         tower,
         adapters,
-        plan.dataset,
+        job.dataset,
         text_for_class,
-        plan.settings,
-        cache=plan.token_cache or default_token_cache(tower.identity),
+        job.settings,
+        cache=job.token_cache or default_token_cache(tower.identity),
         checkpoint=checkpoint,
         report=report,
     )
@@ -182,12 +182,12 @@ def class_embeddings(clip: CLIP, ensembles: Path | None = None) -> TextForClass:
 
 
 def _initial_adapters(
-    plan: TrainingPlan, architecture: ClipArchitecture, clip: CLIP
+    job: TrainingJob, architecture: ClipArchitecture, clip: CLIP
 ) -> LinearAdapters:
-    if plan.initial_adapters is not None:
-        return load_linear_adapters(architecture, clip, plan.initial_adapters)
+    if job.initial_adapters is not None:
+        return load_linear_adapters(architecture, clip, job.initial_adapters)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.settings.seed)
+        torch.manual_seed(job.settings.seed)
         return LinearAdapters(
             len(architecture.tapped_blocks),
             clip.visual.conv1.out_channels,

@@ -1,4 +1,4 @@
-"""The originals in PyTorch: the authorities that an export is checked against.
+"""The references that an export is checked against: the models in PyTorch.
 
 They are open_clip's towers with APRIL-GAN's map, and segment_anything's own modules. The export
 modules are not involved, so that a mistake in one of them shows.
@@ -17,7 +17,7 @@ from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
-from zeroflaw_export.parity.checks import DecoderAuthority, SamAuthority
+from zeroflaw_export.parity.checks import SamDecoderReference, SamEncoderReference
 
 
 @torch.inference_mode()
@@ -65,7 +65,7 @@ def reference_clip(
     return torch.stack(maps).mean(dim=0).numpy(), float(score)
 
 
-def reference_sam_encoder(sam: Sam) -> SamAuthority:
+def reference_sam_encoder(sam: Sam) -> SamEncoderReference:
     """`Sam.preprocess` and `Sam.image_encoder`."""
 
     @torch.inference_mode()
@@ -79,7 +79,7 @@ def reference_sam_encoder(sam: Sam) -> SamAuthority:
     return features
 
 
-def reference_sam_decoder(sam: Sam) -> DecoderAuthority:
+def reference_sam_decoder(sam: Sam) -> SamDecoderReference:
     """`PromptEncoder` and `MaskDecoder`."""
     return lambda features, prompt: _reference_decoder(sam, features, prompt)
 
