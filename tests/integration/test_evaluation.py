@@ -39,7 +39,7 @@ from zeroflaw_benchmarks.evaluate.plan import plan_evaluation
 from zeroflaw_benchmarks.evaluate.tables import evaluation_json, markdown, table_csv
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EvaluationError, ProductError
-from zeroflaw_export.datasets.datasets import read_dataset
+from zeroflaw_export.datasets import read_dataset
 
 MAP_SIZE = 224
 

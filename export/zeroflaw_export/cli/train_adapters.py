@@ -21,7 +21,7 @@ from rich.progress import (
 from zeroflaw_engines.errors import MissingExtraError, TrainingError
 from zeroflaw_engines.process.terminal import err
 from zeroflaw_export.cli.export import weights_source
-from zeroflaw_export.datasets.layouts import Layout, Split, Unmasked
+from zeroflaw_export.datasets import Layout, Split, Unmasked
 
 if TYPE_CHECKING:
     from zeroflaw_export.training.samples import TrainingProgress
@@ -114,7 +114,7 @@ def train_adapters(
         zeroflaw export my_bundle --adapters mine.safetensors --product "my part"
     """
     try:
-        from zeroflaw_export.datasets.datasets import read_dataset
+        from zeroflaw_export.datasets import read_dataset
         from zeroflaw_export.training.run import TrainingJob, run_training
         from zeroflaw_export.training.train import published_recipe
     except ImportError as error:

@@ -25,7 +25,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import load_tokenizer, read_prompt
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import err, run_module
-from zeroflaw_export.datasets.datasets import read_dataset
+from zeroflaw_export.datasets import read_dataset
 from zeroflaw_export.drawn_frames.dataset import DatasetOptions, write_dataset
 from zeroflaw_export.export import ExportJob, export_bundle
 from zeroflaw_export.mini.clip_training import ClipTraining, new_towers, train_towers

@@ -20,7 +20,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
     read_prompt_ensembles,
 )
 from zeroflaw_engines.errors import TrainingError
-from zeroflaw_export.datasets.datasets import Dataset
+from zeroflaw_export.datasets import Dataset
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError, TrainingError
-from zeroflaw_export.datasets.datasets import (
+from zeroflaw_export.datasets import (
     Dataset,
     DatasetClass,
     Sample,

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.version import __version__
-from zeroflaw_export.datasets.datasets import Dataset, Layout, dataset_digest
+from zeroflaw_export.datasets import Dataset, Layout, dataset_digest
 from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
 from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
 from zeroflaw_export.training.checkpoint import (

@@ -12,7 +12,7 @@ from torchvision import transforms
 
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.image_files.frame import rgb_frame
-from zeroflaw_export.datasets.datasets import (
+from zeroflaw_export.datasets import (
     Sample,
     dataset_digest,
     mask_at_size,
@@ -486,5 +486,5 @@ def test_digest_tells_what_was_taken_as_good(folder):
 
 
 def test_datasets_need_no_torch():
-    code = "import sys, zeroflaw_export.datasets.datasets; sys.exit('torch' in sys.modules)"
+    code = "import sys, zeroflaw_export.datasets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

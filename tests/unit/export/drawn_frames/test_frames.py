@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroflaw_export.datasets.datasets import read_dataset, read_sample_image, read_sample_mask
+from zeroflaw_export.datasets import read_dataset, read_sample_image, read_sample_mask
 from zeroflaw_export.drawn_frames import surfaces
 from zeroflaw_export.drawn_frames.dataset import DatasetOptions, write_dataset
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame

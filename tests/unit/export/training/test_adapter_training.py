@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from support.defect_pictures import write_defect_pictures
 from zeroflaw_engines.errors import TrainingError
-from zeroflaw_export.datasets.datasets import (
+from zeroflaw_export.datasets import (
     Dataset,
     read_dataset,
     read_sample_image,
