@@ -22,8 +22,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from support.datasets import save, write_dataset
 from support.measured_process import ZEROFLAW
-from support.small_dataset import save, write_dataset
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw_benchmarks.evaluate import cache as evaluation_cache
 from zeroflaw_benchmarks.evaluate import decoding_pass, encoding_pass
