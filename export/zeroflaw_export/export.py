@@ -139,7 +139,7 @@ _Check = Callable[[OnnxRuntimeSession, parity.Tolerances], list[ParityFigure]]
 
 @dataclass(frozen=True)
 class _EngineWriter:
-    """Writes one engine after the other, with the variants that are asked for."""
+    """A writer of engines, each with the graphs that are asked for."""
 
     staging: Path
     sizes: EngineSizes
@@ -153,13 +153,11 @@ class _EngineWriter:
         check: _Check,
         attention: AttentionForm = "none",
     ) -> _Part:
-        """Export and check an engine, with its FP16 graph where one is asked for.
+        """Export and check the graph of an engine, with its FP16 graph where one is asked for.
 
         Args:
-            name: The engine.
-            module: Its reference.
-            check: How its graphs are checked.
-            attention: How SAM's relative position is written in it.
+            module: An export module in eval mode.
+            attention: How SAM's relative position is written in it; `none` for other engines.
         """
         contract = engine_contract(name, self.sizes)
         self.report(f"exporting {name}")
@@ -197,13 +195,11 @@ def export_bundle(
     overwrite: bool = False,
     report: ReportStep = lambda _: None,
 ) -> Bundle:
-    """Exports every engine, checks each against PyTorch, and publishes the bundle.
+    """Export every engine, check each against PyTorch, and publish the bundle.
 
     Args:
-        job: What to export.
-        target: Directory of the bundle to be.
-        overwrite: Whether an existing bundle may be replaced.
-        report: Is told each step as it begins.
+        overwrite: Whether an existing bundle may be replaced; otherwise it is a BundleError.
+        report: Called with each step as it begins.
 
     Returns:
         The published bundle.

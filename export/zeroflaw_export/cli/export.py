@@ -125,12 +125,12 @@ def export(
 
 
 def weights_source(name: str, seed: int | None, cache: Path | None) -> WeightsSource:
-    """Where the weights of an option come from; official ones are downloaded, with a bar.
+    """Find the weights of an option; official ones are downloaded, with a bar.
 
     Args:
         name: A file or an official name.
         seed: Of random weights, which then stand in for any.
-        cache: Where downloads are kept.
+        cache: Directory of downloads; default: see `default_cache`.
 
     Raises:
         WeightsError: There is neither such a file nor such a name.

@@ -9,7 +9,7 @@ Three layouts are read:
     folder   ROOT/images/STEM.*, ROOT/masks/STEM.*; an all-zero mask says "good"
 
 What the layout demands and is not there (no class, no image) is an error. A single file that
-cannot be used is left out and *said*: `Dataset.skipped` lists it with the reason. Pixels are
+cannot be used is left out and reported: `Dataset.skipped` lists it with the reason. Pixels are
 only decoded by `read_sample_image` and `read_sample_mask` (and the masks of a plain folder).
 """
 

@@ -59,10 +59,9 @@ def read_dataset(
     unmasked: Unmasked = "error",
     white_level: float | None = None,
 ) -> Dataset:
-    """Lists a data set.
+    """List a data set.
 
     Args:
-        root: Its directory.
         layout: How it is laid out. Default: recognised from the directories.
         split: Which part. A plain folder has no split: all of it is "test".
         classes: Names of the classes to read. Default: all. A plain folder is one class with the
@@ -120,7 +119,7 @@ def read_dataset(
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """Identifies what was read: the truth, the relative path and the content of every sample.
+    """Identify what was read: the truth, the relative path and the content of every sample.
 
     Returns:
         sha256, 64 hexadecimal digits. Neither the place of the data set nor the order in which

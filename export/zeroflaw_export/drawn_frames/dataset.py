@@ -1,4 +1,4 @@
-"""Writes drawn frames as a dataset in MVTec-AD's layout.
+"""Write drawn frames as a dataset in MVTec-AD's layout.
 
     python -m zeroflaw_export.drawn_frames.dataset DATASET --split test
 
@@ -63,13 +63,10 @@ def write_dataset(
     processes: int = 1,
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
-    """Draws a dataset; frames that are there already are kept, so a killed run can go on.
+    """Draw a dataset; frames that are there already are kept, so a killed run can go on.
 
     Args:
-        root: Directory of the dataset.
-        options: What to draw.
-        processes: Processes to draw with.
-        report: Is told the frames that are done and their number.
+        report: Called with the number of frames that are done, and of all.
 
     Returns:
         Number of frames in the dataset.

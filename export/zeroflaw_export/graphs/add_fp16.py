@@ -20,11 +20,11 @@ from zeroflaw_export.parity import checks as parity
 
 
 def add_fp16_graphs(bundle: Bundle, report: Callable[[str], None] = lambda _: None) -> Bundle:
-    """Adds the FP16 graphs for TensorRT, each checked against the bundle's FP32 graph.
+    """Add the FP16 graphs for TensorRT, each checked against the bundle's FP32 graph.
 
     Args:
         bundle: The bundle to change; its reference graphs and its identity stay as they are.
-        report: Is told each step as it begins.
+        report: Called with each step as it begins.
 
     Returns:
         The bundle as it is now.
@@ -70,7 +70,7 @@ def _check(bundle: Bundle, engine: EngineName, half: Session, full: Session) -> 
 
 
 def clip_reference(session: Session) -> parity.ClipReference:
-    """A CLIP encoder as a reference for another."""
+    """Make the graph of a CLIP encoder the reference for another."""
 
     def encode(
         image: NDArray[np.uint8], embeddings: TextEmbeddings
@@ -82,7 +82,7 @@ def clip_reference(session: Session) -> parity.ClipReference:
 
 
 def sam_encoder_reference(session: Session) -> parity.SamEncoderReference:
-    """A SAM encoder as a reference for another."""
+    """Make the graph of a SAM encoder the reference for another."""
 
     def encode(content: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.execute(
@@ -94,7 +94,7 @@ def sam_encoder_reference(session: Session) -> parity.SamEncoderReference:
 
 
 def sam_decoder_reference(session: Session) -> parity.SamDecoderReference:
-    """A SAM decoder as a reference for another."""
+    """Make the graph of a SAM decoder the reference for another."""
 
     def decode(
         features: NDArray[np.float32], prompt: dict[str, Tensor]

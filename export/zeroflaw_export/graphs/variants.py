@@ -36,14 +36,11 @@ def write_fp16_variant(
     target: Path,
     recipe: PrecisionRecipe = FP16_RECIPE,
 ) -> GraphVariant:
-    """Writes the strongly typed graph of an engine for TensorRT.
+    """Write the strongly typed graph of an engine for TensorRT.
 
     Args:
-        directory: Of the bundle.
-        engine: The engine.
         reference: Its FP32 graph, read from the directory and left as it is.
         target: Directory to write into, which may be the bundle's.
-        recipe: What stays in FP32.
 
     Returns:
         The manifest's entry of the new graph.
@@ -69,12 +66,7 @@ def write_fp16_variant(
 
 
 def fp16_model(model: ir.Model, engine: EngineName, recipe: PrecisionRecipe) -> AttentionForm:
-    """Turns an FP32 reference graph into the strongly typed graph for TensorRT, in place.
-
-    Args:
-        model: The reference graph.
-        engine: Its engine.
-        recipe: What stays in FP32.
+    """Turn an FP32 reference graph into the strongly typed graph for TensorRT, in place.
 
     Returns:
         How SAM's relative position is written in the new graph.

@@ -1,4 +1,4 @@
-"""Makes `mini`, the bundle that ships with the wheel: drawn frames in, trained bundle out.
+"""Make `mini`, the bundle that ships with the wheel: drawn frames in, trained bundle out.
 
     python -m zeroflaw_export.mini.make WORK
 
@@ -86,7 +86,7 @@ def make(
 
 
 def make_towers(work: Path, frames: TrainingFrames) -> None:
-    """Trains both CLIP towers, and the adapters that the recipe starts from."""
+    """Train both CLIP towers, and the adapters that the recipe starts from."""
     architecture, settings = clip_architecture("mini"), ClipTraining()
     towers = new_towers(architecture, settings.seed)
     tokenizer = work / "tokenizer.json"
@@ -109,7 +109,7 @@ def make_towers(work: Path, frames: TrainingFrames) -> None:
 
 
 def make_adapters(work: Path, processes: int) -> None:
-    """Finishes the adapters by the published recipe, on the frozen tower."""
+    """Finish the adapters by the published recipe, on the frozen tower."""
     root = work / "train"
     options = DatasetOptions(
         split="train", train_good=0, test_good=14, test_defective=5, seed=900_000
@@ -130,7 +130,7 @@ def make_adapters(work: Path, processes: int) -> None:
 
 
 def make_sam(work: Path, frames: TrainingFrames) -> None:
-    """Trains SAM's encoder and decoder."""
+    """Train SAM's encoder and decoder."""
     settings = SamTraining()
     sam = new_sam(sam_architecture("mini"), settings.seed)
     train_sam(sam, frames, settings, work, _Losses().report)
@@ -138,7 +138,7 @@ def make_sam(work: Path, frames: TrainingFrames) -> None:
 
 
 def make_bundles(work: Path) -> None:
-    """Exports the trained weights, and the shuffled ones beside them."""
+    """Export the trained weights, and the shuffled ones beside them."""
     names = ("mini_clip", "mini_adapters", "mini_sam")
     for name in names:
         shuffle_weights(
@@ -167,12 +167,11 @@ def make_bundles(work: Path) -> None:
 
 
 def shuffle_weights(source: Path, target: Path, seed: int) -> None:
-    """Writes weights whose tensors of two and more dimensions hold their values in random order.
+    """Write weights whose tensors of two and more dimensions hold their values in random order.
 
     Args:
         source: A safetensors file.
-        target: Another.
-        seed: Of the order.
+        target: A safetensors file to write.
     """
     generator = torch.Generator().manual_seed(seed)
     state = load_file(source)
@@ -203,7 +202,7 @@ def _weights(path: Path) -> WeightsSource:
 
 
 class _Losses:
-    """Prints the mean loss of every fifty steps."""
+    """The mean loss of every fifty steps, printed."""
 
     def __init__(self) -> None:
         self._since: list[float] = []

@@ -45,14 +45,12 @@ def draw_training_frames(
     processes: int,
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TrainingFrames:
-    """Draws the training frames that are not there yet, and opens them all.
+    """Draw the training frames that are not there yet, and open them all.
 
     Args:
-        folder: Where the shards are; a killed run goes on where it was.
+        folder: Directory of the shards; a killed run goes on where it was.
         count: Frames, rounded up to whole shards.
-        seed: Of the frames.
-        processes: Processes to draw with.
-        report: Is told the shards that are done and their number.
+        report: Called with the number of shards that are done, and of all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = -(-count // _SHARD)

@@ -53,7 +53,7 @@ class Tolerances:
 
 
 def fp32_tolerances() -> Tolerances:
-    """For FP32 graphs, which differ from PyTorch in the order of sums alone."""
+    """Return those of FP32 graphs, which differ from PyTorch in the order of sums alone."""
     return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE)
 
 
@@ -80,7 +80,7 @@ _POINT_COUNTS: Final = (1, 2, 7, 20)
 
 
 def parity_image(kind: ImageKind, height: int, width: int) -> NDArray[np.uint8]:
-    """An image to check with: a photograph (coffee, CC0, from scikit-image), or noise.
+    """Make an image to check with: a photograph (coffee, CC0, from scikit-image), or noise.
 
     Returns:
         uint8 [height, width, 3], RGB.
@@ -98,10 +98,9 @@ def check_clip_encoder(
     embeddings: TextEmbeddings,
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares the anomaly map and the image score with those of a reference.
+    """Compare the anomaly map and the image score with those of a reference.
 
     Args:
-        session: The CLIP encoder.
         reference: `references.reference_clip`, or another graph.
         embeddings: float32 [2, E].
         tolerances: Default: those of FP32.
@@ -132,10 +131,9 @@ def check_sam_encoder(
     wanted: dict[ImageKind, NDArray[np.float32]],
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares the features with those of a reference.
+    """Compare the features with those of a reference.
 
     Args:
-        session: The SAM encoder.
         wanted: From `sam_features`.
         tolerances: Default: those of FP32.
 
@@ -156,7 +154,7 @@ def check_sam_encoder(
 
 
 def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> dict[str, Tensor]:
-    """What the SAM encoder takes for content uint8 [H, W, 3] with H, W up to its side."""
+    """Make the SAM encoder's inputs of content uint8 [H, W, 3] with H, W up to its side."""
     height, width = content.shape[:2]
     # The graph has to blank the rest.
     side = int(contract.inputs[0].shape[1])
@@ -166,12 +164,12 @@ def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> 
 
 
 def sam_features(reference: SamEncoderReference, side: int) -> dict[ImageKind, NDArray[np.float32]]:
-    """The reference's features of the images that the SAM encoder is checked with."""
+    """Compute the reference's features of the images that the SAM encoder is checked with."""
     return {kind: reference(sam_content(kind, side)) for kind in IMAGE_KINDS}
 
 
 def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
-    """Content to check a SAM encoder with, uint8 [H, side, 3].
+    """Make content to check a SAM encoder with, uint8 [H, side, 3].
 
     The real image is wide, so that SAM's padding is checked as well.
     """
@@ -184,10 +182,9 @@ def check_sam_decoder(
     features: dict[ImageKind, NDArray[np.float32]],
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares all four masks and IoUs with those of a reference.
+    """Compare all four masks and IoUs with those of a reference.
 
     Args:
-        session: The SAM decoder.
         reference: `references.reference_sam_decoder`, or another graph.
         features: From `sam_features`.
         tolerances: Default: those of FP32.
@@ -226,10 +223,9 @@ def check_sam_decoder(
 def check_text_encoder(
     session: Session, tokens: NDArray[np.int32], wanted: NDArray[np.float32]
 ) -> list[ParityFigure]:
-    """Compares sentence embeddings with those of a reference.
+    """Compare sentence embeddings with those of a reference.
 
     Args:
-        session: The text encoder.
         tokens: int32 [N, T], T at most the context.
         wanted: float32 [N, E].
 
@@ -243,10 +239,10 @@ def check_text_encoder(
 
 
 def decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
-    """Prompts to check a decoder with: 1 to 20 points, without and with a box and a mask.
+    """Yield prompts to check a decoder with: 1 to 20 points, without and with a box and a mask.
 
     Args:
-        low: Side of the low-res logits.
+        low: Side of the low-res logits, px.
         max_prompts: Rows of the point input.
     """
     rng = np.random.default_rng(1)
@@ -275,7 +271,7 @@ def _difference(
     got: ArrayLike,
     want: ArrayLike,
 ) -> float:
-    """The difference of two results, of which a ParityError says that it cannot be measured."""
+    """Measure the difference of two results; a ParityError says why it cannot be measured."""
     engine, image, quantity = what
     try:
         return measure(got, want, quantity)

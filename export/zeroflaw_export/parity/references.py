@@ -28,11 +28,9 @@ def reference_clip(
     image: NDArray[np.uint8],
     embeddings: TextEmbeddings,
 ) -> tuple[NDArray[np.float32], float]:
-    """APRIL-GAN's map and image score, in its own order of operations (test.py:159-183).
+    """Compute APRIL-GAN's map and image score in its own order of operations (test.py:159-183).
 
     Args:
-        clip: open_clip's model.
-        adapters: The linear layers.
         tapped_blocks: 1-based.
         image: uint8 [S, S, 3].
         embeddings: float32 [2, E].
@@ -66,7 +64,7 @@ def reference_clip(
 
 
 def reference_sam_encoder(sam: Sam) -> SamEncoderReference:
-    """`Sam.preprocess` and `Sam.image_encoder`."""
+    """Return `Sam.preprocess` and `Sam.image_encoder` as one function."""
 
     @torch.inference_mode()
     def features(content: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,7 +78,7 @@ def reference_sam_encoder(sam: Sam) -> SamEncoderReference:
 
 
 def reference_sam_decoder(sam: Sam) -> SamDecoderReference:
-    """`PromptEncoder` and `MaskDecoder`."""
+    """Return `PromptEncoder` and `MaskDecoder` as one function."""
     return lambda features, prompt: _reference_decoder(sam, features, prompt)
 
 
@@ -109,10 +107,9 @@ def _reference_decoder(
 
 @torch.inference_mode()
 def reference_text(clip: CLIP, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-    """`CLIP.encode_text`.
+    """Run `CLIP.encode_text`.
 
     Args:
-        clip: open_clip's model.
         tokens: int32 [N, T], T at most the context.
 
     Returns:

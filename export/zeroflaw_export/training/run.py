@@ -72,15 +72,14 @@ def run_training(
     overwrite: bool = False,
     report: ReportProgress = lambda _: None,
 ) -> TrainingRecord:
-    """Trains adapters and writes them, with their record beside them.
+    """Train adapters and write them, with their record beside them.
 
     The state of the training lies in `<out>.checkpoint` until it is done.
 
     Args:
-        job: What to train.
         out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
-        overwrite: Whether existing adapters may be replaced.
-        report: Is told how far the training is.
+        overwrite: Whether existing adapters may be replaced; otherwise they are a TrainingError.
+        report: Called with how far the training is, after each image and each step.
 
     Returns:
         How the adapters were made.
@@ -127,7 +126,7 @@ def run_training(
 def frozen_tower(
     clip: CLIP, architecture: ClipArchitecture, image_size: int, source: WeightsSource
 ) -> FrozenTower:
-    """The image tower of a CLIP, with the identity under which its tokens are cached."""
+    """Take the image tower of a CLIP, with the identity under which its tokens are cached."""
     digest = source.identity().sha256
     return FrozenTower(
         clip,
@@ -142,13 +141,13 @@ def frozen_tower(
 
 
 def default_token_cache(tower: TowerIdentity) -> Path:
-    """The directory of a tower's tokens in the user's cache directory."""
+    """Return the directory of a tower's tokens in the user's cache directory."""
     digest = hashlib.sha256(msgspec.json.encode(asdict(tower))).hexdigest()
     return default_cache() / "tokens" / f"{tower.architecture}-{digest[:16]}"
 
 
 def class_embeddings(clip: CLIP, ensembles: Path | None = None) -> TextForClass:
-    """Text embeddings of classes, by the text tower of a CLIP.
+    """Make a function that encodes classes with the text tower of a CLIP.
 
     Args:
         clip: On the CPU.
