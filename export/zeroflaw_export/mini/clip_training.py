@@ -207,11 +207,11 @@ def _loss(
         grid = upsample.shape[1]
         logits = upsample @ logits.reshape(-1, grid, grid) @ upsample.T
         total = total + pixel_loss(logits, truth, balance)
-    embedded = functional.normalize(cls, dim=-1)
+    embedding = functional.normalize(cls, dim=-1)
     defective = (truth.flatten(1).sum(dim=1) > 0.3).float()
     image_loss = functional.binary_cross_entropy_with_logits(
-        LOGIT_SCALE * embedded @ towards_abnormal, defective
+        LOGIT_SCALE * embedding @ towards_abnormal, defective
     )
     wanted = torch.tensor([sentences.surfaces.index(name) for name in names])
-    caption_loss = functional.cross_entropy(20.0 * embedded @ named.T, wanted)
+    caption_loss = functional.cross_entropy(20.0 * embedding @ named.T, wanted)
     return total / len(adapted) + 0.3 * image_loss + 0.05 * caption_loss

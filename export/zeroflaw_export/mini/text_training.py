@@ -50,8 +50,8 @@ class Sentences:
 
     def states(self, rng: Rng) -> torch.Tensor:
         """Encode a product of any name: normal and abnormal mean, float32 [2, E], normalised."""
-        embedded = self.of_product(self.any_name(rng), rng)
-        return functional.normalize(embedded.mean(dim=1), dim=-1)
+        embeddings = self.of_product(self.any_name(rng), rng)
+        return functional.normalize(embeddings.mean(dim=1), dim=-1)
 
     def of_product(self, name: str, rng: Rng) -> torch.Tensor:
         """Encode some normal and abnormal sentences of a product: float32 [2, sentences, E]."""
@@ -60,14 +60,14 @@ class Sentences:
             for group in self._ensembles.sentences(name)
             for sentence in rng.choice(group, _SENTENCES, replace=False)
         ]
-        embedded: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
-        return embedded.reshape(2, _SENTENCES, -1)
+        embeddings: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
+        return embeddings.reshape(2, _SENTENCES, -1)
 
     def named(self, rng: Rng) -> torch.Tensor:
         """Encode one sentence that names each surface: float32 [surfaces, E]."""
         drawn = [str(rng.choice(self._ensembles.sentences(name)[0])) for name in self.surfaces]
-        embedded: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
-        return embedded
+        embeddings: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
+        return embeddings
 
     def any_name(self, rng: Rng) -> str:
         """Draw the name of a surface, a common word, or a made-up one."""

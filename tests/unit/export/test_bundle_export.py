@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from support.exported_bundle import tiny_job
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
 from zeroflaw_engines.errors import (
@@ -32,15 +33,7 @@ from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
 from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.parity import checks as parity
 
-RANDOM = WeightsSource(name="random", path=None, seed=7)
-JOB = ExportJob(
-    clip_architecture="tiny",
-    sam_architecture="tiny",
-    clip_weights=RANDOM,
-    adapters=RANDOM,
-    sam_weights=RANDOM,
-    products=("bolt",),
-)
+JOB = tiny_job("bolt")
 FEW = 'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
 ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
