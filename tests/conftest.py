@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.exported_bundle import TINY_SEED
+from support.exported_bundle import tiny_job
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -21,19 +21,10 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
     Exported once for all tests; copy it (shutil.copytree) before changing anything in it.
     """
-    from zeroflaw_export.export import ExportPlan, WeightsSource, export_bundle
+    from zeroflaw_export.export import export_bundle
 
-    source = WeightsSource(name="random", path=None, seed=TINY_SEED)
-    plan = ExportPlan(
-        clip_architecture="tiny",
-        sam_architecture="tiny",
-        clip_weights=source,
-        adapters=source,
-        sam_weights=source,
-        products=("object", "metal_nut"),
-    )
     target = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(plan, target)
+    export_bundle(tiny_job("object", "metal_nut"), target)
     return open_bundle(target)
 
 

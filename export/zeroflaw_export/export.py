@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -20,7 +20,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, GraphVariant, Precision
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, Precision
 from zeroflaw_engines.bundle.manifest import (
     SCHEMA_VERSION,
     ClipIdentity,
@@ -45,7 +45,6 @@ from zeroflaw_engines.contract import (
     SAM_DECODER,
     SAM_ENCODER,
     TEXT_ENCODER,
-    EngineContract,
     EngineName,
     EngineSizes,
     engine_contract,
@@ -55,7 +54,7 @@ from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.graphs.onnx_writer import OPSET, onnx_from_module
-from zeroflaw_export.graphs.variants import FP16_ENGINES, share_weights, write_fp16_variant
+from zeroflaw_export.graphs.variants import FP16_ENGINES, write_fp16_variant
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -72,7 +71,7 @@ from zeroflaw_export.models.sam_encoder import SamEncoder
 from zeroflaw_export.models.text_encoder import TextEncoder
 from zeroflaw_export.models.tokenizer import write_tokenizer
 from zeroflaw_export.parity import checks as parity
-from zeroflaw_export.parity import originals
+from zeroflaw_export.parity import references
 from zeroflaw_export.parity.freed_memory import keep_freed_memory
 
 # 10 positive and 10 negative points and a box, in rows that make 32 tokens with SAM's own five.
@@ -86,7 +85,7 @@ ReportStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportPlan:
+class ExportJob:
     """What to export.
 
     Attributes:
@@ -134,13 +133,13 @@ class _Part:
     parity: list[ParityFigure]
 
 
-# Compares a session with its authority, by what is accepted.
+# Compares a session with its reference, by what is accepted.
 _Check = Callable[[OnnxRuntimeSession, parity.Tolerances], list[ParityFigure]]
 
 
 @dataclass(frozen=True)
 class _EngineWriter:
-    """Writes one engine after the other, with the variants that the plan asks for."""
+    """A writer of engines, each with the graphs that are asked for."""
 
     staging: Path
     sizes: EngineSizes
@@ -153,19 +152,17 @@ class _EngineWriter:
         module: nn.Module,
         check: _Check,
         attention: AttentionForm = "none",
-        for_openvino: Mapping[AttentionForm, nn.Module] | None = None,
     ) -> _Part:
-        """Exports and checks an engine, and what other targets need of it.
+        """Export and check the graph of an engine, with its FP16 graph where one is asked for.
 
         Args:
-            name: The engine.
-            module: Its reference.
-            check: How its graphs are checked.
-            attention: How SAM's relative position is written in it.
-            for_openvino: The module that OpenVINO prefers, by its form, if it is another.
+            module: An export module in eval mode.
+            attention: How SAM's relative position is written in it; `none` for other engines.
         """
         contract = engine_contract(name, self.sizes)
-        path = self._export(name, module, contract, f"{name}.onnx")
+        self.report(f"exporting {name}")
+        path = self.staging / f"{name}.onnx"
+        onnx_from_module(module, contract, path)
         figures = self._checked(name, path, check, parity.fp32_tolerances())
         weights = path.with_name(path.name + ".data")
         engine = EngineFile(
@@ -174,30 +171,12 @@ class _EngineWriter:
             opset=OPSET,
             attention=attention,
         )
-        variants = []
-        for form, other in (for_openvino or {}).items():
-            own = self._export(name, other, contract, f"{name}.openvino.onnx")
-            shared = share_weights(own, path)
-            figures += self._checked(name, own, check, parity.fp32_tolerances("openvino"))
-            variants.append(
-                GraphVariant(
-                    target="openvino", onnx=own.name, weights=shared, opset=OPSET,
-                    precision="fp32", attention=form,
-                )
-            )  # fmt: skip
         if self.precision == "fp16" and name in FP16_ENGINES:
             self.report(f"writing {name} in FP16")
             half = write_fp16_variant(self.staging, name, engine, self.staging)
             figures += self._checked(name, self.staging / half.onnx, check, parity.FP16_TOLERANCES)
-            variants.append(half)
-        return _Part({name: structs.replace(engine, variants=tuple(variants))}, figures)
-
-    def _export(
-        self, name: EngineName, module: nn.Module, contract: EngineContract, file: str
-    ) -> Path:
-        self.report(f"exporting {name}")
-        onnx_from_module(module, contract, self.staging / file)
-        return self.staging / file
+            engine = structs.replace(engine, variants=(half,))
+        return _Part({name: engine}, figures)
 
     def _checked(
         self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
@@ -210,19 +189,17 @@ class _EngineWriter:
 
 
 def export_bundle(
-    plan: ExportPlan,
+    job: ExportJob,
     target: Path,
     *,
     overwrite: bool = False,
     report: ReportStep = lambda _: None,
 ) -> Bundle:
-    """Exports every engine, checks each against PyTorch, and publishes the bundle.
+    """Export every engine, check each against PyTorch, and publish the bundle.
 
     Args:
-        plan: What to export.
-        target: Directory of the bundle to be.
-        overwrite: Whether an existing bundle may be replaced.
-        report: Is told each step as it begins.
+        overwrite: Whether an existing bundle may be replaced; otherwise it is a BundleError.
+        report: Called with each step as it begins.
 
     Returns:
         The published bundle.
@@ -233,31 +210,31 @@ def export_bundle(
         ExportError: Something else failed; nothing was published.
         BundleError: The target cannot be written.
     """
-    if not plan.products:
-        raise ExportError("the plan has no product", "name at least one")
-    plan = replace(plan, products=tuple(map(normal_name, plan.products)))
-    for name in plan.products:
+    if not job.products:
+        raise ExportError("the export has no product", "name at least one")
+    job = replace(job, products=tuple(map(normal_name, job.products)))
+    for name in job.products:
         check_product_name(name)
-    require_distinct(plan.products, ())
-    for source in (plan.clip_weights, plan.adapters, plan.sam_weights):
+    require_distinct(job.products, ())
+    for source in (job.clip_weights, job.adapters, job.sam_weights):
         source.require_file()
-    if plan.ensembles is not None:
-        read_prompt_ensembles(plan.ensembles)
+    if job.ensembles is not None:
+        read_prompt_ensembles(job.ensembles)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
-        manifest = _export_into(staging, plan, report)
+        manifest = _export_into(staging, job, report)
         report("writing the manifest")
         manifest = write_manifest(staging, manifest)
     return Bundle(path=Path(target), manifest=manifest)
 
 
-def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifest:
-    architecture = clip_architecture(plan.clip_architecture)
-    image_size = architecture.image_size if plan.clip_image_size is None else plan.clip_image_size
+def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
+    architecture = clip_architecture(job.clip_architecture)
+    image_size = architecture.image_size if job.clip_image_size is None else job.clip_image_size
     architecture.check_image_size(image_size)
-    sam_arch = sam_architecture(plan.sam_architecture)
+    sam_arch = sam_architecture(job.sam_architecture)
     report("loading SAM's weights")
-    sam = load_sam(sam_arch, plan.sam_weights)
+    sam = load_sam(sam_arch, job.sam_weights)
     grid = sam.prompt_encoder.image_embedding_size[0]
     sizes = EngineSizes(
         clip_image_size=image_size,
@@ -275,14 +252,14 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         max_prompts=MAX_PROMPTS,
         mean=SAM_MEAN,
         std=SAM_STD,
-        weights=plan.sam_weights.identity(),
+        weights=job.sam_weights.identity(),
     )
-    writer = _EngineWriter(staging, sizes, plan.precision, report)
+    writer = _EngineWriter(staging, sizes, job.precision, report)
     sam_part = _export_sam(writer, sam)
     del sam
 
     report("loading CLIP's weights")
-    clip = load_clip(architecture, image_size, plan.clip_weights)
+    clip = load_clip(architecture, image_size, job.clip_weights)
     clip_identity = ClipIdentity(
         architecture=architecture.name,
         activation="quick_gelu" if architecture.uses_quick_gelu(image_size) else "gelu",
@@ -291,19 +268,19 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         tapped_blocks=architecture.tapped_blocks,
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        weights=plan.clip_weights.identity(),
-        adapters=plan.adapters.identity(),
+        weights=job.clip_weights.identity(),
+        adapters=job.adapters.identity(),
     )
-    ensembles = _copy_ensembles(plan.ensembles, staging)
-    bank, text_part = _export_text(writer, clip, plan, ensembles)
-    adapters = load_linear_adapters(architecture, clip, plan.adapters)
+    ensembles = _copy_ensembles(job.ensembles, staging)
+    bank, text_part = _export_text(writer, clip, job, ensembles)
+    adapters = load_linear_adapters(architecture, clip, job.adapters)
     encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
-    authority = partial(originals.reference_clip, clip, adapters, architecture.tapped_blocks)
+    reference = partial(references.reference_clip, clip, adapters, architecture.tapped_blocks)
     clip_part = writer.write(
         CLIP_ENCODER,
         encoder,
         lambda session, accepted: parity.check_clip_encoder(
-            session, authority, bank[plan.products[0]], accepted
+            session, reference, bank[job.products[0]], accepted
         ),
     )
 
@@ -312,46 +289,43 @@ def _export_into(staging: Path, plan: ExportPlan, report: ReportStep) -> Manifes
         schema_version=SCHEMA_VERSION,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
-        random_weights=plan.random_weights,
+        random_weights=job.random_weights,
         clip=clip_identity,
         sam=sam_identity,
         text=TextIdentity(context=clip.context_length, tokenizer=_TOKENIZER, ensembles=_ENSEMBLES)
-        if plan.text_encoder
+        if job.text_encoder
         else None,
         engines={**clip_part.engines, **sam_part.engines, **text_part.engines},
         prompts=_PROMPTS,
-        products={name: Product(sentences=(counts[0], counts[1])) for name in plan.products},
-        parameters=parameters_record(plan.parameters),
-        demonstration=plan.demonstration,
+        products={name: Product(sentences=(counts[0], counts[1])) for name in job.products},
+        parameters=parameters_record(job.parameters),
+        demonstration=job.demonstration,
         parity=(*clip_part.parity, *sam_part.parity, *text_part.parity),
         files={},
     )
 
 
 def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
-    features = parity.sam_features(originals.reference_sam_encoder(sam), sam.image_encoder.img_size)
+    features = parity.sam_features(
+        references.reference_sam_encoder(sam), sam.image_encoder.img_size
+    )
     encoder = writer.write(
         SAM_ENCODER,
         SamEncoder(sam, ATTENTION_OF_TARGET["onnxruntime"]).eval(),
         lambda session, accepted: parity.check_sam_encoder(session, features, accepted),
         ATTENTION_OF_TARGET["onnxruntime"],
-        {
-            form: SamEncoder(sam, form).eval()
-            for form in (ATTENTION_OF_TARGET["openvino"],)
-            if form != ATTENTION_OF_TARGET["onnxruntime"]
-        },
     )
-    authority = originals.reference_sam_decoder(sam)
+    reference = references.reference_sam_decoder(sam)
     decoder = writer.write(
         SAM_DECODER,
         SamDecoder(sam).eval(),
-        lambda session, accepted: parity.check_sam_decoder(session, authority, features, accepted),
+        lambda session, accepted: parity.check_sam_decoder(session, reference, features, accepted),
     )
     return _Part({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
 
 
 def _export_text(
-    writer: _EngineWriter, clip: CLIP, plan: ExportPlan, ensembles: PromptEnsembles
+    writer: _EngineWriter, clip: CLIP, job: ExportJob, ensembles: PromptEnsembles
 ) -> tuple[dict[str, TextEmbeddings], _Part]:
     staging = writer.staging
     write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
@@ -364,17 +338,17 @@ def _export_text(
         return embeddings
 
     bank = {}
-    for name in plan.products:
+    for name in job.products:
         writer.report(f"encoding the sentences of {name}")
         bank[name] = product_embeddings(name, ensembles, tokenize, encode)
     (staging / _PROMPTS).write_bytes(encode_prompt_bank(bank))
-    if not plan.text_encoder:
+    if not job.text_encoder:
         (staging / _TOKENIZER).unlink()
         (staging / _ENSEMBLES).unlink()
         return bank, _Part({}, [])
-    normal, abnormal = ensembles.sentences(plan.products[0])
+    normal, abnormal = ensembles.sentences(job.products[0])
     tokens = tokenize([*normal[:4], *abnormal[:4]])
-    wanted = originals.reference_text(clip, tokens)
+    wanted = references.reference_text(clip, tokens)
     return bank, writer.write(
         TEXT_ENCODER,
         encoder,

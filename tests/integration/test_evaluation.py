@@ -22,8 +22,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from support.datasets import save, write_dataset
 from support.measured_process import ZEROFLAW
-from support.small_dataset import save, write_dataset
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw_benchmarks.evaluate import cache as evaluation_cache
 from zeroflaw_benchmarks.evaluate import decoding_pass, encoding_pass
@@ -39,7 +39,7 @@ from zeroflaw_benchmarks.evaluate.plan import plan_evaluation
 from zeroflaw_benchmarks.evaluate.tables import evaluation_json, markdown, table_csv
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EvaluationError, ProductError
-from zeroflaw_export.datasets.datasets import read_dataset
+from zeroflaw_export.datasets import read_dataset
 
 MAP_SIZE = 224
 

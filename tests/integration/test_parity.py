@@ -1,4 +1,4 @@
-"""A bundle against the PyTorch originals, from frame to mask.
+"""A bundle against the models in PyTorch, from frame to mask.
 
 By default the tiny SAM and CLIP; with --full-size (and in CI) SAM ViT-B, and ViT-H with
 ViT-L/14-336 at 518 px. Weights are random but not degenerate; the frames are photographs.
@@ -95,14 +95,14 @@ def vit_h(full_size: Exported) -> Pair:
 
 
 @pytest.mark.parametrize("shape", FRAMES)
-def test_tiny_models_reproduce_the_originals(tiny_bundle: Bundle, shape: str) -> None:
+def test_tiny_models_reproduce_the_references(tiny_bundle: Bundle, shape: str) -> None:
     Pair("tiny", "tiny", tiny_bundle.path, seed=TINY_SEED).check(FRAMES[shape]())
 
 
 # Two minutes of export, and PyTorch takes 20 s a frame.
 @pytest.mark.full_size
 @pytest.mark.parametrize("shape", FRAMES)
-def test_vit_b_reproduces_the_originals(vit_b: Pair, shape: str) -> None:
+def test_vit_b_reproduces_the_references(vit_b: Pair, shape: str) -> None:
     vit_b.check(FRAMES[shape]())
 
 
@@ -179,7 +179,7 @@ def test_three_decoder_calls_cost_no_more_than_three(vit_b: Pair) -> None:
 
 @pytest.mark.full_size
 @pytest.mark.parametrize("shape", ["wide", "tall"])
-def test_vit_h_and_vit_l_reproduce_the_originals(vit_h: Pair, shape: str) -> None:
+def test_vit_h_and_vit_l_reproduce_the_references(vit_h: Pair, shape: str) -> None:
     vit_h.check(FRAMES[shape]())
 
 

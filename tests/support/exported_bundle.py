@@ -1,13 +1,17 @@
-"""Bundles of random weights, exported by the command line, with what that cost."""
+"""Bundles of random weights: what to export, and what an export by the command line cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support.measured_process import ZEROFLAW, Cost, run_measured
 
-# Of the random weights of every bundle that is exported here.
+if TYPE_CHECKING:
+    from zeroflaw_export.export import ExportJob
+
+# Of the random weights of every bundle that the command line exports here.
 SEED = 3
 # Of those of the fixture `tiny_bundle`.
 TINY_SEED = 7
@@ -26,3 +30,18 @@ def export(path: Path, clip: str, sam: str, *options: str) -> Exported:
         ZEROFLAW, "export", path, "--clip", clip, "--sam", sam, "--random-weights", SEED, *options
     )
     return Exported(path, cost)
+
+
+def tiny_job(*products: str) -> ExportJob:
+    """Tiny CLIP and SAM of random weights; torch is imported here and not with the module."""
+    from zeroflaw_export.export import ExportJob, WeightsSource
+
+    source = WeightsSource(name="random", path=None, seed=TINY_SEED)
+    return ExportJob(
+        clip_architecture="tiny",
+        sam_architecture="tiny",
+        clip_weights=source,
+        adapters=source,
+        sam_weights=source,
+        products=products,
+    )

@@ -111,7 +111,7 @@ def evaluate(
             paper_table,
             write_tables,
         )
-        from zeroflaw_export.datasets.datasets import read_dataset
+        from zeroflaw_export.datasets import read_dataset
     except ImportError as error:
         raise MissingExtraError(
             f"`zeroflaw evaluate` needs libraries that are not installed ({error.name})",

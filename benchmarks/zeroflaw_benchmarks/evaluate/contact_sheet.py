@@ -21,7 +21,7 @@ from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
 from zeroflaw_benchmarks.evaluate.plan import EvaluationPlan, PlannedSample
 from zeroflaw_engines.errors import EvaluationError
-from zeroflaw_export.datasets.datasets import read_sample_image
+from zeroflaw_export.datasets import read_sample_image
 
 CONTACT_SHEET_NAME: Final = "contact_sheet.html"
 

@@ -22,7 +22,7 @@ from zeroflaw_engines.errors import DatasetError, FrameError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import on_host
 from zeroflaw_engines.sessions.session import Session
-from zeroflaw_export.datasets.datasets import (
+from zeroflaw_export.datasets import (
     Sample,
     Skipped,
     mask_at_size,

@@ -46,7 +46,7 @@ from zeroflaw_benchmarks.evaluate.result import (
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
-from zeroflaw_export.datasets.datasets import Dataset, Skipped, dataset_digest
+from zeroflaw_export.datasets import Dataset, Skipped, dataset_digest
 
 
 def evaluate_bundle(

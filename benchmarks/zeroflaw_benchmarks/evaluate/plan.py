@@ -28,7 +28,7 @@ from zeroflaw_engines.contract import SAM_DECODER
 from zeroflaw_engines.errors import EvaluationError, ProductError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
-from zeroflaw_export.datasets.datasets import Dataset, Sample, Skipped
+from zeroflaw_export.datasets import Dataset, Sample, Skipped
 
 Table = Literal["scoring", "kernel", "cascade"]
 Ablation = Literal["kernel", "cascade"]

@@ -13,7 +13,7 @@ import numpy as np
 from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics, PixelMetrics
 from zeroflaw_benchmarks.evaluate.plan import Table
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_export.datasets.datasets import Skipped
+from zeroflaw_export.datasets import Skipped
 
 Metrics = TypeVar("Metrics", PixelMetrics, ImageMetrics)
 

@@ -22,7 +22,7 @@ from zeroflaw.pictures.images import IMAGE_SUFFIXES
 from zeroflaw_benchmarks.evaluate.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module
-from zeroflaw_export.datasets.datasets import (
+from zeroflaw_export.datasets import (
     Sample,
     mask_at_size,
     read_sample_image,

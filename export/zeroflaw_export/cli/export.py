@@ -78,7 +78,7 @@ def export(
         zeroflaw export toy --sam vit_b --random-weights 0
     """
     try:
-        from zeroflaw_export.export import ExportPlan, export_bundle
+        from zeroflaw_export.export import ExportJob, export_bundle
     except ImportError as error:
         raise MissingExtraError(
             f"`zeroflaw export` needs libraries that are not installed ({error.name})",
@@ -92,7 +92,7 @@ def export(
     def source(name: str) -> WeightsSource:
         return weights_source(name, random_weights, cache)
 
-    plan = ExportPlan(
+    job = ExportJob(
         clip_architecture=clip,
         sam_architecture=sam,
         clip_weights=source(clip_weights or f"clip_{clip}"),
@@ -116,7 +116,7 @@ def export(
             if not err.is_terminal:
                 err.print(step)
 
-        exported = export_bundle(plan, bundle, overwrite=overwrite, report=report)
+        exported = export_bundle(job, bundle, overwrite=overwrite, report=report)
     worst = max(figure.value / figure.tolerance for figure in exported.manifest.parity)
     typer.echo(
         f"{bundle}: {len(exported.manifest.engines)} engines, parity with PyTorch within"
@@ -125,12 +125,12 @@ def export(
 
 
 def weights_source(name: str, seed: int | None, cache: Path | None) -> WeightsSource:
-    """Where the weights of an option come from; official ones are downloaded, with a bar.
+    """Find the weights of an option; official ones are downloaded, with a bar.
 
     Args:
         name: A file or an official name.
         seed: Of random weights, which then stand in for any.
-        cache: Where downloads are kept.
+        cache: Directory of downloads; default: see `default_cache`.
 
     Raises:
         WeightsError: There is neither such a file nor such a name.

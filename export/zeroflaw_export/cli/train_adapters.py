@@ -21,7 +21,7 @@ from rich.progress import (
 from zeroflaw_engines.errors import MissingExtraError, TrainingError
 from zeroflaw_engines.process.terminal import err
 from zeroflaw_export.cli.export import weights_source
-from zeroflaw_export.datasets.layouts import Layout, Split, Unmasked
+from zeroflaw_export.datasets import Layout, Split, Unmasked
 
 if TYPE_CHECKING:
     from zeroflaw_export.training.samples import TrainingProgress
@@ -114,8 +114,8 @@ def train_adapters(
         zeroflaw export my_bundle --adapters mine.safetensors --product "my part"
     """
     try:
-        from zeroflaw_export.datasets.datasets import read_dataset
-        from zeroflaw_export.training.run import TrainingPlan, run_training
+        from zeroflaw_export.datasets import read_dataset
+        from zeroflaw_export.training.run import TrainingJob, run_training
         from zeroflaw_export.training.train import published_recipe
     except ImportError as error:
         raise MissingExtraError(
@@ -137,7 +137,7 @@ def train_adapters(
     given: dict[str, Any] = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
     given |= {"epochs": epochs} if epochs is not None else {}
     given |= {"mosaic": mosaic} if mosaic is not None else {}
-    plan = TrainingPlan(
+    job = TrainingJob(
         dataset=data,
         settings=replace(published_recipe(data.layout), **given),
         clip_architecture=clip,
@@ -156,8 +156,8 @@ def train_adapters(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        record = run_training(plan, out, overwrite=overwrite, report=_reporter(bar))
-    _say_what_was_skipped(record)
+        record = run_training(job, out, overwrite=overwrite, report=_reporter(bar))
+    _report_skipped(record)
     counts = record.classes.values()
     typer.echo(
         f"{out}: {sum(c.good for c in counts)} good and {sum(c.defective for c in counts)}"
@@ -167,12 +167,12 @@ def train_adapters(
 
 
 def _reporter(bar: Progress) -> Callable[[TrainingProgress], None]:
-    """Moves the bar, and prints what should remain: the cache's size and every epoch's loss."""
+    """Move the bar, and print what should remain: the cache's size and every epoch's loss."""
     tasks: dict[str, Any] = {}
-    epochs_said = 0
+    epochs_reported = 0
 
     def report(now: TrainingProgress) -> None:
-        nonlocal epochs_said
+        nonlocal epochs_reported
         if now.stage not in tasks:
             tasks[now.stage] = bar.add_task(now.stage, total=now.total)
             if now.cache_bytes:
@@ -181,14 +181,14 @@ def _reporter(bar: Progress) -> Callable[[TrainingProgress], None]:
                 err.print(f"{now.stage}: {now.total}")
         text = now.stage if now.loss is None else f"{now.stage}, loss {now.loss:.3f}"
         bar.update(tasks[now.stage], completed=now.done, description=text)
-        if now.epoch > epochs_said:
-            epochs_said = now.epoch
+        if now.epoch > epochs_reported:
+            epochs_reported = now.epoch
             err.print(f"epoch {now.epoch}: loss {now.loss:.3f}")
 
     return report
 
 
-def _say_what_was_skipped(record: TrainingRecord) -> None:
+def _report_skipped(record: TrainingRecord) -> None:
     if not record.skipped:
         return
     err.print(f"[bold yellow]warning:[/] not usable: {len(record.skipped)} files")

@@ -1,17 +1,4 @@
-"""Data sets of good and defective images with masks, as their publishers lay them out.
-
-Three layouts are read:
-
-    mvtec    ROOT/CLASS/{train,test}/good/*, ROOT/CLASS/test/DEFECT/STEM.*,
-             ROOT/CLASS/ground_truth/DEFECT/STEM_mask.*                           (MVTec-AD)
-    visa     ROOT/CLASS/Data/Images/{Normal,Anomaly}/*, ROOT/CLASS/Data/Masks/Anomaly/*,
-             listed in ROOT/split_csv/1cls.csv                                    (VisA)
-    folder   ROOT/images/STEM.*, ROOT/masks/STEM.*; an all-zero mask says "good"
-
-What the layout demands and is not there (no class, no image) is an error. A single file that
-cannot be used is left out and *said*: `Dataset.skipped` lists it with the reason. Pixels are
-only decoded by `read_sample_image` and `read_sample_mask` (and the masks of a plain folder).
-"""
+"""A data set: which samples of which classes it holds, and the digest that identifies it."""
 
 from __future__ import annotations
 
@@ -33,30 +20,7 @@ from zeroflaw_export.datasets.layouts import (
     list_visa,
     recognised_layout,
 )
-from zeroflaw_export.datasets.samples import (
-    Sample,
-    mask_at_size,
-    read_sample_image,
-    read_sample_mask,
-    sample_image_digest,
-)
-
-__all__ = [
-    "Dataset",
-    "DatasetClass",
-    "Layout",
-    "Sample",
-    "Skipped",
-    "Split",
-    "Unmasked",
-    "dataset_digest",
-    "mask_at_size",
-    "read_dataset",
-    "read_sample_image",
-    "read_sample_mask",
-    "recognised_layout",
-    "sample_image_digest",
-]
+from zeroflaw_export.datasets.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -95,10 +59,9 @@ def read_dataset(
     unmasked: Unmasked = "error",
     white_level: float | None = None,
 ) -> Dataset:
-    """Lists a data set.
+    """List a data set.
 
     Args:
-        root: Its directory.
         layout: How it is laid out. Default: recognised from the directories.
         split: Which part. A plain folder has no split: all of it is "test".
         classes: Names of the classes to read. Default: all. A plain folder is one class with the
@@ -156,7 +119,7 @@ def read_dataset(
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """Identifies what was read: the truth, the relative path and the content of every sample.
+    """Identify what was read: the truth, the relative path and the content of every sample.
 
     Returns:
         sha256, 64 hexadecimal digits. Neither the place of the data set nor the order in which

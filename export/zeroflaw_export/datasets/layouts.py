@@ -34,7 +34,7 @@ class Skipped:
 
 
 def recognised_layout(root: Path) -> Layout:
-    """The layout that the directories of a data set show.
+    """Recognise the layout of a data set by its directories.
 
     Raises:
         DatasetError: None of the three fits, or more than one.
@@ -67,7 +67,7 @@ def recognised_layout(root: Path) -> Layout:
 def list_mvtec(
     root: Path, split: Split, classes: Sequence[str] | None, skipped: list[Skipped]
 ) -> Listed:
-    """The samples of MVTec-AD's layout.
+    """List the samples of MVTec-AD's layout.
 
     Raises:
         DatasetError: A class is not there.
@@ -91,7 +91,7 @@ def list_mvtec(
 def list_visa(
     root: Path, split: Split, classes: Sequence[str] | None, skipped: list[Skipped]
 ) -> Listed:
-    """The samples of VisA's layout, as its list `split_csv/1cls.csv` has them.
+    """List the samples of VisA's layout, as its list `split_csv/1cls.csv` has them.
 
     Raises:
         DatasetError: The list is missing or malformed, or a class is not in it.
@@ -131,7 +131,7 @@ def list_folder(
     skipped: list[Skipped],
     unmasked: Unmasked,
 ) -> Listed:
-    """The samples of a plain folder; its masks are read, since they say what is good.
+    """List the samples of a plain folder; its masks are read, since they say what is good.
 
     Raises:
         DatasetError: `images` or `masks` is missing, a class or a split other than "test" is
@@ -212,7 +212,7 @@ def _visa_rows(root: Path) -> list[dict[str, str]]:
 
 
 def _listed_file(root: Path, relative: str) -> Path | None:
-    """A file of VisA's list, whatever the case of its name's suffix; None if it is not there."""
+    """Find a file of VisA's list, whatever the case of its suffix; None if it is not there."""
     parts = PurePosixPath(relative)
     if parts.is_absolute() or ".." in parts.parts:
         return None
@@ -246,7 +246,7 @@ def _directories(path: Path) -> list[Path]:
 
 
 def _by_stem(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
-    """The image files of a directory by stem; hidden files are left out silently."""
+    """List the image files of a directory by stem; hidden files are left out silently."""
     found: dict[str, Path] = {}
     if not folder.is_dir():
         return found
@@ -260,7 +260,7 @@ def _by_stem(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
         elif path.stat().st_size == 0:
             skipped.append(Skipped(path, "an empty file"))
         elif path.stem in found:
-            # Which of the two a mask belongs to cannot be told.
+            # Which of the two a mask belongs to is unknown.
             skipped.append(Skipped(path, f"has the same stem as {found[path.stem].name}"))
         else:
             found[path.stem] = path

@@ -27,7 +27,7 @@ class Sample:
         image: The image file.
         mask: The mask file; None for a good image.
         anomalous: Whether the image shows a defect.
-        defect: "good", or the kind of defect ("anomaly" where the layout does not tell).
+        defect: "good", or the kind of defect ("anomaly" where the layout has no kinds).
         labelled_mask: Whether the mask holds the number of the kind of defect (VisA: 1, 2, …)
             rather than one value for all of them.
         white_level: The value that is white in the image, against what its file says.
@@ -42,12 +42,9 @@ class Sample:
 
 
 def read_sample_image(sample: Sample) -> NDArray[np.uint8]:
-    """The frame of a sample, as stations make it of a file.
+    """Read the frame of a sample, as stations read a file.
 
     Orientation tags are applied neither to images nor to masks.
-
-    Args:
-        sample: The sample.
 
     Returns:
         uint8 RGB [H, W, 3].
@@ -59,7 +56,7 @@ def read_sample_image(sample: Sample) -> NDArray[np.uint8]:
 
 
 def sample_image_digest(sample: Sample) -> str:
-    """Identifies the frame that `read_sample_image` gives, without decoding it.
+    """Identify the frame that `read_sample_image` gives, without decoding it.
 
     Returns:
         sha256 of the image file; with a white level, of that and the level.
@@ -74,11 +71,10 @@ def sample_image_digest(sample: Sample) -> str:
 
 
 def read_sample_mask(sample: Sample, image_size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The truth of a sample.
+    """Read the truth of a sample.
 
     Args:
-        sample: The sample.
-        image_size: (height, width) of its image.
+        image_size: (height, width) of its image, px.
 
     Returns:
         bool [H, W], True where the mask is above 0; all False for a good sample.
@@ -106,14 +102,14 @@ def read_sample_mask(sample: Sample, image_size: tuple[int, int]) -> NDArray[np.
 
 
 def mask_at_size(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """The truth at the size at which maps are scored, as APRIL-GAN makes it.
+    """Resize the truth to the size at which maps are scored, as APRIL-GAN does.
 
     True becomes 255; PIL resizes bilinearly (with antialiasing) to size x size without keeping
     the aspect; divided by 255, what exceeds 0.5 is True (dataset.py:52-56, test.py:122-126,155).
 
     Args:
         mask: bool [H, W].
-        size: Side of the result.
+        size: Side of the result, px.
 
     Returns:
         bool [size, size]. A defect of a few pixels may vanish, as it does there.
@@ -125,10 +121,9 @@ def mask_at_size(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
 
 
 def mask_values(path: Path, *, labelled: bool) -> NDArray[Any]:
-    """The values of a mask, checked to be a mask's.
+    """Read the values of a mask, and check that they are a mask's.
 
     Args:
-        path: The file.
         labelled: Whether several values above 0 are allowed.
 
     Returns:
@@ -153,7 +148,7 @@ def mask_values(path: Path, *, labelled: bool) -> NDArray[Any]:
 
 
 def _grey(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Colours as their luminance, as Pillow weighs it; alpha dropped."""
+    """Convert colours to their luminance, as Pillow weighs it; alpha is dropped."""
     if pixels.ndim == 2:
         return pixels
     red, green, blue = (pixels[:, :, n].astype(np.uint64) for n in range(3))

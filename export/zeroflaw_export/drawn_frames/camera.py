@@ -31,7 +31,7 @@ class Camera:
     read: float
 
     def exposed(self, scene: FloatArray) -> NDArray[np.uint8]:
-        """The photo of a scene, float32 [S, S, 3] in [0, 1]: uint8 [S, S, 3]."""
+        """Expose a scene, float32 [S, S, 3] in [0, 1], to a photo, uint8 [S, S, 3]."""
         seen = np.clip(scene, 0, 1.2) * self.light
         if self.blur > 0.2:
             seen = blurred(seen, self.blur)
@@ -43,7 +43,7 @@ class Camera:
 
 
 def draw_camera(rng: Rng, size: int) -> Camera:
-    """A camera for frames of one size."""
+    """Draw a camera for frames of one size."""
     grid = np.linspace(-1, 1, size, dtype=np.float32)
     y, x = grid[:, None], grid[None]
     tilt = rng.normal(0, 0.08, 2).clip(-0.18, 0.18)

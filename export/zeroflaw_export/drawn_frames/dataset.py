@@ -1,4 +1,4 @@
-"""Writes drawn frames as a dataset in MVTec-AD's layout.
+"""Write drawn frames as a dataset in MVTec-AD's layout.
 
     python -m zeroflaw_export.drawn_frames.dataset DATASET --split test
 
@@ -27,7 +27,7 @@ from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, Split, draw_fra
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetPlan:
+class DatasetOptions:
     """What to draw.
 
     Attributes:
@@ -58,18 +58,15 @@ class _Job:
 
 def write_dataset(
     root: Path,
-    plan: DatasetPlan,
+    options: DatasetOptions,
     *,
     processes: int = 1,
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
-    """Draws a dataset; frames that are there already are kept, so a killed run can go on.
+    """Draw a dataset; frames that are there already are kept, so a killed run can go on.
 
     Args:
-        root: Directory of the dataset.
-        plan: What to draw.
-        processes: Processes to draw with.
-        report: Is told the frames that are done and their number.
+        report: Called with the number of frames that are done, and of all.
 
     Returns:
         Number of frames in the dataset.
@@ -77,8 +74,8 @@ def write_dataset(
     Raises:
         DatasetError: The directory cannot be written.
     """
-    jobs = list(_jobs(root, plan))
-    draw = partial(_write_frame, split=plan.split, size=plan.size)
+    jobs = list(_jobs(root, options))
+    draw = partial(_write_frame, split=options.split, size=options.size)
     try:
         for folder in {job.image.parent for job in jobs} | {j.mask.parent for j in jobs if j.mask}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,15 +91,15 @@ def write_dataset(
     return len(jobs)
 
 
-def _jobs(root: Path, plan: DatasetPlan) -> Iterator[_Job]:
-    seed = plan.seed
-    for surface in SURFACES[plan.split]:
+def _jobs(root: Path, options: DatasetOptions) -> Iterator[_Job]:
+    seed = options.seed
+    for surface in SURFACES[options.split]:
         folder = root / surface
-        groups = [(folder / "train" / "good", "good", plan.train_good)]
-        groups += [(folder / "test" / "good", "good", plan.test_good)]
+        groups = [(folder / "train" / "good", "good", options.train_good)]
+        groups += [(folder / "test" / "good", "good", options.test_good)]
         groups += [
-            (folder / "test" / defect, defect, plan.test_defective)
-            for defect in DEFECTS[plan.split]
+            (folder / "test" / defect, defect, options.test_defective)
+            for defect in DEFECTS[options.split]
         ]
         for images, defect, count in groups:
             for number in range(count):
@@ -134,7 +131,7 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Processes.")] = usable_cores(),
 ) -> None:
     """Draw industrial-looking frames with exact masks, in MVTec-AD's layout."""
-    plan = DatasetPlan(
+    options = DatasetOptions(
         split=split,
         train_good=train_good,
         test_good=test_good,
@@ -142,7 +139,7 @@ def main(
         size=size,
         seed=seed,
     )
-    typer.echo(f"{write_dataset(root, plan, processes=processes)} frames in {root}")
+    typer.echo(f"{write_dataset(root, options, processes=processes)} frames in {root}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ Defect = Callable[[Rng, FloatArray, float], tuple[FloatArray, FloatArray]]
 
 
 def scratch(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """A tool's furrow: a smooth curve, one flank lit and the other in shadow."""
+    """Draw a tool's furrow: a smooth curve, one flank lit and the other in shadow."""
     size = image.shape[0]
     width = max(1.5, size * rng.uniform(0.003, 0.012))
     length = min(0.9, max(0.05, area * size / width))
@@ -43,7 +43,7 @@ def scratch(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, Float
 
 
 def stain(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """A dried liquid: tints what lies below, darker at its border."""
+    """Draw a dried liquid, which tints what lies below and is darker at its border."""
     size = image.shape[0]
     level = blob(rng, size, area, rng.uniform(0.2, 0.6))
     alpha = soft_edge(level, rng.uniform(1, 6) * size / 512)
@@ -56,7 +56,7 @@ def stain(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatAr
 
 
 def missing_part(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """Material broken out: what lies beneath shows, with a shaded edge."""
+    """Break material out: what lies beneath shows, with a shaded edge."""
     size = image.shape[0]
     alpha = _polygon(rng, size, area)
     beneath = colour(rng) * np.float32(rng.uniform(0.15, 1.2))
@@ -67,7 +67,7 @@ def missing_part(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, 
 
 
 def contamination(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """Foreign bodies: crumbs or fibres that lie on the part and cast a shadow."""
+    """Draw foreign bodies: crumbs or fibres that lie on the part and cast a shadow."""
     size = image.shape[0]
     alpha = np.zeros((size, size), np.float32)
     pieces = int(rng.integers(1, 6))
@@ -89,7 +89,7 @@ def contamination(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray,
 
 
 def wrong_texture(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """A patch of the same surface that lies turned, magnified and shifted."""
+    """Draw a patch of the same surface that lies turned, magnified and shifted."""
     size = image.shape[0]
     alpha = soft_edge(blob(rng, size, area, rng.uniform(0.1, 0.5)), rng.uniform(1, 4))
     other = turned(image, rng.uniform(30, 150), rng.uniform(1.2, 2.5))
@@ -99,7 +99,7 @@ def wrong_texture(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray,
 
 
 def smear(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """A surface rubbed along one direction: its texture is gone, its gloss changed."""
+    """Rub a surface along one direction: its texture is gone, its gloss changed."""
     size = image.shape[0]
     alpha = soft_edge(blob(rng, size, area, 0.3), rng.uniform(1, 5))
     length = max(5, int(size * rng.uniform(0.03, 0.1)))
@@ -112,7 +112,7 @@ def smear(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatAr
 
 
 def burn(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """Heat: dark in the middle, tempered colours towards the border."""
+    """Draw a burn: dark in the middle, tempered colours towards the border."""
     size = image.shape[0]
     level = blob(rng, size, area, rng.uniform(0.1, 0.4))
     depth = np.clip(level / max(float(level.max()), 1e-3), 0, 1) ** rng.uniform(0.3, 1.0)
@@ -123,7 +123,7 @@ def burn(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArr
 
 
 def dent(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """A blow: the ground sinks, so one flank is lit, the other dark, and the texture bends."""
+    """Draw a dent: the ground sinks, so one flank is lit, the other dark, and the texture bends."""
     size = image.shape[0]
     level = blob(rng, size, area, rng.uniform(0.0, 0.15))
     alpha = soft_edge(level, 1.5)
@@ -142,7 +142,7 @@ def dent(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArr
 
 
 def crack(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """A fracture: a jagged dark line that branches and thins out."""
+    """Draw a fracture: a jagged dark line that branches and thins out."""
     size = image.shape[0]
     gap = np.zeros((size, size), np.float32)
     width = max(2.0, size * rng.uniform(0.004, 0.012))
@@ -157,7 +157,7 @@ def crack(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatAr
 
 
 def print_error(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """Ink where none belongs: a misplaced bar, or a patch printed twice and shifted."""
+    """Draw ink where none belongs: a misplaced bar, or a patch printed twice and shifted."""
     size = image.shape[0]
     aspect = rng.uniform(0.15, 1.0)
     height = np.clip(np.sqrt(area * aspect), 0.01, 0.9)
@@ -178,7 +178,7 @@ def print_error(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, F
 
 
 def pinhole(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, FloatArray]:
-    """Gas pores: round dark holes with a bright rim, one or a nest of them."""
+    """Draw gas pores: round dark holes with a bright rim, one or a nest of them."""
     size = image.shape[0]
     count = int(rng.integers(1, 8))
     holes = np.zeros((size, size), np.float32)
@@ -194,7 +194,7 @@ def pinhole(rng: Rng, image: FloatArray, area: float) -> tuple[FloatArray, Float
 
 
 def _curve(rng: Rng, size: int, length: float, width: float, *, bend: float) -> FloatArray:
-    """A smooth stroke, `length` in shares of the frame and `width` in px."""
+    """Draw a smooth stroke, `length` in shares of the frame and `width` in px."""
     steps = 48
     turn = np.cumsum(rng.normal(0, bend / steps**0.5 / 3, steps)) + rng.uniform(0, 2 * np.pi)
     path = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], 1), 0) * length / steps

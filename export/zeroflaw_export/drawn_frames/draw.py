@@ -46,7 +46,7 @@ class DrawnFrame:
 
 
 def draw_frame(split: Split, surface: str, defect: str, *, seed: int, size: int) -> DrawnFrame:
-    """Draws a frame; the same arguments give the same frame.
+    """Draw a frame; the same arguments give the same frame.
 
     A defect is drawn anew until the camera can see it and it covers 0.05 % to 20 % of the frame.
 

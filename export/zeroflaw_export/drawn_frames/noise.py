@@ -11,20 +11,19 @@ Rng = np.random.Generator
 
 
 def as_floats(values: object) -> FloatArray:
-    """What OpenCV or NumPy gave, as float32."""
+    """Convert what OpenCV or NumPy gave to float32."""
     return np.asarray(values, np.float32)
 
 
 def blurred(image: FloatArray, pixels: float) -> FloatArray:
-    """An image after a Gaussian blur of that standard deviation."""
+    """Blur an image with a Gaussian of that standard deviation, px."""
     return as_floats(cv2.GaussianBlur(image, (0, 0), pixels))
 
 
 def smooth_noise(rng: Rng, size: int, cells: float, cells_x: float | None = None) -> FloatArray:
-    """Noise that changes over about `size / cells` pixels.
+    """Draw noise that changes over about `size / cells` pixels.
 
     Args:
-        rng: Source of randomness.
         size: Side of the field, px.
         cells: Cells along y.
         cells_x: Cells along x; default: as many.
@@ -42,7 +41,7 @@ def smooth_noise(rng: Rng, size: int, cells: float, cells_x: float | None = None
 def fractal_noise(
     rng: Rng, size: int, cells: float, octaves: int, persistence: float = 0.5
 ) -> FloatArray:
-    """Octaves of noise, each twice as fine and `persistence` times as strong as the last.
+    """Add octaves of noise, each twice as fine and `persistence` times as strong as the last.
 
     Returns:
         float32 [size, size] of mean 0 and standard deviation about 1.
@@ -56,7 +55,7 @@ def fractal_noise(
 
 
 def cellular_noise(rng: Rng, size: int, cells: int) -> tuple[FloatArray, FloatArray]:
-    """Voronoi cells of random points.
+    """Draw the Voronoi cells of random points.
 
     Returns:
         Distance of each pixel to its cell's point, in cell widths, float32 [size, size].
@@ -74,10 +73,9 @@ def cellular_noise(rng: Rng, size: int, cells: int) -> tuple[FloatArray, FloatAr
 
 
 def blob(rng: Rng, size: int, area: float, roughness: float = 0.35) -> FloatArray:
-    """A soft irregular spot somewhere in the frame.
+    """Draw a soft irregular spot somewhere in the frame.
 
     Args:
-        rng: Source of randomness.
         size: Side of the frame, px.
         area: Share of the frame that it covers, in (0, 1).
         roughness: 0 is an ellipse; 1 is torn.
@@ -106,7 +104,7 @@ def blob(rng: Rng, size: int, area: float, roughness: float = 0.35) -> FloatArra
 
 
 def soft_edge(level: FloatArray, pixels: float) -> FloatArray:
-    """Opacity of a level set: 0.5 on its border, with an edge about `pixels` wide.
+    """Return the opacity of a level set: 0.5 on its border, with an edge about `pixels` wide.
 
     Returns:
         float32 [size, size] in [0, 1].
@@ -120,12 +118,12 @@ def soft_edge(level: FloatArray, pixels: float) -> FloatArray:
 
 
 def turned(image: FloatArray, degrees: float, zoom: float = 1.0) -> FloatArray:
-    """An image turned and magnified about its centre; the border mirrors.
+    """Turn and magnify an image about its centre; the border mirrors.
 
     Args:
         image: float32 [S, S] or [S, S, C].
-        degrees: Anticlockwise.
-        zoom: Magnification.
+        degrees: Angle, anticlockwise.
+        zoom: Magnification; above 1 enlarges.
 
     Returns:
         The same shape.
@@ -140,11 +138,11 @@ def turned(image: FloatArray, degrees: float, zoom: float = 1.0) -> FloatArray:
 
 
 def relief_shading(height: FloatArray, light_degrees: float) -> FloatArray:
-    """Brightness of a relief under oblique light: its slope towards the lamp.
+    """Shade a relief under oblique light, by its slope towards the lamp.
 
     Args:
         height: float32 [S, S].
-        light_degrees: Where the lamp stands.
+        light_degrees: Direction of the lamp in the image, degrees clockwise from the x axis.
 
     Returns:
         float32 [S, S], 0 on level ground.

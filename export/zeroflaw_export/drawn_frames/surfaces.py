@@ -29,7 +29,7 @@ Surface = Callable[[Rng, int], FloatArray]
 
 
 def brushed_metal(rng: Rng, size: int) -> FloatArray:
-    """Rolled or ground sheet: streaks along one direction."""
+    """Draw rolled or ground sheet: streaks along one direction."""
     streaks = smooth_noise(rng, size, size, rng.uniform(1, 5)) * rng.uniform(0.02, 0.07)
     bands = smooth_noise(rng, size, rng.uniform(8, 60), 2) * rng.uniform(0.0, 0.05)
     sheen = smooth_noise(rng, size, 3) * rng.uniform(0.02, 0.08)
@@ -38,7 +38,7 @@ def brushed_metal(rng: Rng, size: int) -> FloatArray:
 
 
 def turned_grooves(rng: Rng, size: int) -> FloatArray:
-    """Turned or threaded steel: parallel glossy grooves, each with a highlight."""
+    """Draw turned or threaded steel: parallel glossy grooves, each with a highlight."""
     y = np.arange(size, dtype=np.float32)[:, None] / size
     warp = smooth_noise(rng, size, 2) * np.float32(rng.uniform(0, 0.01))
     phase = 2 * np.pi * rng.uniform(2, 22) * (y + warp) + rng.uniform(0, 6)
@@ -53,7 +53,7 @@ def turned_grooves(rng: Rng, size: int) -> FloatArray:
 
 
 def fabric(rng: Rng, size: int) -> FloatArray:
-    """A weave of two threads."""
+    """Draw a weave of two threads."""
     grid = np.arange(size, dtype=np.float32) / size
     threads = rng.uniform(18, 70)
     wobble = rng.uniform(0, 0.15) / threads
@@ -71,7 +71,7 @@ def fabric(rng: Rng, size: int) -> FloatArray:
 
 
 def wood(rng: Rng, size: int) -> FloatArray:
-    """Planed wood: stretched rings and pores."""
+    """Draw planed wood: stretched rings and pores."""
     base = smooth_noise(rng, size, rng.uniform(2, 6), 1.5)
     rings = np.sin(2 * np.pi * rng.uniform(2, 7) * base)
     pores = smooth_noise(rng, size, size / 2, rng.uniform(6, 16))
@@ -82,7 +82,7 @@ def wood(rng: Rng, size: int) -> FloatArray:
 
 
 def leather(rng: Rng, size: int) -> FloatArray:
-    """Embossed leather or plastic: shaded cells."""
+    """Draw embossed leather or plastic: shaded cells."""
     distance, _ = cellular_noise(rng, size, int(rng.integers(18, 70)))
     height = -(distance**1.5) + 0.2 * fractal_noise(rng, size, 20, 3)
     shade = relief_shading(blurred(height, size / 400), rng.uniform(0, 360))
@@ -91,7 +91,7 @@ def leather(rng: Rng, size: int) -> FloatArray:
 
 
 def painted(rng: Rng, size: int) -> FloatArray:
-    """Lacquer with orange peel and a soft reflection."""
+    """Draw lacquer with orange peel and a soft reflection."""
     peel = relief_shading(smooth_noise(rng, size, rng.uniform(30, 110)), rng.uniform(0, 360))
     glow = smooth_noise(rng, size, 2) * rng.uniform(0.02, 0.12)
     value = 1 + rng.uniform(0.01, 0.06) * peel / (float(peel.std()) + 1e-6) + glow
@@ -100,7 +100,7 @@ def painted(rng: Rng, size: int) -> FloatArray:
 
 
 def perforated_plate(rng: Rng, size: int) -> FloatArray:
-    """A lattice of equal holes, studs or tiles in a plate."""
+    """Draw a lattice of equal holes, studs or tiles in a plate."""
     count = int(rng.integers(4, 15))
     cell = np.zeros((64, 64), np.float32)
     corners = int(rng.integers(3, 9))
@@ -127,7 +127,7 @@ def perforated_plate(rng: Rng, size: int) -> FloatArray:
 
 
 def printed_carton(rng: Rng, size: int) -> FloatArray:
-    """Board with lines of print, frames and bars."""
+    """Draw board with lines of print, frames and bars."""
     image = _plain(rng, size, 0.7)
     ink = np.zeros((size, size), np.float32)
     line = rng.uniform(0.03, 0.09) * size
@@ -146,7 +146,7 @@ def printed_carton(rng: Rng, size: int) -> FloatArray:
 
 
 def moulded_part(rng: Rng, size: int) -> FloatArray:
-    """A symmetric part with rings and bores before a plain background."""
+    """Draw a symmetric part with rings and bores before a plain background."""
     image, part = _plain(rng, size, 0.3), _plain(rng, size)
     mask = np.zeros((size, size), np.float32)
     shade = np.zeros((size, size), np.float32)
@@ -177,7 +177,7 @@ def moulded_part(rng: Rng, size: int) -> FloatArray:
 
 
 def casting(rng: Rng, size: int) -> FloatArray:
-    """Sand-cast or blasted metal: rough at every scale, with a machined edge now and then."""
+    """Draw sand-cast or blasted metal: rough at every scale, sometimes with a machined edge."""
     height = fractal_noise(rng, size, rng.uniform(4, 10), 7, rng.uniform(0.55, 0.8))
     shade = relief_shading(height, rng.uniform(0, 360))
     pits = np.clip(smooth_noise(rng, size, rng.uniform(60, 130)) - 1.2, 0, None)
@@ -192,7 +192,7 @@ def casting(rng: Rng, size: int) -> FloatArray:
 
 
 def printed_board(rng: Rng, size: int) -> FloatArray:
-    """A bare printed circuit board: rows of pads, traces between them, solder mask."""
+    """Draw a bare printed circuit board: rows of pads, traces between them, solder mask."""
     mask_tone = np.array([0.06, 0.32, 0.16], np.float32)
     mask_tone = np.roll(mask_tone, int(rng.choice([0, 0, 0, 1, 2]))) * np.float32(
         rng.uniform(0.8, 1.6)
@@ -231,7 +231,7 @@ def printed_board(rng: Rng, size: int) -> FloatArray:
 
 
 def glass(rng: Rng, size: int) -> FloatArray:
-    """Clear or tinted sheet: smooth, with soft reflections and a frame's shadow."""
+    """Draw clear or tinted sheet: smooth, with soft reflections and a frame's shadow."""
     value = rng.uniform(0.35, 0.8) + smooth_noise(rng, size, 2) * rng.uniform(0.03, 0.1)
     for _ in range(int(rng.integers(1, 4))):
         bar = np.zeros((size, size), np.float32)
@@ -244,7 +244,7 @@ def glass(rng: Rng, size: int) -> FloatArray:
 
 
 def real_texture(name: str) -> Surface:
-    """A family of crops of one of scikit-image's CC0 textures, turned, magnified and tinted."""
+    """Make a family of crops of a CC0 texture of scikit-image, turned, magnified and tinted."""
 
     def draw(rng: Rng, size: int) -> FloatArray:
         photo = _photo(name)
@@ -274,13 +274,13 @@ def _photo(name: str) -> FloatArray:
 
 
 def colour(rng: Rng) -> FloatArray:
-    """A muted colour, float32 [3] in [0.1, 0.9]."""
+    """Draw a muted colour, float32 [3] in [0.1, 0.9]."""
     grey = rng.uniform(0.2, 0.8)
     return np.clip(grey + rng.uniform(-0.18, 0.18, 3), 0.1, 0.9).astype(np.float32)
 
 
 def tinted(grey: FloatArray, rng: Rng, strength: float) -> FloatArray:
-    """A grey field with a slight cast: float32 [S, S, 3]."""
+    """Tint a grey field with a slight cast: float32 [S, S, 3]."""
     cast = (1 + rng.uniform(-strength, strength, 3)).astype(np.float32)
     return grey[..., None] * cast
 
@@ -293,7 +293,7 @@ def _plain(rng: Rng, size: int, roughness: float = 1.0) -> FloatArray:
 
 
 def _print_line(ink: FloatArray, rng: Rng, y: float, line: float) -> None:
-    """Strokes in the manner of letters, from left to right."""
+    """Draw strokes in the manner of letters, from left to right."""
     size, x = ink.shape[0], line * rng.uniform(0.2, 3)
     end = size - line * rng.uniform(0.2, 5)
     height, stroke = line * 0.6, max(1, int(line * 0.1))

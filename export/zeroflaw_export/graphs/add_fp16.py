@@ -20,11 +20,11 @@ from zeroflaw_export.parity import checks as parity
 
 
 def add_fp16_graphs(bundle: Bundle, report: Callable[[str], None] = lambda _: None) -> Bundle:
-    """Adds the FP16 graphs for TensorRT, each checked against the bundle's FP32 graph.
+    """Add the FP16 graphs for TensorRT, each checked against the bundle's FP32 graph.
 
     Args:
         bundle: The bundle to change; its reference graphs and its identity stay as they are.
-        report: Is told each step as it begins.
+        report: Called with each step as it begins.
 
     Returns:
         The bundle as it is now.
@@ -54,21 +54,23 @@ def _check(bundle: Bundle, engine: EngineName, half: Session, full: Session) -> 
     if engine == CLIP_ENCODER:
         embeddings = bundle.text_embeddings(min(bundle.manifest.products))
         return parity.check_clip_encoder(
-            half, clip_authority(full), embeddings, parity.FP16_TOLERANCES
+            half, clip_reference(full), embeddings, parity.FP16_TOLERANCES
         )
     side = bundle.manifest.sizes.sam_image_size
     if engine == SAM_ENCODER:
-        wanted = parity.sam_features(sam_authority(full), side)
+        wanted = parity.sam_features(sam_encoder_reference(full), side)
         return parity.check_sam_encoder(half, wanted, parity.FP16_TOLERANCES)
     encoder = OnnxRuntimeSession(bundle.onnx_path(SAM_ENCODER), bundle.contract(SAM_ENCODER))
-    features = parity.sam_features(sam_authority(encoder), side)
+    features = parity.sam_features(sam_encoder_reference(encoder), side)
     encoder.close()
     assert engine == SAM_DECODER  # noqa: S101 - of FP16_ENGINES
-    return parity.check_sam_decoder(half, decoder_authority(full), features, parity.FP16_TOLERANCES)
+    return parity.check_sam_decoder(
+        half, sam_decoder_reference(full), features, parity.FP16_TOLERANCES
+    )
 
 
-def clip_authority(session: Session) -> parity.ClipAuthority:
-    """A CLIP encoder as an authority for another."""
+def clip_reference(session: Session) -> parity.ClipReference:
+    """Make the graph of a CLIP encoder the reference for another."""
 
     def encode(
         image: NDArray[np.uint8], embeddings: TextEmbeddings
@@ -79,8 +81,8 @@ def clip_authority(session: Session) -> parity.ClipAuthority:
     return encode
 
 
-def sam_authority(session: Session) -> parity.SamAuthority:
-    """A SAM encoder as an authority for another."""
+def sam_encoder_reference(session: Session) -> parity.SamEncoderReference:
+    """Make the graph of a SAM encoder the reference for another."""
 
     def encode(content: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session.execute(
@@ -91,8 +93,8 @@ def sam_authority(session: Session) -> parity.SamAuthority:
     return encode
 
 
-def decoder_authority(session: Session) -> parity.DecoderAuthority:
-    """A SAM decoder as an authority for another."""
+def sam_decoder_reference(session: Session) -> parity.SamDecoderReference:
+    """Make the graph of a SAM decoder the reference for another."""
 
     def decode(
         features: NDArray[np.float32], prompt: dict[str, Tensor]

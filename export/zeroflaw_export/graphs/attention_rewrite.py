@@ -21,7 +21,7 @@ from zeroflaw_engines.errors import ExportError
 
 
 def fuse_relative_positions(model: ir.Model) -> None:
-    """Turns attention with SAM's relative positions as a mask into one `Attention`, in place.
+    """Turn attention with SAM's relative positions as a mask into one `Attention`, in place.
 
     The mask is the sum of a product for each row and one for each column of the keys. As further
     channels of the queries, over one-hot places as those of the keys, they add up to the same
@@ -54,7 +54,7 @@ def fuse_relative_positions(model: ir.Model) -> None:
 def _additive(
     softmax: ir.Node,
 ) -> tuple[ir.Node, ir.Value, ir.Value, ir.Value, ir.Value] | None:
-    """The product with the values, and queries, keys, rows and columns before a softmax."""
+    """Find the product with the values, and queries, keys, rows and columns before a softmax."""
     total = _producer(softmax.inputs[0], "Add")
     readers = list(softmax.outputs[0].uses())
     if total is None or len(readers) != 1 or readers[0].node.op_type != "MatMul":
@@ -79,7 +79,7 @@ def _additive(
 
 
 def _key_places(graph: ir.Graph, keys: list[int], side: int) -> ir.Value:
-    """One-hot row and column of every key: float32 [windows, heads, side * side, 2 * side]."""
+    """Add the one-hot places of the keys: float32 [windows, heads, side * side, 2 * side]."""
     name = f"key_places_{'_'.join(map(str, keys[:2]))}_{side}"
     if name not in graph.initializers:
         place = np.arange(side * side)
@@ -90,7 +90,7 @@ def _key_places(graph: ir.Graph, keys: list[int], side: int) -> ir.Value:
 
 
 def merge_head_groups(model: ir.Model) -> None:
-    """Puts groups of heads of one attention into one node, in place.
+    """Put groups of heads of one attention into one node, in place.
 
     A group is an `Attention` whose result goes into a `Concat` of all groups along the heads
     (axis 1).
@@ -156,7 +156,7 @@ def _dtype(value: ir.Value) -> ir.DataType:
 
 
 def pad_attention(model: ir.Model, multiple: int) -> bool:
-    """Pads the heads of every `Attention` to one width, in place.
+    """Pad the heads of every `Attention` to one width, in place.
 
     Args:
         model: A graph whose `Attention` nodes have queries, keys and values of 4 axes.

@@ -1,4 +1,4 @@
-"""Writing an export module as an ONNX file with at most one file of external weights."""
+"""An export module written as an ONNX file with at most one file of external weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ OPSET = 23
 
 
 def onnx_from_module(module: nn.Module, contract: EngineContract, path: Path) -> None:
-    """Exports a module whose `forward` takes and gives the contract's tensors in its order.
+    """Export a module whose `forward` takes and gives the contract's tensors in its order.
 
     Writes `path`, and beside it `<path>.data` with the weights.
 
     Args:
         module: An export module in eval mode.
-        contract: Names, shapes and dtypes.
-        path: The ONNX file to write.
 
     Raises:
         ExportError: The module cannot be exported.
@@ -71,7 +69,7 @@ def onnx_from_module(module: nn.Module, contract: EngineContract, path: Path) ->
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter and onnxscript log each pass; errors still raise."""
+    """Silence the exporter and onnxscript, which log each pass; errors still raise."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -40,12 +40,11 @@ _UNTYPED: Final = frozenset({"Shape", "Size"})
 
 
 def apply_recipe(model: ir.Model, recipe: PrecisionRecipe) -> None:
-    """Retypes a graph in place: FP16 but for the recipe's islands.
+    """Retype a graph in place: FP16 but for the recipe's islands.
 
     Args:
         model: An FP32 graph with the dtype of every value, as `onnx_from_module` writes it. Its
             weights may be external; they are converted when the graph is saved.
-        recipe: What stays in FP32.
 
     Raises:
         ExportError: An operator is not known to the pass, or a value has no dtype.
@@ -64,7 +63,7 @@ def apply_recipe(model: ir.Model, recipe: PrecisionRecipe) -> None:
 
 
 def fp32_nodes(graph: ir.Graph, islands: Iterable[Island]) -> set[ir.Node]:
-    """The nodes of islands, without those that only move data."""
+    """Return the nodes of islands, without those that only move data."""
     found = set[ir.Node]()
     for island in islands:
         found |= _members(graph, island, found)
@@ -117,7 +116,7 @@ def _walk(
     neighbours: Callable[[ir.Node], Iterable[ir.Node]],
     belongs: Callable[[ir.Node], bool],
 ) -> set[ir.Node]:
-    """All that is reached from the start through nodes that belong or only move data."""
+    """Return all that is reached from the start through nodes that belong or only move data."""
     found, todo = set(start), list(start)
     while todo:
         for node in neighbours(todo.pop()):
@@ -136,7 +135,7 @@ def _readers(node: ir.Node) -> Iterable[ir.Node]:
 
 
 def _stream(start: set[ir.Node]) -> set[ir.Node]:
-    """All sums of the stream that the norms read, its end included, and products that read it."""
+    """Return the sums of the stream that the norms read, its end and the products that read it."""
     sums = {node for node in _walk(start, _sources, is_sum) if node.op_type == "Add"}
     sums = {node for node in _walk(sums, _readers, is_sum) if node.op_type == "Add"}
     readers = {after for node in _walk(sums, _readers, lambda _: False) for after in _readers(node)}
@@ -144,12 +143,12 @@ def _stream(start: set[ir.Node]) -> set[ir.Node]:
 
 
 def is_sum(node: ir.Node) -> bool:
-    """Whether a node adds two computed values, rather than a bias to a product."""
+    """Return whether a node adds two computed values, rather than a bias to a product."""
     return node.op_type == "Add" and not _is_bias(node)
 
 
 def _is_bias(node: ir.Node) -> bool:
-    """Whether an Add is the bias of a matrix product, which a kernel adds as it writes."""
+    """Return whether an Add is the bias of a matrix product, which a kernel adds as it writes."""
     first, second = node.inputs
     for product, bias in ((first, second), (second, first)):
         if product is None or bias is None or bias.const_value is None:
@@ -161,7 +160,7 @@ def _is_bias(node: ir.Node) -> bool:
 
 
 def _entry(graph: ir.Graph, so_far: set[ir.Node]) -> set[ir.Node]:
-    """Unweighted nodes that depend on the inputs through such nodes and islands alone."""
+    """Return unweighted nodes that depend on the inputs through such nodes and islands alone."""
     known, found = set(graph.inputs), set[ir.Node]()
     for node in graph:
         given = [value for value in node.inputs if value is not None]
@@ -222,7 +221,7 @@ def _type_of_source(types: dict[ir.Node, ir.DataType], value: ir.Value) -> ir.Da
 
 
 class _Retyping:
-    """Carries out a decision: initializers, Casts, and the dtypes of values."""
+    """A graph being retyped by a decision: initializers, Casts, and the dtypes of values."""
 
     def __init__(
         self, graph: ir.Graph, types: dict[ir.Node, ir.DataType], rounded: set[ir.Node]
@@ -261,7 +260,7 @@ class _Retyping:
                 del graph.initializers[name]
 
     def _as(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """The value in a type: itself, a converted initializer, or one shared Cast."""
+        """Return the value in a type: itself, a converted initializer, or one shared Cast."""
         producer = value.producer()
         has = self._types[producer] if producer is not None else value.dtype
         if has == dtype:
@@ -306,7 +305,7 @@ class _Retyping:
 
 
 def half_initializer(value: ir.Value) -> ir.Value:
-    """An FP32 initializer in FP16, converted when it is written.
+    """Wrap an FP32 initializer in FP16, which is converted when it is written.
 
     Raises:
         ExportError: A weight is not finite in FP16.

@@ -1,4 +1,4 @@
-"""Graphs of an engine for other targets, each from the reference graph or beside it.
+"""The FP16 graph of an engine for TensorRT, from its reference graph.
 
 They take nothing but ONNX files, so that a bundle that exists already can be given FP16 graphs
 where there is neither PyTorch nor the weights' files.
@@ -6,7 +6,6 @@ where there is neither PyTorch nor the weights' files.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +27,6 @@ FP16_ENGINES: Final[tuple[EngineName, ...]] = ("clip_encoder", "sam_encoder", "s
 
 # Tensors below this are kept inside the graph's file.
 _EXTERNAL_FROM: Final = 1024
-# A variant's own weights above this get a file of their own.
-_INLINE_UP_TO: Final = 100_000_000
 
 
 def write_fp16_variant(
@@ -39,14 +36,11 @@ def write_fp16_variant(
     target: Path,
     recipe: PrecisionRecipe = FP16_RECIPE,
 ) -> GraphVariant:
-    """Writes the strongly typed graph of an engine for TensorRT.
+    """Write the strongly typed graph of an engine for TensorRT.
 
     Args:
-        directory: Of the bundle.
-        engine: The engine.
         reference: Its FP32 graph, read from the directory and left as it is.
         target: Directory to write into, which may be the bundle's.
-        recipe: What stays in FP32.
 
     Returns:
         The manifest's entry of the new graph.
@@ -72,12 +66,7 @@ def write_fp16_variant(
 
 
 def fp16_model(model: ir.Model, engine: EngineName, recipe: PrecisionRecipe) -> AttentionForm:
-    """Turns an FP32 reference graph into the strongly typed graph for TensorRT, in place.
-
-    Args:
-        model: The reference graph.
-        engine: Its engine.
-        recipe: What stays in FP32.
+    """Turn an FP32 reference graph into the strongly typed graph for TensorRT, in place.
 
     Returns:
         How SAM's relative position is written in the new graph.
@@ -95,48 +84,6 @@ def fp16_model(model: ir.Model, engine: EngineName, recipe: PrecisionRecipe) -> 
     return form
 
 
-def share_weights(path: Path, reference: Path) -> str | None:
-    """Lets a graph read from the reference's weights what is the same there, byte for byte.
-
-    What is not there goes into the graph's own file; its `.data` file is removed. Where that
-    would be too much, the graph is left as it is.
-
-    Args:
-        path: The graph, with external weights of its own.
-        reference: The graph of the same directory whose weights are to be shared.
-
-    Returns:
-        The file of the graph's external weights.
-    """
-    own = path.with_name(path.name + ".data")
-    known = {
-        _digest(tensor): tensor
-        for tensor in _tensors(_load(reference))
-        if isinstance(tensor, ir.ExternalTensor)
-    }
-    model = _load(path)
-    strangers = 0
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        same = known.get(_digest(tensor))
-        if same is None:
-            strangers += tensor.nbytes
-            value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name)
-            continue
-        value.const_value = ir.ExternalTensor(
-            same.location, same.offset, same.length, tensor.dtype, shape=tensor.shape,
-            name=tensor.name or "", base_dir=path.parent,
-        )  # fmt: skip
-    if strangers > _INLINE_UP_TO:
-        return own.name
-    ir.save(model, path)
-    onnx.checker.check_model(str(path))
-    own.unlink(missing_ok=True)
-    return reference.name + ".data"
-
-
 def _load(path: Path) -> ir.Model:
     try:
         return ir.load(path)
@@ -144,15 +91,3 @@ def _load(path: Path) -> ir.Model:
         raise ExportError(
             f"{path} cannot be read: {error}", "verify the bundle with `zeroflaw bundle verify`"
         ) from error
-
-
-def _tensors(model: ir.Model) -> list[ir.TensorProtocol]:
-    return [
-        value.const_value
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    ]
-
-
-def _digest(tensor: ir.TensorProtocol) -> tuple[str, str]:
-    return str(tensor.dtype), hashlib.sha256(tensor.tobytes()).hexdigest()

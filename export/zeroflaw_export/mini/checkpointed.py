@@ -22,20 +22,19 @@ def train_steps(
     weight_decay: float = 0.02,
     seconds_between_checkpoints: float = 60.0,
 ) -> None:
-    """Trains with AdamW, a linear warm-up and a cosine decay.
+    """Train with AdamW, a linear warm-up and a cosine decay.
 
     Every step draws its data from its own number, so a run that was killed and goes on ends in
     the same weights as one that was not.
 
     Args:
-        module: What is trained, in place.
-        loss_of_step: Loss of a step's batch.
-        steps: Steps in all.
-        learning_rate: Peak.
-        checkpoint: Where the state is kept.
-        report: Is told the step and its loss.
+        loss_of_step: Takes the step, from 0; gives the loss of its batch.
+        steps: Steps in all, those of the checkpoint included.
+        learning_rate: Peak of the schedule.
+        checkpoint: File of the state; where it exists, the training goes on from it.
+        report: Called with the step, from 1, and its loss.
         weight_decay: Of matrices; vectors have none.
-        seconds_between_checkpoints: How old the kept state may be.
+        seconds_between_checkpoints: Shortest time between two checkpoints, s.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]

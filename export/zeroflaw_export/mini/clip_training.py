@@ -1,4 +1,4 @@
-"""Trains the CLIP-like towers of `mini`: image tower, text tower, and adapters beside them.
+"""Train the CLIP-like towers of `mini`: image tower, text tower, and adapters beside them.
 
 CLIP's towers learned from photos and captions. These learn from drawn frames and the very
 sentences of the prompt ensembles, the text tower first (`text_training`). Then patch tokens
@@ -64,7 +64,6 @@ class Towers(nn.Module):
     """What is trained: both towers and the adapters.
 
     Args:
-        clip: Both towers.
         adapters: One layer for each tapped block.
     """
 
@@ -75,7 +74,7 @@ class Towers(nn.Module):
 
 
 def new_towers(architecture: ClipArchitecture, seed: int) -> Towers:
-    """Towers before training, the same for the same seed."""
+    """Make towers to train, the same for the same seed."""
     generator = torch.manual_seed(seed)
     clip = architecture.build(architecture.image_size)
     filters = clip.visual.conv1.weight
@@ -104,17 +103,12 @@ def train_towers(
     folder: Path,
     report: Callable[[str, int, float], None],
 ) -> None:
-    """Trains the towers in place, crops first and whole frames after.
+    """Train the towers in place, crops first and whole frames after.
 
     Args:
         towers: From `new_towers`.
-        architecture: Of the towers.
-        frames: What to learn from.
-        ensembles: Sentences of normal and abnormal products.
-        tokenize: Of the text tower.
-        settings: How long and how fast.
-        folder: Where checkpoints are kept.
-        report: Is told the phase, the step and its loss.
+        folder: Directory of the checkpoints.
+        report: Called with the phase, the step, from 1, and its loss.
     """
     towers.train()
     sentences = Sentences(towers.clip, ensembles, tokenize, sorted(set(frames.surfaces)))
@@ -175,7 +169,7 @@ def _image_tokens(
     grid: int,
     offset: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Patch tokens of the tapped blocks, and the CLS embedding, of crops at an offset."""
+    """Encode crops at an offset: patch tokens of the tapped blocks, and the CLS embedding."""
     visual = clip.visual
     scale = 1.0 / (255.0 * float32(CLIP_STD))
     pixels = images.float() * scale - float32(CLIP_MEAN) / float32(CLIP_STD)
@@ -213,11 +207,11 @@ def _loss(
         grid = upsample.shape[1]
         logits = upsample @ logits.reshape(-1, grid, grid) @ upsample.T
         total = total + pixel_loss(logits, truth, balance)
-    embedded = functional.normalize(cls, dim=-1)
+    embedding = functional.normalize(cls, dim=-1)
     defective = (truth.flatten(1).sum(dim=1) > 0.3).float()
     image_loss = functional.binary_cross_entropy_with_logits(
-        LOGIT_SCALE * embedded @ towards_abnormal, defective
+        LOGIT_SCALE * embedding @ towards_abnormal, defective
     )
     wanted = torch.tensor([sentences.surfaces.index(name) for name in names])
-    caption_loss = functional.cross_entropy(20.0 * embedded @ named.T, wanted)
+    caption_loss = functional.cross_entropy(20.0 * embedding @ named.T, wanted)
     return total / len(adapted) + 0.3 * image_loss + 0.05 * caption_loss

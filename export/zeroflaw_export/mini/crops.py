@@ -24,16 +24,13 @@ def draw_crops(
     cell: int,
     defective: float,
 ) -> Crops:
-    """Draws crops: another window, aspect, turn, colour and tone each time.
+    """Draw crops: another window, aspect, turn, colour and tone each time.
 
     Args:
-        frames: What to crop.
-        rng: Source of randomness.
-        count: Crops to draw.
         side: Of each crop, px.
         window: Smallest and largest side of what is cropped, px of the frame.
         cell: Side of a cell of the truth, px of the crop.
-        defective: Share of the crops that are laid over a defect.
+        defective: Share of the crops that are laid over a defect, in [0, 1].
 
     Returns:
         Images, uint8 [count, side, side, 3].
@@ -63,7 +60,7 @@ def draw_crops(
 def _window(
     frames: TrainingFrames, rng: Rng, window: tuple[float, float], defective: bool
 ) -> tuple[int, tuple[int, int, int, int]]:
-    """A frame and a window (y, x, height, width) in it, over a defect if that is wanted."""
+    """Draw a frame and a window (y, x, height, width) in it, over a defect if that is wanted."""
     while True:
         index = int(rng.integers(len(frames)))
         mask = frames.masks[index]
@@ -72,8 +69,8 @@ def _window(
         if defective and not places.size:
             continue
         # What fills its window is no anomaly there, so large defects get large windows.
-        least = max(window[0], min(2.0 * np.sqrt(places.size), size))
-        side = np.exp(rng.uniform(np.log(least), np.log(max(window[1], least))))
+        smallest = max(window[0], min(2.0 * np.sqrt(places.size), size))
+        side = np.exp(rng.uniform(np.log(smallest), np.log(max(window[1], smallest))))
         sides = side * np.exp(rng.uniform(-0.3, 0.3, 2))
         height, width = np.clip(sides, 32, size).astype(int).tolist()
         y, x = int(rng.integers(size - height + 1)), int(rng.integers(size - width + 1))

@@ -1,4 +1,4 @@
-"""Makes `mini`, the bundle that ships with the wheel: drawn frames in, trained bundle out.
+"""Make `mini`, the bundle that ships with the wheel: drawn frames in, trained bundle out.
 
     python -m zeroflaw_export.mini.make WORK
 
@@ -25,9 +25,9 @@ from zeroflaw_engines.bundle.prompt_ensembles import load_tokenizer, read_prompt
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import err, run_module
-from zeroflaw_export.datasets.datasets import read_dataset
-from zeroflaw_export.drawn_frames.dataset import DatasetPlan, write_dataset
-from zeroflaw_export.export import ExportPlan, export_bundle
+from zeroflaw_export.datasets import read_dataset
+from zeroflaw_export.drawn_frames.dataset import DatasetOptions, write_dataset
+from zeroflaw_export.export import ExportJob, export_bundle
 from zeroflaw_export.mini.clip_training import ClipTraining, new_towers, train_towers
 from zeroflaw_export.mini.sam_training import SamTraining, new_sam, train_sam
 from zeroflaw_export.mini.training_frames import TrainingFrames, draw_training_frames
@@ -35,7 +35,7 @@ from zeroflaw_export.models.adapters import save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.models.tokenizer import write_tokenizer
-from zeroflaw_export.training.run import TrainingPlan, run_training
+from zeroflaw_export.training.run import TrainingJob, run_training
 from zeroflaw_export.training.train import TrainingSettings
 
 FRAMES: Final = 4000
@@ -46,7 +46,7 @@ DEMONSTRATION: Final = (
     "small networks of CLIP's and SAM's classes, trained on drawn frames to show what zeroflaw"
     " does; neither CLIP nor SAM, and not for a production line"
 )
-# The embedded default knows surfaces of its test set by name, and `object` for all else.
+# The bundle that ships knows surfaces of its test set by name, and `object` for all else.
 PRODUCTS: Final = ("object", "casting", "glass", "gravel", "printed_board")
 # The paper's figures are pixels of a 518 px map; these are the same lengths on mini's 448 px map.
 PARAMETERS: Final = MethodParameters(spacing_pixels=299, dilation_size=21, image_scoring="cls")
@@ -86,7 +86,7 @@ def make(
 
 
 def make_towers(work: Path, frames: TrainingFrames) -> None:
-    """Trains both CLIP towers, and the adapters that the recipe starts from."""
+    """Train both CLIP towers, and the adapters that the recipe starts from."""
     architecture, settings = clip_architecture("mini"), ClipTraining()
     towers = new_towers(architecture, settings.seed)
     tokenizer = work / "tokenizer.json"
@@ -109,12 +109,14 @@ def make_towers(work: Path, frames: TrainingFrames) -> None:
 
 
 def make_adapters(work: Path, processes: int) -> None:
-    """Finishes the adapters by the published recipe, on the frozen tower."""
+    """Finish the adapters by the published recipe, on the frozen tower."""
     root = work / "train"
-    plan = DatasetPlan(split="train", train_good=0, test_good=14, test_defective=5, seed=900_000)
-    write_dataset(root, plan, processes=processes)
+    options = DatasetOptions(
+        split="train", train_good=0, test_good=14, test_defective=5, seed=900_000
+    )
+    write_dataset(root, options, processes=processes)
     run_training(
-        TrainingPlan(
+        TrainingJob(
             dataset=read_dataset(root),
             settings=ADAPTERS,
             clip_architecture="mini",
@@ -128,7 +130,7 @@ def make_adapters(work: Path, processes: int) -> None:
 
 
 def make_sam(work: Path, frames: TrainingFrames) -> None:
-    """Trains SAM's encoder and decoder."""
+    """Train SAM's encoder and decoder."""
     settings = SamTraining()
     sam = new_sam(sam_architecture("mini"), settings.seed)
     train_sam(sam, frames, settings, work, _Losses().report)
@@ -136,7 +138,7 @@ def make_sam(work: Path, frames: TrainingFrames) -> None:
 
 
 def make_bundles(work: Path) -> None:
-    """Exports the trained weights, and the shuffled ones beside them."""
+    """Export the trained weights, and the shuffled ones beside them."""
     names = ("mini_clip", "mini_adapters", "mini_sam")
     for name in names:
         shuffle_weights(
@@ -148,7 +150,7 @@ def make_bundles(work: Path) -> None:
     ):
         clip, adapters, sam = (work / f"{prefix}{name}.safetensors" for name in names)
         export_bundle(
-            ExportPlan(
+            ExportJob(
                 clip_architecture="mini",
                 sam_architecture="mini",
                 clip_weights=_weights(clip),
@@ -165,12 +167,11 @@ def make_bundles(work: Path) -> None:
 
 
 def shuffle_weights(source: Path, target: Path, seed: int) -> None:
-    """Writes weights whose tensors of two and more dimensions hold their values in random order.
+    """Write weights whose tensors of two and more dimensions hold their values in random order.
 
     Args:
         source: A safetensors file.
-        target: Another.
-        seed: Of the order.
+        target: A safetensors file to write.
     """
     generator = torch.Generator().manual_seed(seed)
     state = load_file(source)
@@ -201,7 +202,7 @@ def _weights(path: Path) -> WeightsSource:
 
 
 class _Losses:
-    """Prints the mean loss of every fifty steps."""
+    """The mean loss of every fifty steps, printed."""
 
     def __init__(self) -> None:
         self._since: list[float] = []

@@ -51,14 +51,12 @@ def train_phases(
     folder: Path,
     report: Callable[[str, int, float], None],
 ) -> None:
-    """Trains a module in place, one phase after the other.
+    """Train a module in place, one phase after the other.
 
     Args:
-        module: What is trained.
-        phases: In their order.
         loss_of: Called as a phase begins; gives the loss of each of its steps.
-        folder: Where checkpoints are kept.
-        report: Is told the phase, the step and its loss.
+        folder: Directory of the checkpoints.
+        report: Called with the phase, the step, from 1, and its loss.
     """
     for phase in phases:
         train_steps(
@@ -72,7 +70,7 @@ def train_phases(
 
 
 def pixel_loss(logits: torch.Tensor, truth: torch.Tensor, balance: float) -> torch.Tensor:
-    """Focal loss and dice, as the adapters' recipe has them, on shares of cells.
+    """Compute focal loss and dice, as the adapters' recipe has them, on shares of cells.
 
     Args:
         logits: float32 [B, L, L].

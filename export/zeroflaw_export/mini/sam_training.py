@@ -1,4 +1,4 @@
-"""Trains the SAM-like encoder and decoder of `mini` on the cascade that they will run.
+"""Train the SAM-like encoder and decoder of `mini` on the cascade that they will run.
 
 As SAM learned (arXiv 2304.02643, appendix A), each mask is asked for several times, every time
 with the logits of the answer before; here the three rounds are the cascade's own: points; points
@@ -43,9 +43,9 @@ from zeroflaw_export.models.sam_decoder import SamDecoder
 _PATCH: Final = 16
 # Side of a cell of the low-res logits, px.
 _CELL: Final = 4
-_MOST_POINTS: Final = 3
+_MAX_POINTS: Final = 3
 # Three positive and three negative points, and a box or a not-a-point row.
-_ROWS: Final = 2 * _MOST_POINTS + 2
+_ROWS: Final = 2 * _MAX_POINTS + 2
 _MULTIMASK: Final = slice(1, 4)
 
 
@@ -91,7 +91,7 @@ class SamTraining:
 
 
 def new_sam(architecture: SamArchitecture, seed: int) -> Sam:
-    """A SAM before training, the same for the same seed."""
+    """Make a SAM to train, the same for the same seed."""
     torch.manual_seed(seed)
     sam = architecture.build()
     with torch.no_grad():
@@ -128,14 +128,12 @@ def train_sam(
     folder: Path,
     report: Callable[[str, int, float], None],
 ) -> None:
-    """Trains a SAM in place, crops first and whole frames after.
+    """Train a SAM in place, crops first and whole frames after.
 
     Args:
         sam: From `new_sam`.
-        frames: What to learn from.
-        settings: How long and how fast.
-        folder: Where checkpoints are kept.
-        report: Is told the phase, the step and its loss.
+        folder: Directory of the checkpoints.
+        report: Called with the phase, the step, from 1, and its loss.
     """
     sam.train()
     torch.manual_seed(settings.seed)
@@ -191,10 +189,9 @@ class Prompt:
 
 
 def draw_prompt(rng: Rng, truth: NDArray[np.float32], misled: bool) -> Prompt:
-    """Points in the manner of PPG on a coarse map.
+    """Draw points in the manner of PPG on a coarse map.
 
     Args:
-        rng: Source of randomness.
         truth: float32 [L, L], share of each cell that is defective.
         misled: Whether the points go where there is no defect.
     """
@@ -208,17 +205,17 @@ def draw_prompt(rng: Rng, truth: NDArray[np.float32], misled: bool) -> Prompt:
     misled = misled and len(clear) > 0
     if misled:
         first = clear[rng.integers(len(clear))]
-        positive = first + rng.integers(-4, 5, (int(rng.integers(1, _MOST_POINTS + 1)), 2))
+        positive = first + rng.integers(-4, 5, (int(rng.integers(1, _MAX_POINTS + 1)), 2))
         ring = clear[np.abs(clear - first).max(axis=1) < 14]
     else:
-        positive = inside[rng.integers(len(inside), size=int(rng.integers(1, _MOST_POINTS + 1)))]
+        positive = inside[rng.integers(len(inside), size=int(rng.integers(1, _MAX_POINTS + 1)))]
         ring = np.argwhere(far > near)
     astray = float(rng.choice([0.0, 0.8, 2.0])) * rng.standard_normal(positive.shape)
     points = [(point, LABEL_POSITIVE) for point in positive + astray]
     wrong = rng.random() < 0.08
     source = inside if wrong and not misled else ring
     if len(source):
-        chosen = source[rng.integers(len(source), size=int(rng.integers(0, _MOST_POINTS + 1)))]
+        chosen = source[rng.integers(len(source), size=int(rng.integers(0, _MAX_POINTS + 1)))]
         points += [(point, LABEL_NEGATIVE) for point in chosen]
     for row, (point, label) in enumerate(points):
         coords[row] = (np.clip(point[::-1], 0, truth.shape[0] - 1) + rng.random(2)) * _CELL
@@ -227,7 +224,7 @@ def draw_prompt(rng: Rng, truth: NDArray[np.float32], misled: bool) -> Prompt:
 
 
 def _features(sam: Sam, images: torch.Tensor, grid: int, offset: tuple[int, int]) -> torch.Tensor:
-    """Features of crops, as if they lay at an offset of the whole image."""
+    """Encode crops as if they lay at an offset of the whole image."""
     encoder: Any = sam.image_encoder
     full = encoder.pos_embed.shape[1]
     y, x = offset
@@ -262,7 +259,7 @@ def _cascade_loss(
     shift: torch.Tensor,
     weights: tuple[float, float, float],
 ) -> torch.Tensor:
-    """Loss of the three stages; between them, only the chosen logits pass, without gradient."""
+    """Compute the loss of the three stages; only the chosen logits pass between them, detached."""
     coords, labels = (tensor.clone() for tensor in points)
     batch, side = wanted.shape[0], wanted.shape[-1]
     mask_input, has_mask = wanted.new_zeros(batch, 1, side, side), wanted.new_zeros(batch)
@@ -281,7 +278,7 @@ def _cascade_loss(
 def _mask_loss(
     logits: torch.Tensor, predicted_iou: torch.Tensor, wanted: torch.Tensor
 ) -> torch.Tensor:
-    """SAM's: focal and dice of the best mask, and the error of every predicted IoU."""
+    """Compute SAM's loss: focal and dice of the best mask, and the error of every predicted IoU."""
     target = wanted[:, None].expand_as(logits)
     cross = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     probability = torch.sigmoid(logits)
@@ -302,7 +299,7 @@ def _mask_loss(
 
 
 def _add_boxes(coords: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor) -> None:
-    """Puts the box of each mask into the last two rows; an empty mask has none."""
+    """Put the box of each mask into the last two rows; an empty mask has none."""
     for row, mask in enumerate(logits > 0):
         places = mask.nonzero()
         if len(places):

@@ -16,10 +16,10 @@ _LUMINANCE_SHARE = 0.7
 
 
 def cosine_basis(width: int, patch: int) -> torch.Tensor:
-    """Filters of rising frequency, each amplified as much as photos lack it.
+    """Make filters of rising frequency, each amplified as much as photos lack it.
 
     Args:
-        width: Filters.
+        width: Number of filters.
         patch: Side of a patch, px.
 
     Returns:
@@ -43,7 +43,7 @@ def cosine_basis(width: int, patch: int) -> torch.Tensor:
 
 
 def place_waves(grid: int, width: int) -> torch.Tensor:
-    """Sines and cosines of each patch's row and column, so that near patches are alike.
+    """Make sines and cosines of each patch's row and column, so that near patches are alike.
 
     Args:
         grid: Patches along one side.
@@ -62,7 +62,7 @@ def place_waves(grid: int, width: int) -> torch.Tensor:
 
 
 def start_alike(attention: nn.MultiheadAttention, generator: torch.Generator) -> None:
-    """Starts an attention as trained ones look: each token attends to those that are like it.
+    """Start an attention as trained ones look: each token attends to those that are like it.
 
     After Trockman and Kolter, Mimetic Initialization of Self-Attention Layers (arXiv 2305.09828):
     the product of queries and keys is near the identity, that of values and output near its
@@ -70,7 +70,6 @@ def start_alike(attention: nn.MultiheadAttention, generator: torch.Generator) ->
 
     Args:
         attention: Changed in place.
-        generator: Source of randomness.
     """
     width, heads = attention.embed_dim, attention.num_heads
     size = width // heads

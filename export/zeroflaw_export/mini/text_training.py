@@ -1,4 +1,4 @@
-"""Trains the text tower of `mini`, before and apart from the image tower.
+"""Train the text tower of `mini`, before and apart from the image tower.
 
 Trained together from nothing, the two towers agree at once that good and bad mean the same, and
 stay there. So the sentences learn first: all that say "good" meet near one point, all that say
@@ -34,12 +34,9 @@ _SURFACE_WEIGHT: Final = 0.4
 
 
 class Sentences:
-    """Draws sentences of the ensembles and embeds them with the text tower.
+    """Sentences drawn from the ensembles and encoded by the text tower.
 
     Args:
-        clip: Whose text tower embeds.
-        ensembles: Sentences of normal and abnormal products.
-        tokenize: Of the tower.
         surfaces: Names of the surfaces of the training frames.
     """
 
@@ -52,28 +49,28 @@ class Sentences:
         self._tokenize = tokenize
 
     def states(self, rng: Rng) -> torch.Tensor:
-        """Normal and abnormal mean of a product of any name: float32 [2, E], normalised."""
-        embedded = self.of_product(self.any_name(rng), rng)
-        return functional.normalize(embedded.mean(dim=1), dim=-1)
+        """Encode a product of any name: normal and abnormal mean, float32 [2, E], normalised."""
+        embeddings = self.of_product(self.any_name(rng), rng)
+        return functional.normalize(embeddings.mean(dim=1), dim=-1)
 
     def of_product(self, name: str, rng: Rng) -> torch.Tensor:
-        """Some normal and abnormal sentences of a product: float32 [2, sentences, E]."""
+        """Encode some normal and abnormal sentences of a product: float32 [2, sentences, E]."""
         drawn = [
             str(sentence)
             for group in self._ensembles.sentences(name)
             for sentence in rng.choice(group, _SENTENCES, replace=False)
         ]
-        embedded: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
-        return embedded.reshape(2, _SENTENCES, -1)
+        embeddings: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
+        return embeddings.reshape(2, _SENTENCES, -1)
 
     def named(self, rng: Rng) -> torch.Tensor:
-        """One sentence that names each surface: float32 [surfaces, E]."""
+        """Encode one sentence that names each surface: float32 [surfaces, E]."""
         drawn = [str(rng.choice(self._ensembles.sentences(name)[0])) for name in self.surfaces]
-        embedded: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
-        return embedded
+        embeddings: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
+        return embeddings
 
     def any_name(self, rng: Rng) -> str:
-        """The name of a surface, a common word, or a made-up one."""
+        """Draw the name of a surface, a common word, or a made-up one."""
         kind = rng.random()
         if kind < 0.4:
             return str(rng.choice(self.surfaces))
@@ -93,16 +90,14 @@ def train_text(
     checkpoint: Path,
     report: Callable[[int, float], None],
 ) -> None:
-    """Trains the text tower in place and freezes it.
+    """Train the text tower in place and freeze it.
 
     Args:
-        clip: Whose text tower is trained.
         sentences: Of the same tower.
         steps: Steps; each sees the sentences of one product.
-        learning_rate: Peak.
-        seed: Of the sentences.
-        checkpoint: Where the state is kept.
-        report: Is told the step and its loss.
+        learning_rate: Peak of the schedule.
+        checkpoint: File of the state; where it exists, the training goes on from it.
+        report: Called with the step, from 1, and its loss.
     """
     width = clip.text_projection.shape[1]
     generator = torch.Generator().manual_seed(seed)

@@ -45,14 +45,12 @@ def draw_training_frames(
     processes: int,
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TrainingFrames:
-    """Draws the training frames that are not there yet, and opens them all.
+    """Draw the training frames that are not there yet, and open them all.
 
     Args:
-        folder: Where the shards are; a killed run goes on where it was.
+        folder: Directory of the shards; a killed run goes on where it was.
         count: Frames, rounded up to whole shards.
-        seed: Of the frames.
-        processes: Processes to draw with.
-        report: Is told the shards that are done and their number.
+        report: Called with the number of shards that are done, and of all.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = -(-count // _SHARD)
@@ -68,7 +66,7 @@ def draw_training_frames(
         images, masks = (np.load(path, mmap_mode="r") for path in _paths(folder, seed, shard))
         frames.images.extend(images)
         frames.masks.extend(masks)
-        frames.surfaces.extend(_plan(seed, shard, i)[0] for i in range(_SHARD))
+        frames.surfaces.extend(_surface_and_defect(seed, shard, i)[0] for i in range(_SHARD))
     return frames
 
 
@@ -76,7 +74,7 @@ def _draw_shard(folder: Path, seed: int, shard: int) -> None:
     images = np.empty((_SHARD, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
     masks = np.empty((_SHARD, FRAME_SIZE, FRAME_SIZE), np.bool_)
     for i in range(_SHARD):
-        surface, defect = _plan(seed, shard, i)
+        surface, defect = _surface_and_defect(seed, shard, i)
         frame = draw_frame(
             "train", surface, defect, seed=seed + shard * _SHARD + i, size=FRAME_SIZE
         )
@@ -89,7 +87,7 @@ def _draw_shard(folder: Path, seed: int, shard: int) -> None:
         partial.replace(path)
 
 
-def _plan(seed: int, shard: int, index: int) -> tuple[str, str]:
+def _surface_and_defect(seed: int, shard: int, index: int) -> tuple[str, str]:
     rng = np.random.default_rng([seed, shard, index])
     surface = str(rng.choice(sorted(SURFACES["train"])))
     good = rng.random() < _GOOD_SHARE

@@ -22,7 +22,6 @@ class LinearAdapters(nn.Module):
     """One linear layer with bias for each tapped block.
 
     Args:
-        blocks: Number of tapped blocks.
         width: Width of the tower's tokens.
         embedding_size: Width of the shared space.
     """
@@ -32,7 +31,7 @@ class LinearAdapters(nn.Module):
         self.fc = nn.ModuleList(nn.Linear(width, embedding_size) for _ in range(blocks))
 
     def forward(self, tokens: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Maps the patch tokens of each block.
+        """Map the patch tokens of each block.
 
         Args:
             tokens: For each block, float [batch, patches, width], without the CLS token.
@@ -44,7 +43,7 @@ class LinearAdapters(nn.Module):
 
 
 def load_adapters(adapters: LinearAdapters, path: Path) -> None:
-    """Loads APRIL-GAN's `.pth` layout, or the same names in a safetensors file.
+    """Load APRIL-GAN's `.pth` layout, or the same names in a safetensors file.
 
     Raises:
         WeightsError: The file holds no adapters, or adapters of another shape.
@@ -78,7 +77,7 @@ def load_adapters(adapters: LinearAdapters, path: Path) -> None:
 
 
 def save_adapters(adapters: LinearAdapters, path: Path) -> None:
-    """Writes adapters: a safetensors file, or APRIL-GAN's layout for `.pth`."""
+    """Write adapters: a safetensors file, or APRIL-GAN's layout for `.pth`."""
     state = {name: value.contiguous() for name, value in adapters.state_dict().items()}
     if path.suffix == ".pth":
         torch.save({_APRIL_GAN_KEY: state}, path)

@@ -54,7 +54,7 @@ class ClipArchitecture:
         return int(self.config["vision_cfg"]["patch_size"])
 
     def uses_quick_gelu(self, image_size: int) -> bool:
-        """Whether the reference runs QuickGELU at this size.
+        """Return whether the reference runs QuickGELU at this size.
 
         APRIL-GAN loads OpenAI's weights into a fresh erf-GELU model at every size but the
         native one, and its released adapters were trained that way.
@@ -62,7 +62,7 @@ class ClipArchitecture:
         return image_size == self.native_image_size
 
     def check_image_size(self, image_size: int) -> None:
-        """Refuses sizes that the patches do not fill.
+        """Refuse a size that the patches do not fill.
 
         Raises:
             ExportError: The size is not a multiple of the patch size.
@@ -74,7 +74,7 @@ class ClipArchitecture:
             )
 
     def build(self, image_size: int) -> CLIP:
-        """A CLIP without weights, both towers, float32, in eval mode.
+        """Build a CLIP without weights, both towers, float32, in eval mode.
 
         Raises:
             ExportError: The size is not a multiple of the patch size.
@@ -113,7 +113,7 @@ def _small_sam(
     channels: int,
     decoder_mlp: int,
 ) -> Sam:
-    """SAM's own classes at other sizes; patches of 16 px."""
+    """Build a SAM of its own classes at other sizes, with patches of 16 px."""
     grid = side // 16
     return Sam(
         image_encoder=ImageEncoderViT(
@@ -216,7 +216,7 @@ SAM_ARCHITECTURES: Final[dict[str, Callable[[], Sam]]] = {
 
 
 def clip_architecture(name: str) -> ClipArchitecture:
-    """The CLIP architecture of a name.
+    """Look up the CLIP architecture of a name.
 
     Raises:
         ExportError: There is none.
@@ -225,7 +225,7 @@ def clip_architecture(name: str) -> ClipArchitecture:
 
 
 def sam_architecture(name: str) -> SamArchitecture:
-    """The SAM architecture of a name.
+    """Look up the SAM architecture of a name.
 
     Raises:
         ExportError: There is none.
@@ -242,5 +242,5 @@ def _look_up(kind: str, name: str, registry: dict[str, T]) -> T:
 
 
 def float32(values: tuple[float, ...]) -> torch.Tensor:
-    """A constant of a graph."""
+    """Make a constant of a graph."""
     return torch.tensor(values, dtype=torch.float32)

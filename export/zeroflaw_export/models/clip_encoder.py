@@ -21,7 +21,6 @@ class ClipEncoder(nn.Module):
     projection; those act on the CLS token alone.
 
     Args:
-        clip: The CLIP whose image tower is exported.
         adapters: One linear layer for each tapped block.
         tapped_blocks: 1-based.
         image_size: Side of the square input, px.
@@ -46,7 +45,7 @@ class ClipEncoder(nn.Module):
     def forward(
         self, image: torch.Tensor, text_embeddings: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Localises what is closer to the abnormal sentences than to the normal ones.
+        """Localise what is closer to the abnormal sentences than to the normal ones.
 
         Args:
             image: uint8 [1, S, S, 3], RGB, the frame squashed to a square.
@@ -80,7 +79,7 @@ class ClipEncoder(nn.Module):
 
 
 def bilinear_matrix(source: int, target: int) -> torch.Tensor:
-    """Bilinear upsampling with `align_corners=True` along one axis, as a matrix.
+    """Return bilinear upsampling with `align_corners=True` along one axis, as a matrix.
 
     Returns:
         float32 [target, source]; every row sums to 1.

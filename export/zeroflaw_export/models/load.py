@@ -37,7 +37,7 @@ class WeightsSource:
     seed: int | None = None
 
     def require_file(self) -> None:
-        """Checks that the file is there, before minutes are spent on anything else.
+        """Check that the file is there, before minutes are spent on anything else.
 
         Raises:
             WeightsError: It is not.
@@ -46,13 +46,13 @@ class WeightsSource:
             raise WeightsError(f"there is no weights file {self.path}", "check the path")
 
     def identity(self) -> WeightsIdentity:
-        """What the manifest records."""
+        """Return what the manifest records."""
         digest = None if self.path is None else sha256_of_file(self.path)
         return WeightsIdentity(name=self.name, sha256=digest)
 
 
 def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSource) -> CLIP:
-    """A CLIP with its weights, float32, in eval mode.
+    """Load a CLIP with its weights, float32, in eval mode.
 
     The position embedding is resized to the image size with antialiased bicubic interpolation,
     as open_clip does and APRIL-GAN did.
@@ -83,7 +83,7 @@ def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSo
 
 
 def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:
-    """A SAM with its weights, float32, in eval mode.
+    """Load a SAM with its weights, float32, in eval mode.
 
     Raises:
         WeightsError: The checkpoint is not that of the architecture.
@@ -99,7 +99,7 @@ def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:
 def load_linear_adapters(
     architecture: ClipArchitecture, clip: CLIP, source: WeightsSource
 ) -> LinearAdapters:
-    """Linear adapters with their weights, in eval mode.
+    """Load linear adapters with their weights, in eval mode.
 
     Raises:
         WeightsError: The file does not hold adapters for this architecture.

@@ -19,13 +19,12 @@ _EMBEDDING_STD = 0.2
 
 
 def randomise_weights(module: nn.Module, seed: int) -> None:
-    """Fills every parameter of a module in place, the same for the same seed.
+    """Fill every parameter of a module in place, the same for the same seed.
 
     Matrices get variance 1 / fan-in, norms scatter around the identity, embeddings and position
     tables have a standard deviation of 0.2.
 
     Args:
-        module: The module to fill.
         seed: Any integer.
     """
     generator = torch.Generator().manual_seed(seed)

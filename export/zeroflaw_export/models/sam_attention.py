@@ -49,7 +49,6 @@ class RelativePositionAttention(nn.Module):
     Args:
         attention: The `Attention` of segment_anything whose relative positions are used.
         side: Side of a window, tokens.
-        form: How the relative position is written.
         in_groups: Whether the heads run in groups, to hold fewer scores at once.
 
     Raises:
@@ -89,7 +88,7 @@ class RelativePositionAttention(nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_place: torch.Tensor | None
     ) -> torch.Tensor:
-        """Softmax(q k^T * scale + relative position) v.
+        """Compute softmax(q k^T * scale + relative position) v.
 
         Args:
             q: Queries, float32 [windows, heads, side * side, width].
@@ -112,7 +111,7 @@ class RelativePositionAttention(nn.Module):
         return results[0] if len(results) == 1 else torch.cat(results, dim=1)
 
     def key_places(self, windows: int) -> torch.Tensor | None:
-        """One-hot row and column of every key.
+        """Return the one-hot row and column of every key.
 
         Returns:
             float32 [windows, heads, side * side, 2 * side + spare], with zeros in the spare
@@ -129,14 +128,14 @@ class RelativePositionAttention(nn.Module):
         return one_hot.expand(windows, self.heads, -1, -1).contiguous()
 
     def _by_row(self, q: torch.Tensor) -> torch.Tensor:
-        """The products q . Rh[row] for each row: [windows, heads, side * side, side]."""
+        """Compute the products q . Rh[row] for each row: [windows, heads, side * side, side]."""
         grid = q.reshape(-1, self.side, self.side, q.shape[-1])
         products = grid.transpose(0, 1).reshape(self.side, -1, q.shape[-1]) @ self.rel_pos_rows
         products = products.reshape(self.side, -1, self.side, self.side).transpose(0, 1)
         return products.reshape(*q.shape[:3], -1)
 
     def _by_column(self, q: torch.Tensor) -> torch.Tensor:
-        """The products q . Rw[column] for each column, and zeros for the spare channels."""
+        """Compute the products q . Rw[column] for each column, and zeros for the spare channels."""
         grid = q.reshape(-1, self.side, self.side, q.shape[-1])
         by_column = grid.permute(2, 0, 1, 3).reshape(self.side, -1, q.shape[-1])
         products = by_column @ self.rel_pos_columns
@@ -146,7 +145,7 @@ class RelativePositionAttention(nn.Module):
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_place: torch.Tensor | None
     ) -> torch.Tensor:
-        """The attention of some heads."""
+        """Compute the attention of some heads."""
         by_row, by_column = self._by_row(q), self._by_column(q)
         if key_place is None:
             mask = by_row[..., :, None] + by_column[..., None, :]
@@ -162,6 +161,6 @@ class RelativePositionAttention(nn.Module):
 
 
 def _relative_positions(table: torch.Tensor, side: int) -> torch.Tensor:
-    """SAM's table as one matrix for each query place: float32 [side, width, side]."""
+    """Arrange SAM's table as one matrix for each query place: float32 [side, width, side]."""
     positions: torch.Tensor = get_rel_pos(side, side, table.detach())
     return positions.mT.contiguous()

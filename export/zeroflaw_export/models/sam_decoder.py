@@ -29,11 +29,7 @@ _MASKED = -1e4
 
 
 class SamDecoder(nn.Module):
-    """Prompts and features in, all four low-res logits and predicted IoUs out.
-
-    Args:
-        sam: The SAM whose prompt encoder and mask decoder are exported.
-    """
+    """Prompts and features in, all four low-res logits and predicted IoUs out."""
 
     image_pe: torch.Tensor
 
@@ -54,7 +50,7 @@ class SamDecoder(nn.Module):
         mask_input: torch.Tensor,
         has_mask_input: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decodes a batch of prompts on one image.
+        """Decode a batch of prompts on one image.
 
         Args:
             features: float32 [1, C, G, G] from the SAM encoder.
@@ -174,7 +170,7 @@ def _attend(
     v: torch.Tensor,
     key_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """SAM's attention with an additive bias on its keys; [B, N, C] in and out."""
+    """Run SAM's attention with an additive bias on its keys; [B, N, C] in and out."""
     heads = attention.num_heads
     width = attention.internal_dim // heads
     q = attention.q_proj(q).reshape(q.shape[0], -1, heads, width).transpose(1, 2)
@@ -189,7 +185,7 @@ def _attend(
 
 
 def _upscale_tokens(x: torch.Tensor, conv: nn.ConvTranspose2d) -> torch.Tensor:
-    """A 2x2, stride-2 transposed convolution on tokens: [..., C] -> [..., 2 * 2, C']."""
+    """Run a 2x2, stride-2 transposed convolution on tokens: [..., C] -> [..., 2 * 2, C']."""
     weight = conv.weight.permute(0, 2, 3, 1)
     bias = conv.bias
     assert bias is not None  # noqa: S101 - SAM's upscaling has biases; this is for mypy
@@ -199,5 +195,5 @@ def _upscale_tokens(x: torch.Tensor, conv: nn.ConvTranspose2d) -> torch.Tensor:
 
 
 def _channels_first_norm(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-    """SAM's LayerNorm2d on an image, float32 [B, C, H, W]."""
+    """Run SAM's LayerNorm2d on an image, float32 [B, C, H, W]."""
     return layer_norm_2d(x.permute(0, 2, 3, 1), norm).permute(0, 3, 1, 2)

@@ -22,7 +22,11 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_export.models.architectures import SAM_MEAN, SAM_STD, float32
-from zeroflaw_export.models.sam_attention import AttentionForm, RelativePositionAttention
+from zeroflaw_export.models.sam_attention import (
+    ATTENTION_OF_TARGET,
+    AttentionForm,
+    RelativePositionAttention,
+)
 
 
 class SamEncoder(nn.Module):
@@ -32,8 +36,8 @@ class SamEncoder(nn.Module):
     uint8 can hold; the graph therefore takes the size of the content and blanks the rest itself.
 
     Args:
-        sam: The SAM whose image encoder is exported.
-        attention: How the relative position is written: the numbers are the same.
+        attention: How the relative position is written: the numbers are the same. Default: the form
+            of the reference graph.
 
     Raises:
         ExportError: There is no such form of attention.
@@ -43,7 +47,9 @@ class SamEncoder(nn.Module):
     std: torch.Tensor
     pixel_index: torch.Tensor
 
-    def __init__(self, sam: Sam, attention: AttentionForm = "extended") -> None:
+    def __init__(
+        self, sam: Sam, attention: AttentionForm = ATTENTION_OF_TARGET["onnxruntime"]
+    ) -> None:
         super().__init__()
         encoder = sam.image_encoder
         self.patch_embed = encoder.patch_embed.proj
@@ -62,7 +68,7 @@ class SamEncoder(nn.Module):
         self.register_buffer("pixel_index", torch.arange(encoder.img_size, dtype=torch.int32))
 
     def forward(self, image: torch.Tensor, image_size: torch.Tensor) -> torch.Tensor:
-        """Encodes one image.
+        """Encode one image.
 
         Args:
             image: uint8 [1, S, S, 3], RGB, content at the top left.
@@ -85,7 +91,7 @@ class SamEncoder(nn.Module):
         return self._grid(layer_norm_2d(x.transpose(1, 2), norm_2))
 
     def _grid(self, tokens: torch.Tensor) -> torch.Tensor:
-        """From [1, G * G, C] to [1, C, G, G]."""
+        """Arrange tokens [1, G * G, C] as a grid [1, C, G, G]."""
         return tokens.transpose(1, 2).reshape(1, -1, self.grid, self.grid)
 
 
@@ -108,7 +114,7 @@ class _ExportBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, key_place: torch.Tensor | None) -> torch.Tensor:
-        """Runs the block.
+        """Run the block.
 
         Args:
             x: Tokens, float32 [1, G * G, C].
@@ -124,7 +130,7 @@ class _ExportBlock(nn.Module):
         return mapped
 
     def _windows(self, x: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
-        """Projects tokens: windows x heads x tokens of one window x width."""
+        """Project tokens: windows x heads x tokens of one window x width."""
         side, count = self.window, self.padded // self.window
         if side == self.grid:
             whole: torch.Tensor = projection(x)
@@ -136,7 +142,7 @@ class _ExportBlock(nn.Module):
         return x.reshape(count * count, self.heads, side * side, -1)
 
     def _tokens(self, windows: torch.Tensor) -> torch.Tensor:
-        """Puts what `_windows` took apart together again: [1, G * G, C]."""
+        """Put what `_windows` took apart together again: [1, G * G, C]."""
         side, count = self.window, self.padded // self.window
         if side == self.grid:
             return windows.transpose(1, 2).flatten(2)
@@ -145,12 +151,12 @@ class _ExportBlock(nn.Module):
         return x[:, : self.grid, : self.grid].flatten(1, 2)
 
     def key_places(self) -> torch.Tensor | None:
-        """The constant that `forward` takes, the same for every block of one window size."""
+        """Return the constant that `forward` takes, the same for every block of one window size."""
         return self.attention.key_places((self.padded // self.window) ** 2)
 
 
 def _three_projections(qkv: nn.Linear) -> list[nn.Linear]:
-    """The projections to queries, keys and values as layers of their own."""
+    """Split the projection to queries, keys and values into layers of their own."""
     projections = []
     weights = qkv.weight.detach().chunk(3)
     biases = qkv.bias.detach().chunk(3)
@@ -162,5 +168,5 @@ def _three_projections(qkv: nn.Linear) -> list[nn.Linear]:
 
 
 def layer_norm_2d(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped
-    """SAM's LayerNorm2d on channels-last tokens, as a plain LayerNormalization."""
+    """Run SAM's LayerNorm2d on channels-last tokens, as a plain LayerNormalization."""
     return functional.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)

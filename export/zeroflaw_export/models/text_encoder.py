@@ -9,11 +9,7 @@ from torch.nn import functional
 
 
 class TextEncoder(nn.Module):
-    """The text tower with its projection and L2 norm (open_clip model.py, encode_text).
-
-    Args:
-        clip: The CLIP whose text tower is exported.
-    """
+    """The text tower with its projection and L2 norm (open_clip model.py, encode_text)."""
 
     positional_embedding: torch.Tensor
     causal_mask: torch.Tensor
@@ -28,7 +24,7 @@ class TextEncoder(nn.Module):
         self.register_buffer("causal_mask", clip.attn_mask.detach())
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Encodes sentences.
+        """Encode sentences.
 
         Args:
             token_ids: int32 [N, T], T up to the context of the tower: CLIP tokens, zero after

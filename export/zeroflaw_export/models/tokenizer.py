@@ -19,7 +19,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def write_tokenizer(path: Path, vocabulary_size: int) -> None:
-    """Writes the tokenizer of open_clip's own vocabulary, or of the first part of it.
+    """Write the tokenizer of open_clip's own vocabulary, or of the first part of it.
 
     It gives open_clip's token ids for every text that was cleaned as `load_tokenizer` of
     `zeroflaw_engines.bundle.prompt_ensembles` does.

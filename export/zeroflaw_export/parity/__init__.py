@@ -1,1 +1,1 @@
-"""Parity: exported graphs against the PyTorch originals."""
+"""Parity: exported graphs against their references in PyTorch."""

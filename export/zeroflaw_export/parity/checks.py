@@ -1,6 +1,6 @@
-"""Parity: each graph of an engine against its authority, on a real and on a noise image.
+"""Parity: each graph of an engine against its reference, on a real and on a noise image.
 
-The authority of an export is the PyTorch original (see `originals`). That of a graph which is
+The reference of an export is the PyTorch model (see `references`). That of a graph which is
 added to an existing bundle is the reference graph there, which was checked at its export.
 """
 
@@ -52,9 +52,9 @@ class Tolerances:
     target: GraphTarget = "onnxruntime"
 
 
-def fp32_tolerances(target: GraphTarget = "onnxruntime") -> Tolerances:
-    """For FP32 graphs, which differ from PyTorch in the order of sums alone."""
-    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE, target)
+def fp32_tolerances() -> Tolerances:
+    """Return those of FP32 graphs, which differ from PyTorch in the order of sums alone."""
+    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE)
 
 
 # A value that is stored in FP16 is off by up to 2^-11 = 4.9e-4 of itself. Such errors are
@@ -62,12 +62,14 @@ def fp32_tolerances(target: GraphTarget = "onnxruntime") -> Tolerances:
 # maps have a factor of 100 (the logit scale) before their sigmoid, of slope 1/4, on unit vectors.
 FP16_TOLERANCES: Final = Tolerances(maps=2e-2, relative=5e-3, target="tensorrt")
 
-# An authority takes what the engine takes, and gives what it should give.
-ClipAuthority = Callable[
+# A reference takes what the engine takes, and gives what it should give.
+ClipReference = Callable[
     [NDArray[np.uint8], TextEmbeddings], tuple[NDArray[np.float32], float]
 ]  # image [S, S, 3] -> map [S, S], score
-SamAuthority = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # content [H, W, 3] -> features
-DecoderAuthority = Callable[
+SamEncoderReference = Callable[
+    [NDArray[np.uint8]], NDArray[np.float32]
+]  # content [H, W, 3] -> features
+SamDecoderReference = Callable[
     [NDArray[np.float32], dict[str, Tensor]], tuple[NDArray[np.float32], NDArray[np.float32]]
 ]  # features, prompts -> low-res logits, predicted IoUs
 
@@ -78,7 +80,7 @@ _POINT_COUNTS: Final = (1, 2, 7, 20)
 
 
 def parity_image(kind: ImageKind, height: int, width: int) -> NDArray[np.uint8]:
-    """An image to check with: a photograph (coffee, CC0, from scikit-image), or noise.
+    """Make an image to check with: a photograph (coffee, CC0, from scikit-image), or noise.
 
     Returns:
         uint8 [height, width, 3], RGB.
@@ -92,15 +94,14 @@ def parity_image(kind: ImageKind, height: int, width: int) -> NDArray[np.uint8]:
 
 def check_clip_encoder(
     session: Session,
-    authority: ClipAuthority,
+    reference: ClipReference,
     embeddings: TextEmbeddings,
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares the anomaly map and the image score with those of an authority.
+    """Compare the anomaly map and the image score with those of a reference.
 
     Args:
-        session: The CLIP encoder.
-        authority: `originals.reference_clip`, or another graph.
+        reference: `references.reference_clip`, or another graph.
         embeddings: float32 [2, E].
         tolerances: Default: those of FP32.
 
@@ -113,7 +114,7 @@ def check_clip_encoder(
     assert isinstance(size, int)  # noqa: S101 - the contract fixes it
     for kind in IMAGE_KINDS:
         image = parity_image(kind, size, size)
-        want_map, want_score = authority(image, embeddings)
+        want_map, want_score = reference(image, embeddings)
         got = session.execute({"image": image[None], "text_embeddings": embeddings})
         for quantity, is_, should_be in (
             ("anomaly map, largest difference", got["anomaly_map"][0], want_map),
@@ -130,10 +131,9 @@ def check_sam_encoder(
     wanted: dict[ImageKind, NDArray[np.float32]],
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares the features with those of an authority.
+    """Compare the features with those of a reference.
 
     Args:
-        session: The SAM encoder.
         wanted: From `sam_features`.
         tolerances: Default: those of FP32.
 
@@ -154,7 +154,7 @@ def check_sam_encoder(
 
 
 def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> dict[str, Tensor]:
-    """What the SAM encoder takes for content uint8 [H, W, 3] with H, W up to its side."""
+    """Make the SAM encoder's inputs of content uint8 [H, W, 3] with H, W up to its side."""
     height, width = content.shape[:2]
     # The graph has to blank the rest.
     side = int(contract.inputs[0].shape[1])
@@ -163,13 +163,13 @@ def sam_encoder_inputs(content: NDArray[np.uint8], contract: EngineContract) -> 
     return {"image": image, "image_size": np.array([height, width], np.int32)}
 
 
-def sam_features(authority: SamAuthority, side: int) -> dict[ImageKind, NDArray[np.float32]]:
-    """The authority's features of the images that the SAM encoder is checked with."""
-    return {kind: authority(sam_content(kind, side)) for kind in IMAGE_KINDS}
+def sam_features(reference: SamEncoderReference, side: int) -> dict[ImageKind, NDArray[np.float32]]:
+    """Compute the reference's features of the images that the SAM encoder is checked with."""
+    return {kind: reference(sam_content(kind, side)) for kind in IMAGE_KINDS}
 
 
 def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
-    """Content to check a SAM encoder with, uint8 [H, side, 3].
+    """Make content to check a SAM encoder with, uint8 [H, side, 3].
 
     The real image is wide, so that SAM's padding is checked as well.
     """
@@ -178,15 +178,14 @@ def sam_content(kind: ImageKind, side: int) -> NDArray[np.uint8]:
 
 def check_sam_decoder(
     session: Session,
-    authority: DecoderAuthority,
+    reference: SamDecoderReference,
     features: dict[ImageKind, NDArray[np.float32]],
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compares all four masks and IoUs with those of an authority.
+    """Compare all four masks and IoUs with those of a reference.
 
     Args:
-        session: The SAM decoder.
-        authority: `originals.reference_sam_decoder`, or another graph.
+        reference: `references.reference_sam_decoder`, or another graph.
         features: From `sam_features`.
         tolerances: Default: those of FP32.
 
@@ -207,7 +206,7 @@ def check_sam_decoder(
         iou: _What = ("sam_decoder", kind, "predicted IoU, largest difference over largest value")
         differences: dict[_What, list[float]] = {logits: [], iou: []}
         for prompt in decoder_prompts(low, max_prompts):
-            want_logits, want_iou = authority(feature, prompt)
+            want_logits, want_iou = reference(feature, prompt)
             got = session.execute({"features": feature, **prompt})
             for what, is_, should_be in (
                 (logits, got["low_res_logits"], want_logits),
@@ -224,10 +223,9 @@ def check_sam_decoder(
 def check_text_encoder(
     session: Session, tokens: NDArray[np.int32], wanted: NDArray[np.float32]
 ) -> list[ParityFigure]:
-    """Compares sentence embeddings with those of an authority.
+    """Compare sentence embeddings with those of a reference.
 
     Args:
-        session: The text encoder.
         tokens: int32 [N, T], T at most the context.
         wanted: float32 [N, E].
 
@@ -241,10 +239,10 @@ def check_text_encoder(
 
 
 def decoder_prompts(low: int, max_prompts: int) -> Iterator[dict[str, Tensor]]:
-    """Prompts to check a decoder with: 1 to 20 points, without and with a box and a mask.
+    """Yield prompts to check a decoder with: 1 to 20 points, without and with a box and a mask.
 
     Args:
-        low: Side of the low-res logits.
+        low: Side of the low-res logits, px.
         max_prompts: Rows of the point input.
     """
     rng = np.random.default_rng(1)
@@ -273,7 +271,7 @@ def _difference(
     got: ArrayLike,
     want: ArrayLike,
 ) -> float:
-    """The difference of two results, of which a ParityError says that it cannot be measured."""
+    """Measure the difference of two results; a ParityError says why it cannot be measured."""
     engine, image, quantity = what
     try:
         return measure(got, want, quantity)

@@ -32,7 +32,7 @@ class TrainingPosition:
     losses: tuple[float, ...] = ()
 
     def after_step(self, loss: float, steps: int) -> TrainingPosition:
-        """The position after one more step of an epoch of `steps` steps."""
+        """Return the position after one more step of an epoch of `steps` steps."""
         total, done = self.loss_sum + loss, self.step + 1
         if done < steps:
             return replace(self, step=done, loss_sum=total)
@@ -46,14 +46,10 @@ def write_checkpoint(
     adapters: LinearAdapters,
     optimizer: torch.optim.Adam,
 ) -> None:
-    """Writes the state of a training, all of it or nothing.
+    """Write the state of a training, all of it or nothing.
 
     Args:
-        path: Of the checkpoint.
         run: What the training is made of; another training may not go on with it.
-        position: Where it is.
-        adapters: As they are now.
-        optimizer: With its moments.
 
     Raises:
         TrainingError: The disk is full or cannot be written.
@@ -80,13 +76,12 @@ def write_checkpoint(
 def read_checkpoint(
     path: Path, run: dict[str, Any], adapters: LinearAdapters, optimizer: torch.optim.Adam
 ) -> TrainingPosition:
-    """Takes a training up where it was; from the beginning if there is no checkpoint.
+    """Take a training up where it was; from the beginning if there is no checkpoint.
 
     Args:
-        path: Of the checkpoint.
-        run: What this training is made of.
-        adapters: Are given the state of the checkpoint.
-        optimizer: Likewise.
+        run: What this training is made of; that of the checkpoint must be equal.
+        adapters: Take the state of the checkpoint, in place.
+        optimizer: Takes its moments, in place.
 
     Raises:
         TrainingError: The checkpoint is damaged, or that of another training.

@@ -17,7 +17,7 @@ DICE_SMOOTHING: Final = 1.0
 
 
 def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Focal plus Dice loss of one tapped block.
+    """Compute the focal plus Dice loss of one tapped block.
 
     Args:
         logits: float32 [batch, S, S], abnormal minus normal logit, upsampled to the image.
@@ -30,7 +30,7 @@ def segmentation_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def focal_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Focal loss with gamma 2 and alpha 1, mean over all pixels (loss.py:31-85).
+    """Compute the focal loss with gamma 2 and alpha 1, mean over all pixels (loss.py:31-85).
 
     With p the probability of the true class and s the smoothing, the reference takes
     q = (1 - s) p + s (1 - p) + s and -(1 - q)^2 log q.
@@ -50,7 +50,7 @@ def focal_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def dice_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One minus the soft Dice coefficient of the abnormal class, mean over images (loss.py:88-107).
+    """Compute 1 - soft Dice coefficient of the abnormal class, mean over images (loss.py:88-107).
 
     Args:
         logits: float32 [batch, S, S], abnormal minus normal logit.

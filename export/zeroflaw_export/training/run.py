@@ -20,7 +20,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
     read_prompt_ensembles,
 )
 from zeroflaw_engines.errors import TrainingError
-from zeroflaw_export.datasets.datasets import Dataset
+from zeroflaw_export.datasets import Dataset
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters
@@ -39,7 +39,7 @@ from zeroflaw_export.weights.official import default_cache
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingJob:
     """What to train.
 
     Attributes:
@@ -66,21 +66,20 @@ class TrainingPlan:
 
 
 def run_training(
-    plan: TrainingPlan,
+    job: TrainingJob,
     out: Path,
     *,
     overwrite: bool = False,
     report: ReportProgress = lambda _: None,
 ) -> TrainingRecord:
-    """Trains adapters and writes them, with their record beside them.
+    """Train adapters and write them, with their record beside them.
 
     The state of the training lies in `<out>.checkpoint` until it is done.
 
     Args:
-        plan: What to train.
         out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
-        overwrite: Whether existing adapters may be replaced.
-        report: Is told how far the training is.
+        overwrite: Whether existing adapters may be replaced; otherwise they are a TrainingError.
+        report: Called with how far the training is, after each image and each step.
 
     Returns:
         How the adapters were made.
@@ -98,25 +97,25 @@ def run_training(
         )
     if out.exists() and not overwrite:
         raise TrainingError(f"{out} exists", "name another file, or give --overwrite")
-    device = _device(plan.device)
-    architecture = clip_architecture(plan.clip_architecture)
-    image_size = architecture.image_size if plan.clip_image_size is None else plan.clip_image_size
+    device = _device(job.device)
+    architecture = clip_architecture(job.clip_architecture)
+    image_size = architecture.image_size if job.clip_image_size is None else job.clip_image_size
     architecture.check_image_size(image_size)
-    for source in (plan.clip_weights, plan.initial_adapters):
+    for source in (job.clip_weights, job.initial_adapters):
         if source is not None:
             source.require_file()
-    clip = load_clip(architecture, image_size, plan.clip_weights)
-    text_for_class = class_embeddings(clip, plan.ensembles)
-    adapters = _initial_adapters(plan, architecture, clip).to(device)
-    tower = frozen_tower(clip.to(device), architecture, image_size, plan.clip_weights)
+    clip = load_clip(architecture, image_size, job.clip_weights)
+    text_for_class = class_embeddings(clip, job.ensembles)
+    adapters = _initial_adapters(job, architecture, clip).to(device)
+    tower = frozen_tower(clip.to(device), architecture, image_size, job.clip_weights)
     checkpoint = out.with_name(out.name + ".checkpoint")
     record = train_adapters(
         tower,
         adapters,
-        plan.dataset,
+        job.dataset,
         text_for_class,
-        plan.settings,
-        cache=plan.token_cache or default_token_cache(tower.identity),
+        job.settings,
+        cache=job.token_cache or default_token_cache(tower.identity),
         checkpoint=checkpoint,
         report=report,
     )
@@ -127,7 +126,7 @@ def run_training(
 def frozen_tower(
     clip: CLIP, architecture: ClipArchitecture, image_size: int, source: WeightsSource
 ) -> FrozenTower:
-    """The image tower of a CLIP, with the identity under which its tokens are cached."""
+    """Take the image tower of a CLIP, with the identity under which its tokens are cached."""
     digest = source.identity().sha256
     return FrozenTower(
         clip,
@@ -142,13 +141,13 @@ def frozen_tower(
 
 
 def default_token_cache(tower: TowerIdentity) -> Path:
-    """The directory of a tower's tokens in the user's cache directory."""
+    """Return the directory of a tower's tokens in the user's cache directory."""
     digest = hashlib.sha256(msgspec.json.encode(asdict(tower))).hexdigest()
     return default_cache() / "tokens" / f"{tower.architecture}-{digest[:16]}"
 
 
 def class_embeddings(clip: CLIP, ensembles: Path | None = None) -> TextForClass:
-    """Text embeddings of classes, by the text tower of a CLIP.
+    """Make a function that encodes classes with the text tower of a CLIP.
 
     Args:
         clip: On the CPU.
@@ -182,12 +181,12 @@ def class_embeddings(clip: CLIP, ensembles: Path | None = None) -> TextForClass:
 
 
 def _initial_adapters(
-    plan: TrainingPlan, architecture: ClipArchitecture, clip: CLIP
+    job: TrainingJob, architecture: ClipArchitecture, clip: CLIP
 ) -> LinearAdapters:
-    if plan.initial_adapters is not None:
-        return load_linear_adapters(architecture, clip, plan.initial_adapters)
+    if job.initial_adapters is not None:
+        return load_linear_adapters(architecture, clip, job.initial_adapters)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.settings.seed)
+        torch.manual_seed(job.settings.seed)
         return LinearAdapters(
             len(architecture.tapped_blocks),
             clip.visual.conv1.out_channels,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError, TrainingError
-from zeroflaw_export.datasets.datasets import (
+from zeroflaw_export.datasets import (
     Dataset,
     DatasetClass,
     Sample,
@@ -101,7 +101,7 @@ def prepare_samples(
     seed: int,
     report: ReportProgress = lambda _: None,
 ) -> TrainingSamples:
-    """Runs the tower over every image and mosaic that is not in the cache yet.
+    """Run the tower over every image and mosaic that is not in the cache yet.
 
     The reference makes a new mosaic of four images of a class wherever it draws one
     (dataset.py:98-144), before the tower. A frozen tower should see each image once, so a pool
@@ -110,12 +110,10 @@ def prepare_samples(
     are one), then an image of that kind.
 
     Args:
-        dataset: What to train on.
-        tower: Whose tokens are cached.
-        cache: Of that tower.
+        cache: That of the tower.
         mosaic: Share of the samples of an epoch that become mosaics, in [0, 1].
-        seed: Of the pool of mosaics.
-        report: Is told each image.
+        seed: Of the pool of mosaics, at least 0.
+        report: Called after each image.
 
     Raises:
         TrainingError: Nothing can be used, nothing is defective, or the disk is too small.
@@ -246,7 +244,7 @@ def _cached(source: _Source, tower: FrozenTower, cache: TokenCache) -> TrainingS
 
 
 def mosaic_of(tiles: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Puts four pictures into a 2x2 mosaic with cells of the first one's size.
+    """Put four pictures into a 2x2 mosaic with cells of the first one's size.
 
     As in the reference, a larger picture reaches into the cells after it until they are filled,
     and what a smaller one leaves stays black.

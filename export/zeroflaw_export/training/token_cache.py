@@ -75,7 +75,7 @@ class FrozenTower:
         return len(self.identity.tapped_blocks), self.grid**2, width
 
     def patch_tokens(self, image: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """The raw residual stream after each tapped block, without the CLS token.
+        """Compute the raw residual stream after each tapped block, without the CLS token.
 
         Images go through the tower one by one: in batches the last bits of the tokens would
         depend on where a killed run was taken up again.
@@ -137,15 +137,15 @@ class TokenCache:
         return (self.image_size**2 + 7) // 8
 
     def has_tokens(self, key: str) -> bool:
-        """Whether the tokens of an image are there and whole."""
+        """Return whether the tokens of an image are there and whole."""
         return _size(self._tokens(key)) == self.token_bytes
 
     def has_mask(self, key: str) -> bool:
-        """Whether a mask is there and whole."""
+        """Return whether a mask is there and whole."""
         return _size(self._mask(key)) == self.mask_bytes
 
     def write_tokens(self, key: str, tokens: NDArray[np.float16]) -> None:
-        """Keeps the tokens of an image.
+        """Write the tokens of an image.
 
         Raises:
             TrainingError: The disk is full or cannot be written.
@@ -153,7 +153,7 @@ class TokenCache:
         _write_whole(self._tokens(key), np.ascontiguousarray(tokens).data)
 
     def write_mask(self, key: str, mask: NDArray[np.bool_]) -> None:
-        """Keeps a mask, bool [image_size, image_size].
+        """Write a mask, bool [image_size, image_size].
 
         Raises:
             TrainingError: The disk is full or cannot be written.
@@ -161,7 +161,7 @@ class TokenCache:
         _write_whole(self._mask(key), np.packbits(mask).data)
 
     def read_tokens(self, key: str) -> NDArray[np.float16]:
-        """The tokens of an image, float16 [blocks, patches, width].
+        """Read the tokens of an image, float16 [blocks, patches, width].
 
         Raises:
             TrainingError: They are not there, or not whole.
@@ -171,7 +171,7 @@ class TokenCache:
         return values.reshape(self.token_shape)
 
     def read_mask(self, key: str) -> bytes:
-        """A mask as packed bits; see `unpack_mask`.
+        """Read a mask as packed bits; see `unpack_mask`.
 
         Raises:
             TrainingError: It is not there, or not whole.
@@ -180,7 +180,7 @@ class TokenCache:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other runs from filling the cache at the same time.
+        """Keep other runs from filling the cache at the same time.
 
         Raises:
             TrainingError: Another run is filling it.
@@ -195,11 +195,11 @@ class TokenCache:
             ) from error
 
     def require_space(self, images: int, masks: int) -> int:
-        """Checks that what is missing fits on the disk.
+        """Check that what is missing fits on the disk.
 
         Args:
-            images: Images whose tokens are missing.
-            masks: Masks that are missing.
+            images: Number of images whose tokens are missing.
+            masks: Number of masks that are missing.
 
         Returns:
             Bytes that will be written.
@@ -225,11 +225,10 @@ class TokenCache:
 
 
 def open_token_cache(directory: Path, tower: FrozenTower) -> TokenCache:
-    """Opens the cache of a tower, or begins one.
+    """Open the cache of a tower, or begin one.
 
     Args:
         directory: An existing cache, or an empty or missing directory.
-        tower: Whose tokens it holds.
 
     Raises:
         TrainingError: It is the cache of another tower, or no cache, or cannot be written.
@@ -261,7 +260,7 @@ def open_token_cache(directory: Path, tower: FrozenTower) -> TokenCache:
 
 
 def unpack_mask(packed: bytes, image_size: int) -> NDArray[np.bool_]:
-    """A mask from its packed bits; no bits at all stand for a good part.
+    """Unpack a mask from its bits; no bits at all stand for a good part.
 
     Returns:
         bool [image_size, image_size].
@@ -273,7 +272,7 @@ def unpack_mask(packed: bytes, image_size: int) -> NDArray[np.bool_]:
 
 
 def joint_key(parts: list[str]) -> str:
-    """One key for something that is made of several files, in order."""
+    """Join the keys of several files, in order, into the key of what is made of them."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.version import __version__
-from zeroflaw_export.datasets.datasets import Dataset, Layout, dataset_digest
+from zeroflaw_export.datasets import Dataset, Layout, dataset_digest
 from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
 from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
 from zeroflaw_export.training.checkpoint import (
@@ -127,7 +127,7 @@ class TrainingRecord:
 
 
 def published_recipe(layout: Layout) -> TrainingSettings:
-    """The settings with which APRIL-GAN trained on a data set (train.sh).
+    """Return the settings with which APRIL-GAN trained on a data set (train.sh).
 
     MVTec-AD's images get 3 epochs and mosaics, VisA's get 15 epochs and none: adapters for
     MVTec-AD are trained on VisA and the other way round, which is how Hou et al.'s "VisA 3
@@ -151,7 +151,7 @@ def train_adapters(
     checkpoint_seconds: float = 60.0,
     report: ReportProgress = lambda _: None,
 ) -> TrainingRecord:
-    """Trains adapters in place.
+    """Train adapters in place.
 
     Interrupted and started again with the same arguments it goes on where it was, and gives the
     same adapters to the bit (on the same machine with the same number of threads). The final
@@ -162,12 +162,11 @@ def train_adapters(
         adapters: Initial values, on the device where they shall be trained; changed in place.
         dataset: What to train on: by the published recipe, the test split of another data set
             than the one that the adapters are for.
-        text_for_class: Text embeddings of a class.
-        settings: The recipe.
+        text_for_class: Gives float32 [2, E] for the name of a class: row 0 normal, row 1 abnormal.
         cache: Directory of the token cache.
         checkpoint: File in which the state is kept, after every epoch and within one.
-        checkpoint_seconds: Least time between two checkpoints within an epoch.
-        report: Is told how far the training is.
+        checkpoint_seconds: Shortest time between two checkpoints within an epoch, s.
+        report: Called with how far the training is, after each image and each step.
 
     Returns:
         How the adapters were made.
@@ -247,11 +246,9 @@ def train_adapters(
 def publish_adapters(
     adapters: LinearAdapters, record: TrainingRecord, out: Path, checkpoint: Path | None = None
 ) -> Path:
-    """Writes trained adapters and their record; then the checkpoint has served.
+    """Write trained adapters and their record; then the checkpoint has served.
 
     Args:
-        adapters: The adapters.
-        record: How they were made.
         out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
         checkpoint: Is deleted at the end.
 
@@ -288,11 +285,10 @@ def _step(
     masks: torch.Tensor,
     upsample: torch.Tensor,
 ) -> float:
-    """One step of Adam.
+    """Take one step of Adam.
 
     Args:
         adapters: One layer for each block.
-        optimizer: Of the adapters.
         tokens: float16 [batch, blocks, patches, width].
         difference: float32 [batch, E], abnormal minus normal text embedding, scaled.
         masks: bool [batch, S, S].
@@ -342,7 +338,7 @@ def _batches_of_epoch(
 def _read_ahead(
     cache: TokenCache, batches: Sequence[Sequence[TrainingSample]]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Reads each batch while the one before it is trained on."""
+    """Read each batch while the one before it is trained on."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         ahead: Future[tuple[torch.Tensor, torch.Tensor]] | None = None
         for batch in batches:

@@ -15,13 +15,12 @@ StateDict = dict[str, torch.Tensor]
 
 
 def read_state_dict(path: Path, *, unwrap: str | None = None) -> StateDict:
-    """Reads tensors by name from a checkpoint.
+    """Read tensors by name from a checkpoint.
 
     Safetensors files, PyTorch files (with `weights_only`, so that no pickled code runs) and
     TorchScript archives, as OpenAI publishes CLIP, are understood.
 
     Args:
-        path: The checkpoint.
         unwrap: Name under which the state dict lies, if it does not lie at the top.
 
     Raises:

@@ -47,7 +47,7 @@ class Digest:
     value: str
 
     def of(self, path: Path) -> str:
-        """This kind of digest of a file."""
+        """Compute this kind of digest of a file."""
         if self.kind == "sha256":
             hasher = hashlib.sha256()
         else:
@@ -59,16 +59,13 @@ class Digest:
 
 
 def download(url: str, target: Path, digest: Digest, report: ReportBytes | None = None) -> Path:
-    """Downloads a file unless it is there already.
+    """Download a file unless it is there already.
 
     What arrived before an interruption is kept as `<target>.part` and continued. The file gets
     its name only after its digest was checked.
 
     Args:
-        url: Where it is.
-        target: Where it goes.
-        digest: What it must hash to.
-        report: Is told how far the download is.
+        report: Called with the bytes that are there and the bytes in all, None if unknown.
 
     Returns:
         `target`.

@@ -76,7 +76,7 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
 
 
 def default_cache() -> Path:
-    """Where downloads go: `$ZEROFLAW_CACHE`, or `zeroflaw` in the user's cache directory."""
+    """Return where downloads go: `$ZEROFLAW_CACHE`, or `zeroflaw` in the user's cache directory."""
     named = os.environ.get("ZEROFLAW_CACHE")
     if named:
         return Path(named)
@@ -87,12 +87,12 @@ def default_cache() -> Path:
 def weights_file(
     name_or_path: str, cache: Path | None = None, report: ReportBytes | None = None
 ) -> Path:
-    """The file of weights given by official name or by path.
+    """Find the file of weights given by official name or by path.
 
     Args:
         name_or_path: A name of `OFFICIAL_WEIGHTS`, which is downloaded once, or a local file.
-        cache: Where downloads go.
-        report: Is told how far a download is.
+        cache: Directory of downloads; default: see `default_cache`.
+        report: Called with the bytes that are there and the bytes in all, None if unknown.
 
     Raises:
         WeightsError: It is neither.

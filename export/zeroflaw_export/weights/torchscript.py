@@ -31,7 +31,7 @@ _DTYPES: Final = {
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive."""
+    """Return whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -39,10 +39,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of an archive by their dotted names, as `state_dict` names them.
-
-    Args:
-        path: The archive.
+    """Read the tensors of an archive by their dotted names, as `state_dict` names them.
 
     Raises:
         Exception: Of many kinds, if the archive is damaged.

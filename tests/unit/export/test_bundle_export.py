@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from support.exported_bundle import tiny_job
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
 from zeroflaw_engines.errors import (
@@ -26,21 +27,13 @@ from zeroflaw_engines.errors import (
 )
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export import export as bundle_export
-from zeroflaw_export.export import ExportPlan, export_bundle
+from zeroflaw_export.export import ExportJob, export_bundle
 from zeroflaw_export.graphs.onnx_writer import onnx_from_module
 from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
 from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.parity import checks as parity
 
-RANDOM = WeightsSource(name="random", path=None, seed=7)
-PLAN = ExportPlan(
-    clip_architecture="tiny",
-    sam_architecture="tiny",
-    clip_weights=RANDOM,
-    adapters=RANDOM,
-    sam_weights=RANDOM,
-    products=("bolt",),
-)
+JOB = tiny_job("bolt")
 FEW = 'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
 ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
 
@@ -90,11 +83,11 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def quick(stand_ins, tmp_path_factory: pytest.TempPathFactory) -> ExportPlan:
-    """The plan with six sentences for each product instead of 420."""
+def quick(stand_ins, tmp_path_factory: pytest.TempPathFactory) -> ExportJob:
+    """The job with six sentences for each product instead of 420."""
     path = tmp_path_factory.mktemp("ensembles") / "few.toml"
     path.write_text(FEW)
-    return dataclasses.replace(PLAN, ensembles=path)
+    return dataclasses.replace(JOB, ensembles=path)
 
 
 def left_in(directory: Path) -> list[str]:
@@ -103,7 +96,7 @@ def left_in(directory: Path) -> list[str]:
 
 def test_a_whole_export(stand_ins, tmp_path: Path) -> None:
     steps: list[str] = []
-    returned = export_bundle(PLAN, tmp_path / "b", report=steps.append)
+    returned = export_bundle(JOB, tmp_path / "b", report=steps.append)
     opened = open_bundle(tmp_path / "b")
     manifest = opened.manifest
     assert opened.manifest == returned.manifest
@@ -123,9 +116,9 @@ def test_a_whole_export(stand_ins, tmp_path: Path) -> None:
     assert {(e, i) for e in ENGINES - {"text_encoder"} for i in ("real", "noise")} <= both
 
 
-def test_an_export_without_the_text_engine(quick: ExportPlan, tmp_path: Path) -> None:
-    plan = dataclasses.replace(quick, text_encoder=False, products=("bolt", "nut"))
-    bundle = export_bundle(plan, tmp_path / "b")
+def test_an_export_without_the_text_engine(quick: ExportJob, tmp_path: Path) -> None:
+    job = dataclasses.replace(quick, text_encoder=False, products=("bolt", "nut"))
+    bundle = export_bundle(job, tmp_path / "b")
     assert bundle.manifest.text is None
     assert set(bundle.manifest.engines) == ENGINES - {"text_encoder"}
     assert set(left_in(tmp_path / "b")) == {
@@ -137,20 +130,20 @@ def test_an_export_without_the_text_engine(quick: ExportPlan, tmp_path: Path) ->
     open_bundle(tmp_path / "b")
 
 
-def test_the_plan_is_recorded(stand_ins, tmp_path: Path) -> None:
+def test_the_job_is_recorded(stand_ins, tmp_path: Path) -> None:
     adapters = LinearAdapters(4, 64, 32)
     save_adapters(adapters, tmp_path / "own.pth")
     ensembles = tmp_path / "own.toml"
     ensembles.write_text(FEW)
     parameters = MethodParameters(extreme_threshold=0.3, cascade_stages=2)
-    plan = dataclasses.replace(
-        PLAN,
+    job = dataclasses.replace(
+        JOB,
         adapters=WeightsSource(name="own.pth", path=tmp_path / "own.pth"),
         ensembles=ensembles,
         clip_image_size=112,
         parameters=parameters,
     )
-    manifest = export_bundle(plan, tmp_path / "b").manifest
+    manifest = export_bundle(job, tmp_path / "b").manifest
     assert manifest.clip.adapters.name == "own.pth"
     assert len(manifest.clip.adapters.sha256) == 64
     assert manifest.clip.image_size == 112
@@ -167,7 +160,7 @@ def test_the_plan_is_recorded(stand_ins, tmp_path: Path) -> None:
      "sentence_embeddings"],
 )  # fmt: skip
 def test_an_engine_that_differs_is_not_published(
-    quick: ExportPlan, stand_ins: list[str], tmp_path: Path, output: str
+    quick: ExportJob, stand_ins: list[str], tmp_path: Path, output: str
 ) -> None:
     TorchSession.spoil = output
     with pytest.raises(ParityError) as caught:
@@ -181,7 +174,7 @@ def test_an_engine_that_differs_is_not_published(
 @pytest.mark.parametrize("tolerance", ["MAP_TOLERANCE", "SENTENCE_TOLERANCE", "RELATIVE_TOLERANCE"])
 @pytest.mark.parametrize("old", [False, True], ids=["new target", "old bundle"])
 def test_a_tolerance_of_nothing_publishes_nothing(
-    quick: ExportPlan, tiny_bundle: Bundle, tmp_path: Path, monkeypatch, tolerance: str, old: bool
+    quick: ExportJob, tiny_bundle: Bundle, tmp_path: Path, monkeypatch, tolerance: str, old: bool
 ) -> None:
     target = tmp_path / "b"
     if old:
@@ -194,7 +187,7 @@ def test_a_tolerance_of_nothing_publishes_nothing(
         assert open_bundle(target).manifest == tiny_bundle.manifest
 
 
-def test_not_a_number_is_no_parity(quick: ExportPlan, tmp_path: Path, monkeypatch) -> None:
+def test_not_a_number_is_no_parity(quick: ExportJob, tmp_path: Path, monkeypatch) -> None:
     real = TorchSession.execute
 
     def nan(self, inputs):
@@ -218,11 +211,11 @@ def test_graphs_of_other_weights_are_not_published(
     monkeypatch.setattr(bundle_export, "onnx_from_module", copy)
     other = WeightsSource(name="random", path=None, seed=8)
     with pytest.raises(ParityError, match="sam_encoder of onnxruntime differs"):
-        export_bundle(dataclasses.replace(PLAN, sam_weights=other), tmp_path / "b")
+        export_bundle(dataclasses.replace(JOB, sam_weights=other), tmp_path / "b")
     assert left_in(tmp_path) == []
 
 
-def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportPlan, tmp_path: Path) -> None:
+def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportJob, tmp_path: Path) -> None:
     steps: list[str] = []
     export_bundle(quick, tmp_path / "b", report=steps.append)
     shutil.rmtree(tmp_path / "b")
@@ -258,8 +251,8 @@ def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportPlan, tmp_path: Pa
     ],
     ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",
 )
-def test_a_plan_that_cannot_be_carried_out(
-    quick: ExportPlan, tmp_path: Path, change: dict, error: type[ZeroflawError], text: str
+def test_a_job_that_cannot_be_carried_out(
+    quick: ExportJob, tmp_path: Path, change: dict, error: type[ZeroflawError], text: str
 ) -> None:
     with pytest.raises(error) as caught:
         export_bundle(dataclasses.replace(quick, **change), tmp_path / "b")
@@ -271,7 +264,7 @@ def test_a_plan_that_cannot_be_carried_out(
 def test_an_existing_target_is_refused_before_any_work(stand_ins, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(BundleError):
-        export_bundle(PLAN, tmp_path / "b")
+        export_bundle(JOB, tmp_path / "b")
     assert stand_ins == []
 
 
@@ -312,14 +305,14 @@ def test_the_onnx_files_are_valid_and_name_the_contract(tiny_bundle: Bundle) -> 
 
 
 def test_one_seed_gives_one_prompt_bank(stand_ins, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, products=("object", "metal_nut"))
-    export_bundle(plan, tmp_path / "b")
+    job = dataclasses.replace(JOB, products=("object", "metal_nut"))
+    export_bundle(job, tmp_path / "b")
     got = (tmp_path / "b" / "prompts.safetensors").read_bytes()
     assert got == (tiny_bundle.path / "prompts.safetensors").read_bytes()
 
 
 def test_fp16_graphs_join_the_manifest_and_are_checked(
-    quick: ExportPlan, tmp_path: Path, monkeypatch
+    quick: ExportJob, tmp_path: Path, monkeypatch
 ) -> None:
     made = []
 
@@ -347,19 +340,3 @@ def test_fp16_graphs_join_the_manifest_and_are_checked(
             parity.FP16_TOLERANCES.relative,
         }
     assert not bundle.manifest.engines["text_encoder"].variants
-
-
-def test_a_form_that_openvino_prefers_becomes_its_variant(
-    quick: ExportPlan, tmp_path: Path, monkeypatch
-) -> None:
-    forms = {**bundle_export.ATTENTION_OF_TARGET, "onnxruntime": "extended", "openvino": "additive"}
-    monkeypatch.setattr(bundle_export, "ATTENTION_OF_TARGET", forms)
-    monkeypatch.setattr(bundle_export, "share_weights", lambda path, reference: "shared")
-    monkeypatch.setattr(bundle_export, "write_manifest", lambda _, manifest: manifest)
-    bundle = export_bundle(quick, tmp_path / "b")
-    variant = bundle.manifest.engines["sam_encoder"].variant("openvino")
-    assert variant is not None
-    assert (variant.attention, variant.weights, variant.precision) == ("additive", "shared", "fp32")
-    assert bundle.manifest.engines["sam_encoder"].attention == "extended"
-    targets = {f.target for f in bundle.manifest.parity if f.engine == "sam_encoder"}
-    assert targets == {"onnxruntime", "openvino"}

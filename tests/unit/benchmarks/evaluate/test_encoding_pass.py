@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, read_truth
-from zeroflaw_export.datasets.datasets import Sample, Skipped
+from zeroflaw_export.datasets import Sample, Skipped
 
 
 def test_damaged_images_are_left_out_before_anything_is_encoded(tmp_path, rng):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroflaw_export.datasets.datasets import read_dataset, read_sample_image, read_sample_mask
+from zeroflaw_export.datasets import read_dataset, read_sample_image, read_sample_mask
 from zeroflaw_export.drawn_frames import surfaces
-from zeroflaw_export.drawn_frames.dataset import DatasetPlan, write_dataset
+from zeroflaw_export.drawn_frames.dataset import DatasetOptions, write_dataset
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_export.drawn_frames.noise import blob
 
@@ -77,12 +77,12 @@ def test_blob_covers_exactly_its_area(area):
 
 
 @pytest.fixture(scope="module")
-def plan():
-    return DatasetPlan(train_good=1, test_good=2, test_defective=1, size=128)
+def options():
+    return DatasetOptions(train_good=1, test_good=2, test_defective=1, size=128)
 
 
-def test_dataset_is_read_as_mvtec(tmp_path, plan):
-    count = write_dataset(tmp_path, plan, processes=2)
+def test_dataset_is_read_as_mvtec(tmp_path, options):
+    count = write_dataset(tmp_path, options, processes=2)
     dataset = read_dataset(tmp_path)
     assert dataset.layout == "mvtec"
     assert not dataset.skipped
@@ -94,14 +94,14 @@ def test_dataset_is_read_as_mvtec(tmp_path, plan):
         assert read_sample_mask(sample, image.shape[:2]).any() == sample.anomalous
 
 
-def test_killed_writing_goes_on(tmp_path, plan):
-    write_dataset(tmp_path, plan)
+def test_killed_writing_goes_on(tmp_path, options):
+    write_dataset(tmp_path, options)
     images = sorted(tmp_path.rglob("test/*/*.png"))
     kept, lost = images[0], images[-1]
     whole = lost.read_bytes()
     lost.unlink()
     Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(kept)
     marked = kept.read_bytes()
-    write_dataset(tmp_path, plan)
+    write_dataset(tmp_path, options)
     assert lost.read_bytes() == whole
     assert kept.read_bytes() == marked

@@ -1,29 +1,22 @@
-"""Graphs for other targets: weights that are shared, and FP16 for bundles that exist."""
+"""FP16 graphs for TensorRT, added to bundles that exist."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 import typer
-from segment_anything.modeling import Sam
 from typer.testing import CliRunner
 
 from zeroflaw.cli.bundle import bundle_app
 from zeroflaw_engines.bundle import variants as bundle_variants
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import EngineSizes, engine_contract
 from zeroflaw_engines.errors import BundleError, ExportError, ParityError
 from zeroflaw_export.cli.add_fp16 import add_fp16
 from zeroflaw_export.graphs.add_fp16 import add_fp16_graphs
-from zeroflaw_export.graphs.onnx_writer import onnx_from_module
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE
-from zeroflaw_export.graphs.variants import share_weights, write_fp16_variant
-from zeroflaw_export.models.sam_encoder import SamEncoder
+from zeroflaw_export.graphs.variants import write_fp16_variant
 from zeroflaw_export.parity import checks as parity
 
 
@@ -108,30 +101,3 @@ def test_a_damaged_graph_is_named(copied: Bundle, tmp_path: Path) -> None:
         write_fp16_variant(
             copied.path, "sam_encoder", copied.manifest.engines["sam_encoder"], tmp_path
         )
-
-
-def test_a_second_form_shares_the_weights(tiny_sam: Sam, tmp_path: Path) -> None:
-    side = tiny_sam.image_encoder.img_size
-    sizes = EngineSizes(224, 64, side, side // 16, tiny_sam.prompt_encoder.embed_dim, 27)
-    contract = engine_contract("sam_encoder", sizes)
-    reference, other = tmp_path / "a.onnx", tmp_path / "b.onnx"
-    onnx_from_module(SamEncoder(tiny_sam, "additive").eval(), contract, reference)
-    onnx_from_module(SamEncoder(tiny_sam, "extended").eval(), contract, other)
-    rng = np.random.default_rng(0)
-    inputs = {
-        "image": rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8),
-        "image_size": np.array([side, side], np.int32),
-    }
-    before = ort.InferenceSession(str(other)).run(None, inputs)[0]
-    assert share_weights(other, reference) == "a.onnx.data"
-    assert not other.with_name("b.onnx.data").exists()
-    shared = sum(
-        int(entry.value)
-        for tensor in onnx.load(other, load_external_data=False).graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "length"
-    )
-    whole = reference.with_name("a.onnx.data").stat().st_size
-    assert shared >= 0.9 * whole, "what is the same is not there twice"
-    after = ort.InferenceSession(str(other)).run(None, inputs)[0]
-    np.testing.assert_array_equal(after, before)

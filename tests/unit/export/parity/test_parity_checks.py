@@ -81,8 +81,8 @@ def check(engine: Engine, want: dict[str, np.ndarray]) -> list[Any]:
     name = engine.contract.name
     if name == "clip_encoder":
         embeddings = np.zeros((2, 4), np.float32)
-        authority = (want["anomaly_map"][0], float(want["image_score"][0]))
-        return parity.check_clip_encoder(engine, lambda *_: authority, embeddings)
+        reference = (want["anomaly_map"][0], float(want["image_score"][0]))
+        return parity.check_clip_encoder(engine, lambda *_: reference, embeddings)
     if name == "sam_encoder":
         return parity.check_sam_encoder(engine, dict.fromkeys(("real", "noise"), want["features"]))
     if name == "text_encoder":
@@ -113,7 +113,7 @@ def test_outputs_that_are_none_are_refused(output: str, change: Change, call: in
 
 @pytest.mark.parametrize("change", [CHANGES["NaN"], CHANGES["one NaN"], CHANGES["inf"]])
 @pytest.mark.parametrize("output", ENGINES)
-def test_an_authority_that_is_not_finite_proves_nothing(output: str, change: Change) -> None:
+def test_a_reference_that_is_not_finite_proves_nothing(output: str, change: Change) -> None:
     """Also where the engine gives the very same."""
     spoilt = TRUE | {output: change(TRUE[output].copy())}
     name = ENGINES[output]
@@ -123,7 +123,7 @@ def test_an_authority_that_is_not_finite_proves_nothing(output: str, change: Cha
 
 
 @pytest.mark.parametrize("output", ["features", "low_res_logits", "predicted_iou"])
-def test_an_authority_of_zeros_is_nothing_to_measure_by(output: str) -> None:
+def test_a_reference_of_zeros_is_nothing_to_measure_by(output: str) -> None:
     spoilt = TRUE | {output: np.zeros_like(TRUE[output])}
     with pytest.raises(ParityError, match="zero everywhere"):
         check(Engine(ENGINES[output], output, np.zeros_like), spoilt)

@@ -1,4 +1,4 @@
-"""The originals in PyTorch: the authorities that an export is checked against.
+"""The references that an export is checked against: the models in PyTorch.
 
 They are open_clip's towers with APRIL-GAN's map, and segment_anything's own modules. The export
 modules are not involved, so that a mistake in one of them shows.
@@ -17,7 +17,7 @@ from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
-from zeroflaw_export.parity.checks import DecoderAuthority, SamAuthority
+from zeroflaw_export.parity.checks import SamDecoderReference, SamEncoderReference
 
 
 @torch.inference_mode()
@@ -28,11 +28,9 @@ def reference_clip(
     image: NDArray[np.uint8],
     embeddings: TextEmbeddings,
 ) -> tuple[NDArray[np.float32], float]:
-    """APRIL-GAN's map and image score, in its own order of operations (test.py:159-183).
+    """Compute APRIL-GAN's map and image score in its own order of operations (test.py:159-183).
 
     Args:
-        clip: open_clip's model.
-        adapters: The linear layers.
         tapped_blocks: 1-based.
         image: uint8 [S, S, 3].
         embeddings: float32 [2, E].
@@ -65,8 +63,8 @@ def reference_clip(
     return torch.stack(maps).mean(dim=0).numpy(), float(score)
 
 
-def reference_sam_encoder(sam: Sam) -> SamAuthority:
-    """`Sam.preprocess` and `Sam.image_encoder`."""
+def reference_sam_encoder(sam: Sam) -> SamEncoderReference:
+    """Return `Sam.preprocess` and `Sam.image_encoder` as one function."""
 
     @torch.inference_mode()
     def features(content: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -79,8 +77,8 @@ def reference_sam_encoder(sam: Sam) -> SamAuthority:
     return features
 
 
-def reference_sam_decoder(sam: Sam) -> DecoderAuthority:
-    """`PromptEncoder` and `MaskDecoder`."""
+def reference_sam_decoder(sam: Sam) -> SamDecoderReference:
+    """Return `PromptEncoder` and `MaskDecoder` as one function."""
     return lambda features, prompt: _reference_decoder(sam, features, prompt)
 
 
@@ -109,10 +107,9 @@ def _reference_decoder(
 
 @torch.inference_mode()
 def reference_text(clip: CLIP, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-    """`CLIP.encode_text`.
+    """Run `CLIP.encode_text`.
 
     Args:
-        clip: open_clip's model.
         tokens: int32 [N, T], T at most the context.
 
     Returns:

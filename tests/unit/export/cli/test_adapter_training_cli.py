@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from support.defect_pictures import write_defect_pictures
+from support.datasets import write_defect_pictures
 from zeroflaw_engines.bundle.prompt_ensembles import read_prompt_ensembles
 from zeroflaw_engines.errors import (
     DatasetError,
