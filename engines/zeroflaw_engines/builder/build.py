@@ -38,9 +38,10 @@ from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.sessions.cuda import this_gpu
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import Session
-from zeroflaw_engines.tensorrt_bindings import installed_version, this_gpu
+from zeroflaw_engines.tensorrt_bindings import installed_version
 from zeroflaw_engines.version import __version__
 
 BUILT_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)

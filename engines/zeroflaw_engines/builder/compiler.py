@@ -20,11 +20,12 @@ from filelock import FileLock
 from zeroflaw_engines.builder.diagnosis import FailedOperation, build_failure, parse_failure
 from zeroflaw_engines.builder.inspector_census import inspector_census
 from zeroflaw_engines.builder.network_census import attention_nodes, network_census
-from zeroflaw_engines.built_engines.options import BuildBackend, BuildOptions, ProfileShapes
+from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
 from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.sessions.session import check_graph
+from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # The bindings have no stubs, and they are several modules with the same names.
 Bindings = Any

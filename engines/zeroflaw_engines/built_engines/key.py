@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from zeroflaw_engines.built_engines.options import BuildBackend, BuildOptions, ProfileShapes
+from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
 from zeroflaw_engines.bundle.bundle import Bundle, Graph
 from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Raised whenever the builder makes another network or configuration of the same parts.
 BUILDER_REVISION: Final = 1

@@ -15,7 +15,7 @@ from zeroflaw_engines.built_engines.cache import (
     engine_paths,
 )
 from zeroflaw_engines.built_engines.key import KeyDifference, key_differences, parts_now
-from zeroflaw_engines.built_engines.options import THIS_GPU, BuildBackend, BuildOptions
+from zeroflaw_engines.built_engines.options import THIS_GPU, BuildOptions
 from zeroflaw_engines.built_engines.sidecar import EngineSidecar, decode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
@@ -27,7 +27,7 @@ from zeroflaw_engines.errors import (
     EngineMissingError,
     EngineStaleError,
 )
-from zeroflaw_engines.tensorrt_bindings import installed_version
+from zeroflaw_engines.tensorrt_bindings import BuildBackend, installed_version
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import msgspec
 
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_engines.errors import BuildError
-
-BuildBackend = Literal["tensorrt", "tensorrt-rtx"]
+from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Name of the target when the engine is for the GPU of the machine that builds it.
 THIS_GPU: Final = "this-gpu"

@@ -160,6 +160,19 @@ class Cuda:
         return f"{getattr(status, 'name', status)} ({described})"
 
 
+def this_gpu() -> tuple[str, str] | None:
+    """Return name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`).
+
+    Returns:
+        None if no GPU answers.
+    """
+    try:
+        gpu = Cuda().gpu()
+    except BackendUnavailableError:
+        return None
+    return gpu.name, gpu.architecture
+
+
 class CudaBuffer:
     """Device memory and as much pinned host memory, for copies between the two.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Provider:
     remedy: str
 
 
+PLUGIN_VARIABLE: Final = "ZEROFLAW_TENSORRT_RTX_PROVIDER"
 _GPU_WHEEL: Final = (
     "pip uninstall onnxruntime, then pip install onnxruntime-gpu: both bring the same module,"
     " so only one may be installed"
@@ -59,13 +61,19 @@ PROVIDERS: Final = {
             "NvTensorRTRTXExecutionProvider",
             "cuda",
             "the NVIDIA driver, CUDA and TensorRT-RTX",
-            "name the library of NVIDIA's plugin provider in ZEROFLAW_TENSORRT_RTX_PROVIDER",
+            f"name the library of NVIDIA's plugin provider in {PLUGIN_VARIABLE}",
         ),
     )
 }
 CPU: Final = PROVIDERS["onnxruntime"]
 # The bits of `AttentionBackend::MATH` in all versions: products and a softmax, nothing fused.
 _UNFUSED_ATTENTION: Final = {"sdpa_kernel": str(8 | 16)}
+
+
+def plugin_library() -> Path | None:
+    """Return the library of a plugin provider that the environment names, if it names one."""
+    named = os.environ.get(PLUGIN_VARIABLE)
+    return Path(named) if named else None
 
 
 def missing_provider(provider: Provider, library: Path | None = None) -> str | None:

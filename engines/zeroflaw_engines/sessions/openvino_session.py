@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 
-from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
 from zeroflaw_engines.process.cores import engine_threads
 from zeroflaw_engines.process.telemetry import import_openvino
+from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.sessions.options import OpenVinoOptions
-from zeroflaw_engines.sessions.session import (
-    Outputs,
-    check_graph,
-    check_inputs,
-    check_keep,
-    output_shapes,
-    refuse_session_copy,
-    session_lifetime,
-    zeros_for,
-)
+from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
 
 _DEVICE: Final = "CPU"
 # OpenVINO's names of precisions: in the hint, and in the capabilities of a device.
@@ -45,7 +38,29 @@ _DTYPES: Final = {
 _log = logging.getLogger(__name__)
 
 
-class OpenVinoSession:
+def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:  # noqa: ARG001 - one row alone
+    """Look for OpenVINO and what the processor computes in; see `BackendModule`."""
+    module: Any = load_openvino()
+    return openvino_version(module), precisions_of(module.Core())
+
+
+def require(
+    backend: Backend, bundle: Bundle, engines: Sequence[EngineName], precision: str
+) -> None:
+    """Check nothing: every bundle has a graph for OpenVINO, which lowers its precision itself."""
+
+
+def load(backend: Backend, request: SessionRequest) -> OpenVinoSession:
+    """Load one engine on OpenVINO; see `BackendModule`."""
+    return OpenVinoSession(
+        request.bundle.graph(request.engine, "openvino").path,
+        request.bundle.contract(request.engine),
+        options=OpenVinoOptions(threads=request.threads, model_cache=request.model_cache),
+        precision=request.precision or backend.precisions[0],
+    )
+
+
+class OpenVinoSession(CheckedSession):
     """One graph on OpenVINO's CPU plugin.
 
     Each concurrent call has an infer request of its own; inputs and outputs are NumPy memory
@@ -71,46 +86,35 @@ class OpenVinoSession:
         options: OpenVinoOptions | None = None,
         precision: str = "fp32",
     ) -> None:
+        super().__init__(contract, HostTensor)
         self._openvino = load_openvino()
-        self._contract = contract
         self._precision = precision
         core = self._openvino.Core()
         require_precision(core, precision)
         self._model: Any = self._compile(core, path, options or OpenVinoOptions())
-        self._lifetime = session_lifetime(self, contract)
         self._free: list[Any] = []
         self._lock = threading.Lock()
-
-    @property
-    def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
-        return self._contract
 
     @property
     def backend(self) -> str:
         """`openvino <version> CPU <precision>`."""
         return f"openvino {openvino_version(self._openvino)} {_DEVICE} {self._precision}"
 
-    def prepare(self) -> None:
-        """Runs the graph once on zeros."""
-        self.execute(zeros_for(self._contract))
-
     def capture(self) -> None:
         """Nothing: there are no CUDA graphs here."""
 
-    def execute(
-        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        """Runs the graph once; see `Session.execute`. Outputs are in host memory all the same."""
-        check_inputs(self._contract, inputs, kept=HostTensor)
-        check_keep(self._contract, keep)
-        shapes = output_shapes(self._contract, inputs)
         outputs = {
             spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._contract.outputs
         }
         # An `ov.Tensor` does not keep its memory alive: these names do, until the call has ended.
         arrays = {name: _writable(on_host(tensor)) for name, tensor in inputs.items()}
-        with self._lifetime.call(), self._request() as request:
+        with self._request() as request:
             try:
                 for name, array in arrays.items():
                     request.set_tensor(name, self._shared(array))
@@ -130,13 +134,6 @@ class OpenVinoSession:
         return {
             name: HostTensor(array) if name in keep else array for name, array in outputs.items()
         }
-
-    def close(self) -> None:
-        """Releases the graph and its requests."""
-        self._lifetime.close(self._release)
-
-    def __reduce__(self) -> NoReturn:
-        refuse_session_copy(self._contract)
 
     def _release(self) -> None:
         self._model = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -67,6 +68,67 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Releases the engine once the calls under way have ended; no more may follow."""
+
+
+class CheckedSession(ABC):
+    """What the sessions of all backends share: the checks of a call, and the end of them all.
+
+    A subclass runs the engine in `_run`, and gives back what it is made of in `_release`.
+
+    Args:
+        contract: What the engine's tensors must be.
+        kept: The backend's own `DeviceTensor`, which calls take as an input.
+    """
+
+    def __init__(self, contract: EngineContract, kept: type[DeviceTensor]) -> None:
+        self._contract = contract
+        self._kept = kept
+        self._lifetime = Lifetime(
+            self,
+            f"the session of {contract.name}",
+            lambda: EngineError(f"the session of {contract.name} is closed", "load another one"),
+        )
+
+    @property
+    def contract(self) -> EngineContract:
+        """The tensors that go in and come out."""
+        return self._contract
+
+    def prepare(self) -> None:
+        """Run the engine once on zeros; see `Session.prepare`."""
+        self.execute(zeros_for(self._contract))
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        """Run the engine once; see `Session.execute`."""
+        check_inputs(self._contract, inputs, kept=self._kept)
+        check_keep(self._contract, keep)
+        shapes = output_shapes(self._contract, inputs)
+        with self._lifetime.call():
+            return self._run(inputs, keep, shapes)
+
+    def close(self) -> None:
+        """Release the engine once the calls under way have ended; no more may follow."""
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(
+            f"a session of {self._contract.name}", "load it from its bundle where it is needed"
+        )
+
+    @abstractmethod
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Outputs:
+        """Run the engine on inputs that were checked; `shapes` are those of the outputs."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what the session is made of; called once."""
 
 
 def check_inputs(
@@ -148,26 +210,6 @@ def output_shapes(
         spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
         for spec in contract.outputs
     }
-
-
-def session_lifetime(session: object, contract: EngineContract) -> Lifetime:
-    """In which process, and until when, a session may be called."""
-    name = f"the session of {contract.name}"
-    return Lifetime(session, name, lambda: closed_error(contract))
-
-
-def refuse_session_copy(contract: EngineContract) -> NoReturn:
-    """Refuses to pickle or copy a session.
-
-    Raises:
-        ProcessError: Always.
-    """
-    refuse_copy(f"a session of {contract.name}", "load it from its bundle where it is needed")
-
-
-def closed_error(contract: EngineContract) -> EngineError:
-    """The error of a session that is used after it was closed."""
-    return EngineError(f"the session of {contract.name} is closed", "load another one")
 
 
 def check_graph(

@@ -10,31 +10,24 @@ import logging
 import mmap
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 
-from zeroflaw_engines.built_engines.lookup import BuiltEngine
-from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.built_engines.lookup import BuiltEngine, find_engine
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
 from zeroflaw_engines.errors import EngineContractError, EngineError
+from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.cuda import Cuda, CudaBuffer
 from zeroflaw_engines.sessions.cuda_tensor import CudaMemoryPool, CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.options import TensorRtOptions
-from zeroflaw_engines.sessions.session import (
-    Outputs,
-    check_graph,
-    check_inputs,
-    check_keep,
-    output_shapes,
-    refuse_session_copy,
-    session_lifetime,
-    zeros_for,
-)
+from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
 from zeroflaw_engines.sessions.tensorrt_context import TensorRtProgram
-from zeroflaw_engines.tensorrt_bindings import load_bindings
+from zeroflaw_engines.tensorrt_bindings import BuildBackend, load_bindings
 
 _DTYPES: Final = {
     "FLOAT": "float32",
@@ -48,7 +41,53 @@ _DTYPES: Final = {
 _log = logging.getLogger(__name__)
 
 
-class TensorRtSession:
+def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+    """Look for the bindings, the driver and the GPU; see `BackendModule`."""
+    module = load_bindings(_builder(backend))
+    Cuda()
+    return str(module.__version__), backend.precisions
+
+
+def require(
+    backend: Backend,
+    bundle: Bundle,
+    engines: Sequence[EngineName],
+    precision: str,  # noqa: ARG001 - what is built is run; loading refuses another precision
+) -> None:
+    """Check that engines were built for this GPU; see `BackendModule`."""
+    architecture = Cuda().gpu().architecture
+    for engine in engines:
+        find_engine(bundle, engine, backend=_builder(backend), architecture=architecture)
+
+
+def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
+    """Load the engine that was built for this GPU; see `BackendModule`."""
+    options = TensorRtOptions()
+    bundle, builder = request.bundle, _builder(backend)
+    load_bindings(builder)
+    gpu = Cuda(options.device).gpu()
+    built = find_engine(bundle, request.engine, backend=builder, architecture=gpu.architecture)
+    precision = built.sidecar.parts.precision
+    if request.precision not in {None, precision}:
+        raise EngineError(
+            f"{built.path} was built in {precision}, not {request.precision}",
+            f"build it: zeroflaw build {bundle.path} --backend {builder}"
+            f" --precision {request.precision} --gpu {gpu.architecture}",
+        )
+    return TensorRtSession(built, bundle.contract(request.engine), options=options)
+
+
+def _builder(backend: Backend) -> BuildBackend:
+    """Whose engines a row runs; rows of this module say so."""
+    if backend.builds is None:
+        raise EngineError(
+            f"the backend {backend.name} runs no built engines",
+            "name in its row whose engines it runs",
+        )
+    return backend.builds
+
+
+class TensorRtSession(CheckedSession):
     """One built engine on one GPU, with a stream of its own.
 
     Inputs go through pinned memory into device memory that stays where it is, so that a CUDA
@@ -73,11 +112,11 @@ class TensorRtSession:
         *,
         options: TensorRtOptions | None = None,
     ) -> None:
+        super().__init__(contract, CudaTensor)
         options = options or TensorRtOptions()
         parts = built.sidecar.parts
         self._bindings: Any = load_bindings(parts.backend)
         self._cuda = Cuda(options.device)
-        self._contract = contract
         self._precision = parts.precision
         self._backend = parts.backend
         self._gpu = self._cuda.gpu()
@@ -100,12 +139,6 @@ class TensorRtSession:
         self._done: Any = self._cuda.new_event()
         self._buffers: dict[str, CudaBuffer] = {}
         self._programs: dict[str, TensorRtProgram] = {}
-        self._lifetime = session_lifetime(self, contract)
-
-    @property
-    def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
-        return self._contract
 
     @property
     def backend(self) -> str:
@@ -117,10 +150,6 @@ class TensorRtSession:
     def captured(self) -> bool:
         """Whether single prompts run as a CUDA graph."""
         return "single" in self._programs and self._programs["single"].captured
-
-    def prepare(self) -> None:
-        """Allocates device memory and runs the engine once on zeros."""
-        self.execute(zeros_for(self._contract))
 
     def capture(self) -> None:
         """Records the call of one prompt as a CUDA graph; later calls replay it."""
@@ -134,20 +163,19 @@ class TensorRtSession:
                     self._contract.name,
                 )
 
-    def execute(
-        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        """Runs the engine once; see `Session.execute`."""
-        check_inputs(self._contract, inputs, kept=CudaTensor)
-        check_keep(self._contract, keep)
-        shapes = output_shapes(self._contract, inputs)
         batch = max((shape[0] for shape in shapes.values()), default=1)
         if batch > self._most:
             raise EngineContractError(
                 f"the engine of {self._contract.name} takes {self._most} prompts, not {batch}",
                 "give fewer at once, or build it for more",
             )
-        with self._lifetime.call(), self._lock:
+        with self._lock:
             self._cuda.use()
             program = self._program({name: tensor.shape for name, tensor in inputs.items()}, batch)
             for name, tensor in inputs.items():
@@ -172,13 +200,6 @@ class TensorRtSession:
                 name: output.copy() if isinstance(output, np.ndarray) else output
                 for name, output in outputs.items()
             }
-
-    def close(self) -> None:
-        """Releases the engine and its memory, and saves what TensorRT-RTX compiled."""
-        self._lifetime.close(self._release)
-
-    def __reduce__(self) -> NoReturn:
-        refuse_session_copy(self._contract)
 
     def _release(self) -> None:
         with self._lock:
