@@ -16,7 +16,7 @@ from zeroflaw_engines.builder.parity import check_parity
 from zeroflaw_engines.builder.plan_census import plan_census
 from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
-    disk_errors_named,
+    engine_disk_errors,
     engine_paths,
     locked_for_build,
     plan_to_publish,
@@ -36,8 +36,8 @@ from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.sessions.cuda import this_gpu
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import Session
@@ -103,7 +103,7 @@ def build_engine(
         old, reason = _why_build(bundle, paths, parts)
         if old is not None and not (reason or force):
             return BuildResult(BuiltEngine(paths.plan, old, paths.runtime_cache), False, "")
-        with disk_errors_named(paths), plan_to_publish(paths) as plan:
+        with engine_disk_errors(paths), plan_to_publish(paths) as plan:
             outcome = compile_in_process(
                 CompileJob(
                     graph=bundle_graph(bundle, engine, options.precision).path,

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 from filelock import FileLock
 
@@ -24,6 +23,7 @@ from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
 from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.files import replacing
 from zeroflaw_engines.sessions.session import check_graph
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
@@ -305,12 +305,8 @@ def _timing_cache(config: Handle, path: Path | None) -> Iterator[None]:
                     "delete it, or name another file",
                 )
             yield
-            temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-            try:
+            with replacing(path) as temporary:
                 temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise BuildError(
             f"the timing cache {path} cannot be used: {error.strerror}", "name another file"

@@ -20,13 +20,13 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar, decode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.contract import EngineName
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import (
     EngineDamagedError,
     EngineError,
     EngineMissingError,
     EngineStaleError,
 )
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.tensorrt_bindings import BuildBackend, installed_version
 
 

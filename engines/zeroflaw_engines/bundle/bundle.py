@@ -25,7 +25,6 @@ from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME, bundle_path, is_embedded
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
-from zeroflaw_engines.digests import sha256_of_files
 from zeroflaw_engines.errors import (
     BundleChangedError,
     BundleDamagedError,
@@ -33,6 +32,7 @@ from zeroflaw_engines.errors import (
     EngineError,
     ProductError,
 )
+from zeroflaw_engines.files import sha256_of_files
 
 # A writer must come between a manifest and its bank, microseconds apart, that often.
 _MAX_TRIES: Final = 200

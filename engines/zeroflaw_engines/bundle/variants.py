@@ -17,9 +17,8 @@ from zeroflaw_engines.bundle.lock import PARTIAL
 from zeroflaw_engines.bundle.manifest import FileEntry, Manifest, ParityFigure, brought_up
 from zeroflaw_engines.bundle.writer import MOVED_NAME, changing, replace_manifest
 from zeroflaw_engines.contract import EngineName
-from zeroflaw_engines.digests import sha256_of_files
 from zeroflaw_engines.errors import BundleError
-from zeroflaw_engines.files import sync, write_durably
+from zeroflaw_engines.files import sha256_of_files, sync, write_durably
 
 
 @dataclass

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
 from typing import Final
 from uuid import uuid4
@@ -43,9 +42,15 @@ from zeroflaw_engines.bundle.prompt_bank import (
     encode_prompt_bank,
 )
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.digests import sha256_of_file, sha256_of_files
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
-from zeroflaw_engines.files import replace_durably, temporary_pattern, write_durably
+from zeroflaw_engines.files import (
+    disk_errors_named,
+    replace_durably,
+    sha256_of_file,
+    sha256_of_files,
+    temporary_pattern,
+    write_durably,
+)
 
 # In a directory of files on their way into a bundle: their names, one a line.
 MOVED_NAME: Final = ".moved"
@@ -70,7 +75,7 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
             way, or the disk is full.
     """
     named = Path(target).absolute()
-    with _disk_errors_named(named):
+    with _disk_errors(named):
         # The real directory is replaced, not a link to it; and all its names are one.
         real = named.resolve()
         real.parent.mkdir(parents=True, exist_ok=True)
@@ -303,7 +308,7 @@ def changing(bundle: Bundle) -> Iterator[Path]:
     """
     require_changeable(bundle.path)
     named = bundle.path.absolute()
-    with _disk_errors_named(named), locked_bundle(named) as path:
+    with _disk_errors(named), locked_bundle(named) as path:
         _clear_inside(path)
         clear_beside_if_idle(path)
         yield path
@@ -361,20 +366,14 @@ def _is_content(name: PurePath) -> bool:
     )
 
 
-@contextmanager
-def _disk_errors_named(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BundleError(
-                f"no space left on the disk of {target}; nothing was published",
-                "free space there or choose another disk",
-            ) from error
-        about = Path(error.filename).absolute() if error.filename else target
-        if about.is_relative_to(target.parent) or target.is_relative_to(about):
-            raise BundleError(
-                f"{target} cannot be written: {error.strerror} ({about})",
-                "check the path and its permissions",
-            ) from error
-        raise
+def _disk_errors(target: Path) -> AbstractContextManager[None]:
+    """Name the bundle in errors about it, its directory, and those above: the block does more."""
+    return disk_errors_named(
+        target,
+        BundleError,
+        "check the path and its permissions",
+        full=("nothing was published", "free space there or choose another disk"),
+        ours=lambda file: (
+            file is None or file.is_relative_to(target.parent) or target.is_relative_to(file)
+        ),
+    )

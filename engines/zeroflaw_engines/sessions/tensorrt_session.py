@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from zeroflaw_engines.built_engines.lookup import BuiltEngine, find_engine
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
 from zeroflaw_engines.errors import EngineContractError, EngineError
+from zeroflaw_engines.files import replacing
 from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.cuda import Cuda, CudaBuffer
 from zeroflaw_engines.sessions.cuda_tensor import CudaMemoryPool, CudaTensor
@@ -307,12 +307,10 @@ class _RuntimeCache:
         data = bytes(self._cache.serialize())
         if data == self._loaded:
             return
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            partial.write_bytes(data)
-            partial.replace(self._path)
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(data)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             _log.warning("%s cannot be written: %s", self._path, error.strerror)
 
 
