@@ -23,20 +23,38 @@ MAX_THREADS: Final = 1024
 
 
 @dataclass(frozen=True)
-class NvidiaGpu:
-    """One GPU, as `nvidia-smi` shows it.
+class Gpu:
+    """One GPU, as far as engines depend on it.
 
     Attributes:
-        name: Its name.
-        driver: Version of the driver.
-        memory_mib: Device memory, MiB.
+        name: As `NVIDIA L4`.
         architecture: Compute capability, as `sm89`.
     """
 
     name: str
+    architecture: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.architecture})"
+
+    @classmethod
+    def parse(cls, text: str) -> Gpu:
+        """Read a GPU that was written as `NVIDIA L4 (sm89)`, as in the keys of built engines."""
+        name, _, architecture = text.removesuffix(")").rpartition(" (")
+        return cls(name, architecture)
+
+
+@dataclass(frozen=True)
+class NvidiaGpu(Gpu):
+    """One GPU, as `nvidia-smi` shows it.
+
+    Attributes:
+        driver: Version of the driver.
+        memory_mib: Device memory, MiB.
+    """
+
     driver: str
     memory_mib: int
-    architecture: str
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
         if len(parts) == 4 and parts[2].isdigit():
             name, driver, memory, capability = parts
             architecture = f"sm{capability.replace('.', '')}"
-            gpus.append(NvidiaGpu(name, driver, int(memory), architecture))
+            gpus.append(NvidiaGpu(name, architecture, driver, int(memory)))
     return tuple(gpus)
 
 

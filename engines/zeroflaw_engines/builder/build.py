@@ -38,6 +38,7 @@ from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import sha256_of_file
+from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.sessions.cuda import this_gpu
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import Session
@@ -127,7 +128,7 @@ def build_engine(
     )
 
 
-def _target_gpu(options: BuildOptions, gpu: tuple[str, str] | None) -> str | None:
+def _target_gpu(options: BuildOptions, gpu: Gpu | None) -> Gpu | None:
     if options.architectures:
         return None
     if gpu is None:
@@ -137,11 +138,13 @@ def _target_gpu(options: BuildOptions, gpu: tuple[str, str] | None) -> str | Non
             if options.backend == "tensorrt-rtx"
             else "build on the station, or use --backend tensorrt-rtx, which needs no GPU",
         )
-    return f"{gpu[0]} ({gpu[1]})"
+    return gpu
 
 
-def _can_run(options: BuildOptions, gpu: tuple[str, str] | None) -> bool:
-    return gpu is not None and (not options.architectures or gpu[1] in options.architectures)
+def _can_run(options: BuildOptions, gpu: Gpu | None) -> bool:
+    return gpu is not None and (
+        not options.architectures or gpu.architecture in options.architectures
+    )
 
 
 def _why_build(

@@ -12,6 +12,7 @@ import msgspec
 from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
 from zeroflaw_engines.bundle.bundle import Bundle, Graph
 from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Raised whenever the builder makes another network or configuration of the same parts.
@@ -81,7 +82,7 @@ def key_parts(
     options: BuildOptions,
     *,
     backend_version: str,
-    gpu: str | None,
+    gpu: Gpu | None,
 ) -> KeyParts:
     """The key of an engine to be built.
 
@@ -105,7 +106,7 @@ def key_parts(
         backend=options.backend,
         backend_version=backend_version,
         architectures=options.architectures,
-        gpu=None if options.architectures else gpu,
+        gpu=None if options.architectures or gpu is None else str(gpu),
         profile=options.profile(bundle.contract(engine)),
         flags={
             "hardware_compatibility": options.hardware_compatibility,

@@ -27,6 +27,7 @@ from zeroflaw_engines.errors import (
     EngineStaleError,
 )
 from zeroflaw_engines.files import sha256_of_file
+from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.tensorrt_bindings import BuildBackend, installed_version
 
 
@@ -214,7 +215,7 @@ def _runs_on(sidecar: EngineSidecar) -> tuple[str, ...]:
     parts = sidecar.parts
     if parts.architectures:
         return parts.architectures
-    return (parts.gpu.rpartition("(")[2].rstrip(")"),) if parts.gpu else ()
+    return (Gpu.parse(parts.gpu).architecture,) if parts.gpu else ()
 
 
 def _blocking(sidecar: EngineSidecar, bundle: Bundle, version: str) -> tuple[KeyDifference, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
+from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.sessions.device_tensor import Tensor
 
 _BINDINGS_REMEDY = "pip install 'zeroflaw[tensorrt-rtx]'"
@@ -24,20 +25,14 @@ _DRIVER_REMEDY = (
 
 
 @dataclass(frozen=True)
-class Gpu:
+class CudaGpu(Gpu):
     """One GPU, as CUDA's runtime sees it.
 
     Attributes:
-        name: Its name.
-        architecture: Compute capability, as `sm89`.
-        memory_bytes: Device memory in all.
-        driver: CUDA version of the driver, as `13.0`.
+        cuda: CUDA version that the driver offers, as `13.0`.
     """
 
-    name: str
-    architecture: str
-    memory_bytes: int
-    driver: str
+    cuda: str
 
 
 def load_cuda() -> Any:  # noqa: ANN401 - a module that is loaded lazily
@@ -111,16 +106,15 @@ class Cuda:
         """Makes the GPU that of the calling thread."""
         self.call("cudaSetDevice", self._device)
 
-    def gpu(self) -> Gpu:
-        """What GPU it is."""
+    def gpu(self) -> CudaGpu:
+        """Ask which GPU it is."""
         self.use()
         properties = self.call("cudaGetDeviceProperties", self._device)
         version = int(self.call("cudaDriverGetVersion"))
-        return Gpu(
+        return CudaGpu(
             name=properties.name.decode(),
             architecture=f"sm{properties.major}{properties.minor}",
-            memory_bytes=int(properties.totalGlobalMem),
-            driver=f"{version // 1000}.{version % 1000 // 10}",
+            cuda=f"{version // 1000}.{version % 1000 // 10}",
         )
 
     def used_memory(self) -> int:
@@ -160,17 +154,12 @@ class Cuda:
         return f"{getattr(status, 'name', status)} ({described})"
 
 
-def this_gpu() -> tuple[str, str] | None:
-    """Return name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`).
-
-    Returns:
-        None if no GPU answers.
-    """
+def this_gpu() -> Gpu | None:
+    """Return the first GPU of this machine; None if none answers."""
     try:
-        gpu = Cuda().gpu()
+        return Cuda().gpu()
     except BackendUnavailableError:
         return None
-    return gpu.name, gpu.architecture
 
 
 class CudaBuffer:

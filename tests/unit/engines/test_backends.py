@@ -240,7 +240,7 @@ def test_nvidia_smi_is_read(monkeypatch) -> None:
     monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
     said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\n"
     monkeypatch.setattr(machine.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=said))
-    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "580.1", 23034, "sm89"),)
+    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),)
 
     def fail(*a, **k):
         raise OSError("no driver")
@@ -249,6 +249,12 @@ def test_nvidia_smi_is_read(monkeypatch) -> None:
     assert machine.nvidia_gpus() == ()
     monkeypatch.setattr(machine.shutil, "which", lambda _: None)
     assert machine.nvidia_gpus() == ()
+
+
+def test_a_gpu_is_read_as_it_was_written() -> None:
+    gpu = machine.NvidiaGpu("NVIDIA RTX (Ada) 4000", "sm89", "580.1", 23034)
+    assert str(gpu) == "NVIDIA RTX (Ada) 4000 (sm89)"
+    assert machine.Gpu.parse(str(gpu)) == machine.Gpu(gpu.name, gpu.architecture)
 
 
 def test_the_processor_is_read(tmp_path) -> None:

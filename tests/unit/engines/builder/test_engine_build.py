@@ -26,9 +26,10 @@ from zeroflaw_engines.built_engines.options import BatchRange, BuildOptions
 from zeroflaw_engines.built_engines.precision_census import PrecisionCensus, census_of
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BackendUnavailableError, BuildError, BundleError
+from zeroflaw_engines.machine import Gpu
 
 OPTIONS = BuildOptions(backend="tensorrt-rtx", architectures=("sm86", "sm89"), precision="fp32")
-GPU = ("NVIDIA L4", "sm89")
+GPU = Gpu("NVIDIA L4", "sm89")
 
 
 class Compiler:
