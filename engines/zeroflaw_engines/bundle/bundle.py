@@ -20,7 +20,8 @@ from zeroflaw_engines.bundle.graph_entries import (
     Precision,
 )
 from zeroflaw_engines.bundle.lock import standing_bundle
-from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode_manifest
+from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
+from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME, bundle_path, is_embedded

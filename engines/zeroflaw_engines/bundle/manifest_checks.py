@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
+from zeroflaw_engines.bundle.manifest import Manifest
 from zeroflaw_engines.bundle.product_names import check_product_name
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
-
-if TYPE_CHECKING:
-    from zeroflaw_engines.bundle.manifest import Manifest
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

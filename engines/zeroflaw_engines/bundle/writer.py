@@ -33,8 +33,8 @@ from zeroflaw_engines.bundle.manifest import (
     Manifest,
     Product,
     brought_up,
-    encode_manifest,
 )
+from zeroflaw_engines.bundle.manifest_text import encode_manifest
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import (
     TextEmbeddings,

@@ -13,10 +13,9 @@ from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import (
     SCHEMA_VERSION,
     Manifest,
-    decode_manifest,
-    encode_manifest,
 )
 from zeroflaw_engines.bundle.manifest_checks import check_relative_path
+from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
 from zeroflaw_engines.errors import (
     BundleDamagedError,
     BundleError,

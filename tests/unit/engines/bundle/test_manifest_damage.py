@@ -12,7 +12,8 @@ import pytest
 
 from support.manifests import as_version_1, as_version_2, written
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.manifest import Manifest, decode_manifest
+from zeroflaw_engines.bundle.manifest import Manifest
+from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, BundleSchemaError
 from zeroflaw_engines.parameters import MethodParameters
 
