@@ -28,7 +28,7 @@ from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
@@ -110,7 +110,7 @@ class Inspector:
     @classmethod
     def load(
         cls,
-        bundle: str | Path = EMBEDDED_NAME,
+        bundle: str | Path = SHIPPED_NAME,
         backend: str = DEFAULT_BACKEND,
         *,
         precision: str | None = None,

@@ -1,4 +1,4 @@
-"""The embedded bundle: what ships is whole, small, and finds defects it has never seen."""
+"""The bundle that ships with zeroflaw is whole, small, and finds defects it has never seen."""
 
 from __future__ import annotations
 

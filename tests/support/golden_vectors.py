@@ -1,8 +1,8 @@
-"""Golden vectors: frames and what the embedded model makes of them, for Python and for C.
+"""Golden vectors: frames and what the shipped model makes of them, for Python and for C.
 
     PYTHONPATH=tests python -m support.golden_vectors
 
-writes `tests/golden/` anew: to be done when the embedded model or the method has changed on
+writes `tests/golden/` anew: to be done when the shipped model or the method has changed on
 purpose. `runtime/c/tests/golden.cpp` checks the same files with the same tolerances.
 """
 
@@ -84,7 +84,7 @@ def boxes_of(
 
 
 def write_vectors(directory: Path, tolerances: Tolerances) -> None:
-    """Inspects the golden frames with the embedded model and writes what comes out."""
+    """Inspects the golden frames with the shipped model and writes what comes out."""
     directory.mkdir(parents=True, exist_ok=True)
     with Inspector.load() as inspector:
         lines = [

@@ -24,7 +24,7 @@ from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME, bundle_path, is_embedded
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, is_shipped
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
 from zeroflaw_engines.errors import (
     BundleChangedError,
@@ -185,9 +185,9 @@ class Bundle:
         name = shlex.quote(product)
         if self.manifest.text is None:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
-        if is_embedded(self.path):
+        if is_shipped(self.path):
             return (
-                f"add it to a copy: `zeroflaw bundle copy {EMBEDDED_NAME} my_bundle`, then"
+                f"add it to a copy: `zeroflaw bundle copy {SHIPPED_NAME} my_bundle`, then"
                 f" `zeroflaw products add my_bundle {name}`"
             )
         return f"add it with `zeroflaw products add {shlex.quote(str(self.path))} {name}`"
@@ -324,7 +324,7 @@ def _changed(bundle: Bundle) -> BundleChangedError:
 
 
 def _remedy(root: Path) -> str:
-    if is_embedded(root):
+    if is_shipped(root):
         return "install zeroflaw again: this bundle is part of it"
     return "copy the bundle anew, or export it again"
 

@@ -46,7 +46,7 @@ DEMONSTRATION: Final = (
     "small networks of CLIP's and SAM's classes, trained on drawn frames to show what zeroflaw"
     " does; neither CLIP nor SAM, and not for a production line"
 )
-# The embedded default knows surfaces of its test set by name, and `object` for all else.
+# The shipped default knows surfaces of its test set by name, and `object` for all else.
 PRODUCTS: Final = ("object", "casting", "glass", "gravel", "printed_board")
 # The paper's figures are pixels of a 518 px map; these are the same lengths on mini's 448 px map.
 PARAMETERS: Final = MethodParameters(spacing_pixels=299, dilation_size=21, image_scoring="cls")

@@ -154,7 +154,7 @@ def test_a_disk_that_fills_up_while_the_plan_is_written(bundle: Bundle, compiler
     assert "free space" in caught.value.remedy
 
 
-def test_the_embedded_bundle_is_refused(compiler: Compiler) -> None:
+def test_the_shipped_bundle_is_refused(compiler: Compiler) -> None:
     from zeroflaw_engines.bundle.bundle import open_bundle
 
     with pytest.raises(BundleError, match="part of the installation") as caught:
