@@ -13,7 +13,7 @@ from zeroflaw_engines.built_engines.cache import (
 )
 from zeroflaw_engines.built_engines.key import key_parts
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import census_of
+from zeroflaw_engines.built_engines.precision_report import precision_report
 from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 
@@ -33,7 +33,7 @@ def sidecar_for(
         }
     )
     parts = key_parts(bundle, engine, chosen, backend_version=version, gpu=gpu)
-    census = census_of("plan", [("gemm", "float32")])
+    report = precision_report("plan", [("gemm", "float32")])
     return EngineSidecar(
         schema_version=SIDECAR_VERSION,
         key=parts.key,
@@ -45,8 +45,8 @@ def sidecar_for(
         build_seconds=1.5,
         peak_memory_bytes=None,
         warnings=(),
-        census=census,
-        network_census=census,
+        census=report,
+        network_census=report,
         parity=EngineParity(status="not run", reason="no GPU here"),
     )
 

@@ -13,7 +13,7 @@ import msgspec
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.builder.compiler_process import CompileJob, CompileOutcome, compile_in_process
 from zeroflaw_engines.builder.parity import check_parity
-from zeroflaw_engines.builder.plan_census import plan_census
+from zeroflaw_engines.builder.plan_precision import plan_precision
 from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
     engine_disk_errors,
@@ -31,7 +31,7 @@ from zeroflaw_engines.built_engines.key import (
 )
 from zeroflaw_engines.built_engines.lookup import BuiltEngine, engine_status
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import HEAVY, PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import HEAVY, PrecisionReport
 from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
@@ -162,15 +162,15 @@ def _why_build(
 
 
 def _sidecar(parts: KeyParts, plan: Path, outcome: CompileOutcome) -> EngineSidecar:
-    census = (
-        outcome.inspector_census
-        or plan_census(plan, frozenset(outcome.attention_nodes))
-        or outcome.network_census
+    report = (
+        outcome.inspector_precision
+        or plan_precision(plan, frozenset(outcome.attention_nodes))
+        or outcome.network_precision
     )
     warnings = list(outcome.warnings)
-    if census.unfused_attention:
+    if report.unfused_attention:
         warnings.append(
-            f"{census.unfused_attention} attention operators are not one kernel each: slow"
+            f"{report.unfused_attention} attention operators are not one kernel each: slow"
         )
     return EngineSidecar(
         schema_version=SIDECAR_VERSION,
@@ -183,8 +183,8 @@ def _sidecar(parts: KeyParts, plan: Path, outcome: CompileOutcome) -> EngineSide
         build_seconds=outcome.seconds,
         peak_memory_bytes=outcome.peak_memory_bytes,
         warnings=tuple(warnings),
-        census=census,
-        network_census=outcome.network_census,
+        census=report,
+        network_census=outcome.network_precision,
         parity=EngineParity(status="not run", reason="no GPU here that can run the engine"),
     )
 
@@ -208,9 +208,9 @@ def _require_precision(parts: KeyParts, sidecar: EngineSidecar) -> None:
         )
 
 
-def _wide(census: PrecisionCensus) -> int:
+def _wide(report: PrecisionReport) -> int:
     """Heavy operations whose operands are not half precision, fused and unfused alike."""
-    return sum(census.count(kind) - census.count(kind, "float16") for kind in HEAVY)
+    return sum(report.count(kind) - report.count(kind, "float16") for kind in HEAVY)
 
 
 def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None) -> EngineSidecar:

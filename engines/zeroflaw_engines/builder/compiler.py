@@ -17,10 +17,10 @@ from typing import Any, Final
 from filelock import FileLock
 
 from zeroflaw_engines.builder.diagnosis import FailedOperation, build_failure, parse_failure
-from zeroflaw_engines.builder.inspector_census import inspector_census
-from zeroflaw_engines.builder.network_census import attention_nodes, network_census
+from zeroflaw_engines.builder.inspector_precision import inspector_precision
+from zeroflaw_engines.builder.network_precision import attention_nodes, network_precision
 from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import replacing
@@ -80,15 +80,15 @@ class CompiledPlan:
 
     Attributes:
         plan: The serialized engine, a buffer of bytes.
-        network_census: Of the network, before compilation.
-        inspector_census: Of the engine itself, where it could be loaded.
+        network_precision: Of the network, before compilation.
+        inspector_precision: Of the engine itself, where it could be loaded.
         attention_nodes: ONNX nodes of its attention operators.
         warnings: What the compiler warned of, each once, oldest first.
     """
 
     plan: Handle
-    network_census: PrecisionCensus
-    inspector_census: PrecisionCensus | None
+    network_precision: PrecisionReport
+    inspector_precision: PrecisionReport | None
     attention_nodes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -173,8 +173,8 @@ def compile_engine(
         )
     return CompiledPlan(
         plan=plan,
-        network_census=network_census(network),
-        inspector_census=inspector_census(trt, logger, plan) if inspect else None,
+        network_precision=network_precision(network),
+        inspector_precision=inspector_precision(trt, logger, plan) if inspect else None,
         attention_nodes=tuple(attention),
         warnings=tuple(log.warnings),
     )

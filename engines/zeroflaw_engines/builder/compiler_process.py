@@ -22,7 +22,7 @@ import msgspec
 
 from zeroflaw_engines.builder.compiler import compile_engine
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_engines.errors import (
     BackendUnavailableError,
@@ -66,16 +66,16 @@ class CompileOutcome(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Parsing, building and writing.
         peak_memory_bytes: Highest resident memory of the process; None if the system does not
             tell.
-        network_census: Of the network.
-        inspector_census: Of the engine, by the inspector, where it could be loaded.
+        network_precision: Of the network.
+        inspector_precision: Of the engine, by the inspector, where it could be loaded.
         attention_nodes: ONNX nodes of the attention operators.
         warnings: Of the compiler.
     """
 
     seconds: float
     peak_memory_bytes: int | None
-    network_census: PrecisionCensus
-    inspector_census: PrecisionCensus | None
+    network_precision: PrecisionReport
+    inspector_precision: PrecisionReport | None
     attention_nodes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -161,8 +161,8 @@ def _run(job: CompileJob) -> CompileOutcome:
     return CompileOutcome(
         seconds=time.monotonic() - start,
         peak_memory_bytes=_peak_memory(),
-        network_census=compiled.network_census,
-        inspector_census=compiled.inspector_census,
+        network_precision=compiled.network_precision,
+        inspector_precision=compiled.inspector_precision,
         attention_nodes=compiled.attention_nodes,
         warnings=compiled.warnings,
     )

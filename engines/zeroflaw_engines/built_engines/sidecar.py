@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from zeroflaw_engines.built_engines.key import KeyParts
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.errors import EngineDamagedError
 
 SIDECAR_VERSION: Final = 1
@@ -42,7 +42,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         peak_memory_bytes: Highest resident memory of the building process; None where the
             system does not tell.
         warnings: What the compiler warned of, each once.
-        census: Precision census of the engine.
+        census: Precision report of the engine.
         network_census: That of the network it was built from.
         parity: Comparison with the FP32 reference.
     """
@@ -57,8 +57,8 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     build_seconds: float
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
-    census: PrecisionCensus
-    network_census: PrecisionCensus
+    census: PrecisionReport
+    network_census: PrecisionReport
     parity: EngineParity
 
 

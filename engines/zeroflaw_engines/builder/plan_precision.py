@@ -1,4 +1,4 @@
-"""Reading the compiled program inside a TensorRT-RTX plan, for its precision census.
+"""Reading the compiled program inside a TensorRT-RTX plan, for its precision report.
 
 TensorRT's own account of an engine, the engine inspector, needs a GPU to load the engine. The
 plan itself has the program of its compiler, Myelin, as text: a header, the tensors with their
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from zeroflaw_engines.built_engines.precision_census import (
+from zeroflaw_engines.built_engines.precision_report import (
     HEAVY,
     OperationKind,
-    PrecisionCensus,
-    census_of,
+    PrecisionReport,
+    precision_report,
 )
 
 _MAGIC: Final = b"NLYM"
@@ -76,11 +76,10 @@ class _Program:
     is_main: bool
 
 
-def plan_census(plan: Path, attention_nodes: frozenset[str]) -> PrecisionCensus | None:
-    """The census of a plan.
+def plan_precision(plan: Path, attention_nodes: frozenset[str]) -> PrecisionReport | None:
+    """Report the precision of a plan.
 
     Args:
-        plan: The file.
         attention_nodes: Names of the ONNX nodes that are attention operators; those that no
             fused kernel computes are counted as unfused.
 
@@ -101,7 +100,7 @@ def plan_census(plan: Path, attention_nodes: frozenset[str]) -> PrecisionCensus 
                 fused |= operation.onnx_nodes
     if not counted:
         return None
-    return census_of("plan", counted, unfused_attention=len(attention_nodes - fused))
+    return precision_report("plan", counted, unfused_attention=len(attention_nodes - fused))
 
 
 def _parts_of(programs: list[_Program], main: int) -> list[_Program]:

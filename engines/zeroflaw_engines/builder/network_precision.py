@@ -1,4 +1,4 @@
-"""The census of a parsed network: what its operations are typed as, before compilation.
+"""The precision report of a parsed network: what its operations are typed as, before compilation.
 
 A product may be written in FP32 whose operands were rounded to FP16 just before: TensorRT takes
 that for an FP16 product whose sums are FP32, as tensor cores do it. Such operands count as FP16.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from zeroflaw_engines.built_engines.precision_census import (
+from zeroflaw_engines.built_engines.precision_report import (
     HEAVY,
     OperationKind,
-    PrecisionCensus,
-    census_of,
+    PrecisionReport,
+    precision_report,
 )
 
 _KINDS: Final[dict[str, OperationKind]] = {
@@ -34,10 +34,10 @@ _DEEPEST: Final = 16  # longest way from a product back to the cast that rounds 
 Handle = Any
 
 
-def network_census(network: Handle) -> PrecisionCensus:
-    """Counts the layers of a network by what they are typed as."""
+def network_precision(network: Handle) -> PrecisionReport:
+    """Count the layers of a network by what they are typed as."""
     producers = _producers(network)
-    return census_of(
+    return precision_report(
         "network",
         (
             (_KINDS[layer.type.name], _precision(layer, producers))
