@@ -41,8 +41,8 @@ def whole_number(
     name: str,
     value: Any,  # noqa: ANN401 - anything may be given
     *,
-    least: int,
-    most: int | None = None,
+    minimum: int,
+    maximum: int | None = None,
     error: type[ZeroflawError] = ArgumentError,
 ) -> int:
     """A whole number, Python's or NumPy's, but no truth value and no text.
@@ -50,18 +50,18 @@ def whole_number(
     Args:
         name: Of the argument.
         value: What was given.
-        least: What it must be at least.
-        most: What it may be at most.
+        minimum: Smallest that is accepted.
+        maximum: Largest that is accepted.
         error: What is raised.
 
     Raises:
         ZeroflawError: It is of another kind, or out of the range.
     """
-    wanted = f"a whole number of at least {least}"
-    if most is not None:
-        wanted = f"a whole number from {least} to {most}"
+    wanted = f"a whole number of at least {minimum}"
+    if maximum is not None:
+        wanted = f"a whole number from {minimum} to {maximum}"
     is_one = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_one or value < least or (most is not None and value > most):
+    if not is_one or value < minimum or (maximum is not None and value > maximum):
         raise error(f"{name} is {_shown(value)}", f"give {wanted}")
     return int(value)
 
@@ -71,7 +71,7 @@ def number(
     value: Any,  # noqa: ANN401 - as above
     *,
     above: float | None = None,
-    least: float | None = None,
+    minimum: float | None = None,
     unit: str = "",
     error: type[ZeroflawError] = ArgumentError,
 ) -> float:
@@ -81,7 +81,7 @@ def number(
         name: Of the argument.
         value: What was given.
         above: What it must exceed.
-        least: What it must be at least.
+        minimum: Smallest that is accepted.
         unit: Of the number, for the error.
         error: What is raised.
 
@@ -93,9 +93,9 @@ def number(
         not is_one
         or not math.isfinite(value)
         or (above is not None and value <= above)
-        or (least is not None and value < least)
+        or (minimum is not None and value < minimum)
     ):
-        limit = "" if least is None else f" of at least {least:g}"
+        limit = "" if minimum is None else f" of at least {minimum:g}"
         limit = limit if above is None else f" above {above:g}"
         raise error(
             f"{name} is {_shown(value)}", f"give a finite number{limit}{unit and f', {unit}'}"

@@ -210,7 +210,7 @@ def load_session(
         EngineContractError: Its tensors are not those of the contract.
         BundleChangedError: The bundle was replaced by another meanwhile.
     """
-    arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+    arguments.whole_number("threads", threads, minimum=0, maximum=MAX_THREADS)
     if model_cache is not None:
         _require_directory(model_cache)
     try:

@@ -193,7 +193,7 @@ class ExportError(ZeroflawError):
 
 
 class ParityError(ExportError):
-    """An exported engine does not reproduce the PyTorch original; nothing was published."""
+    """An exported engine does not reproduce the PyTorch reference; nothing was published."""
 
     code = "parity"
 

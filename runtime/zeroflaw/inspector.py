@@ -70,8 +70,8 @@ class Inspector:
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
-        arguments.whole_number("max_frame_pixels", max_frame_pixels, least=1)
-        arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+        arguments.whole_number("max_frame_pixels", max_frame_pixels, minimum=1)
+        arguments.whole_number("threads", threads, minimum=0, maximum=MAX_THREADS)
         recorded = bundle.manifest.method_parameters
         parameters = arguments.instance(
             "parameters",
@@ -215,7 +215,7 @@ class Inspector:
         Args:
             runs: How often every engine is run on zeros, at least once.
         """
-        arguments.whole_number("runs", runs, least=1)
+        arguments.whole_number("runs", runs, minimum=1)
         with self._lifetime.call(), fork_gate().call():
             self._sessions.warm_up(runs)
 

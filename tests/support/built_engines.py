@@ -7,8 +7,8 @@ import hashlib
 from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
     engine_paths,
+    file_to_publish,
     locked_for_build,
-    plan_to_publish,
     publish_engine,
 )
 from zeroflaw_engines.built_engines.key import key_parts
@@ -56,7 +56,7 @@ def publish(bundle: Bundle, engine="sam_decoder", *, plan=PLAN, **options) -> En
     parts = sidecar.parts
     target = "-".join(parts.architectures) or "this-gpu"
     paths = engine_paths(bundle, engine, parts.backend, target)
-    with locked_for_build(bundle, paths), plan_to_publish(paths) as file:
+    with locked_for_build(bundle, paths), file_to_publish(paths) as file:
         file.write_bytes(plan)
         publish_engine(paths, file, sidecar)
     return paths

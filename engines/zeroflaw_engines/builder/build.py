@@ -18,8 +18,8 @@ from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
     engine_disk_errors,
     engine_paths,
+    file_to_publish,
     locked_for_build,
-    plan_to_publish,
     publish_engine,
 )
 from zeroflaw_engines.built_engines.key import (
@@ -104,7 +104,7 @@ def build_engine(
         old, reason = _why_build(bundle, paths, parts)
         if old is not None and not (reason or force):
             return BuildResult(BuiltEngine(paths.plan, old, paths.runtime_cache), False, "")
-        with engine_disk_errors(paths), plan_to_publish(paths) as plan:
+        with engine_disk_errors(paths), file_to_publish(paths) as plan:
             outcome = compile_in_process(
                 CompileJob(
                     graph=bundle_graph(bundle, engine, options.precision).path,

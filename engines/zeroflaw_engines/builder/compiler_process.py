@@ -113,23 +113,23 @@ def compile_in_process(job: CompileJob) -> CompileOutcome:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             check=False,
         )
-        said = done.stdout.decode("utf-8", "replace").strip()
-        if said:
-            logger.info("the compiler of %s says: %s", job.contract.name, said)
+        output = done.stdout.decode("utf-8", "replace").strip()
+        if output:
+            logger.info("the compiler of %s says: %s", job.contract.name, output)
         if done.returncode != 0 or not reply_file.exists():
-            raise _death(job, done.returncode, said)
+            raise _death(job, done.returncode, output)
         reply = msgspec.json.decode(reply_file.read_bytes(), type=_Reply)
     if reply.outcome is not None:
         return reply.outcome
     failure = reply.failure
     if failure is None:
-        raise _death(job, done.returncode, said)
+        raise _death(job, done.returncode, output)
     if failure.errno is not None:
         raise OSError(failure.errno, os.strerror(failure.errno), str(job.plan))
     raise _ERRORS.get(failure.code, BuildError)(failure.cause, failure.remedy)
 
 
-def _death(job: CompileJob, status: int, said: str) -> BuildError:
+def _death(job: CompileJob, status: int, output: str) -> BuildError:
     if status == -signal.SIGKILL:
         return BuildError(
             f"{job.contract.name}: the compiler was killed, most likely because the memory of this"
@@ -137,7 +137,7 @@ def _death(job: CompileJob, status: int, said: str) -> BuildError:
             "close other programs, or build on a machine with more memory",
         )
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
-    last = said.splitlines()[-1] if said else "it printed nothing"
+    last = output.splitlines()[-1] if output else "it printed nothing"
     return BuildError(
         f"{job.contract.name}: the compiler of {job.options.backend} {job.backend_version} died"
         f" ({name}): {last}",

@@ -114,7 +114,7 @@ def parse_failure(graph: str, failures: Sequence[FailedOperation]) -> tuple[str,
 
     Args:
         graph: Its file.
-        failures: What the parser says; the first operation that it names is told of.
+        failures: What the parser says; the error is of the first operation that it names.
     """
     first = next((one for one in failures if one.operator), failures[0] if failures else None)
     if first is None:

@@ -63,14 +63,14 @@ def check_parity(engine: Session, reference: Session) -> EngineParity:
 def _agreement(got: Tensor, want: Tensor, what: str) -> tuple[float, str]:
     """The figure of an output, and what is too much in it."""
     if want.size == 1:
-        figure, least = 1 - largest_difference(got, want, what), 1 - _MAX_DIFFERENCE
-        said = "one minus the difference"
+        figure, minimum = 1 - largest_difference(got, want, what), 1 - _MAX_DIFFERENCE
+        measure = "one minus the difference"
     else:
-        figure, least, said = cosine(got, want, what), MIN_COSINE, "cosine"
+        figure, minimum, measure = cosine(got, want, what), MIN_COSINE, "cosine"
         ratio = norm_ratio(got, want, what)
         if abs(ratio - 1) > _MAX_FACTOR:
             return figure, f"{ratio:.4f} times as large, more than {_MAX_FACTOR:.0%} off"
-    return figure, "" if figure >= least else f"{said} {figure:.6f}, less than {least}"
+    return figure, "" if figure >= minimum else f"{measure} {figure:.6f}, less than {minimum}"
 
 
 def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:

@@ -102,8 +102,8 @@ def locked_for_build(bundle: Bundle, paths: EnginePaths) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def plan_to_publish(paths: EnginePaths) -> Iterator[Path]:
-    """A path beside the engine for its plan to be written to; gone when the block ends."""
+def file_to_publish(paths: EnginePaths) -> Iterator[Path]:
+    """Give a path beside the engine to write plan or sidecar to; gone when the block ends."""
     path = paths.directory / f".{paths.engine}{_TEMPORARY}{uuid4().hex[:8]}"
     try:
         yield path
@@ -119,13 +119,13 @@ def publish_engine(paths: EnginePaths, plan: Path, sidecar: EngineSidecar) -> No
 
     Args:
         paths: Where to.
-        plan: A file of `plan_to_publish`.
+        plan: A file of `file_to_publish`.
         sidecar: What it is.
 
     Raises:
         BuildError: The disk is full or the directory cannot be written.
     """
-    with engine_disk_errors(paths), plan_to_publish(paths) as new_sidecar:
+    with engine_disk_errors(paths), file_to_publish(paths) as new_sidecar:
         sync(plan)
         write_durably(new_sidecar, encode_sidecar(sidecar))
         paths.sidecar.unlink(missing_ok=True)

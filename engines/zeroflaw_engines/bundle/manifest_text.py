@@ -141,9 +141,9 @@ def _require_unique(data: bytes, where: str) -> None:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(items)
         if len(fields) < len(items):
-            ((most, times),) = Counter(name for name, _ in items).most_common(1)
+            ((name, times),) = Counter(one for one, _ in items).most_common(1)
             raise BundleDamagedError(
-                f"{where} has the field {most!r} {times} times",
+                f"{where} has the field {name!r} {times} times",
                 "copy the bundle anew, or export it again",
             )
         return fields

@@ -213,7 +213,7 @@ def precisions_of(core: Any) -> tuple[str, ...]:  # noqa: ANN401 - OpenVINO is l
         core: OpenVINO's `Core`.
     """
     capabilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-    return tuple(name for name, said in _CAPABILITIES.items() if said in capabilities)
+    return tuple(name for name, capability in _CAPABILITIES.items() if capability in capabilities)
 
 
 def require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - as above

@@ -133,7 +133,7 @@ class TensorRtSession(CheckedSession):
         check_graph(contract, *_specs(self._bindings, self._engine), str(built.path))
         saves = options.save_runtime_cache and parts.backend == "tensorrt-rtx"
         self._cache = _RuntimeCache(built.runtime_cache) if saves else None
-        self._most = self._largest_batch()
+        self._max_prompts = self._largest_batch()
         self._pool = CudaMemoryPool(self._cuda)
         self._stream: Any = self._cuda.new_stream()
         self._done: Any = self._cuda.new_event()
@@ -170,9 +170,10 @@ class TensorRtSession(CheckedSession):
         shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
         batch = max((shape[0] for shape in shapes.values()), default=1)
-        if batch > self._most:
+        if batch > self._max_prompts:
             raise EngineContractError(
-                f"the engine of {self._contract.name} takes {self._most} prompts, not {batch}",
+                f"the engine of {self._contract.name} takes {self._max_prompts} prompts, not"
+                f" {batch}",
                 "give fewer at once, or build it for more",
             )
         with self._lock:
@@ -224,7 +225,9 @@ class TensorRtSession(CheckedSession):
         """
         if not self._buffers:
             for spec in (*self._contract.inputs, *self._contract.outputs):
-                sizes = [self._most if isinstance(size, str) else size for size in spec.shape]
+                sizes = [
+                    self._max_prompts if isinstance(size, str) else size for size in spec.shape
+                ]
                 elements = int(np.prod(sizes, dtype=np.int64))
                 itemsize = np.dtype(spec.dtype).itemsize
                 self._buffers[spec.name] = CudaBuffer(self._cuda, elements * itemsize)
@@ -301,7 +304,7 @@ class _RuntimeCache:
         return config
 
     def save(self) -> None:
-        """Writes the file if it has changed; a station that may not write is told in the log."""
+        """Writes the file if it has changed; what cannot be written is logged."""
         if self._cache is None:
             return
         data = bytes(self._cache.serialize())
@@ -315,7 +318,7 @@ class _RuntimeCache:
 
 
 def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any:  # noqa: ANN401
-    said: list[str] = []
+    errors: list[str] = []
 
     class Log(bindings.ILogger):  # type: ignore[misc] # the base is loaded lazily
         def __init__(self) -> None:
@@ -323,7 +326,7 @@ def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any: 
 
         def log(self, severity: object, text: str) -> None:
             if severity in {bindings.ILogger.ERROR, bindings.ILogger.INTERNAL_ERROR}:
-                said.append(text)
+                errors.append(text)
             _log.debug("%s: %s", severity, text)
 
     runtime = bindings.Runtime(Log())
@@ -336,7 +339,7 @@ def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any: 
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{built.path} cannot be deserialized: {'; '.join(said) or 'no reason was given'}",
+            f"{built.path} cannot be deserialized: {'; '.join(errors) or 'no reason was given'}",
             "see `zeroflaw engines explain`, and build it again for this GPU",
         )
     return engine

@@ -45,7 +45,7 @@ def build(
     ] = "fp16",
     max_prompts: Annotated[
         int, typer.Option(min=1, help="Most prompts that one call of the decoder may take.")
-    ] = BatchRange().most,
+    ] = BatchRange().max,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="Most device memory of one kernel, MiB.")
     ] = None,
@@ -85,7 +85,7 @@ def build(
         backend="tensorrt" if backend == "tensorrt" else "tensorrt-rtx",
         architectures=gpu_architectures(gpu or ()),
         precision=precision,
-        batch=BatchRange(most=max_prompts),
+        batch=BatchRange(max=max_prompts),
         workspace_mib=workspace,
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,

@@ -109,17 +109,17 @@ def _together(samples: NDArray[Any]) -> NDArray[Any]:
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
     """Collects what tifffile logs in this thread: it reads on where a tag is damaged."""
-    said: list[str] = []
+    messages: list[str] = []
     thread = threading.get_ident()
 
     class _Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.thread == thread:
-                said.append(record.getMessage())
+                messages.append(record.getMessage())
 
     logger, collector = logging.getLogger("tifffile"), _Collector(logging.WARNING)
     logger.addHandler(collector)
     try:
-        yield said
+        yield messages
     finally:
         logger.removeHandler(collector)

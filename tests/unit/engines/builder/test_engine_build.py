@@ -113,7 +113,7 @@ def test_what_has_changed_is_said(
     build_engine(bundle, "sam_decoder", OPTIONS)
     import msgspec
 
-    changed = msgspec.structs.replace(OPTIONS, batch=BatchRange(most=4), tf32=True)
+    changed = msgspec.structs.replace(OPTIONS, batch=BatchRange(max=4), tf32=True)
     reason = build_engine(bundle, "sam_decoder", changed).reason
     assert "flags.tf32: False -> True" in reason
     assert "profile.point_coords" in reason

@@ -307,7 +307,7 @@ def test_the_batch_of_the_decoder_is_a_profile() -> None:
         ),
         (),
     )
-    options = BuildOptions(backend="tensorrt-rtx", batch=BatchRange(least=1, best=2, most=5))
+    options = BuildOptions(backend="tensorrt-rtx", batch=BatchRange(min=1, opt=2, max=5))
     assert options.profile(contract) == {"point_coords": ((1, 27, 2), (2, 27, 2), (5, 27, 2))}
 
 

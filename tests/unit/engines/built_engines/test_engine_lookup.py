@@ -218,7 +218,7 @@ def test_every_option_and_every_part_is_in_the_key(bundle: Bundle) -> None:
     changes = {
         "backend": {"backend": "tensorrt-rtx"},
         "architectures": {"architectures": ("sm86",)},
-        "batch": {"batch": BatchRange(most=4)},
+        "batch": {"batch": BatchRange(max=4)},
         "workspace_mib": {"workspace_mib": 512},
         "hardware_compatibility": {"hardware_compatibility": "ampere_plus"},
         "version_compatible": {"version_compatible": True},
@@ -251,4 +251,4 @@ def test_gpu_architectures() -> None:
         assert "8.6 is sm86" in caught.value.remedy
     for batch in ((0, 1, 2), (2, 1, 2), (1, 3, 2)):
         with pytest.raises(BuildError, match="batch range"):
-            BatchRange(least=batch[0], best=batch[1], most=batch[2])
+            BatchRange(min=batch[0], opt=batch[1], max=batch[2])
