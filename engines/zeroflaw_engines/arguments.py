@@ -20,12 +20,9 @@ def choice(
     *,
     error: type[ZeroflawError] = ArgumentError,
 ) -> str:
-    """One of several texts.
+    """Check that a value is one of several texts.
 
     Args:
-        name: Of the argument.
-        value: What was given.
-        choices: What may be given.
         error: What is raised, here and in the other checks.
 
     Raises:
@@ -45,14 +42,11 @@ def whole_number(
     maximum: int | None = None,
     error: type[ZeroflawError] = ArgumentError,
 ) -> int:
-    """A whole number, Python's or NumPy's, but no truth value and no text.
+    """Check that a value is a whole number, Python's or NumPy's, but no truth value and no text.
 
     Args:
-        name: Of the argument.
-        value: What was given.
         minimum: Smallest that is accepted.
         maximum: Largest that is accepted.
-        error: What is raised.
 
     Raises:
         ZeroflawError: It is of another kind, or out of the range.
@@ -75,15 +69,11 @@ def number(
     unit: str = "",
     error: type[ZeroflawError] = ArgumentError,
 ) -> float:
-    """A finite number, Python's or NumPy's.
+    """Check that a value is a finite number, Python's or NumPy's.
 
     Args:
-        name: Of the argument.
-        value: What was given.
         above: What it must exceed.
         minimum: Smallest that is accepted.
-        unit: Of the number, for the error.
-        error: What is raised.
 
     Raises:
         ZeroflawError: It is of another kind, not finite, or out of the range.
@@ -104,12 +94,7 @@ def number(
 
 
 def flag(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> bool:
-    """A truth value: what merely counts as one, such as the text "no", is a mistake.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        error: What is raised.
+    """Check for a truth value: what merely counts as one, such as the text "no", is a mistake.
 
     Raises:
         ZeroflawError: It is neither True nor False.
@@ -121,12 +106,7 @@ def flag(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError
 
 
 def text(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> str:
-    """A text.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        error: What is raised.
+    """Check that a value is a text.
 
     Raises:
         ZeroflawError: It is none.
@@ -137,12 +117,7 @@ def text(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError
 
 
 def path(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> str | Path:
-    """A path, as text or as a `Path`; bytes are not accepted.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        error: What is raised.
+    """Check that a value is a path, as text or as a `Path`; bytes are not accepted.
 
     Raises:
         ZeroflawError: It is none, or empty.
@@ -160,14 +135,10 @@ def instance(
     *,
     error: type[ZeroflawError] = ArgumentError,
 ) -> _Thing:
-    """An object of a class.
+    """Check that a value is an object of a class.
 
     Args:
-        name: Of the argument.
-        value: What was given.
         kind: What it must be.
-        remedy: How to get one.
-        error: What is raised.
 
     Raises:
         ZeroflawError: It is something else.
@@ -178,7 +149,7 @@ def instance(
 
 
 def _shown(value: object) -> str:
-    """A value as it is written, or its kind where that would be long."""
+    """Return a value as it is written, or its kind where that would be long."""
     if value is None or isinstance(value, str | bytes | bool | numbers.Number | Path):
         written = repr(value)
         return written if len(written) <= 80 else f"{written[:77]}..."

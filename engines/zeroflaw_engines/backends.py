@@ -112,7 +112,7 @@ class BackendChoice:
 
 
 def availability(name: str) -> Availability:
-    """Whether this machine can run a backend; never raises for what is missing.
+    """Find out whether this machine can run a backend; never raise for what is missing.
 
     Args:
         name: One of `BACKENDS`.
@@ -132,7 +132,7 @@ def choose_backend(
     bundle: Bundle | None = None,
     engines: Iterable[EngineName] = _ENGINES,
 ) -> BackendChoice:
-    """The backend that is meant: the one named, or for `auto` the fastest that is available.
+    """Choose the backend that is named, or for `auto` the fastest that is available.
 
     A backend that is named is never replaced by another: loading it says what it lacks.
 
@@ -140,7 +140,6 @@ def choose_backend(
         name: One of `BACKENDS`, or `auto`.
         precision: What it is to compute in; None takes the backend's default.
         bundle: What is to be run: backends for which it lacks engines are passed over by `auto`.
-        engines: The engines that are needed of it.
 
     Raises:
         BackendUnavailableError: There is no such backend, it does not offer the precision, or
@@ -191,11 +190,9 @@ def load_session(
     threads: int = 0,
     model_cache: Path | None = None,
 ) -> Session:
-    """Loads one engine of a bundle.
+    """Load one engine of a bundle.
 
     Args:
-        bundle: Where the engine is.
-        engine: Which one.
         backend: One of `BACKENDS`, or `auto`.
         precision: What it computes in; None takes the backend's default.
         threads: CPU threads of the engine; 0 takes every core.
@@ -257,7 +254,7 @@ def _backend(name: str) -> Backend:
 def _why_not(
     backend: Backend, precision: str | None, bundle: Bundle | None, engines: tuple[EngineName, ...]
 ) -> str | None:
-    """Why `auto` passes a backend over; None if it does not."""
+    """Say why `auto` passes a backend over; None if it does not."""
     if precision is not None and precision not in backend.precisions:
         return f"not in {precision}"
     found = availability(backend.name)

@@ -26,7 +26,7 @@ class ZeroflawError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[ZeroflawError], tuple[str, str]]:
-        """Pickles both texts: an error must cross from a worker process to its parent."""
+        """Pickle both texts: an error must cross from a worker process to its parent."""
         return type(self), (self.cause, self.remedy)
 
 

@@ -88,8 +88,6 @@ def disk_errors_named(
 
     Args:
         named: The file or directory that is to be named.
-        kind: Class of the error.
-        remedy: What helps.
         full: What a full disk left undone, and what helps then; default: as for other errors.
         read_only: What helps where nothing may be written; default: as for other errors.
         ours: Whether an error about a file is one of ours, the others pass; the file is None

@@ -81,7 +81,7 @@ class Machine:
 
 
 def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
-    """Looks at this machine; what cannot be seen is left out, nothing is raised.
+    """Look at this machine; what cannot be seen is left out, nothing is raised.
 
     Args:
         cpuinfo: Linux's description of the processors.
@@ -104,7 +104,7 @@ def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
 
 
 def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
-    """NVIDIA GPUs with a driver; none where `nvidia-smi` is missing or fails."""
+    """List the NVIDIA GPUs with a driver; none where `nvidia-smi` is missing or fails."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return ()
@@ -130,7 +130,7 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Fields of the first processor."""
+    """Return the fields of the first processor."""
     fields = {}
     for line in text.partition("\n\n")[0].splitlines():
         name, colon, value = line.partition(":")

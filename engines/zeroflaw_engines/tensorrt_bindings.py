@@ -23,7 +23,7 @@ _DISTRIBUTIONS: Final[dict[BuildBackend, tuple[str, ...]]] = {
 
 
 def load_bindings(backend: BuildBackend) -> ModuleType:
-    """The module of a backend.
+    """Load the module of a backend.
 
     Raises:
         BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
@@ -46,7 +46,7 @@ def load_bindings(backend: BuildBackend) -> ModuleType:
 
 
 def installed_version(backend: BuildBackend) -> str:
-    """Full version of a backend, from its installed package where there is one.
+    """Return the full version of a backend, from its installed package where there is one.
 
     Raises:
         BackendUnavailableError: It is not installed.

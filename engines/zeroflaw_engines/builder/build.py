@@ -77,12 +77,10 @@ def build_engine(
     force: bool = False,
     open_session: OpenSession | None = None,
 ) -> BuildResult:
-    """Builds one engine, proves it and publishes it; does nothing if it is up to date.
+    """Build one engine, prove it and publish it; do nothing if it is up to date.
 
     Args:
         bundle: Whose files were verified.
-        engine: Which one.
-        options: How.
         force: Whether to build even if it is up to date.
         open_session: Opens the engine for the parity check where there is a GPU.
 
@@ -150,7 +148,7 @@ def _can_run(options: BuildOptions, gpu: Gpu | None) -> bool:
 def _why_build(
     bundle: Bundle, paths: EnginePaths, parts: KeyParts
 ) -> tuple[EngineSidecar | None, str]:
-    """The sidecar that is there and why it is not good enough; an empty text if it is."""
+    """Return the sidecar that is there and why it is not good enough; an empty text if it is."""
     if not paths.plan.exists() and not paths.sidecar.exists():
         return None, "not built yet"
     versions = {parts.backend: parts.backend_version}
@@ -190,7 +188,7 @@ def _sidecar(parts: KeyParts, plan: Path, outcome: CompileOutcome) -> EngineSide
 
 
 def _require_precision(parts: KeyParts, sidecar: EngineSidecar) -> None:
-    """Refuses an engine that is not FP16 where its graph says so."""
+    """Refuse an engine that is not FP16 where its graph says so."""
     if parts.precision != "fp16":
         return
     network, built = sidecar.network_census, sidecar.census
@@ -209,7 +207,7 @@ def _require_precision(parts: KeyParts, sidecar: EngineSidecar) -> None:
 
 
 def _wide(report: PrecisionReport) -> int:
-    """Heavy operations whose operands are not half precision, fused and unfused alike."""
+    """Count heavy operations whose operands are not half precision, fused and unfused alike."""
     return sum(report.count(kind) - report.count(kind, "float16") for kind in HEAVY)
 
 
@@ -228,7 +226,7 @@ def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None
 
 
 def _open_session(bundle: Bundle, trial: BuiltEngine) -> Session:
-    """The session of the backend on an engine that is not in the cache yet."""
+    """Open a session of the backend on an engine that is not in the cache yet."""
     from zeroflaw_engines.sessions.tensorrt_session import TensorRtSession
 
     options = TensorRtOptions(save_runtime_cache=False)

@@ -106,7 +106,7 @@ class BuildLog:
     warnings: dict[str, None] = field(default_factory=dict)
 
     def logger(self, trt: Bindings) -> Handle:
-        """A logger of the bindings that writes into this log."""
+        """Make a logger of the bindings that writes into this log."""
         log = self
 
         class Logger(trt.ILogger):  # type: ignore[misc]
@@ -119,7 +119,7 @@ class BuildLog:
         return Logger()
 
     def add(self, severity: str, message: str) -> None:
-        """Takes one message."""
+        """Take one message."""
         _logger.log(_LEVELS.get(severity, logging.DEBUG), message)
         if severity in {"INTERNAL_ERROR", "ERROR"}:
             self.errors.append(message)
@@ -136,13 +136,10 @@ def compile_engine(
     version: str,
     inspect: bool = False,
 ) -> CompiledPlan:
-    """Parses a graph and builds an engine from it.
+    """Parse a graph and build an engine from it.
 
     Args:
-        trt: The bindings of `options.backend`.
         graph: The ONNX file; its weights lie beside it.
-        contract: What its tensors must be.
-        options: How to build it.
         version: Full version of the backend, for error messages.
         inspect: Whether to load the engine and ask the inspector; it takes a GPU.
 
@@ -181,7 +178,7 @@ def compile_engine(
 
 
 def refuse_options(trt: Bindings, options: BuildOptions, version: str) -> None:
-    """Refuses options that the installed backend lacks; none is dropped silently.
+    """Refuse options that the installed backend lacks; none is dropped silently.
 
     Raises:
         BuildError: One is; the error names the option, the backend, its version and the remedy.
@@ -203,7 +200,7 @@ def refuse_options(trt: Bindings, options: BuildOptions, version: str) -> None:
 
 
 def _options_asked_for(options: BuildOptions) -> dict[str, tuple[str, str]]:
-    """What the bindings must have for the options that are not at their default."""
+    """Return what the bindings must have for the options that are not at their default."""
     needs = {
         "workspace_mib": ("MemoryPoolType", "WORKSPACE"),
         "hardware_compatibility": (
@@ -292,7 +289,7 @@ def _add_profile(
 
 @contextlib.contextmanager
 def _timing_cache(config: Handle, path: Path | None) -> Iterator[None]:
-    """Gives the builder the timings of earlier builds, and keeps those of this one."""
+    """Give the builder the timings of earlier builds, and keep those of this one."""
     if path is None:
         yield
         return

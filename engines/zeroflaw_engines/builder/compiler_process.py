@@ -95,7 +95,7 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compile_in_process(job: CompileJob) -> CompileOutcome:
-    """Compiles in a process of its own; when this one is interrupted, that one is ended.
+    """Compile in a process of its own; when this one is interrupted, that one is ended.
 
     Raises:
         BuildError: The graph cannot be built as asked, or the compiler died.

@@ -32,8 +32,6 @@ def inspector_precision(trt: Any, logger: Any, plan: Any) -> PrecisionReport | N
     """Report the precision of a plan that was built a moment ago.
 
     Args:
-        trt: The bindings that built it.
-        logger: Of the build.
         plan: The serialized engine.
 
     Returns:

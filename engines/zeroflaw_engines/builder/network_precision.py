@@ -48,7 +48,7 @@ def network_precision(network: Handle) -> PrecisionReport:
 
 
 def attention_nodes(network: Handle) -> dict[str, str]:
-    """Precision by ONNX node of every attention operator."""
+    """Return the precision of every attention operator, by ONNX node."""
     producers = _producers(network)
     return {
         layer.name.removesuffix(_ATTENTION_SUFFIX): _precision(layer, producers)
@@ -67,7 +67,7 @@ def _inputs(layer: Handle) -> list[Handle]:
 
 
 def _producers(network: Handle) -> dict[str, Handle]:
-    """The layer that makes a tensor, by the tensor's name."""
+    """Return the layer that makes a tensor, by the tensor's name."""
     return {
         layer.get_output(index).name: layer
         for layer in _layers(network)
@@ -76,7 +76,7 @@ def _producers(network: Handle) -> dict[str, Handle]:
 
 
 def _precision(layer: Handle, producers: Mapping[str, Handle]) -> str:
-    """Of the first two inputs; masks, scales and biases come behind them."""
+    """Return the precision of the first two inputs; masks, scales and biases come behind them."""
     heavy = _KINDS.get(layer.type.name) in HEAVY
     found = set()
     for tensor in _inputs(layer)[:2]:
@@ -91,7 +91,7 @@ def _precision(layer: Handle, producers: Mapping[str, Handle]) -> str:
 
 
 def _rounded(tensor: Handle, producers: Mapping[str, Handle], depth: int) -> bool:
-    """Whether the values of an FP32 tensor are FP16 ones, but for a constant factor."""
+    """Return whether the values of an FP32 tensor are FP16 ones, but for a constant factor."""
     layer = producers.get(tensor.name)
     if layer is None or depth == 0:
         return False

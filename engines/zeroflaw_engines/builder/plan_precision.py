@@ -104,7 +104,7 @@ def plan_precision(plan: Path, attention_nodes: frozenset[str]) -> PrecisionRepo
 
 
 def _parts_of(programs: list[_Program], main: int) -> list[_Program]:
-    """The programs of the operations that a main program leaves to the station, in order."""
+    """Return the programs of the operations that a main program leaves to the station, in order."""
     parts = []
     for program in programs[main + 1 :]:
         if program.is_main:
@@ -164,7 +164,7 @@ def _classify(
 def _classify_fusion(
     operation: _Operation, program: _Program, parts: list[_Program]
 ) -> tuple[OperationKind, str]:
-    """An operation that the station compiles: what its own program's heavy operation is."""
+    """Classify an operation that the station compiles by its own program's heavy operation."""
     found = _BINARY.search(operation.rest)
     index = int(found[1]) if found else -1
     if 0 <= index < len(parts):

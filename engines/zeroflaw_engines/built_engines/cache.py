@@ -61,12 +61,12 @@ class EnginePaths:
 
 
 def engine_paths(bundle: Bundle, engine: EngineName, backend: str, target: str) -> EnginePaths:
-    """Where an engine for a target is or would be."""
+    """Say where an engine for a target is or would be."""
     return EnginePaths(bundle.path / ENGINES_DIRECTORY / backend / target, engine)
 
 
 def build_command(bundle: Bundle, options: BuildOptions) -> str:
-    """The command that builds such engines, for remedies."""
+    """Return the command that builds such engines, for remedies."""
     words = ["zeroflaw build", str(bundle.path), f"--backend {options.backend}"]
     words += [f"--gpu {name}" for name in options.architectures]
     if options.precision != "fp16":
@@ -76,7 +76,7 @@ def build_command(bundle: Bundle, options: BuildOptions) -> str:
 
 @contextlib.contextmanager
 def locked_for_build(bundle: Bundle, paths: EnginePaths) -> Iterator[None]:
-    """Holds the lock of one engine's build; makes its directory, and clears what was left.
+    """Hold the lock of one engine's build; make its directory, and clear what was left.
 
     Raises:
         BuildError: Another build of the same engine is under way, or the bundle is read-only.
@@ -112,15 +112,13 @@ def file_to_publish(paths: EnginePaths) -> Iterator[Path]:
 
 
 def publish_engine(paths: EnginePaths, plan: Path, sidecar: EngineSidecar) -> None:
-    """Publishes an engine and its sidecar; the caller holds the lock.
+    """Publish an engine and its sidecar; the caller holds the lock.
 
     The plan is renamed; the sidecar comes last, the old one goes first. A reader sees the old
     pair, the new pair, or none, whenever the process dies.
 
     Args:
-        paths: Where to.
         plan: A file of `file_to_publish`.
-        sidecar: What it is.
 
     Raises:
         BuildError: The disk is full or the directory cannot be written.

@@ -84,12 +84,9 @@ def key_parts(
     backend_version: str,
     gpu: Gpu | None,
 ) -> KeyParts:
-    """The key of an engine to be built.
+    """Compute the key of an engine to be built.
 
     Args:
-        bundle: Where its graph is.
-        engine: Which one.
-        options: How it is built.
         backend_version: Full version of the installed backend.
         gpu: The GPU of this machine, if the engine is for it.
 
@@ -120,7 +117,7 @@ def key_parts(
 
 
 def parts_now(parts: KeyParts, bundle: Bundle, backend_version: str) -> KeyParts:
-    """The key that the same build would have today, with this bundle and this backend.
+    """Compute the key that the same build would have today, with this bundle and this backend.
 
     Raises:
         EngineError: The bundle has no graph of that precision any more.
@@ -139,7 +136,7 @@ def parts_now(parts: KeyParts, bundle: Bundle, backend_version: str) -> KeyParts
 
 
 def bundle_graph(bundle: Bundle, engine: EngineName, precision: str) -> Graph:
-    """The graph that TensorRT builds an engine of a precision from.
+    """Return the graph that TensorRT builds an engine of a precision from.
 
     Raises:
         EngineError: The bundle has none.
@@ -148,7 +145,7 @@ def bundle_graph(bundle: Bundle, engine: EngineName, precision: str) -> Graph:
 
 
 def key_differences(old: KeyParts, new: KeyParts) -> tuple[KeyDifference, ...]:
-    """Where two keys differ, entry by entry, in the order of the parts."""
+    """Return where two keys differ, entry by entry, in the order of the parts."""
     differences = []
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     for part in KeyParts.__struct_fields__:
@@ -167,12 +164,12 @@ def key_differences(old: KeyParts, new: KeyParts) -> tuple[KeyDifference, ...]:
 
 
 def this_platform() -> str:
-    """Operating system and processor of this machine, as `linux-x86_64`."""
+    """Return the operating system and processor of this machine, as `linux-x86_64`."""
     return f"{sys.platform}-{platform.machine().lower()}"
 
 
 def _brief(value: object) -> str:
-    """A value on one line; digests by their first 12 digits."""
+    """Write a value on one line; digests by their first 12 digits."""
     if value is None:
         return "nothing"
     if isinstance(value, list | tuple):

@@ -82,7 +82,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return "-".join(self.architectures) or THIS_GPU
 
     def profile(self, contract: EngineContract) -> dict[str, ProfileShapes]:
-        """Shapes of every input with a dynamic axis; empty where every shape is fixed."""
+        """Return the shapes of inputs with a dynamic axis; empty where every shape is fixed."""
         counts = (self.batch.min, self.batch.opt, self.batch.max)
         profile = {}
         for spec in contract.inputs:
@@ -96,7 +96,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def gpu_architectures(names: Iterable[str]) -> tuple[str, ...]:
-    """GPU architectures in ascending order, each once.
+    """Sort GPU architectures in ascending order, each once.
 
     Args:
         names: As `sm86`, in any order and case.

@@ -44,7 +44,7 @@ class PrecisionReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     unfused_attention: int = 0
 
     def count(self, kind: OperationKind, precision: str | None = None) -> int:
-        """Operations of a kind, of one precision or of all."""
+        """Count operations of a kind, of one precision or of all."""
         return sum(
             entry.count
             for entry in self.entries

@@ -63,15 +63,14 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def encode_sidecar(sidecar: EngineSidecar) -> bytes:
-    """The sidecar as readable JSON with a fixed order of names."""
+    """Return the sidecar as readable JSON with a fixed order of names."""
     return msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
 
 
 def decode_sidecar(data: bytes, where: str, *, remedy: str) -> EngineSidecar:
-    """Reads and validates a sidecar.
+    """Read and validate a sidecar.
 
     Args:
-        data: Contents of the file.
         where: Its path, for error messages.
         remedy: What rebuilds the engine.
 

@@ -62,5 +62,5 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     variants: tuple[GraphVariant, ...] = ()
 
     def variant(self, target: GraphTarget) -> GraphVariant | None:
-        """The variant for a target, if there is one."""
+        """Return the variant for a target, if there is one."""
         return next((graph for graph in self.variants if graph.target == target), None)

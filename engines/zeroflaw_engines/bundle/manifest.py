@@ -231,7 +231,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 - any field's type
-    """The manifest in the current version of the schema, with some fields changed.
+    """Bring a manifest to the current version of the schema, with some fields changed.
 
     Parameters that its own version did not know are recorded with the defaults that they had.
     """
@@ -246,5 +246,5 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
 
 
 def parameters_record(parameters: MethodParameters) -> dict[str, Any]:
-    """The parameters as the manifest stores them."""
+    """Return the parameters as the manifest stores them."""
     return dataclasses.asdict(parameters)

@@ -33,7 +33,6 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """Read and validate a manifest.
 
     Args:
-        data: Contents of `bundle.json`.
         where: Path for error messages.
 
     Raises:
@@ -79,7 +78,6 @@ def read_document(data: bytes, where: str, newest: int) -> dict[str, Any]:
     """Read the text of a manifest: JSON, version, digest, and no field twice.
 
     Args:
-        data: Contents of `bundle.json`.
         where: Path for error messages.
         newest: The newest version of the schema that can be read.
 

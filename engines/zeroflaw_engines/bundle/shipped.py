@@ -15,7 +15,7 @@ _DIRECTORY = Path(__file__).with_name(SHIPPED_NAME)
 
 
 def bundle_path(bundle: str | Path) -> Path:
-    """The directory that is meant where a bundle is named.
+    """Find the directory that is meant where a bundle is named.
 
     Args:
         bundle: The text `mini` is the bundle inside the package; any other text, and every
@@ -40,12 +40,12 @@ def bundle_path(bundle: str | Path) -> Path:
 
 
 def is_shipped(bundle: Path) -> bool:
-    """Whether a directory is the bundle that ships."""
+    """Return whether a directory is the bundle that ships."""
     return bundle.resolve() == _DIRECTORY.resolve()
 
 
 def require_changeable(bundle: Path) -> None:
-    """Refuses to change the bundle that ships, which is part of the installation.
+    """Refuse to change the bundle that ships, which is part of the installation.
 
     Raises:
         BundleError: The directory is the bundle that ships.

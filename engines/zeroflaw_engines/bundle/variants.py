@@ -38,13 +38,10 @@ class AddedVariants:
 
 @contextmanager
 def added_variants(bundle: Bundle) -> Iterator[AddedVariants]:
-    """Gives a directory for graphs to be added; they join the bundle when the block ends well.
+    """Give a directory for graphs to be added; they join the bundle when the block ends well.
 
     The manifest is replaced last, so that a reader sees all of them or none. The reference
     graphs, and with them the bundle's identity, stay as they are.
-
-    Args:
-        bundle: The bundle to change.
 
     Raises:
         BundleError: The bundle has a graph for such a target already, cannot be written, or

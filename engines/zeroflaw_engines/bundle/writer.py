@@ -59,7 +59,7 @@ _BANK_NAME = re.compile(r"prompts(-[0-9a-f]{8})?\.safetensors")
 
 @contextmanager
 def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Gives an empty directory to fill; publishes it at `target` when the block ends well.
+    """Give an empty directory to fill, and publish it at `target` when the block ends well.
 
     The directory lies beside the target, so that publishing is one rename, and there is a whole
     bundle at the target at every moment. When the block raises (an interrupt included), it is
@@ -67,7 +67,6 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     next writer.
 
     Args:
-        target: Directory of the bundle to be.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -94,7 +93,7 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
-    """Completes a manifest with the digest of every file in the directory, and writes it there.
+    """Complete a manifest with the digest of every file in the directory, and write it there.
 
     Returns:
         The manifest as written.
@@ -114,11 +113,9 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Bundle:
-    """Copies a bundle, and verifies the copy before it is published.
+    """Copy a bundle, and verify the copy before it is published.
 
     Args:
-        bundle: The bundle to copy.
-        target: Directory of the copy.
         overwrite: Whether an existing bundle may be replaced.
 
     Returns:
@@ -136,7 +133,7 @@ def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
 
 
 def _copy_into(staging: Path, path: Path) -> Bundle:
-    """Copies a bundle that another process may change meanwhile, until the copy is whole."""
+    """Copy a bundle that another process may change meanwhile, until the copy is whole."""
     while True:
         source = open_bundle(path)
         files = source.manifest.files
@@ -168,13 +165,12 @@ def _copy_file(source: Bundle, name: str, entry: FileEntry, copy: Path) -> None:
 def add_products(
     bundle: Bundle, embeddings: Mapping[str, TextEmbeddings], products: Mapping[str, Product]
 ) -> Bundle:
-    """Adds products to a bundle, or replaces them, with their thresholds and calibrations.
+    """Add products to a bundle, or replace them, with their thresholds and calibrations.
 
     The new bank gets a name of its own and the manifest is replaced last, in one rename, so
     that a reader sees the old products or the new ones and never a mixture.
 
     Args:
-        bundle: The bundle to change.
         embeddings: float32 [2, embedding_size] by product name.
         products: The entries of the same names.
 
@@ -236,13 +232,10 @@ def set_calibration(
     *,
     embeddings: TextEmbeddings,
 ) -> Bundle:
-    """Gives a product its calibrated decision threshold; the prompt bank stays as it is.
+    """Set the calibrated decision threshold of a product; the prompt bank stays as it is.
 
     Args:
-        bundle: The bundle to change.
-        product: A product that it has.
         threshold: In [0, 1].
-        calibration: Where the threshold comes from.
         embeddings: Those that the images were scored with.
 
     Returns:
@@ -275,10 +268,7 @@ def set_calibration(
 
 
 def upgrade_bundle(bundle: Bundle) -> Bundle:
-    """Brings the manifest of an older bundle to the current version; no other file changes.
-
-    Args:
-        bundle: The bundle to change.
+    """Bring the manifest of an older bundle to the current version; no other file changes.
 
     Returns:
         The bundle as it is now.
@@ -295,7 +285,7 @@ def upgrade_bundle(bundle: Bundle) -> Bundle:
 
 @contextmanager
 def changing(bundle: Bundle) -> Iterator[Path]:
-    """Keeps a bundle for the block, which may add files to it and replace its manifest.
+    """Keep a bundle for the block, which may add files to it and replace its manifest.
 
     What killed writers left is removed first.
 
@@ -315,7 +305,7 @@ def changing(bundle: Bundle) -> Iterator[Path]:
 
 
 def replace_manifest(path: Path, manifest: Manifest) -> None:
-    """Replaces a bundle's manifest in one rename."""
+    """Replace a bundle's manifest in one rename."""
     replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
 
 
@@ -331,7 +321,7 @@ def _require_replaceable(target: Path, *, overwrite: bool) -> None:
 
 
 def _clear_inside(path: Path) -> None:
-    """Removes what killed writers left inside a bundle: banks, graphs and manifests on their way.
+    """Remove what killed writers left inside a bundle: banks, graphs and manifests on their way.
 
     The caller holds the bundle's lock, so that no writer is alive that they could belong to.
     """
@@ -349,7 +339,7 @@ def _clear_inside(path: Path) -> None:
 
 
 def _moved_names(partial: Path) -> list[str]:
-    """Names of the files that a killed writer was moving from a directory into its bundle."""
+    """Return the names of files that a killed writer was moving into its bundle."""
     try:
         names = (partial / MOVED_NAME).read_text("utf-8").splitlines()
     except FileNotFoundError:
@@ -358,7 +348,7 @@ def _moved_names(partial: Path) -> list[str]:
 
 
 def _is_content(name: PurePath) -> bool:
-    """Whether a file in a bundle's directory is part of the bundle, and so in its manifest."""
+    """Return whether a file in a bundle's directory belongs into its manifest."""
     return (
         name.parts[0] not in {MANIFEST_NAME, LOCK_NAME, ENGINES_DIRECTORY}
         and not name.parts[0].startswith(PARTIAL)

@@ -103,10 +103,7 @@ class OnnxRuntimeSession(CheckedSession):
 
     Args:
         path: The ONNX file.
-        contract: What its tensors must be.
         threads: Threads inside one operator, if there are no options; 0 takes every core.
-        options: How it is set up.
-        provider: What runs it.
         precision: Of the graph, for `backend`.
 
     Raises:
@@ -155,7 +152,7 @@ class OnnxRuntimeSession(CheckedSession):
         return name if self._precision == "fp32" else f"{name} {self._precision}"
 
     def capture(self) -> None:
-        """Nothing: ONNX Runtime's own CUDA graphs would fix the addresses of every tensor."""
+        """Do nothing: ONNX Runtime's own CUDA graphs would fix the addresses of every tensor."""
 
     def _run(
         self,

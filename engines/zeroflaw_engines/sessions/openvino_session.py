@@ -68,8 +68,6 @@ class OpenVinoSession(CheckedSession):
 
     Args:
         path: The ONNX file.
-        contract: What its tensors must be.
-        options: How it is set up.
         precision: What it computes in; inputs and outputs stay those of the contract.
 
     Raises:
@@ -101,7 +99,7 @@ class OpenVinoSession(CheckedSession):
         return f"openvino {openvino_version(self._openvino)} {_DEVICE} {self._precision}"
 
     def capture(self) -> None:
-        """Nothing: there are no CUDA graphs here."""
+        """Do nothing: there are no CUDA graphs here."""
 
     def _run(
         self,
@@ -140,7 +138,7 @@ class OpenVinoSession(CheckedSession):
         self._free.clear()
 
     def _compile(self, core: Any, path: Path, options: OpenVinoOptions) -> Any:  # noqa: ANN401
-        """Compiles the graph; OpenVINO's objects are loaded lazily and have no static type."""
+        """Compile the graph; OpenVINO's objects are loaded lazily and have no static type."""
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
             "PERFORMANCE_HINT": options.performance_hint,
@@ -171,7 +169,7 @@ class OpenVinoSession(CheckedSession):
 
     @contextmanager
     def _request(self) -> Iterator[Any]:
-        """An infer request of the caller's own; there are as many as there were callers at once."""
+        """Give the caller an infer request of its own; there are as many as were in use at once."""
         with self._lock:
             request = self._free.pop() if self._free else self._model.create_infer_request()
         try:
@@ -182,7 +180,7 @@ class OpenVinoSession(CheckedSession):
 
 
 def load_openvino() -> ModuleType:
-    """OpenVINO's module.
+    """Load OpenVINO's module.
 
     Raises:
         BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
@@ -202,22 +200,18 @@ def load_openvino() -> ModuleType:
 
 
 def openvino_version(module: ModuleType) -> str:
-    """Version of OpenVINO, without its build number."""
+    """Return the version of OpenVINO, without its build number."""
     return str(module.__version__).partition("-")[0]
 
 
 def precisions_of(core: Any) -> tuple[str, ...]:  # noqa: ANN401 - OpenVINO is loaded lazily
-    """Precisions that OpenVINO computes in on this processor.
-
-    Args:
-        core: OpenVINO's `Core`.
-    """
+    """List the precisions that OpenVINO computes in on this processor."""
     capabilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return tuple(name for name, capability in _CAPABILITIES.items() if capability in capabilities)
 
 
 def require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - as above
-    """Refuses a precision that OpenVINO would not compute in: it would take another silently.
+    """Refuse a precision that OpenVINO would not compute in: it would take another silently.
 
     Raises:
         BackendUnavailableError: The processor lacks it.
@@ -232,7 +226,7 @@ def require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - as a
 
 
 def _writable(array: Tensor) -> Tensor:
-    """The array, or a copy: OpenVINO shares writable memory alone, also for what it only reads."""
+    """Return the array, or a copy of a read-only one: OpenVINO shares writable memory alone."""
     return array if array.flags.writeable else array.copy()
 
 

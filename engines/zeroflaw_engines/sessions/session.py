@@ -34,14 +34,14 @@ class Session(Protocol):
         """Name of the backend, with its version, device and precision."""
 
     def prepare(self) -> None:
-        """Allocates what calls need and runs the engine once on zeros, lest the first one wait.
+        """Allocate what calls need and run the engine once on zeros, lest the first one wait.
 
         Raises:
             EngineError: The backend failed.
         """
 
     def capture(self) -> None:
-        """Records the call as a CUDA graph, where the backend has such; else does nothing.
+        """Record the call as a CUDA graph, where the backend has such; else do nothing.
 
         Raises:
             EngineError: The backend failed.
@@ -50,7 +50,7 @@ class Session(Protocol):
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        """Runs the engine once.
+        """Run the engine once.
 
         Args:
             inputs: Every input of the contract by name: C-contiguous arrays, or tensors that a
@@ -67,7 +67,7 @@ class Session(Protocol):
         """
 
     def close(self) -> None:
-        """Releases the engine once the calls under way have ended; no more may follow."""
+        """Release the engine once the calls under way have ended; no more may follow."""
 
 
 class CheckedSession(ABC):
@@ -137,11 +137,9 @@ def check_inputs(
     *,
     kept: type[DeviceTensor] | None = None,
 ) -> None:
-    """Checks the inputs of one call against the contract.
+    """Check the inputs of one call against the contract.
 
     Args:
-        contract: Of the engine.
-        inputs: By name.
         kept: The backend's own `DeviceTensor`; None accepts arrays alone.
 
     Raises:
@@ -176,7 +174,7 @@ def check_inputs(
 
 
 def check_keep(contract: EngineContract, keep: Collection[str]) -> None:
-    """Checks that what is to be kept are outputs of the engine.
+    """Check that what is to be kept are outputs of the engine.
 
     Raises:
         EngineContractError: One is not.
@@ -192,7 +190,7 @@ def check_keep(contract: EngineContract, keep: Collection[str]) -> None:
 def output_shapes(
     contract: EngineContract, inputs: Mapping[str, Tensor | DeviceTensor]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the outputs for inputs that fulfil the contract.
+    """Compute the shapes of the outputs for inputs that fulfil the contract.
 
     Raises:
         EngineContractError: Inputs differ in a dynamic axis of the same name.
@@ -215,7 +213,7 @@ def output_shapes(
 def check_graph(
     contract: EngineContract, inputs: list[TensorSpec], outputs: list[TensorSpec], where: str
 ) -> None:
-    """Checks that a graph's tensors are those of the contract.
+    """Check that a graph's tensors are those of the contract.
 
     Raises:
         EngineContractError: They are not; the error names the first that differs.
@@ -250,7 +248,7 @@ def _same(want: TensorSpec, got: TensorSpec) -> bool:
 
 
 def zeros_for(contract: EngineContract) -> dict[str, Tensor]:
-    """Zero inputs for a warm-up call, with every dynamic axis 1."""
+    """Make zero inputs for a warm-up call, with every dynamic axis 1."""
     return {
         spec.name: np.zeros([1 if isinstance(n, str) else n for n in spec.shape], spec.dtype)
         for spec in contract.inputs

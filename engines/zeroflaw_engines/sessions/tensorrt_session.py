@@ -78,7 +78,7 @@ def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
 
 
 def _builder(backend: Backend) -> BuildBackend:
-    """Whose engines a row runs; rows of this module say so."""
+    """Return whose engines a row runs; rows of this module say so."""
     if backend.builds is None:
         raise EngineError(
             f"the backend {backend.name} runs no built engines",
@@ -96,8 +96,6 @@ class TensorRtSession(CheckedSession):
 
     Args:
         built: The engine, verified against its sidecar.
-        contract: What its tensors must be.
-        options: How it is set up.
 
     Raises:
         BackendUnavailableError: The bindings, the driver or the GPU are missing.
@@ -152,7 +150,7 @@ class TensorRtSession(CheckedSession):
         return "single" in self._programs and self._programs["single"].captured
 
     def capture(self) -> None:
-        """Records the call of one prompt as a CUDA graph; later calls replay it."""
+        """Record the call of one prompt as a CUDA graph; later calls replay it."""
         self.prepare()
         with self._lifetime.call(), self._lock:
             self._cuda.use()
@@ -219,7 +217,7 @@ class TensorRtSession(CheckedSession):
             self._engine = None
 
     def _program(self, shapes: Mapping[str, tuple[int, ...]], batch: int) -> TensorRtProgram:
-        """The context of one prompt, which may be captured, or that of several.
+        """Return the context of one prompt, which may be captured, or that of several.
 
         A captured graph holds on to its context, so that no other shapes may be set there.
         """
@@ -272,7 +270,7 @@ class TensorRtSession(CheckedSession):
             self._wait()
 
     def _wait(self) -> None:
-        """Waits for the stream without spinning: host threads have other work on two cores."""
+        """Wait for the stream without spinning: host threads have other work on two cores."""
         self._cuda.call("cudaEventRecord", self._done, self._stream)
         self._cuda.call("cudaEventSynchronize", self._done)
 
@@ -292,7 +290,7 @@ class _RuntimeCache:
         self._loaded = b""
 
     def config_for(self, engine: Any) -> Any:  # noqa: ANN401 - TensorRT's own types
-        """A runtime configuration with the cache in it."""
+        """Make a runtime configuration with the cache in it."""
         config = engine.create_runtime_config()
         if self._cache is None:
             self._cache = config.create_runtime_cache()
@@ -304,7 +302,7 @@ class _RuntimeCache:
         return config
 
     def save(self) -> None:
-        """Writes the file if it has changed; what cannot be written is logged."""
+        """Write the file if it has changed; what cannot be written is logged."""
         if self._cache is None:
             return
         data = bytes(self._cache.serialize())
