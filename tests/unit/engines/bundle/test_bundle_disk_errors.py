@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.bundle_writing import disk_full, fill, snapshot
+from support.small_bundle import disk_full, fill, snapshot
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.writer import staged_bundle

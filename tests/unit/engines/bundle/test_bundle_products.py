@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.bundle_writing import PRODUCT, disk_full, snapshot, unit_rows
+from support.small_bundle import PRODUCT, disk_full, snapshot, unit_rows
 from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

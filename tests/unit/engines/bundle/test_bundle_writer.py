@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.bundle_writing import fill, snapshot
+from support.small_bundle import fill, snapshot
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
