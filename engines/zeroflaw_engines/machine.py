@@ -64,8 +64,8 @@ class Machine:
     Attributes:
         processor: Name of the processor.
         cores: Cores that this process may use; see `usable_cores`.
-        features: Those of `CPU_FEATURES` that it has; None where the system does not tell.
-        memory_bytes: Main memory; None where the system does not tell.
+        features: Those of `CPU_FEATURES` that it has; None where the system does not say.
+        memory_bytes: Main memory; None where the system does not say.
         system: Operating system and its release.
         python: Version of Python.
         gpus: NVIDIA GPUs with a driver.

@@ -65,7 +65,7 @@ class CompileOutcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seconds: Parsing, building and writing.
         peak_memory_bytes: Highest resident memory of the process; None if the system does not
-            tell.
+            say.
         network_precision: Of the network.
         inspector_precision: Of the engine, by the inspector, where it could be loaded.
         attention_nodes: ONNX nodes of the attention operators.

@@ -40,7 +40,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         zeroflaw_version: Version that built it.
         build_seconds: Parsing and building.
         peak_memory_bytes: Highest resident memory of the building process; None where the
-            system does not tell.
+            system does not say.
         warnings: What the compiler warned of, each once.
         census: Precision report of the engine.
         network_census: That of the network it was built from.

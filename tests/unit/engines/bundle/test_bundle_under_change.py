@@ -38,7 +38,7 @@ for i in range(int(count)):
 """
 COPIER = """
 import itertools, sys
-from zeroflaw_engines import bundle_lock
+from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.writer import copy_bundle
 target, one, other, way = sys.argv[1:]
@@ -78,8 +78,9 @@ def seconds(duration: float) -> Iterator[None]:
 
 
 def wait_for_change(path: Path) -> None:
-    before = (path / "bundle.json").read_bytes()
+    before, end = (path / "bundle.json").read_bytes(), time.monotonic() + 120
     while (path / "bundle.json").read_bytes() == before:
+        assert time.monotonic() < end, "the other process changes nothing"
         time.sleep(0.005)
 
 
