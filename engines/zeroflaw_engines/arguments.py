@@ -20,12 +20,9 @@ def choice(
     *,
     error: type[ZeroflawError] = ArgumentError,
 ) -> str:
-    """One of several texts.
+    """Check that a value is one of several texts.
 
     Args:
-        name: Of the argument.
-        value: What was given.
-        choices: What may be given.
         error: What is raised, here and in the other checks.
 
     Raises:
@@ -41,27 +38,24 @@ def whole_number(
     name: str,
     value: Any,  # noqa: ANN401 - anything may be given
     *,
-    least: int,
-    most: int | None = None,
+    minimum: int,
+    maximum: int | None = None,
     error: type[ZeroflawError] = ArgumentError,
 ) -> int:
-    """A whole number, Python's or NumPy's, but no truth value and no text.
+    """Check that a value is a whole number, Python's or NumPy's, but no truth value and no text.
 
     Args:
-        name: Of the argument.
-        value: What was given.
-        least: What it must be at least.
-        most: What it may be at most.
-        error: What is raised.
+        minimum: Smallest that is accepted.
+        maximum: Largest that is accepted.
 
     Raises:
         ZeroflawError: It is of another kind, or out of the range.
     """
-    wanted = f"a whole number of at least {least}"
-    if most is not None:
-        wanted = f"a whole number from {least} to {most}"
+    wanted = f"a whole number of at least {minimum}"
+    if maximum is not None:
+        wanted = f"a whole number from {minimum} to {maximum}"
     is_one = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_one or value < least or (most is not None and value > most):
+    if not is_one or value < minimum or (maximum is not None and value > maximum):
         raise error(f"{name} is {_shown(value)}", f"give {wanted}")
     return int(value)
 
@@ -71,19 +65,15 @@ def number(
     value: Any,  # noqa: ANN401 - as above
     *,
     above: float | None = None,
-    least: float | None = None,
+    minimum: float | None = None,
     unit: str = "",
     error: type[ZeroflawError] = ArgumentError,
 ) -> float:
-    """A finite number, Python's or NumPy's.
+    """Check that a value is a finite number, Python's or NumPy's.
 
     Args:
-        name: Of the argument.
-        value: What was given.
         above: What it must exceed.
-        least: What it must be at least.
-        unit: Of the number, for the error.
-        error: What is raised.
+        minimum: Smallest that is accepted.
 
     Raises:
         ZeroflawError: It is of another kind, not finite, or out of the range.
@@ -93,9 +83,9 @@ def number(
         not is_one
         or not math.isfinite(value)
         or (above is not None and value <= above)
-        or (least is not None and value < least)
+        or (minimum is not None and value < minimum)
     ):
-        limit = "" if least is None else f" of at least {least:g}"
+        limit = "" if minimum is None else f" of at least {minimum:g}"
         limit = limit if above is None else f" above {above:g}"
         raise error(
             f"{name} is {_shown(value)}", f"give a finite number{limit}{unit and f', {unit}'}"
@@ -104,12 +94,7 @@ def number(
 
 
 def flag(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> bool:
-    """A truth value: what merely counts as one, such as the text "no", is a mistake.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        error: What is raised.
+    """Check for a truth value: what merely counts as one, such as the text "no", is a mistake.
 
     Raises:
         ZeroflawError: It is neither True nor False.
@@ -121,12 +106,7 @@ def flag(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError
 
 
 def text(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> str:
-    """A text.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        error: What is raised.
+    """Check that a value is a text.
 
     Raises:
         ZeroflawError: It is none.
@@ -137,12 +117,7 @@ def text(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError
 
 
 def path(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError) -> str | Path:
-    """A path, as text or as a `Path`; bytes are not accepted.
-
-    Args:
-        name: Of the argument.
-        value: What was given.
-        error: What is raised.
+    """Check that a value is a path, as text or as a `Path`; bytes are not accepted.
 
     Raises:
         ZeroflawError: It is none, or empty.
@@ -160,14 +135,10 @@ def instance(
     *,
     error: type[ZeroflawError] = ArgumentError,
 ) -> _Thing:
-    """An object of a class.
+    """Check that a value is an object of a class.
 
     Args:
-        name: Of the argument.
-        value: What was given.
         kind: What it must be.
-        remedy: How to get one.
-        error: What is raised.
 
     Raises:
         ZeroflawError: It is something else.
@@ -178,7 +149,7 @@ def instance(
 
 
 def _shown(value: object) -> str:
-    """A value as it is written, or its kind where that would be long."""
+    """Return a value as it is written, or its kind where that would be long."""
     if value is None or isinstance(value, str | bytes | bool | numbers.Number | Path):
         written = repr(value)
         return written if len(written) <= 80 else f"{written[:77]}..."

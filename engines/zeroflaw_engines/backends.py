@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from zeroflaw_engines import arguments
-from zeroflaw_engines.built_engines.options import BuildBackend
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
-from zeroflaw_engines.bundle.graph_entries import GraphTarget
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import (
     ArgumentError,
@@ -22,65 +19,52 @@ from zeroflaw_engines.errors import (
     ZeroflawError,
 )
 from zeroflaw_engines.machine import MAX_THREADS
-from zeroflaw_engines.sessions.options import (
-    OnnxRuntimeOptions,
-    OpenVinoOptions,
-    TensorRtOptions,
-)
+from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.session import Session
 
 AUTO: Final = "auto"
 DEFAULT_BACKEND: Final = "onnxruntime"
-PLUGIN_VARIABLE: Final = "ZEROFLAW_TENSORRT_RTX_PROVIDER"
 _ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Backend:
-    """One backend.
-
-    Attributes:
-        name: How the user names it.
-        precisions: What it may compute in; the first is its default.
-        why: What makes it as fast as its rank says.
-        verified: Whether it was run by zeroflaw's own tests; the others await a machine with a
-            GPU.
-        builds: Whose built engines it runs; None where it runs the bundle's graphs.
-    """
-
-    name: str
-    precisions: tuple[str, ...]
-    why: str
-    verified: bool = False
-    builds: BuildBackend | None = None
-
+_ONNXRUNTIME: Final = "zeroflaw_engines.sessions.onnxruntime_session"
+_OPENVINO: Final = "zeroflaw_engines.sessions.openvino_session"
+_TENSORRT: Final = "zeroflaw_engines.sessions.tensorrt_session"
 
 # From the fastest to the slowest: the order in which `auto` takes what is there.
 RANKING: Final = (
     Backend(
         "tensorrt",
+        _TENSORRT,
         ("fp16", "fp32"),
         "an engine tuned on this GPU, CUDA graphs",
         builds="tensorrt",
     ),
     Backend(
         "tensorrt-rtx",
+        _TENSORRT,
         ("fp16", "fp32"),
         "an engine for this GPU's architecture, CUDA graphs",
         builds="tensorrt-rtx",
     ),
-    Backend("onnxruntime-tensorrt-rtx", ("fp32", "fp16"), "TensorRT-RTX inside ONNX Runtime"),
-    Backend("onnxruntime-tensorrt", ("fp32", "fp16"), "TensorRT inside ONNX Runtime"),
-    Backend("onnxruntime-cuda", ("fp32", "fp16"), "the GPU, operator by operator"),
+    Backend(
+        "onnxruntime-tensorrt-rtx",
+        _ONNXRUNTIME,
+        ("fp32", "fp16"),
+        "TensorRT-RTX inside ONNX Runtime",
+    ),
+    Backend("onnxruntime-tensorrt", _ONNXRUNTIME, ("fp32", "fp16"), "TensorRT inside ONNX Runtime"),
+    Backend("onnxruntime-cuda", _ONNXRUNTIME, ("fp32", "fp16"), "the GPU, operator by operator"),
     Backend(
         "openvino",
+        _OPENVINO,
         ("fp32", "bf16", "fp16"),
         "the fastest on CPUs (docs/backends.md)",
         verified=True,
     ),
-    Backend("onnxruntime", ("fp32",), "runs everywhere", verified=True),
+    Backend("onnxruntime", _ONNXRUNTIME, ("fp32",), "runs everywhere", verified=True),
 )
 BACKENDS: Final = {backend.name: backend for backend in RANKING}
 
@@ -128,22 +112,16 @@ class BackendChoice:
 
 
 def availability(name: str) -> Availability:
-    """Whether this machine can run a backend; never raises for what is missing.
+    """Find out whether this machine can run a backend; never raise for what is missing.
 
     Args:
         name: One of `BACKENDS`.
     """
-    version = ""
+    backend = BACKENDS[name]
     try:
-        builds = BACKENDS[name].builds
-        if builds is not None:
-            version, precisions = _probe_tensorrt(builds), BACKENDS[name].precisions
-        elif name == "openvino":
-            version, precisions = _probe_openvino()
-        else:
-            version, precisions = _probe_onnxruntime(BACKENDS[name])
+        version, precisions = backend.imported().probe(backend)
     except BackendUnavailableError as error:
-        return Availability(name, version, missing=error.cause, remedy=error.remedy)
+        return Availability(name, missing=error.cause, remedy=error.remedy)
     return Availability(name, version, precisions=precisions)
 
 
@@ -154,7 +132,7 @@ def choose_backend(
     bundle: Bundle | None = None,
     engines: Iterable[EngineName] = _ENGINES,
 ) -> BackendChoice:
-    """The backend that is meant: the one named, or for `auto` the fastest that is available.
+    """Choose the backend that is named, or for `auto` the fastest that is available.
 
     A backend that is named is never replaced by another: loading it says what it lacks.
 
@@ -162,7 +140,6 @@ def choose_backend(
         name: One of `BACKENDS`, or `auto`.
         precision: What it is to compute in; None takes the backend's default.
         bundle: What is to be run: backends for which it lacks engines are passed over by `auto`.
-        engines: The engines that are needed of it.
 
     Raises:
         BackendUnavailableError: There is no such backend, it does not offer the precision, or
@@ -213,11 +190,9 @@ def load_session(
     threads: int = 0,
     model_cache: Path | None = None,
 ) -> Session:
-    """Loads one engine of a bundle.
+    """Load one engine of a bundle.
 
     Args:
-        bundle: Where the engine is.
-        engine: Which one.
         backend: One of `BACKENDS`, or `auto`.
         precision: What it computes in; None takes the backend's default.
         threads: CPU threads of the engine; 0 takes every core.
@@ -232,17 +207,21 @@ def load_session(
         EngineContractError: Its tensors are not those of the contract.
         BundleChangedError: The bundle was replaced by another meanwhile.
     """
-    arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+    arguments.whole_number("threads", threads, minimum=0, maximum=MAX_THREADS)
     if model_cache is not None:
         _require_directory(model_cache)
     try:
-        session = _load(
-            bundle,
-            engine,
-            backend=backend,
-            precision=precision,
-            threads=threads,
-            model_cache=model_cache,
+        choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,))
+        chosen = BACKENDS[choice.backend]
+        session = chosen.imported().load(
+            chosen,
+            SessionRequest(
+                bundle=bundle,
+                engine=engine,
+                precision=precision,
+                threads=threads,
+                model_cache=model_cache,
+            ),
         )
     except ZeroflawError:
         require_same_engine(bundle, engine)
@@ -253,46 +232,6 @@ def load_session(
         session.close()
         raise
     return session
-
-
-def _load(
-    bundle: Bundle,
-    engine: EngineName,
-    *,
-    backend: str,
-    precision: str | None,
-    threads: int,
-    model_cache: Path | None,
-) -> Session:
-    choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,))
-    contract = bundle.contract(engine)
-    builds = BACKENDS[choice.backend].builds
-    if builds is not None:
-        return _load_built(bundle, engine, builds, precision)
-    if choice.backend == "openvino":
-        from zeroflaw_engines.sessions.openvino_session import OpenVinoSession
-
-        return OpenVinoSession(
-            bundle.graph(engine, "openvino").path,
-            contract,
-            options=OpenVinoOptions(threads=threads, model_cache=model_cache),
-            precision=choice.precision,
-        )
-    from zeroflaw_engines.sessions.onnxruntime_provider import PROVIDERS
-    from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
-
-    target: GraphTarget = "tensorrt" if choice.precision == "fp16" else "onnxruntime"
-    graph = bundle.graph(engine, target)
-    _log.info("%s runs the %s graph %s", choice.backend, graph.precision, graph.path.name)
-    return OnnxRuntimeSession(
-        graph.path,
-        contract,
-        options=OnnxRuntimeOptions(
-            threads=threads, engine_cache=model_cache, provider_library=_plugin_library()
-        ),
-        provider=PROVIDERS[choice.backend],
-        precision=choice.precision,
-    )
 
 
 def _require_directory(model_cache: Path) -> None:
@@ -312,31 +251,10 @@ def _backend(name: str) -> Backend:
     return backend
 
 
-def _load_built(
-    bundle: Bundle, engine: EngineName, builds: BuildBackend, precision: str | None
-) -> Session:
-    from zeroflaw_engines.built_engines.lookup import find_engine
-    from zeroflaw_engines.sessions.cuda import Cuda
-    from zeroflaw_engines.sessions.tensorrt_session import TensorRtSession
-    from zeroflaw_engines.tensorrt_bindings import load_bindings
-
-    options = TensorRtOptions()
-    load_bindings(builds)
-    gpu = Cuda(options.device).gpu()
-    built = find_engine(bundle, engine, backend=builds, architecture=gpu.architecture)
-    if precision is not None and built.sidecar.parts.precision != precision:
-        raise EngineError(
-            f"{built.path} was built in {built.sidecar.parts.precision}, not {precision}",
-            f"build it: zeroflaw build {bundle.path} --backend {builds} --precision {precision}"
-            f" --gpu {gpu.architecture}",
-        )
-    return TensorRtSession(built, bundle.contract(engine), options=options)
-
-
 def _why_not(
     backend: Backend, precision: str | None, bundle: Bundle | None, engines: tuple[EngineName, ...]
 ) -> str | None:
-    """Why `auto` passes a backend over; None if it does not."""
+    """Say why `auto` passes a backend over; None if it does not."""
     if precision is not None and precision not in backend.precisions:
         return f"not in {precision}"
     found = availability(backend.name)
@@ -348,67 +266,7 @@ def _why_not(
     if bundle is None:
         return None
     try:
-        if backend.builds is not None:
-            _require_built(bundle, backend.builds, engines)
-        elif wanted == "fp16" and backend.name != "openvino":
-            for engine in engines:
-                bundle.graph(engine, "tensorrt")
+        backend.imported().require(backend, bundle, engines, wanted)
     except EngineError as error:
         return error.cause
     return None
-
-
-def _require_built(bundle: Bundle, builds: BuildBackend, engines: tuple[EngineName, ...]) -> None:
-    from zeroflaw_engines.built_engines.lookup import find_engine
-    from zeroflaw_engines.sessions.cuda import Cuda
-
-    architecture = Cuda().gpu().architecture
-    for engine in engines:
-        find_engine(bundle, engine, backend=builds, architecture=architecture)
-
-
-def _probe_onnxruntime(backend: Backend) -> tuple[str, tuple[str, ...]]:
-    try:
-        from zeroflaw_engines.sessions.quiet_onnxruntime import ort
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"ONNX Runtime cannot be imported: {error}", "pip install 'zeroflaw'"
-        ) from error
-    from zeroflaw_engines.machine import nvidia_gpus
-    from zeroflaw_engines.sessions.onnxruntime_provider import PROVIDERS, missing_provider
-
-    provider = PROVIDERS[backend.name]
-    missing = missing_provider(provider, _plugin_library())
-    if missing is not None:
-        raise BackendUnavailableError(missing, provider.remedy)
-    if provider.device == "cuda" and not nvidia_gpus():
-        raise BackendUnavailableError(
-            "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
-            "install the NVIDIA driver of this GPU and restart",
-        )
-    return str(ort.__version__), backend.precisions
-
-
-def _probe_openvino() -> tuple[str, tuple[str, ...]]:
-    from zeroflaw_engines.sessions.openvino_session import (
-        load_openvino,
-        openvino_version,
-        precisions_of,
-    )
-
-    module: Any = load_openvino()
-    return openvino_version(module), precisions_of(module.Core())
-
-
-def _probe_tensorrt(builds: BuildBackend) -> str:
-    from zeroflaw_engines.sessions.cuda import Cuda
-    from zeroflaw_engines.tensorrt_bindings import load_bindings
-
-    module = load_bindings(builds)
-    Cuda()
-    return str(module.__version__)
-
-
-def _plugin_library() -> Path | None:
-    named = os.environ.get(PLUGIN_VARIABLE)
-    return Path(named) if named else None

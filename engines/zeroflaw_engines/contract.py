@@ -46,7 +46,7 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
     def accepts(self, dtype: str, shape: tuple[int | str, ...]) -> bool:
-        """Whether an array of this dtype and shape may be given for this tensor."""
+        """Return whether an array of this dtype and shape may be given for this tensor."""
         return (
             dtype == self.dtype
             and len(shape) == len(self.shape)
@@ -98,7 +98,7 @@ class EngineSizes:
 
 
 def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
-    """The contract of one engine.
+    """Return the contract of one engine.
 
     - `clip_encoder`: `image` is RGB, squashed to a square. `text_embeddings` has the normal
       sentence ensemble in row 0, the abnormal one in row 1, both L2-normalised. `anomaly_map`

@@ -26,7 +26,7 @@ class ZeroflawError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[type[ZeroflawError], tuple[str, str]]:
-        """Pickles both texts: an error must cross from a worker process to its parent."""
+        """Pickle both texts: an error must cross from a worker process to its parent."""
         return type(self), (self.cause, self.remedy)
 
 
@@ -193,7 +193,7 @@ class ExportError(ZeroflawError):
 
 
 class ParityError(ExportError):
-    """An exported engine does not reproduce the PyTorch original; nothing was published."""
+    """An exported engine does not reproduce the PyTorch reference; nothing was published."""
 
     code = "parity"
 

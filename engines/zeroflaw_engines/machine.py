@@ -23,20 +23,38 @@ MAX_THREADS: Final = 1024
 
 
 @dataclass(frozen=True)
-class NvidiaGpu:
-    """One GPU, as `nvidia-smi` shows it.
+class Gpu:
+    """One GPU, as far as engines depend on it.
 
     Attributes:
-        name: Its name.
-        driver: Version of the driver.
-        memory_mib: Device memory, MiB.
+        name: As `NVIDIA L4`.
         architecture: Compute capability, as `sm89`.
     """
 
     name: str
+    architecture: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.architecture})"
+
+    @classmethod
+    def parse(cls, text: str) -> Gpu:
+        """Read a GPU that was written as `NVIDIA L4 (sm89)`, as in the keys of built engines."""
+        name, _, architecture = text.removesuffix(")").rpartition(" (")
+        return cls(name, architecture)
+
+
+@dataclass(frozen=True)
+class NvidiaGpu(Gpu):
+    """One GPU, as `nvidia-smi` shows it.
+
+    Attributes:
+        driver: Version of the driver.
+        memory_mib: Device memory, MiB.
+    """
+
     driver: str
     memory_mib: int
-    architecture: str
 
 
 @dataclass(frozen=True)
@@ -46,8 +64,8 @@ class Machine:
     Attributes:
         processor: Name of the processor.
         cores: Cores that this process may use; see `usable_cores`.
-        features: Those of `CPU_FEATURES` that it has; None where the system does not tell.
-        memory_bytes: Main memory; None where the system does not tell.
+        features: Those of `CPU_FEATURES` that it has; None where the system does not say.
+        memory_bytes: Main memory; None where the system does not say.
         system: Operating system and its release.
         python: Version of Python.
         gpus: NVIDIA GPUs with a driver.
@@ -63,7 +81,7 @@ class Machine:
 
 
 def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
-    """Looks at this machine; what cannot be seen is left out, nothing is raised.
+    """Look at this machine; what cannot be seen is left out, nothing is raised.
 
     Args:
         cpuinfo: Linux's description of the processors.
@@ -86,7 +104,7 @@ def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
 
 
 def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
-    """NVIDIA GPUs with a driver; none where `nvidia-smi` is missing or fails."""
+    """List the NVIDIA GPUs with a driver; none where `nvidia-smi` is missing or fails."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return ()
@@ -107,12 +125,12 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
         if len(parts) == 4 and parts[2].isdigit():
             name, driver, memory, capability = parts
             architecture = f"sm{capability.replace('.', '')}"
-            gpus.append(NvidiaGpu(name, driver, int(memory), architecture))
+            gpus.append(NvidiaGpu(name, architecture, driver, int(memory)))
     return tuple(gpus)
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Fields of the first processor."""
+    """Return the fields of the first processor."""
     fields = {}
     for line in text.partition("\n\n")[0].splitlines():
         name, colon, value = line.partition(":")

@@ -140,7 +140,7 @@ class MethodParameters:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> MethodParameters:
-        """Builds parameters from plain values, such as those of a manifest or of a TOML file.
+        """Build parameters from plain values, such as those of a manifest or of a TOML file.
 
         Raises:
             ParametersError: A name is unknown, or a value is of the wrong kind or range.
@@ -161,7 +161,11 @@ class MethodParameters:
             ) from error
 
     def replace(self, **values: Any) -> MethodParameters:  # noqa: ANN401 - any field's type
-        """These parameters with some values replaced; unknown names raise `ParametersError`."""
+        """Return these parameters with some values replaced.
+
+        Raises:
+            ParametersError: A name is unknown, or a value is not acceptable.
+        """
         return self.from_mapping({**dataclasses.asdict(self), **values})
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from importlib import metadata
 from types import ModuleType
-from typing import Final
+from typing import Final, Literal
 
-from zeroflaw_engines.built_engines.options import BuildBackend
 from zeroflaw_engines.errors import BackendUnavailableError
+
+# The backends that run engines which were built before.
+BuildBackend = Literal["tensorrt", "tensorrt-rtx"]
 
 MODULES: Final[dict[BuildBackend, str]] = {
     "tensorrt": "tensorrt",
@@ -21,7 +23,7 @@ _DISTRIBUTIONS: Final[dict[BuildBackend, tuple[str, ...]]] = {
 
 
 def load_bindings(backend: BuildBackend) -> ModuleType:
-    """The module of a backend.
+    """Load the module of a backend.
 
     Raises:
         BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
@@ -44,7 +46,7 @@ def load_bindings(backend: BuildBackend) -> ModuleType:
 
 
 def installed_version(backend: BuildBackend) -> str:
-    """Full version of a backend, from its installed package where there is one.
+    """Return the full version of a backend, from its installed package where there is one.
 
     Raises:
         BackendUnavailableError: It is not installed.
@@ -55,14 +57,3 @@ def installed_version(backend: BuildBackend) -> str:
         except metadata.PackageNotFoundError:
             continue
     return str(load_bindings(backend).__version__)
-
-
-def this_gpu() -> tuple[str, str] | None:
-    """Name and architecture of the first GPU, as (`NVIDIA L4`, `sm89`); None if none answers."""
-    from zeroflaw_engines.sessions.cuda import Cuda
-
-    try:
-        gpu = Cuda().gpu()
-    except BackendUnavailableError:
-        return None
-    return gpu.name, gpu.architecture

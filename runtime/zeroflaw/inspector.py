@@ -28,7 +28,7 @@ from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
@@ -70,8 +70,8 @@ class Inspector:
     ) -> None:
         """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
-        arguments.whole_number("max_frame_pixels", max_frame_pixels, least=1)
-        arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+        arguments.whole_number("max_frame_pixels", max_frame_pixels, minimum=1)
+        arguments.whole_number("threads", threads, minimum=0, maximum=MAX_THREADS)
         recorded = bundle.manifest.method_parameters
         parameters = arguments.instance(
             "parameters",
@@ -110,7 +110,7 @@ class Inspector:
     @classmethod
     def load(
         cls,
-        bundle: str | Path = EMBEDDED_NAME,
+        bundle: str | Path = SHIPPED_NAME,
         backend: str = DEFAULT_BACKEND,
         *,
         precision: str | None = None,
@@ -215,7 +215,7 @@ class Inspector:
         Args:
             runs: How often every engine is run on zeros, at least once.
         """
-        arguments.whole_number("runs", runs, least=1)
+        arguments.whole_number("runs", runs, minimum=1)
         with self._lifetime.call(), fork_gate().call():
             self._sessions.warm_up(runs)
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_calibrated_changes_nothing(
 
 @pytest.fixture
 def zeroflaw_with_mini(bundle: Path, tmp_path: Path) -> list[str]:
-    """The command line of an installation whose embedded bundle is a stand-in."""
+    """The command line of an installation whose shipped bundle is a stand-in."""
     stand_in = Path(shutil.copytree(bundle, tmp_path / "package" / "mini"))
     manifest = json.loads((stand_in / "bundle.json").read_text())
     manifest |= {"random_weights": None, "demonstration": "trained on toys <only>."}
@@ -260,11 +260,11 @@ def test_mini_is_the_bundle_that_ships(
 
 
 def test_mini_is_the_default(bundle: Path, tmp_path: Path, monkeypatch) -> None:
-    from zeroflaw_engines.bundle import shipped as embedded
+    from zeroflaw_engines.bundle import shipped
 
-    monkeypatch.setattr(embedded, "_DIRECTORY", bundle)
+    monkeypatch.setattr(shipped, "_DIRECTORY", bundle)
     with Inspector.load() as inspector:
         assert inspector.bundle.path == bundle
-    monkeypatch.setattr(embedded, "_DIRECTORY", tmp_path / "nowhere")
+    monkeypatch.setattr(shipped, "_DIRECTORY", tmp_path / "nowhere")
     with pytest.raises(BundleError, match="lacks the bundle 'mini'"):
         Inspector.load()

@@ -1,4 +1,4 @@
-"""The shipped bundle: it is whole, small, and finds defects it has never seen."""
+"""The bundle that ships with zeroflaw is whole, small, and finds defects it has never seen."""
 
 from __future__ import annotations
 

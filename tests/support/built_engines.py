@@ -7,13 +7,13 @@ import hashlib
 from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
     engine_paths,
+    file_to_publish,
     locked_for_build,
-    plan_to_publish,
     publish_engine,
 )
 from zeroflaw_engines.built_engines.key import key_parts
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import census_of
+from zeroflaw_engines.built_engines.precision_report import precision_report
 from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 
@@ -33,7 +33,7 @@ def sidecar_for(
         }
     )
     parts = key_parts(bundle, engine, chosen, backend_version=version, gpu=gpu)
-    census = census_of("plan", [("gemm", "float32")])
+    report = precision_report("plan", [("gemm", "float32")])
     return EngineSidecar(
         schema_version=SIDECAR_VERSION,
         key=parts.key,
@@ -45,8 +45,8 @@ def sidecar_for(
         build_seconds=1.5,
         peak_memory_bytes=None,
         warnings=(),
-        census=census,
-        network_census=census,
+        census=report,
+        network_census=report,
         parity=EngineParity(status="not run", reason="no GPU here"),
     )
 
@@ -56,7 +56,7 @@ def publish(bundle: Bundle, engine="sam_decoder", *, plan=PLAN, **options) -> En
     parts = sidecar.parts
     target = "-".join(parts.architectures) or "this-gpu"
     paths = engine_paths(bundle, engine, parts.backend, target)
-    with locked_for_build(bundle, paths), plan_to_publish(paths) as file:
+    with locked_for_build(bundle, paths), file_to_publish(paths) as file:
         file.write_bytes(plan)
         publish_engine(paths, file, sidecar)
     return paths

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from zeroflaw_engines.bundle.manifest_text import SEALED_SINCE, sealed
+from zeroflaw_engines.bundle.manifest import Manifest
+from zeroflaw_engines.bundle.manifest_text import SEALED_SINCE, decode_manifest, sealed
+
+WHERE = "/somewhere/bundle.json"
 
 
 def written(raw: dict[str, Any]) -> bytes:
@@ -34,3 +37,8 @@ def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
         for name, product in raw["products"].items()
     }
     return old
+
+
+def decode(raw: dict[str, Any]) -> Manifest:
+    """Reads a manifest as it would be if zeroflaw had written it so: with a digest of itself."""
+    return decode_manifest(written(raw), WHERE)

@@ -5,6 +5,8 @@ Everything that reads, verifies and changes bundles takes it; no engine can be l
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.bundle.writer import write_manifest
 
 ENTRY = Product(sentences=(1, 1))
+PRODUCT = Product(sentences=(245, 175))
 
 
 def write_small_bundle(directory: Path, *, mark: str = "") -> Bundle:
@@ -46,3 +49,28 @@ def left_overs(bundle: Path) -> list[str]:
     inside = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*")}
     beside = {path.name for path in bundle.parent.iterdir()} - {bundle.name}
     return sorted(inside - listed) + sorted(f"../{name}" for name in beside)
+
+
+def unit_rows(seed: int, size: int = 32) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(2, size))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory but locks, which may stay behind."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+def fill(staging: Path, bundle: Bundle) -> None:
+    """Puts a whole bundle into a staging directory, as an export would."""
+    for name in bundle.manifest.files:
+        shutil.copyfile(bundle.path / name, staging / name)
+    write_manifest(staging, bundle.manifest)
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

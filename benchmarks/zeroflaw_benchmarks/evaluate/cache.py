@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_engines.files import replacing
 
 CACHE_VERSION: Final = 2
 _IDENTITY_NAME: Final = "cache.json"
@@ -133,14 +134,11 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     Raises:
         EvaluationError: The file cannot be written.
     """
-    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path, _partial(path)) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise _not_writable(path, error) from error
 
 
@@ -167,12 +165,8 @@ def write_whole(path: Path, data: bytes) -> None:
         OSError: It cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
+    with replacing(path, _partial(path)) as partial:
         partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def digest_of(*parts: bytes | str) -> str:

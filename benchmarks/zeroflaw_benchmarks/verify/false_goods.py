@@ -25,7 +25,7 @@ from zeroflaw.pictures.images import read_image
 from zeroflaw.pipeline.frame import Frame, rgb_frame
 from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.errors import ZeroflawError
 from zeroflaw_engines.process.terminal import run_module
 
@@ -133,7 +133,7 @@ def table_of(title: str, tally: Tally) -> Table:
 def main(
     images: Annotated[list[Path], typer.Argument(help="Image files and folders of them.")],
     *,
-    bundle: Annotated[str, typer.Option(help="The bundle.")] = EMBEDDED_NAME,
+    bundle: Annotated[str, typer.Option(help="The bundle.")] = SHIPPED_NAME,
     product: Annotated[str, typer.Option("--product", "-p", help="The product.")] = "object",
     threshold: Annotated[
         float, typer.Option(help="Decision threshold: high, so that much would be accepted.")

@@ -124,7 +124,7 @@ def accept(
         )
         checks += [soaked, latency(timings)]
         backend = candidate.backend
-    named = None if gpu is None else f"{gpu.name} ({gpu.architecture}), CUDA driver {gpu.driver}"
+    named = None if gpu is None else f"{gpu}, CUDA driver {gpu.cuda}"
     verdict, accepted, verified = verdict_of(tuple(checks), named, backend)
     diagnosis = diagnose()
     return AcceptanceReport(

@@ -13,13 +13,13 @@ import msgspec
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.builder.compiler_process import CompileJob, CompileOutcome, compile_in_process
 from zeroflaw_engines.builder.parity import check_parity
-from zeroflaw_engines.builder.plan_census import plan_census
+from zeroflaw_engines.builder.plan_precision import plan_precision
 from zeroflaw_engines.built_engines.cache import (
     EnginePaths,
-    disk_errors_named,
+    engine_disk_errors,
     engine_paths,
+    file_to_publish,
     locked_for_build,
-    plan_to_publish,
     publish_engine,
 )
 from zeroflaw_engines.built_engines.key import (
@@ -31,16 +31,18 @@ from zeroflaw_engines.built_engines.key import (
 )
 from zeroflaw_engines.built_engines.lookup import BuiltEngine, engine_status
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import HEAVY, PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import HEAVY, PrecisionReport
 from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.files import sha256_of_file
+from zeroflaw_engines.machine import Gpu
+from zeroflaw_engines.sessions.cuda import this_gpu
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import Session
-from zeroflaw_engines.tensorrt_bindings import installed_version, this_gpu
+from zeroflaw_engines.tensorrt_bindings import installed_version
 from zeroflaw_engines.version import __version__
 
 BUILT_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
@@ -75,12 +77,10 @@ def build_engine(
     force: bool = False,
     open_session: OpenSession | None = None,
 ) -> BuildResult:
-    """Builds one engine, proves it and publishes it; does nothing if it is up to date.
+    """Build one engine, prove it and publish it; do nothing if it is up to date.
 
     Args:
         bundle: Whose files were verified.
-        engine: Which one.
-        options: How.
         force: Whether to build even if it is up to date.
         open_session: Opens the engine for the parity check where there is a GPU.
 
@@ -102,7 +102,7 @@ def build_engine(
         old, reason = _why_build(bundle, paths, parts)
         if old is not None and not (reason or force):
             return BuildResult(BuiltEngine(paths.plan, old, paths.runtime_cache), False, "")
-        with disk_errors_named(paths), plan_to_publish(paths) as plan:
+        with engine_disk_errors(paths), file_to_publish(paths) as plan:
             outcome = compile_in_process(
                 CompileJob(
                     graph=bundle_graph(bundle, engine, options.precision).path,
@@ -126,7 +126,7 @@ def build_engine(
     )
 
 
-def _target_gpu(options: BuildOptions, gpu: tuple[str, str] | None) -> str | None:
+def _target_gpu(options: BuildOptions, gpu: Gpu | None) -> Gpu | None:
     if options.architectures:
         return None
     if gpu is None:
@@ -136,17 +136,19 @@ def _target_gpu(options: BuildOptions, gpu: tuple[str, str] | None) -> str | Non
             if options.backend == "tensorrt-rtx"
             else "build on the station, or use --backend tensorrt-rtx, which needs no GPU",
         )
-    return f"{gpu[0]} ({gpu[1]})"
+    return gpu
 
 
-def _can_run(options: BuildOptions, gpu: tuple[str, str] | None) -> bool:
-    return gpu is not None and (not options.architectures or gpu[1] in options.architectures)
+def _can_run(options: BuildOptions, gpu: Gpu | None) -> bool:
+    return gpu is not None and (
+        not options.architectures or gpu.architecture in options.architectures
+    )
 
 
 def _why_build(
     bundle: Bundle, paths: EnginePaths, parts: KeyParts
 ) -> tuple[EngineSidecar | None, str]:
-    """The sidecar that is there and why it is not good enough; an empty text if it is."""
+    """Return the sidecar that is there and why it is not good enough; an empty text if it is."""
     if not paths.plan.exists() and not paths.sidecar.exists():
         return None, "not built yet"
     versions = {parts.backend: parts.backend_version}
@@ -158,15 +160,15 @@ def _why_build(
 
 
 def _sidecar(parts: KeyParts, plan: Path, outcome: CompileOutcome) -> EngineSidecar:
-    census = (
-        outcome.inspector_census
-        or plan_census(plan, frozenset(outcome.attention_nodes))
-        or outcome.network_census
+    report = (
+        outcome.inspector_precision
+        or plan_precision(plan, frozenset(outcome.attention_nodes))
+        or outcome.network_precision
     )
     warnings = list(outcome.warnings)
-    if census.unfused_attention:
+    if report.unfused_attention:
         warnings.append(
-            f"{census.unfused_attention} attention operators are not one kernel each: slow"
+            f"{report.unfused_attention} attention operators are not one kernel each: slow"
         )
     return EngineSidecar(
         schema_version=SIDECAR_VERSION,
@@ -179,14 +181,14 @@ def _sidecar(parts: KeyParts, plan: Path, outcome: CompileOutcome) -> EngineSide
         build_seconds=outcome.seconds,
         peak_memory_bytes=outcome.peak_memory_bytes,
         warnings=tuple(warnings),
-        census=census,
-        network_census=outcome.network_census,
+        census=report,
+        network_census=outcome.network_precision,
         parity=EngineParity(status="not run", reason="no GPU here that can run the engine"),
     )
 
 
 def _require_precision(parts: KeyParts, sidecar: EngineSidecar) -> None:
-    """Refuses an engine that is not FP16 where its graph says so."""
+    """Refuse an engine that is not FP16 where its graph says so."""
     if parts.precision != "fp16":
         return
     network, built = sidecar.network_census, sidecar.census
@@ -204,9 +206,9 @@ def _require_precision(parts: KeyParts, sidecar: EngineSidecar) -> None:
         )
 
 
-def _wide(census: PrecisionCensus) -> int:
-    """Heavy operations whose operands are not half precision, fused and unfused alike."""
-    return sum(census.count(kind) - census.count(kind, "float16") for kind in HEAVY)
+def _wide(report: PrecisionReport) -> int:
+    """Count heavy operations whose operands are not half precision, fused and unfused alike."""
+    return sum(report.count(kind) - report.count(kind, "float16") for kind in HEAVY)
 
 
 def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None) -> EngineSidecar:
@@ -224,7 +226,7 @@ def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None
 
 
 def _open_session(bundle: Bundle, trial: BuiltEngine) -> Session:
-    """The session of the backend on an engine that is not in the cache yet."""
+    """Open a session of the backend on an engine that is not in the cache yet."""
     from zeroflaw_engines.sessions.tensorrt_session import TensorRtSession
 
     options = TensorRtOptions(save_runtime_cache=False)

@@ -13,18 +13,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 from filelock import FileLock
 
 from zeroflaw_engines.builder.diagnosis import FailedOperation, build_failure, parse_failure
-from zeroflaw_engines.builder.inspector_census import inspector_census
-from zeroflaw_engines.builder.network_census import attention_nodes, network_census
-from zeroflaw_engines.built_engines.options import BuildBackend, BuildOptions, ProfileShapes
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
+from zeroflaw_engines.builder.inspector_precision import inspector_precision
+from zeroflaw_engines.builder.network_precision import attention_nodes, network_precision
+from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import BuildError
+from zeroflaw_engines.files import replacing
 from zeroflaw_engines.sessions.session import check_graph
+from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # The bindings have no stubs, and they are several modules with the same names.
 Bindings = Any
@@ -79,15 +80,15 @@ class CompiledPlan:
 
     Attributes:
         plan: The serialized engine, a buffer of bytes.
-        network_census: Of the network, before compilation.
-        inspector_census: Of the engine itself, where it could be loaded.
+        network_precision: Of the network, before compilation.
+        inspector_precision: Of the engine itself, where it could be loaded.
         attention_nodes: ONNX nodes of its attention operators.
         warnings: What the compiler warned of, each once, oldest first.
     """
 
     plan: Handle
-    network_census: PrecisionCensus
-    inspector_census: PrecisionCensus | None
+    network_precision: PrecisionReport
+    inspector_precision: PrecisionReport | None
     attention_nodes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -105,7 +106,7 @@ class BuildLog:
     warnings: dict[str, None] = field(default_factory=dict)
 
     def logger(self, trt: Bindings) -> Handle:
-        """A logger of the bindings that writes into this log."""
+        """Make a logger of the bindings that writes into this log."""
         log = self
 
         class Logger(trt.ILogger):  # type: ignore[misc]
@@ -118,7 +119,7 @@ class BuildLog:
         return Logger()
 
     def add(self, severity: str, message: str) -> None:
-        """Takes one message."""
+        """Take one message."""
         _logger.log(_LEVELS.get(severity, logging.DEBUG), message)
         if severity in {"INTERNAL_ERROR", "ERROR"}:
             self.errors.append(message)
@@ -135,13 +136,10 @@ def compile_engine(
     version: str,
     inspect: bool = False,
 ) -> CompiledPlan:
-    """Parses a graph and builds an engine from it.
+    """Parse a graph and build an engine from it.
 
     Args:
-        trt: The bindings of `options.backend`.
         graph: The ONNX file; its weights lie beside it.
-        contract: What its tensors must be.
-        options: How to build it.
         version: Full version of the backend, for error messages.
         inspect: Whether to load the engine and ask the inspector; it takes a GPU.
 
@@ -172,15 +170,15 @@ def compile_engine(
         )
     return CompiledPlan(
         plan=plan,
-        network_census=network_census(network),
-        inspector_census=inspector_census(trt, logger, plan) if inspect else None,
+        network_precision=network_precision(network),
+        inspector_precision=inspector_precision(trt, logger, plan) if inspect else None,
         attention_nodes=tuple(attention),
         warnings=tuple(log.warnings),
     )
 
 
 def refuse_options(trt: Bindings, options: BuildOptions, version: str) -> None:
-    """Refuses options that the installed backend lacks; none is dropped silently.
+    """Refuse options that the installed backend lacks; none is dropped silently.
 
     Raises:
         BuildError: One is; the error names the option, the backend, its version and the remedy.
@@ -202,7 +200,7 @@ def refuse_options(trt: Bindings, options: BuildOptions, version: str) -> None:
 
 
 def _options_asked_for(options: BuildOptions) -> dict[str, tuple[str, str]]:
-    """What the bindings must have for the options that are not at their default."""
+    """Return what the bindings must have for the options that are not at their default."""
     needs = {
         "workspace_mib": ("MemoryPoolType", "WORKSPACE"),
         "hardware_compatibility": (
@@ -291,7 +289,7 @@ def _add_profile(
 
 @contextlib.contextmanager
 def _timing_cache(config: Handle, path: Path | None) -> Iterator[None]:
-    """Gives the builder the timings of earlier builds, and keeps those of this one."""
+    """Give the builder the timings of earlier builds, and keep those of this one."""
     if path is None:
         yield
         return
@@ -304,12 +302,8 @@ def _timing_cache(config: Handle, path: Path | None) -> Iterator[None]:
                     "delete it, or name another file",
                 )
             yield
-            temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-            try:
+            with replacing(path) as temporary:
                 temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise BuildError(
             f"the timing cache {path} cannot be used: {error.strerror}", "name another file"

@@ -22,7 +22,7 @@ import msgspec
 
 from zeroflaw_engines.builder.compiler import compile_engine
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_engines.errors import (
     BackendUnavailableError,
@@ -65,17 +65,17 @@ class CompileOutcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seconds: Parsing, building and writing.
         peak_memory_bytes: Highest resident memory of the process; None if the system does not
-            tell.
-        network_census: Of the network.
-        inspector_census: Of the engine, by the inspector, where it could be loaded.
+            say.
+        network_precision: Of the network.
+        inspector_precision: Of the engine, by the inspector, where it could be loaded.
         attention_nodes: ONNX nodes of the attention operators.
         warnings: Of the compiler.
     """
 
     seconds: float
     peak_memory_bytes: int | None
-    network_census: PrecisionCensus
-    inspector_census: PrecisionCensus | None
+    network_precision: PrecisionReport
+    inspector_precision: PrecisionReport | None
     attention_nodes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -95,7 +95,7 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compile_in_process(job: CompileJob) -> CompileOutcome:
-    """Compiles in a process of its own; when this one is interrupted, that one is ended.
+    """Compile in a process of its own; when this one is interrupted, that one is ended.
 
     Raises:
         BuildError: The graph cannot be built as asked, or the compiler died.
@@ -113,23 +113,23 @@ def compile_in_process(job: CompileJob) -> CompileOutcome:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             check=False,
         )
-        said = done.stdout.decode("utf-8", "replace").strip()
-        if said:
-            logger.info("the compiler of %s says: %s", job.contract.name, said)
+        output = done.stdout.decode("utf-8", "replace").strip()
+        if output:
+            logger.info("the compiler of %s says: %s", job.contract.name, output)
         if done.returncode != 0 or not reply_file.exists():
-            raise _death(job, done.returncode, said)
+            raise _death(job, done.returncode, output)
         reply = msgspec.json.decode(reply_file.read_bytes(), type=_Reply)
     if reply.outcome is not None:
         return reply.outcome
     failure = reply.failure
     if failure is None:
-        raise _death(job, done.returncode, said)
+        raise _death(job, done.returncode, output)
     if failure.errno is not None:
         raise OSError(failure.errno, os.strerror(failure.errno), str(job.plan))
     raise _ERRORS.get(failure.code, BuildError)(failure.cause, failure.remedy)
 
 
-def _death(job: CompileJob, status: int, said: str) -> BuildError:
+def _death(job: CompileJob, status: int, output: str) -> BuildError:
     if status == -signal.SIGKILL:
         return BuildError(
             f"{job.contract.name}: the compiler was killed, most likely because the memory of this"
@@ -137,7 +137,7 @@ def _death(job: CompileJob, status: int, said: str) -> BuildError:
             "close other programs, or build on a machine with more memory",
         )
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
-    last = said.splitlines()[-1] if said else "it printed nothing"
+    last = output.splitlines()[-1] if output else "it printed nothing"
     return BuildError(
         f"{job.contract.name}: the compiler of {job.options.backend} {job.backend_version} died"
         f" ({name}): {last}",
@@ -161,8 +161,8 @@ def _run(job: CompileJob) -> CompileOutcome:
     return CompileOutcome(
         seconds=time.monotonic() - start,
         peak_memory_bytes=_peak_memory(),
-        network_census=compiled.network_census,
-        inspector_census=compiled.inspector_census,
+        network_precision=compiled.network_precision,
+        inspector_precision=compiled.inspector_precision,
         attention_nodes=compiled.attention_nodes,
         warnings=compiled.warnings,
     )

@@ -110,11 +110,10 @@ class FailedOperation:
 
 
 def parse_failure(graph: str, failures: Sequence[FailedOperation]) -> tuple[str, str]:
-    """Cause and remedy of a graph that was not parsed.
+    """Find cause and remedy of a graph that was not parsed.
 
     Args:
-        graph: Its file.
-        failures: What the parser says; the first operation that it names is told of.
+        failures: What the parser says; the error is of the first operation that it names.
     """
     first = next((one for one in failures if one.operator), failures[0] if failures else None)
     if first is None:
@@ -132,10 +131,9 @@ def parse_failure(graph: str, failures: Sequence[FailedOperation]) -> tuple[str,
 def build_failure(
     engine: str, messages: Sequence[str], *, attention: Sequence[str], layers: Sequence[str]
 ) -> tuple[str, str]:
-    """Cause and remedy of a network that was parsed and not built.
+    """Find cause and remedy of a network that was parsed and not built.
 
     Args:
-        engine: What was to be built.
         messages: The compiler's errors, oldest first.
         attention: Nodes of the attention operators with their types, to name where the compiler
             means them and names none.
@@ -157,7 +155,7 @@ def _sign_of(text: str) -> Sign:
 
 
 def _short(message: str) -> str:
-    """A message on one line, without the trace of a missing GPU and not longer than a paragraph."""
+    """Shorten a message to one line, without the trace of a missing GPU."""
     lines = [line for line in message.splitlines() if line and "catchCudaError" not in line]
     text = " ".join(lines)
     return text if len(text) <= 400 else text[:400] + " ..."

@@ -18,12 +18,11 @@ _REMEDY: Final = "look at the engine and at the inputs that the comparison was m
 
 
 def largest_difference(got: ArrayLike, want: ArrayLike, what: str) -> float:
-    """The largest absolute difference of two arrays.
+    """Compute the largest absolute difference of two arrays.
 
     Args:
         got: Numbers of any shape.
         want: Of the same shape.
-        what: What they are, for the error.
 
     Raises:
         ComparisonError: The shapes differ, there is nothing to compare, or a value is not finite.
@@ -33,7 +32,7 @@ def largest_difference(got: ArrayLike, want: ArrayLike, what: str) -> float:
 
 
 def relative_difference(got: ArrayLike, want: ArrayLike, what: str) -> float:
-    """The largest absolute difference of two arrays over the largest magnitude of `want`.
+    """Compute the largest absolute difference over the largest magnitude of `want`.
 
     Arguments are those of `largest_difference`.
 
@@ -45,7 +44,7 @@ def relative_difference(got: ArrayLike, want: ArrayLike, what: str) -> float:
 
 
 def cosine(got: ArrayLike, want: ArrayLike, what: str) -> float:
-    """Cosine of the angle between two arrays, in [-1, 1]; it does not see a factor.
+    """Compute the cosine of the angle between two arrays, in [-1, 1]; it does not see a factor.
 
     Arguments are those of `largest_difference`.
 
@@ -61,7 +60,7 @@ def cosine(got: ArrayLike, want: ArrayLike, what: str) -> float:
 
 
 def norm_ratio(got: ArrayLike, want: ArrayLike, what: str) -> float:
-    """Euclidean norm of `got` over that of `want`: the factor that a cosine does not see.
+    """Compute the Euclidean norm of `got` over that of `want`: the factor a cosine does not see.
 
     Arguments are those of `largest_difference`.
 
@@ -74,12 +73,11 @@ def norm_ratio(got: ArrayLike, want: ArrayLike, what: str) -> float:
 
 
 def mask_iou(got: NDArray[Any], want: NDArray[Any], what: str = "the masks") -> float:
-    """Intersection over union of two masks; 1 where both are empty.
+    """Compute intersection over union of two masks; 1 where both are empty.
 
     Args:
         got: bool, of any shape.
         want: bool, of the same shape.
-        what: What they are, for the error.
 
     Raises:
         ComparisonError: The shapes differ, or one is not of booleans.
@@ -94,7 +92,7 @@ def mask_iou(got: NDArray[Any], want: NDArray[Any], what: str = "the masks") -> 
 
 
 def require_finite(values: ArrayLike, what: str) -> None:
-    """Refuses values that are not finite.
+    """Refuse values that are not finite.
 
     Raises:
         ComparisonError: One is NaN or infinite.
@@ -112,7 +110,7 @@ def require_finite(values: ArrayLike, what: str) -> None:
 def _comparable(
     got: ArrayLike, want: ArrayLike, what: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both in float64, in which neither float16 overflows nor uint8 wraps around."""
+    """Convert both to float64, in which neither float16 overflows nor uint8 wraps around."""
     given, wanted = np.asarray(got), np.asarray(want)
     _require_same_shape(given, wanted, what)
     if not given.size:

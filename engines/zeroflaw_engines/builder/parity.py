@@ -34,10 +34,9 @@ _REMEDY: Final = (
 
 
 def check_parity(engine: Session, reference: Session) -> EngineParity:
-    """Compares an engine with the FP32 reference.
+    """Compare an engine with the FP32 reference.
 
     Args:
-        engine: The engine to be published.
         reference: The FP32 graph of the same contract.
 
     Raises:
@@ -61,20 +60,20 @@ def check_parity(engine: Session, reference: Session) -> EngineParity:
 
 
 def _agreement(got: Tensor, want: Tensor, what: str) -> tuple[float, str]:
-    """The figure of an output, and what is too much in it."""
+    """Return the figure of an output, and what is too much in it."""
     if want.size == 1:
-        figure, least = 1 - largest_difference(got, want, what), 1 - _MAX_DIFFERENCE
-        said = "one minus the difference"
+        figure, minimum = 1 - largest_difference(got, want, what), 1 - _MAX_DIFFERENCE
+        measure = "one minus the difference"
     else:
-        figure, least, said = cosine(got, want, what), MIN_COSINE, "cosine"
+        figure, minimum, measure = cosine(got, want, what), MIN_COSINE, "cosine"
         ratio = norm_ratio(got, want, what)
         if abs(ratio - 1) > _MAX_FACTOR:
             return figure, f"{ratio:.4f} times as large, more than {_MAX_FACTOR:.0%} off"
-    return figure, "" if figure >= least else f"{said} {figure:.6f}, less than {least}"
+    return figure, "" if figure >= minimum else f"{measure} {figure:.6f}, less than {minimum}"
 
 
 def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
-    """Inputs that are the same on every machine and in every run, with every dynamic axis 1."""
+    """Make inputs that are the same on every machine and in every run; dynamic axes are 1."""
     rng = np.random.default_rng(_SEED)
     inputs: dict[str, Tensor] = {}
     image_size = max((size for spec in contract.inputs for size in spec.shape[1:3]
@@ -107,7 +106,7 @@ def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
 
 
 def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Waves with noise on them: neither flat nor without structure."""
+    """Draw waves with noise on them: neither flat nor without structure."""
     _, height, width, channels = shape
     y, x, c = np.ogrid[:height, :width, :channels]
     waves = np.sin(x / 17 + c) + np.cos(y / 29 - c)

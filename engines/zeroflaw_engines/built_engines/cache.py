@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.errors import BuildError
-from zeroflaw_engines.files import sync, write_durably
+from zeroflaw_engines.files import disk_errors_named, sync, write_durably
 
 _LOCK_SECONDS: Final = 2.0
 _TEMPORARY: Final = ".partial-"
@@ -62,12 +61,12 @@ class EnginePaths:
 
 
 def engine_paths(bundle: Bundle, engine: EngineName, backend: str, target: str) -> EnginePaths:
-    """Where an engine for a target is or would be."""
+    """Say where an engine for a target is or would be."""
     return EnginePaths(bundle.path / ENGINES_DIRECTORY / backend / target, engine)
 
 
 def build_command(bundle: Bundle, options: BuildOptions) -> str:
-    """The command that builds such engines, for remedies."""
+    """Return the command that builds such engines, for remedies."""
     words = ["zeroflaw build", str(bundle.path), f"--backend {options.backend}"]
     words += [f"--gpu {name}" for name in options.architectures]
     if options.precision != "fp16":
@@ -77,14 +76,14 @@ def build_command(bundle: Bundle, options: BuildOptions) -> str:
 
 @contextlib.contextmanager
 def locked_for_build(bundle: Bundle, paths: EnginePaths) -> Iterator[None]:
-    """Holds the lock of one engine's build; makes its directory, and clears what was left.
+    """Hold the lock of one engine's build; make its directory, and clear what was left.
 
     Raises:
         BuildError: Another build of the same engine is under way, or the bundle is read-only.
         BundleError: The bundle is part of the installation.
     """
     require_changeable(bundle.path)
-    with disk_errors_named(paths):
+    with engine_disk_errors(paths):
         paths.directory.mkdir(parents=True, exist_ok=True)
         lock = FileLock(paths.lock)
         try:
@@ -103,8 +102,8 @@ def locked_for_build(bundle: Bundle, paths: EnginePaths) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def plan_to_publish(paths: EnginePaths) -> Iterator[Path]:
-    """A path beside the engine for its plan to be written to; gone when the block ends."""
+def file_to_publish(paths: EnginePaths) -> Iterator[Path]:
+    """Give a path beside the engine to write plan or sidecar to; gone when the block ends."""
     path = paths.directory / f".{paths.engine}{_TEMPORARY}{uuid4().hex[:8]}"
     try:
         yield path
@@ -113,20 +112,18 @@ def plan_to_publish(paths: EnginePaths) -> Iterator[Path]:
 
 
 def publish_engine(paths: EnginePaths, plan: Path, sidecar: EngineSidecar) -> None:
-    """Publishes an engine and its sidecar; the caller holds the lock.
+    """Publish an engine and its sidecar; the caller holds the lock.
 
     The plan is renamed; the sidecar comes last, the old one goes first. A reader sees the old
     pair, the new pair, or none, whenever the process dies.
 
     Args:
-        paths: Where to.
-        plan: A file of `plan_to_publish`.
-        sidecar: What it is.
+        plan: A file of `file_to_publish`.
 
     Raises:
         BuildError: The disk is full or the directory cannot be written.
     """
-    with disk_errors_named(paths), plan_to_publish(paths) as new_sidecar:
+    with engine_disk_errors(paths), file_to_publish(paths) as new_sidecar:
         sync(plan)
         write_durably(new_sidecar, encode_sidecar(sidecar))
         paths.sidecar.unlink(missing_ok=True)
@@ -136,30 +133,22 @@ def publish_engine(paths: EnginePaths, plan: Path, sidecar: EngineSidecar) -> No
         sync(paths.directory)
 
 
-@contextlib.contextmanager
-def disk_errors_named(paths: EnginePaths) -> Iterator[None]:
-    """Turns what the file system refuses into errors with a remedy.
+def engine_disk_errors(paths: EnginePaths) -> contextlib.AbstractContextManager[None]:
+    """Name the engine's directory in errors of the disk.
 
     Raises:
         BuildError: The disk is full or the directory cannot be written.
     """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise BuildError(
-                f"no space left on the disk of {paths.directory}; {paths.engine} was not published",
-                "free space there, or copy the bundle to another disk and build it there",
-            ) from error
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-            raise BuildError(
-                f"{paths.directory} cannot be written: {error.strerror}",
-                "build in a copy that you may write (`zeroflaw bundle copy`), then bring the"
-                " engines directory to the station",
-            ) from error
-        if error.filename is None or not Path(error.filename).is_relative_to(paths.directory):
-            raise
-        raise BuildError(
-            f"{error.filename} cannot be written: {error.strerror}",
-            "check the path and its permissions",
-        ) from error
+    return disk_errors_named(
+        paths.directory,
+        BuildError,
+        "check the path and its permissions",
+        full=(
+            f"{paths.engine} was not published",
+            "free space there, or copy the bundle to another disk and build it there",
+        ),
+        read_only="build in a copy that you may write (`zeroflaw bundle copy`), then bring the"
+        " engines directory to the station",
+        # The block may compile for an hour: errors of anything else are not the cache's.
+        ours=lambda file: file is not None and file.is_relative_to(paths.directory.absolute()),
+    )

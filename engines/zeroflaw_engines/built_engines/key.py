@@ -9,9 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from zeroflaw_engines.built_engines.options import BuildBackend, BuildOptions, ProfileShapes
+from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
 from zeroflaw_engines.bundle.bundle import Bundle, Graph
 from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.machine import Gpu
+from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Raised whenever the builder makes another network or configuration of the same parts.
 BUILDER_REVISION: Final = 1
@@ -80,14 +82,11 @@ def key_parts(
     options: BuildOptions,
     *,
     backend_version: str,
-    gpu: str | None,
+    gpu: Gpu | None,
 ) -> KeyParts:
-    """The key of an engine to be built.
+    """Compute the key of an engine to be built.
 
     Args:
-        bundle: Where its graph is.
-        engine: Which one.
-        options: How it is built.
         backend_version: Full version of the installed backend.
         gpu: The GPU of this machine, if the engine is for it.
 
@@ -104,7 +103,7 @@ def key_parts(
         backend=options.backend,
         backend_version=backend_version,
         architectures=options.architectures,
-        gpu=None if options.architectures else gpu,
+        gpu=None if options.architectures or gpu is None else str(gpu),
         profile=options.profile(bundle.contract(engine)),
         flags={
             "hardware_compatibility": options.hardware_compatibility,
@@ -118,7 +117,7 @@ def key_parts(
 
 
 def parts_now(parts: KeyParts, bundle: Bundle, backend_version: str) -> KeyParts:
-    """The key that the same build would have today, with this bundle and this backend.
+    """Compute the key that the same build would have today, with this bundle and this backend.
 
     Raises:
         EngineError: The bundle has no graph of that precision any more.
@@ -137,7 +136,7 @@ def parts_now(parts: KeyParts, bundle: Bundle, backend_version: str) -> KeyParts
 
 
 def bundle_graph(bundle: Bundle, engine: EngineName, precision: str) -> Graph:
-    """The graph that TensorRT builds an engine of a precision from.
+    """Return the graph that TensorRT builds an engine of a precision from.
 
     Raises:
         EngineError: The bundle has none.
@@ -146,7 +145,7 @@ def bundle_graph(bundle: Bundle, engine: EngineName, precision: str) -> Graph:
 
 
 def key_differences(old: KeyParts, new: KeyParts) -> tuple[KeyDifference, ...]:
-    """Where two keys differ, entry by entry, in the order of the parts."""
+    """Return where two keys differ, entry by entry, in the order of the parts."""
     differences = []
     before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
     for part in KeyParts.__struct_fields__:
@@ -165,12 +164,12 @@ def key_differences(old: KeyParts, new: KeyParts) -> tuple[KeyDifference, ...]:
 
 
 def this_platform() -> str:
-    """Operating system and processor of this machine, as `linux-x86_64`."""
+    """Return the operating system and processor of this machine, as `linux-x86_64`."""
     return f"{sys.platform}-{platform.machine().lower()}"
 
 
 def _brief(value: object) -> str:
-    """A value on one line; digests by their first 12 digits."""
+    """Write a value on one line; digests by their first 12 digits."""
     if value is None:
         return "nothing"
     if isinstance(value, list | tuple):

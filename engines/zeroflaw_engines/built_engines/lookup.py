@@ -15,19 +15,20 @@ from zeroflaw_engines.built_engines.cache import (
     engine_paths,
 )
 from zeroflaw_engines.built_engines.key import KeyDifference, key_differences, parts_now
-from zeroflaw_engines.built_engines.options import THIS_GPU, BuildBackend, BuildOptions
+from zeroflaw_engines.built_engines.options import THIS_GPU, BuildOptions
 from zeroflaw_engines.built_engines.sidecar import EngineSidecar, decode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.contract import EngineName
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import (
     EngineDamagedError,
     EngineError,
     EngineMissingError,
     EngineStaleError,
 )
-from zeroflaw_engines.tensorrt_bindings import installed_version
+from zeroflaw_engines.files import sha256_of_file
+from zeroflaw_engines.machine import Gpu
+from zeroflaw_engines.tensorrt_bindings import BuildBackend, installed_version
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,9 @@ def find_engine(
     target: str | None = None,
     backend_version: str | None = None,
 ) -> BuiltEngine:
-    """Finds a built engine and verifies it; never builds one.
+    """Find a built engine and verify it; never build one.
 
     Args:
-        bundle: Whose engine.
-        engine: Which one.
-        backend: What is to run it.
         architecture: The GPU's, as `sm89`: engines for others are passed over, and of several
             that fit the one for the fewest architectures is taken. None takes any.
         target: Name of the directory to take it from, as `sm86-sm89`; None looks into all.
@@ -104,7 +102,7 @@ def find_engine(
 
 
 def read_sidecar(bundle: Bundle, paths: EnginePaths) -> EngineSidecar | None:
-    """The sidecar of an engine; None if none was published.
+    """Read the sidecar of an engine; None if none was published.
 
     Raises:
         EngineDamagedError: It is not valid, or is that of another engine.
@@ -140,10 +138,9 @@ def read_sidecar(bundle: Bundle, paths: EnginePaths) -> EngineSidecar | None:
 def engine_statuses(
     bundle: Bundle, *, backend_versions: dict[BuildBackend, str] | None = None
 ) -> list[EngineStatus]:
-    """Every engine in a bundle's cache, by backend, target and name, with its status.
+    """List every engine in a bundle's cache, by backend, target and name, with its status.
 
     Args:
-        bundle: Whose cache.
         backend_versions: Full version by backend; default: the installed packages. A backend
             that is not installed is compared with its own old version.
     """
@@ -159,7 +156,7 @@ def engine_status(
     *,
     backend_versions: dict[BuildBackend, str] | None = None,
 ) -> EngineStatus:
-    """Why one engine of the cache may or may not be used; see `engine_statuses`."""
+    """Say why one engine of the cache may or may not be used; see `engine_statuses`."""
     try:
         sidecar = read_sidecar(bundle, paths)
         if sidecar is None:
@@ -181,7 +178,7 @@ def engine_status(
 def _choose(
     bundle: Bundle, engine: EngineName, wanted: BuildOptions, target: str | None
 ) -> tuple[EnginePaths, EngineSidecar]:
-    """The engine's files that fit best, with the sidecar; nothing of the plan is read."""
+    """Choose the engine's files that fit best, with the sidecar; nothing of the plan is read."""
     remedy = f"build it on a workstation: {build_command(bundle, wanted)}"
     architecture = wanted.architectures[0] if wanted.architectures else None
     others, fitting = [], []
@@ -210,15 +207,15 @@ def _choose(
 
 
 def _runs_on(sidecar: EngineSidecar) -> tuple[str, ...]:
-    """Architectures that may run an engine."""
+    """Return the architectures that may run an engine."""
     parts = sidecar.parts
     if parts.architectures:
         return parts.architectures
-    return (parts.gpu.rpartition("(")[2].rstrip(")"),) if parts.gpu else ()
+    return (Gpu.parse(parts.gpu).architecture,) if parts.gpu else ()
 
 
 def _blocking(sidecar: EngineSidecar, bundle: Bundle, version: str) -> tuple[KeyDifference, ...]:
-    """Differences that forbid to run an engine.
+    """Return the differences that forbid to run an engine.
 
     Those in the version of the backend do not if the engine was built to be compatible with
     later ones, nor does a later revision of zeroflaw's builder.

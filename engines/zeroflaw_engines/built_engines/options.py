@@ -11,15 +11,14 @@ import msgspec
 
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_engines.errors import BuildError
-
-BuildBackend = Literal["tensorrt", "tensorrt-rtx"]
+from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Name of the target when the engine is for the GPU of the machine that builds it.
 THIS_GPU: Final = "this-gpu"
 
 _ARCHITECTURE = re.compile(r"sm[1-9][0-9]{1,2}")
 
-# Shapes of one input: least, those that the kernels are chosen for, most.
+# Shapes of one input: smallest, those that the kernels are chosen for, largest.
 ProfileShapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -27,21 +26,21 @@ class BatchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Prompts that one decoder call may take; every other axis is fixed.
 
     Attributes:
-        least: Fewest.
-        best: The number that kernels are chosen for: the cascade asks for one.
-        most: Most; the session refuses more. The cascade asks for up to 16, with a box for each
+        min: Fewest.
+        opt: The number that kernels are chosen for: the cascade asks for one.
+        max: Most; the session refuses more. The cascade asks for up to 16, with a box for each
             component.
     """
 
-    least: int = 1
-    best: int = 1
-    most: int = 16
+    min: int = 1
+    opt: int = 1
+    max: int = 16
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.best <= self.most:
+        if not 1 <= self.min <= self.opt <= self.max:
             raise BuildError(
-                f"the batch range {self.least}, {self.best}, {self.most} is not one",
-                "give 1 <= least <= best <= most",
+                f"the batch range {self.min}, {self.opt}, {self.max} is not one",
+                "give 1 <= min <= opt <= max",
             )
 
 
@@ -83,21 +82,21 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return "-".join(self.architectures) or THIS_GPU
 
     def profile(self, contract: EngineContract) -> dict[str, ProfileShapes]:
-        """Shapes of every input with a dynamic axis; empty where every shape is fixed."""
-        counts = (self.batch.least, self.batch.best, self.batch.most)
+        """Return the shapes of inputs with a dynamic axis; empty where every shape is fixed."""
+        counts = (self.batch.min, self.batch.opt, self.batch.max)
         profile = {}
         for spec in contract.inputs:
             if any(isinstance(size, str) for size in spec.shape):
-                least, best, most = (
+                smallest, optimal, largest = (
                     tuple(count if isinstance(size, str) else size for size in spec.shape)
                     for count in counts
                 )
-                profile[spec.name] = (least, best, most)
+                profile[spec.name] = (smallest, optimal, largest)
         return profile
 
 
 def gpu_architectures(names: Iterable[str]) -> tuple[str, ...]:
-    """GPU architectures in ascending order, each once.
+    """Sort GPU architectures in ascending order, each once.
 
     Args:
         names: As `sm86`, in any order and case.

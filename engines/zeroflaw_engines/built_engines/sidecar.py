@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from zeroflaw_engines.built_engines.key import KeyParts
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.errors import EngineDamagedError
 
 SIDECAR_VERSION: Final = 1
@@ -40,9 +40,9 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         zeroflaw_version: Version that built it.
         build_seconds: Parsing and building.
         peak_memory_bytes: Highest resident memory of the building process; None where the
-            system does not tell.
+            system does not say.
         warnings: What the compiler warned of, each once.
-        census: Precision census of the engine.
+        census: Precision report of the engine.
         network_census: That of the network it was built from.
         parity: Comparison with the FP32 reference.
     """
@@ -57,21 +57,20 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     build_seconds: float
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
-    census: PrecisionCensus
-    network_census: PrecisionCensus
+    census: PrecisionReport
+    network_census: PrecisionReport
     parity: EngineParity
 
 
 def encode_sidecar(sidecar: EngineSidecar) -> bytes:
-    """The sidecar as readable JSON with a fixed order of names."""
+    """Return the sidecar as readable JSON with a fixed order of names."""
     return msgspec.json.format(msgspec.json.encode(sidecar), indent=2) + b"\n"
 
 
 def decode_sidecar(data: bytes, where: str, *, remedy: str) -> EngineSidecar:
-    """Reads and validates a sidecar.
+    """Read and validate a sidecar.
 
     Args:
-        data: Contents of the file.
         where: Its path, for error messages.
         remedy: What rebuilds the engine.
 

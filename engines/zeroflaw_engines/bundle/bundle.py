@@ -20,12 +20,12 @@ from zeroflaw_engines.bundle.graph_entries import (
     Precision,
 )
 from zeroflaw_engines.bundle.lock import standing_bundle
-from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, decode_manifest
+from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
+from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME, bundle_path, is_embedded
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, is_shipped
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
-from zeroflaw_engines.digests import sha256_of_files
 from zeroflaw_engines.errors import (
     BundleChangedError,
     BundleDamagedError,
@@ -33,6 +33,7 @@ from zeroflaw_engines.errors import (
     EngineError,
     ProductError,
 )
+from zeroflaw_engines.files import sha256_of_files
 
 # A writer must come between a manifest and its bank, microseconds apart, that often.
 _MAX_TRIES: Final = 200
@@ -95,11 +96,11 @@ class Bundle:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def contract(self, engine: EngineName) -> EngineContract:
-        """The contract of one engine at this bundle's sizes."""
+        """Return the contract of one engine at this bundle's sizes."""
         return engine_contract(engine, self.manifest.sizes)
 
     def onnx_path(self, engine: EngineName) -> Path:
-        """The reference graph of one engine.
+        """Return the reference graph of one engine.
 
         Raises:
             EngineError: The bundle has no such engine.
@@ -107,7 +108,7 @@ class Bundle:
         return self.path / self._engine_file(engine).onnx
 
     def graph(self, engine: EngineName, target: GraphTarget) -> Graph:
-        """The graph of one engine that a target takes.
+        """Return the graph of one engine that a target takes.
 
         `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
         where there is none (same numbers, slower); `tensorrt` takes its FP16 variant.
@@ -151,7 +152,7 @@ class Bundle:
         return entry
 
     def text_embeddings(self, product: str) -> TextEmbeddings:
-        """Text embeddings of one product, float32 [2, embedding_size].
+        """Return the text embeddings of one product, float32 [2, embedding_size].
 
         Raises:
             ProductError: The bundle does not know the product.
@@ -175,25 +176,25 @@ class Bundle:
         )
 
     def product_name(self, product: str) -> str | None:
-        """The bundle's own spelling of a product's name; None if it does not know the product."""
+        """Return the bundle's own spelling of a product's name; None if it is not known."""
         known = self.manifest.products
         return next((name for name in (product, normal_name(product)) if name in known), None)
 
     def how_to_add(self, product: str) -> str:
-        """What a user can do to have a product that the bundle lacks, as part of a remedy."""
+        """Say how a user can add a product that the bundle lacks, as part of a remedy."""
         name = shlex.quote(product)
         if self.manifest.text is None:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
-        if is_embedded(self.path):
+        if is_shipped(self.path):
             return (
-                f"add it to a copy: `zeroflaw bundle copy {EMBEDDED_NAME} my_bundle`, then"
+                f"add it to a copy: `zeroflaw bundle copy {SHIPPED_NAME} my_bundle`, then"
                 f" `zeroflaw products add my_bundle {name}`"
             )
         return f"add it with `zeroflaw products add {shlex.quote(str(self.path))} {name}`"
 
 
 def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
-    """Opens a bundle and verifies it: schema, paths, files, sizes and digests.
+    """Open a bundle and verify it: schema, paths, files, sizes and digests.
 
     A bundle that another process changes meanwhile is read again, until all that was read belongs
     together. The prompt bank comes with it, since the next writer removes its file.
@@ -228,7 +229,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Reads a bundle's manifest alone, without looking at the files that it names.
+    """Read a bundle's manifest alone, without looking at the files that it names.
 
     Args:
         path: As for `open_bundle`.
@@ -243,7 +244,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def require_same_engine(bundle: Bundle, engine: EngineName) -> None:
-    """Refuses to go on with an engine that another process replaced since the bundle was opened.
+    """Refuse to go on with an engine that another process replaced since the bundle was opened.
 
     Raises:
         BundleChangedError: The graphs at the bundle's path are others by now, or gone.
@@ -257,7 +258,7 @@ def require_same_engine(bundle: Bundle, engine: EngineName) -> None:
 
 
 def require_same_models(bundle: Bundle, now: Bundle) -> None:
-    """Refuses to store what was computed with models that have been replaced since.
+    """Refuse to store what was computed with models that have been replaced since.
 
     Args:
         bundle: As it was when the computing began.
@@ -271,7 +272,7 @@ def require_same_models(bundle: Bundle, now: Bundle) -> None:
 
 
 def _standing_manifest(path: Path) -> tuple[Path, bytes]:
-    """The directory to read from, and its manifest; looked for again where it moved meanwhile."""
+    """Find the directory to read from, and its manifest; look again where it moved meanwhile."""
     for _ in range(_MAX_TRIES):
         root = standing_bundle(path)
         try:
@@ -291,7 +292,7 @@ def _standing_manifest(path: Path) -> tuple[Path, bytes]:
 
 
 def _still_has(root: Path, data: bytes, manifest: Manifest | None = None) -> bool:
-    """Whether the manifest at a path is the one that was read, or differs in products alone."""
+    """Return whether the manifest there is the one that was read, or differs in products alone."""
     try:
         _, now = _standing_manifest(root)
         if now == data:
@@ -304,7 +305,7 @@ def _still_has(root: Path, data: bytes, manifest: Manifest | None = None) -> boo
 
 
 def _graphs(manifest: Manifest) -> dict[str, FileEntry]:
-    """The files that stay as they are while products are added."""
+    """Return the files that stay as they are while products are added."""
     return {name: entry for name, entry in manifest.files.items() if name != manifest.prompts}
 
 
@@ -323,13 +324,13 @@ def _changed(bundle: Bundle) -> BundleChangedError:
 
 
 def _remedy(root: Path) -> str:
-    if is_embedded(root):
+    if is_shipped(root):
         return "install zeroflaw again: this bundle is part of it"
     return "copy the bundle anew, or export it again"
 
 
 def _verify_file(root: Path, name: str, entry: FileEntry) -> os.stat_result:
-    """Checks that a file is there, inside the bundle, and of its size."""
+    """Check that a file is there, inside the bundle, and of its size."""
     file = root / name
     if not file.is_file():
         raise BundleDamagedError(f"{file} is missing from the bundle", _remedy(root))
@@ -366,7 +367,7 @@ def _verify_files(
     *,
     verify_digests: bool,
 ) -> None:
-    """Checks every file but the prompt bank; `verified` keeps what need not be hashed again."""
+    """Check every file but the prompt bank; `verified` keeps what need not be hashed again."""
     todo = {}
     for name, entry in _graphs(manifest).items():
         status = _verify_file(root, name, entry)

@@ -10,7 +10,8 @@ import msgspec
 GraphTarget = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16"]
 # How SAM's relative position is written in a graph; `none` for engines that have none.
-AttentionForm = Literal["extended", "extended_padded", "additive", "none"]
+RelativePositionForm = Literal["extended", "extended_padded", "additive"]
+AttentionForm = Literal[RelativePositionForm, "none"]
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,5 +62,5 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     variants: tuple[GraphVariant, ...] = ()
 
     def variant(self, target: GraphTarget) -> GraphVariant | None:
-        """The variant for a target, if there is one."""
+        """Return the variant for a target, if there is one."""
         return next((graph for graph in self.variants if graph.target == target), None)

@@ -14,10 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struct
-from zeroflaw_engines.bundle.manifest_checks import check_manifest
-from zeroflaw_engines.bundle.manifest_text import SEALED_SINCE, read_document, readable, sealed
 from zeroflaw_engines.contract import EngineName, EngineSizes
-from zeroflaw_engines.errors import BundleSchemaError, ParametersError
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
@@ -233,40 +230,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return MethodParameters.from_mapping(self.parameters)
 
 
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as readable JSON in a fixed order, since version 4 with a digest of itself."""
-    document = msgspec.to_builtins(manifest)
-    return sealed(document) if manifest.schema_version >= SEALED_SINCE else readable(document)
-
-
-def decode_manifest(data: bytes, where: str) -> Manifest:
-    """Reads and validates a manifest.
-
-    Args:
-        data: Contents of `bundle.json`.
-        where: Path for error messages.
-
-    Raises:
-        BundleDamagedError: It is not JSON, was changed since it was written, has a name twice,
-            or a path or digest in it is not acceptable.
-        BundleSchemaError: Its version, its fields or their values are not those of this schema.
-    """
-    document = read_document(data, where, SCHEMA_VERSION)
-    version = document["schema_version"]
-    try:
-        manifest = msgspec.convert(document, Manifest)
-        _ = manifest.method_parameters
-    except (msgspec.ValidationError, ParametersError) as error:
-        raise BundleSchemaError(
-            f"{where} does not fit schema version {version}: {error}",
-            "export the bundle again",
-        ) from error
-    check_manifest(manifest, document, where)
-    return manifest
-
-
 def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 - any field's type
-    """The manifest in the current version of the schema, with some fields changed.
+    """Bring a manifest to the current version of the schema, with some fields changed.
 
     Parameters that its own version did not know are recorded with the defaults that they had.
     """
@@ -281,5 +246,5 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
 
 
 def parameters_record(parameters: MethodParameters) -> dict[str, Any]:
-    """The parameters as the manifest stores them."""
+    """Return the parameters as the manifest stores them."""
     return dataclasses.asdict(parameters)

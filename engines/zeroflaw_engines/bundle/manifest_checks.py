@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
+from zeroflaw_engines.bundle.manifest import Manifest
 from zeroflaw_engines.bundle.product_names import check_product_name
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
-
-if TYPE_CHECKING:
-    from zeroflaw_engines.bundle.manifest import Manifest
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -51,7 +49,7 @@ def check_manifest(manifest: Manifest, document: Mapping[str, Any], where: str) 
 
 
 def check_relative_path(name: str, where: str) -> None:
-    """Refuses paths that could lead out of the bundle.
+    """Refuse paths that could lead out of the bundle.
 
     Raises:
         BundleDamagedError: The path is absolute, has `..`, or is not in plain POSIX form.
@@ -66,7 +64,7 @@ def check_relative_path(name: str, where: str) -> None:
 
 
 def _check_version(manifest: Manifest, where: str) -> None:
-    """Refuses fields that the manifest's own version does not have."""
+    """Refuse fields that the manifest's own version does not have."""
     calibrated = any(product.calibration for product in manifest.products.values())
     since = 1
     if calibrated or manifest.demonstration is not None:
@@ -88,7 +86,7 @@ def _check_version(manifest: Manifest, where: str) -> None:
 
 
 def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str) -> None:
-    """Refuses a manifest without a field that its version always writes."""
+    """Refuse a manifest without a field that its version always writes."""
     version = manifest.schema_version
     missing = _missing(msgspec.to_builtins(manifest), document)
     if version < 2:
@@ -104,7 +102,7 @@ def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str)
 
 
 def _missing(whole: object, part: object) -> list[str]:
-    """Names of fields, at any depth, that one document has and the other lacks."""
+    """Return the names of fields, at any depth, that one document has and the other lacks."""
     if isinstance(whole, dict) and isinstance(part, Mapping):
         found = [name for name in whole if name not in part]
         for name in whole.keys() & part.keys():

@@ -1,4 +1,4 @@
-"""The text of a manifest: strict JSON that carries a digest of itself."""
+"""Manifests as text and back: strict JSON that carries a digest of itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError
+from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Manifest
+from zeroflaw_engines.bundle.manifest_checks import check_manifest
+from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ParametersError
 
 # The first version of the schema whose manifests carry a digest.
 SEALED_SINCE: Final = 4
@@ -19,6 +21,37 @@ DIGEST: Final = "digest"
 
 _FIELD = re.compile(rb'"digest": "([0-9a-f]{64})"')
 _NO_DIGEST = "0" * 64
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return readable JSON in a fixed order, which since version 4 has a digest of itself."""
+    document = msgspec.to_builtins(manifest)
+    return sealed(document) if manifest.schema_version >= SEALED_SINCE else readable(document)
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Read and validate a manifest.
+
+    Args:
+        where: Path for error messages.
+
+    Raises:
+        BundleDamagedError: It is not JSON, was changed since it was written, has a name twice,
+            or a path or digest in it is not acceptable.
+        BundleSchemaError: Its version, its fields or their values are not those of this schema.
+    """
+    document = read_document(data, where, SCHEMA_VERSION)
+    version = document["schema_version"]
+    try:
+        manifest = msgspec.convert(document, Manifest)
+        _ = manifest.method_parameters
+    except (msgspec.ValidationError, ParametersError) as error:
+        raise BundleSchemaError(
+            f"{where} does not fit schema version {version}: {error}",
+            "export the bundle again",
+        ) from error
+    check_manifest(manifest, document, where)
+    return manifest
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:
@@ -45,7 +78,6 @@ def read_document(data: bytes, where: str, newest: int) -> dict[str, Any]:
     """Read the text of a manifest: JSON, version, digest, and no field twice.
 
     Args:
-        data: Contents of `bundle.json`.
         where: Path for error messages.
         newest: The newest version of the schema that can be read.
 
@@ -107,9 +139,9 @@ def _require_unique(data: bytes, where: str) -> None:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(items)
         if len(fields) < len(items):
-            ((most, times),) = Counter(name for name, _ in items).most_common(1)
+            ((name, times),) = Counter(one for one, _ in items).most_common(1)
             raise BundleDamagedError(
-                f"{where} has the field {most!r} {times} times",
+                f"{where} has the field {name!r} {times} times",
                 "copy the bundle anew, or export it again",
             )
         return fields

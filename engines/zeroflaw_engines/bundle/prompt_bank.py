@@ -16,10 +16,9 @@ TextEmbeddings = NDArray[np.float32]
 
 
 def check_text_embeddings(name: str, embeddings: TextEmbeddings, embedding_size: int) -> None:
-    """Checks one product's embeddings.
+    """Check one product's embeddings.
 
     Args:
-        name: Product, for the error message.
         embeddings: float32 [2, embedding_size]: row 0 normal, row 1 abnormal, L2-normalised.
         embedding_size: Width of the shared space.
 
@@ -41,13 +40,13 @@ def check_text_embeddings(name: str, embeddings: TextEmbeddings, embedding_size:
 
 
 def encode_prompt_bank(bank: Mapping[str, TextEmbeddings]) -> bytes:
-    """The bank as the bytes of a safetensors file."""
+    """Encode the bank as a safetensors file."""
     data: bytes = save({name: np.ascontiguousarray(value) for name, value in sorted(bank.items())})
     return data
 
 
 def read_prompt_bank(path: Path, embedding_size: int) -> dict[str, TextEmbeddings]:
-    """Reads the bank; see `decode_prompt_bank`.
+    """Read the bank; see `decode_prompt_bank`.
 
     Raises:
         BundleDamagedError: The file cannot be read.
@@ -62,11 +61,9 @@ def read_prompt_bank(path: Path, embedding_size: int) -> dict[str, TextEmbedding
 
 
 def decode_prompt_bank(data: bytes, path: Path, embedding_size: int) -> dict[str, TextEmbeddings]:
-    """Decodes the bank.
+    """Decode the bank.
 
     Args:
-        data: Contents of its file.
-        path: Its file, for error messages.
         embedding_size: Width of the shared space.
 
     Returns:

@@ -27,7 +27,7 @@ class Tokenize(Protocol):
     """Turns sentences into CLIP token ids."""
 
     def __call__(self, sentences: list[str]) -> NDArray[np.int32]:
-        """int32 [N, T], zero after each sentence's end, T that of the longest sentence."""
+        """Return int32 [N, T], zero after each sentence's end, T that of the longest sentence."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PromptEnsembles:
     templates: tuple[str, ...]
 
     def sentences(self, product: str) -> tuple[list[str], list[str]]:
-        """Normal and abnormal sentences of a product, its name verbatim."""
+        """Return the normal and abnormal sentences of a product, its name verbatim."""
         return self._fill(self.normal, product), self._fill(self.abnormal, product)
 
     def _fill(self, states: tuple[str, ...], product: str) -> list[str]:
@@ -54,7 +54,7 @@ class PromptEnsembles:
 
 
 def read_prompt_ensembles(path: Path) -> PromptEnsembles:
-    """Reads ensembles from a TOML file with `normal`, `abnormal` and `templates`.
+    """Read ensembles from a TOML file with `normal`, `abnormal` and `templates`.
 
     Raises:
         ProductError: The file is missing or is not such a file.
@@ -77,14 +77,13 @@ def read_prompt_ensembles(path: Path) -> PromptEnsembles:
 
 
 def load_tokenizer(path: Path, context: int) -> Tokenize:
-    """Loads a CLIP tokenizer that `zeroflaw export` wrote.
+    """Load a CLIP tokenizer that `zeroflaw export` wrote.
 
     It gives the token ids of open_clip's SimpleTokenizer for every text: sentences are cleaned as
     there, ftfy included, which mends what was decoded wrongly (`MÃ¼nze`) and gives full-width
     signs and ligatures their plain form.
 
     Args:
-        path: A file of the `tokenizers` library.
         context: Most tokens of one sentence; longer ones lose their end, as in CLIP.
 
     Raises:
@@ -133,13 +132,10 @@ def load_tokenizer(path: Path, context: int) -> Tokenize:
 def product_embeddings(
     product: str, ensembles: PromptEnsembles, tokenize: Tokenize, encode: EncodeSentences
 ) -> TextEmbeddings:
-    """Text embeddings of one product: each side's mean sentence, normalised again.
+    """Compute the text embeddings of one product: each side's mean sentence, normalised again.
 
     Args:
         product: The name, put into the sentences verbatim.
-        ensembles: The sentences.
-        tokenize: CLIP's tokenizer.
-        encode: The text tower.
 
     Returns:
         float32 [2, E], row 0 normal, row 1 abnormal, L2-normalised.

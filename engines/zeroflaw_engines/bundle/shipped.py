@@ -9,13 +9,13 @@ from zeroflaw_engines import arguments
 from zeroflaw_engines.bundle.manifest import MANIFEST_NAME
 from zeroflaw_engines.errors import BundleError
 
-EMBEDDED_NAME: Final = "mini"
+SHIPPED_NAME: Final = "mini"
 
-_DIRECTORY = Path(__file__).with_name(EMBEDDED_NAME)
+_DIRECTORY = Path(__file__).with_name(SHIPPED_NAME)
 
 
 def bundle_path(bundle: str | Path) -> Path:
-    """The directory that is meant where a bundle is named.
+    """Find the directory that is meant where a bundle is named.
 
     Args:
         bundle: The text `mini` is the bundle inside the package; any other text, and every
@@ -23,35 +23,35 @@ def bundle_path(bundle: str | Path) -> Path:
             on as it was typed, since `Path("./mini")` loses the dot.
 
     Raises:
-        BundleError: It is not a path, or the embedded bundle is meant and this installation
+        BundleError: It is not a path, or the bundle that ships is meant and this installation
             lacks it.
     """
     arguments.path("the bundle", bundle, error=BundleError)
-    if not isinstance(bundle, str) or bundle != EMBEDDED_NAME:
+    if not isinstance(bundle, str) or bundle != SHIPPED_NAME:
         return Path(bundle)
     if not (_DIRECTORY / MANIFEST_NAME).is_file():
         raise BundleError(
-            f"this installation of zeroflaw lacks the bundle {EMBEDDED_NAME!r}: there is no"
+            f"this installation of zeroflaw lacks the bundle {SHIPPED_NAME!r}: there is no"
             f" {_DIRECTORY / MANIFEST_NAME}",
             "install zeroflaw from its wheel, or name a bundle that `zeroflaw export` wrote"
-            f" (a directory called {EMBEDDED_NAME} is ./{EMBEDDED_NAME})",
+            f" (a directory called {SHIPPED_NAME} is ./{SHIPPED_NAME})",
         )
     return _DIRECTORY
 
 
-def is_embedded(bundle: Path) -> bool:
-    """Whether a directory is the embedded bundle."""
+def is_shipped(bundle: Path) -> bool:
+    """Return whether a directory is the bundle that ships."""
     return bundle.resolve() == _DIRECTORY.resolve()
 
 
 def require_changeable(bundle: Path) -> None:
-    """Refuses to change the embedded bundle, which is part of the installation.
+    """Refuse to change the bundle that ships, which is part of the installation.
 
     Raises:
-        BundleError: The directory is the embedded bundle.
+        BundleError: The directory is the bundle that ships.
     """
-    if is_embedded(bundle):
+    if is_shipped(bundle):
         raise BundleError(
-            f"the bundle {EMBEDDED_NAME!r} is part of the installation and is not changed",
-            f"copy it with `zeroflaw bundle copy {EMBEDDED_NAME} DIR`, and change the copy",
+            f"the bundle {SHIPPED_NAME!r} is part of the installation and is not changed",
+            f"copy it with `zeroflaw bundle copy {SHIPPED_NAME} DIR`, and change the copy",
         )

@@ -17,9 +17,8 @@ from zeroflaw_engines.bundle.lock import PARTIAL
 from zeroflaw_engines.bundle.manifest import FileEntry, Manifest, ParityFigure, brought_up
 from zeroflaw_engines.bundle.writer import MOVED_NAME, changing, replace_manifest
 from zeroflaw_engines.contract import EngineName
-from zeroflaw_engines.digests import sha256_of_files
 from zeroflaw_engines.errors import BundleError
-from zeroflaw_engines.files import sync, write_durably
+from zeroflaw_engines.files import sha256_of_files, sync, write_durably
 
 
 @dataclass
@@ -39,13 +38,10 @@ class AddedVariants:
 
 @contextmanager
 def added_variants(bundle: Bundle) -> Iterator[AddedVariants]:
-    """Gives a directory for graphs to be added; they join the bundle when the block ends well.
+    """Give a directory for graphs to be added; they join the bundle when the block ends well.
 
     The manifest is replaced last, so that a reader sees all of them or none. The reference
     graphs, and with them the bundle's identity, stay as they are.
-
-    Args:
-        bundle: The bundle to change.
 
     Raises:
         BundleError: The bundle has a graph for such a target already, cannot be written, or

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
 from typing import Final
 from uuid import uuid4
@@ -34,8 +33,8 @@ from zeroflaw_engines.bundle.manifest import (
     Manifest,
     Product,
     brought_up,
-    encode_manifest,
 )
+from zeroflaw_engines.bundle.manifest_text import encode_manifest
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import (
     TextEmbeddings,
@@ -43,9 +42,15 @@ from zeroflaw_engines.bundle.prompt_bank import (
     encode_prompt_bank,
 )
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.digests import sha256_of_file, sha256_of_files
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
-from zeroflaw_engines.files import replace_durably, temporary_pattern, write_durably
+from zeroflaw_engines.files import (
+    disk_errors_named,
+    replace_durably,
+    sha256_of_file,
+    sha256_of_files,
+    temporary_pattern,
+    write_durably,
+)
 
 # In a directory of files on their way into a bundle: their names, one a line.
 MOVED_NAME: Final = ".moved"
@@ -54,7 +59,7 @@ _BANK_NAME = re.compile(r"prompts(-[0-9a-f]{8})?\.safetensors")
 
 @contextmanager
 def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Gives an empty directory to fill; publishes it at `target` when the block ends well.
+    """Give an empty directory to fill, and publish it at `target` when the block ends well.
 
     The directory lies beside the target, so that publishing is one rename, and there is a whole
     bundle at the target at every moment. When the block raises (an interrupt included), it is
@@ -62,7 +67,6 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     next writer.
 
     Args:
-        target: Directory of the bundle to be.
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
@@ -70,7 +74,7 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
             way, or the disk is full.
     """
     named = Path(target).absolute()
-    with _disk_errors_named(named):
+    with _disk_errors(named):
         # The real directory is replaced, not a link to it; and all its names are one.
         real = named.resolve()
         real.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +93,7 @@ def staged_bundle(target: str | Path, *, overwrite: bool = False) -> Iterator[Pa
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
-    """Completes a manifest with the digest of every file in the directory, and writes it there.
+    """Complete a manifest with the digest of every file in the directory, and write it there.
 
     Returns:
         The manifest as written.
@@ -109,11 +113,9 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Bundle:
-    """Copies a bundle, and verifies the copy before it is published.
+    """Copy a bundle, and verify the copy before it is published.
 
     Args:
-        bundle: The bundle to copy.
-        target: Directory of the copy.
         overwrite: Whether an existing bundle may be replaced.
 
     Returns:
@@ -131,7 +133,7 @@ def copy_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
 
 
 def _copy_into(staging: Path, path: Path) -> Bundle:
-    """Copies a bundle that another process may change meanwhile, until the copy is whole."""
+    """Copy a bundle that another process may change meanwhile, until the copy is whole."""
     while True:
         source = open_bundle(path)
         files = source.manifest.files
@@ -163,13 +165,12 @@ def _copy_file(source: Bundle, name: str, entry: FileEntry, copy: Path) -> None:
 def add_products(
     bundle: Bundle, embeddings: Mapping[str, TextEmbeddings], products: Mapping[str, Product]
 ) -> Bundle:
-    """Adds products to a bundle, or replaces them, with their thresholds and calibrations.
+    """Add products to a bundle, or replace them, with their thresholds and calibrations.
 
     The new bank gets a name of its own and the manifest is replaced last, in one rename, so
     that a reader sees the old products or the new ones and never a mixture.
 
     Args:
-        bundle: The bundle to change.
         embeddings: float32 [2, embedding_size] by product name.
         products: The entries of the same names.
 
@@ -231,13 +232,10 @@ def set_calibration(
     *,
     embeddings: TextEmbeddings,
 ) -> Bundle:
-    """Gives a product its calibrated decision threshold; the prompt bank stays as it is.
+    """Set the calibrated decision threshold of a product; the prompt bank stays as it is.
 
     Args:
-        bundle: The bundle to change.
-        product: A product that it has.
         threshold: In [0, 1].
-        calibration: Where the threshold comes from.
         embeddings: Those that the images were scored with.
 
     Returns:
@@ -270,10 +268,7 @@ def set_calibration(
 
 
 def upgrade_bundle(bundle: Bundle) -> Bundle:
-    """Brings the manifest of an older bundle to the current version; no other file changes.
-
-    Args:
-        bundle: The bundle to change.
+    """Bring the manifest of an older bundle to the current version; no other file changes.
 
     Returns:
         The bundle as it is now.
@@ -290,7 +285,7 @@ def upgrade_bundle(bundle: Bundle) -> Bundle:
 
 @contextmanager
 def changing(bundle: Bundle) -> Iterator[Path]:
-    """Keeps a bundle for the block, which may add files to it and replace its manifest.
+    """Keep a bundle for the block, which may add files to it and replace its manifest.
 
     What killed writers left is removed first.
 
@@ -303,14 +298,14 @@ def changing(bundle: Bundle) -> Iterator[Path]:
     """
     require_changeable(bundle.path)
     named = bundle.path.absolute()
-    with _disk_errors_named(named), locked_bundle(named) as path:
+    with _disk_errors(named), locked_bundle(named) as path:
         _clear_inside(path)
         clear_beside_if_idle(path)
         yield path
 
 
 def replace_manifest(path: Path, manifest: Manifest) -> None:
-    """Replaces a bundle's manifest in one rename."""
+    """Replace a bundle's manifest in one rename."""
     replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
 
 
@@ -326,7 +321,7 @@ def _require_replaceable(target: Path, *, overwrite: bool) -> None:
 
 
 def _clear_inside(path: Path) -> None:
-    """Removes what killed writers left inside a bundle: banks, graphs and manifests on their way.
+    """Remove what killed writers left inside a bundle: banks, graphs and manifests on their way.
 
     The caller holds the bundle's lock, so that no writer is alive that they could belong to.
     """
@@ -344,7 +339,7 @@ def _clear_inside(path: Path) -> None:
 
 
 def _moved_names(partial: Path) -> list[str]:
-    """Names of the files that a killed writer was moving from a directory into its bundle."""
+    """Return the names of files that a killed writer was moving into its bundle."""
     try:
         names = (partial / MOVED_NAME).read_text("utf-8").splitlines()
     except FileNotFoundError:
@@ -353,7 +348,7 @@ def _moved_names(partial: Path) -> list[str]:
 
 
 def _is_content(name: PurePath) -> bool:
-    """Whether a file in a bundle's directory is part of the bundle, and so in its manifest."""
+    """Return whether a file in a bundle's directory belongs into its manifest."""
     return (
         name.parts[0] not in {MANIFEST_NAME, LOCK_NAME, ENGINES_DIRECTORY}
         and not name.parts[0].startswith(PARTIAL)
@@ -361,20 +356,14 @@ def _is_content(name: PurePath) -> bool:
     )
 
 
-@contextmanager
-def _disk_errors_named(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BundleError(
-                f"no space left on the disk of {target}; nothing was published",
-                "free space there or choose another disk",
-            ) from error
-        about = Path(error.filename).absolute() if error.filename else target
-        if about.is_relative_to(target.parent) or target.is_relative_to(about):
-            raise BundleError(
-                f"{target} cannot be written: {error.strerror} ({about})",
-                "check the path and its permissions",
-            ) from error
-        raise
+def _disk_errors(target: Path) -> AbstractContextManager[None]:
+    """Name the bundle in errors about it, its directory, and those above: the block does more."""
+    return disk_errors_named(
+        target,
+        BundleError,
+        "check the path and its permissions",
+        full=("nothing was published", "free space there or choose another disk"),
+        ours=lambda file: (
+            file is None or file.is_relative_to(target.parent) or target.is_relative_to(file)
+        ),
+    )

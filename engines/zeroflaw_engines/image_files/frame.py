@@ -27,7 +27,7 @@ def rgb_frame(
     white_level: float | None = None,
     max_pixels: int = MAX_FRAME_PIXELS,
 ) -> Frame:
-    """Converts an array to an RGB frame.
+    """Convert an array to an RGB frame.
 
     Args:
         image: [H, W] or [H, W, 1] mono, [H, W, 3] colour, or [H, W, 4] colour with alpha, which

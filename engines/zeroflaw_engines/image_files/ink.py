@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def rgb_of_cmyk(ink: NDArray[Any]) -> NDArray[Any]:
-    """Converts CMYK to RGB without colour management: R = (1 - C)(1 - K), rounded.
+    """Convert CMYK to RGB without colour management: R = (1 - C)(1 - K), rounded.
 
     Args:
         ink: uint8 or uint16 [H, W, 4]; the largest value of the type is full ink.

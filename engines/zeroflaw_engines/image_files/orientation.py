@@ -11,7 +11,7 @@ ORIENTATION_TAG: Final = 0x0112
 
 
 def exif_orientation(exif: bytes | None) -> int:
-    """The orientation in a block of EXIF data; 1 where there is none that is valid."""
+    """Return the orientation in a block of EXIF data; 1 where there is none that is valid."""
     if not exif:
         return 1
     from PIL import Image
@@ -27,12 +27,12 @@ def exif_orientation(exif: bytes | None) -> int:
 
 
 def valid_orientation(value: object) -> int:
-    """The value if it is 1 to 8, else 1, as EXIF 2.32 reserves the others."""
+    """Return the value if it is 1 to 8, else 1, as EXIF 2.32 reserves the others."""
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def oriented(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turns and mirrors [H, W, ...] pixels as an EXIF orientation says.
+    """Turn and mirror [H, W, ...] pixels as an EXIF orientation says.
 
     Returns:
         C-contiguous pixels as a viewer shows them; [W, H, ...] for orientations 5 to 8.
@@ -47,7 +47,7 @@ def oriented(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def orientation_warning(orientation: int, *, applied: bool) -> tuple[str, ...]:
-    """What was done about a tag that asks for turning."""
+    """Describe what was done about a tag that asks for turning."""
     if orientation == 1:
         return ()
     done = "the pixels were turned" if applied else "the pixels are taken as they are stored"

@@ -58,7 +58,7 @@ class ImageFile:
     warnings: tuple[str, ...]
 
     def full_range_pixels(self) -> NDArray[Any]:
-        """The pixels, scaled so that white is the largest value of their type (1.0 for floats)."""
+        """Scale the pixels so that white is the largest value of their type (1.0 for floats)."""
         top = _largest(self.pixels.dtype)
         if self.white_level is None or self.white_level == top:
             return self.pixels

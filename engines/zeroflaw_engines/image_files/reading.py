@@ -74,10 +74,9 @@ def read_image_file(
     orientation: Orientation = "as_stored",
     max_pixels: int = MAX_FRAME_PIXELS,
 ) -> ImageFile:
-    """Reads an image file completely, whatever its name is.
+    """Read an image file completely, whatever its name is.
 
     Args:
-        path: The file.
         white_level: The value that is white, against what the file says.
         orientation: Whether the pixels are turned as an EXIF or TIFF orientation tag says.
         max_pixels: Largest picture that is accepted; checked before decoding.
@@ -118,7 +117,7 @@ def read_image_file(
 
 
 def file_frame(file: ImageFile, *, max_pixels: int = MAX_FRAME_PIXELS) -> Frame:
-    """The frame of an image file, at the white level that the file (or its reader) says.
+    """Make the frame of an image file, at the white level that the file (or its reader) says.
 
     Args:
         file: As `read_image_file` gives it.

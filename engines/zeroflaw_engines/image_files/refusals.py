@@ -6,10 +6,9 @@ from zeroflaw_engines.errors import ImageFileError
 
 
 def damaged(name: str, reason: str) -> ImageFileError:
-    """The error for a file whose picture is not whole.
+    """Make the error for a file whose picture is not whole.
 
     Args:
-        name: How the error calls the file.
         reason: What is wrong with it, as a part of a sentence.
     """
     return ImageFileError(
@@ -19,17 +18,17 @@ def damaged(name: str, reason: str) -> ImageFileError:
 
 
 def unsupported(name: str, what: str, remedy: str) -> ImageFileError:
-    """The error for a file that is whole but that cannot be read faithfully."""
+    """Make the error for a file that is whole but that cannot be read faithfully."""
     return ImageFileError(f"{name} {what}", remedy)
 
 
 def several_pictures(name: str, count: int) -> ImageFileError:
-    """The error for a file with more than one full picture."""
+    """Make the error for a file with more than one full picture."""
     return ImageFileError(f"{name} has {count} pages", "save each page as a file of its own")
 
 
 def require_size(name: str, width: int, height: int, max_pixels: int) -> None:
-    """Checks the size that a header names, before anything is decoded.
+    """Check the size that a header names, before anything is decoded.
 
     Raises:
         ImageFileError: The picture is empty or larger than max_pixels.

@@ -15,7 +15,7 @@ _DEEPEST: Final = 65535
 
 
 def white_of_significant_bits(pixels: NDArray[Any], bits: int, depth: int) -> float | None:
-    """The white level of samples of which a file says that only some bits mean something.
+    """Return the white level of samples of which only some bits mean something.
 
     PNG wants such samples at the upper end of their range, where white is white already. Files
     whose samples lie at the lower end instead are known by values that cannot have been scaled
@@ -40,7 +40,7 @@ def white_of_significant_bits(pixels: NDArray[Any], bits: int, depth: int) -> fl
 def white_of_largest_value(
     pixels: NDArray[Any], largest: float
 ) -> tuple[float | None, tuple[str, ...]]:
-    """The white level by a tag that names the largest sample value, and what is to be said of it.
+    """Return the white level by a tag that names the largest sample value, and a warning of it.
 
     By the standard, TIFF's MaxSampleValue is a statistic; cameras write the end of their range.
     Only an end of a range, 2^n - 1, is taken as white.
@@ -62,12 +62,11 @@ def white_of_largest_value(
 def settled(
     pixels: NDArray[Any], white_level: float | None, name: str
 ) -> tuple[NDArray[Any], float | None]:
-    """Pixels of a type that frames are made of.
+    """Settle pixels on a type that frames are made of.
 
     Args:
         pixels: Of any number type.
         white_level: As the caller or the file says; None for neither.
-        name: How errors call the file.
 
     Returns:
         uint8, uint16 or float32 pixels of the same values, and the white level; None where it is
@@ -115,7 +114,7 @@ def _settled_floats(
 
 
 def inverted(pixels: NDArray[Any], white_level: float | None) -> NDArray[Any]:
-    """Turns samples of which 0 is white into samples of which 0 is black.
+    """Turn samples of which 0 is white into samples of which 0 is black.
 
     Args:
         pixels: uint8, uint16 or float32, as `settled` gives them.

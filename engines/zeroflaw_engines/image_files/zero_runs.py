@@ -10,17 +10,17 @@ SUSPICIOUS_RUN: Final = 32
 
 
 def has_zero_run(data: bytes, start: int, stop: int, length: int = SUSPICIOUS_RUN) -> bool:
-    """Whether data[start:stop] has a run of at least so many zero bytes."""
+    """Return whether data[start:stop] has a run of at least so many zero bytes."""
     return data.find(bytes(length), start, stop) >= 0
 
 
 def trailing_zeros(data: bytes) -> int:
-    """How many zero bytes data end with."""
+    """Count the zero bytes that data end with."""
     return len(data) - len(data.rstrip(b"\0"))
 
 
 def zero_tail_warning(zeros: int, row_bytes: int, total_bytes: int) -> tuple[str, ...]:
-    """A warning if the stored pixels end in zero rows, but are not all zero.
+    """Return a warning if the stored pixels end in zero rows, but are not all zero.
 
     Args:
         zeros: Zero bytes at the end of the stored pixels.
@@ -38,7 +38,7 @@ def zero_tail_warning(zeros: int, row_bytes: int, total_bytes: int) -> tuple[str
 
 
 def rest_warning(rest: bytes) -> tuple[str, ...]:
-    """A warning for what follows the end of a picture, unless it is zero padding."""
+    """Return a warning of what follows the end of a picture, unless it is zero padding."""
     if not rest.strip(b"\0"):
         return ()
     return (f"{len(rest)} bytes after the end of the picture were not read",)

@@ -16,7 +16,7 @@ _USUAL: Final = {
 
 
 def engine_threads(threads: int, root: Path = Path("/")) -> int:
-    """Threads to ask a backend for.
+    """Return the number of threads to ask a backend for.
 
     Backends count the cores of the machine and know nothing of quotas. Where this process may use
     all of them it is left to them, since they leave out the second threads of each core.
@@ -33,7 +33,7 @@ def engine_threads(threads: int, root: Path = Path("/")) -> int:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use at once, at least 1.
+    """Count the cores that this process may use at once, at least 1.
 
     That is what its affinity allows and, in a container, what the CPU quota of its cgroup and of
     all above pays for. A quota of 1.5 cores counts as 2: one thread would leave half a core
@@ -51,7 +51,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPU time that this process's cgroup and those above it grant, in cores.
+    """Return the CPU time that this process's cgroup and those above it grant, in cores.
 
     Args:
         root: Where the system's files are, other than in tests.
@@ -64,7 +64,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Directories of this process's cgroup, version 1 and 2, and of all above it."""
+    """List the directories of this process's cgroup, version 1 and 2, and of all above it."""
     cgroup = _read(root / "proc/self/cgroup")
     mounts = _read(root / "proc/self/mountinfo")
     for line in cgroup.splitlines():
@@ -91,7 +91,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _mounts(mounts: str, *, version: int) -> Iterator[tuple[PurePosixPath, PurePosixPath]]:
-    """Which part of the cgroup tree is mounted where; see proc(5) on mountinfo."""
+    """Find which part of the cgroup tree is mounted where; see proc(5) on mountinfo."""
     for line in mounts.splitlines():
         before, separator, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -115,7 +115,7 @@ def _quota_of(group: Path) -> float | None:
 
 
 def _ratio(quota: str, period: str) -> float | None:
-    """Quota over period; None for `max`, -1, and what is no number."""
+    """Divide quota by period; None for `max`, -1, and what is no number."""
     if not (quota.isdigit() and period.isdigit()) or int(quota) == 0 or int(period) == 0:
         return None
     return int(quota) / int(period)

@@ -26,23 +26,23 @@ class ForkGate:
         self._forks = 0
 
     def call(self) -> AbstractContextManager[None]:
-        """A call that is under way; one within another of the same thread does not wait."""
+        """Count a call that is under way; one within another of the same thread does not wait."""
         return self._calls.call(self._wait_for_forks)
 
     def hold(self) -> None:
-        """Before a fork: wait for the calls of other threads, and let no new ones begin."""
+        """Wait, before a fork, for the calls of other threads, and let no new ones begin."""
         with self._calls.changed:
             self._forks += 1
             self._calls.changed.wait_for(lambda: not self._calls.of_others, _MOST_SECONDS)
 
     def let_go(self) -> None:
-        """After a fork, in the parent."""
+        """Let calls begin again after a fork, in the parent."""
         with self._calls.changed:
             self._forks -= 1
             self._calls.changed.notify_all()
 
     def start_anew(self) -> None:
-        """After a fork, in the child: the threads that were in calls are not there."""
+        """Begin anew after a fork, in the child: the threads that were in calls are not there."""
         self._calls.forget()
         self._forks = 0
 

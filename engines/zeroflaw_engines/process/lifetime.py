@@ -38,7 +38,7 @@ class HomeProcess:
         return os.getpid() == self._process
 
     def require(self) -> None:
-        """Refuses a fork of that process.
+        """Refuse a fork of that process.
 
         Raises:
             ProcessError: This is one.
@@ -56,7 +56,6 @@ class Lifetime:
     """The time in which a thing may be called: `close` waits for the calls that are under way.
 
     Args:
-        owner: The thing.
         name: What it is, for errors.
         closed: The error of a call that comes too late.
     """
@@ -70,7 +69,7 @@ class Lifetime:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """A call that is under way; calls within it are part of it.
+        """Count a call that is under way; calls within it are part of it.
 
         Raises:
             ProcessError: This is a fork of the process that made the thing.
@@ -81,13 +80,10 @@ class Lifetime:
             yield
 
     def close(self, release: Callable[[], None]) -> None:
-        """Ends it: no more calls, then `release`, once. A fork leaves everything as it is.
+        """End it: no more calls, then `release`, once. A fork leaves everything as it is.
 
         A thread that closes within a call of its own, such as a signal handler's, does not wait:
         the call that ends last releases.
-
-        Args:
-            release: Gives back what the thing is made of.
         """
         if not self._home.is_here:
             return
@@ -111,7 +107,7 @@ class Lifetime:
 
 
 def refuse_copy(name: str, remedy: str) -> NoReturn:
-    """Refuses to pickle or copy a thing; for `__reduce__`.
+    """Refuse to pickle or copy a thing; for `__reduce__`.
 
     Args:
         name: What it is, such as `an Inspector`.
@@ -133,7 +129,7 @@ def _watch_forks() -> None:
 
 
 def _keep_owners() -> None:
-    """One reference too many to each: the child never destroys them, not even when it ends."""
+    """Take one reference too many to each: the child never destroys them, not even at its end."""
     import ctypes
 
     for owner in list(_owners):

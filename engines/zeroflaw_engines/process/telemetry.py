@@ -21,12 +21,12 @@ VARIABLE: Final = "ZEROFLAW_TELEMETRY"
 
 
 def telemetry_is_wanted() -> bool:
-    """Whether the user wants the telemetry of others: `ZEROFLAW_TELEMETRY=1`."""
+    """Return whether the user wants the telemetry of others: `ZEROFLAW_TELEMETRY=1`."""
     return os.environ.get(VARIABLE) == "1"
 
 
 def silence_onnxruntime() -> None:
-    """Sees to it that ONNX Runtime begins without telemetry; to be called before its import.
+    """Switch off ONNX Runtime's telemetry; to be called before its import.
 
     It reads the variable as it is loaded, and so do child processes. Where it has been imported
     already, its events are switched off.
@@ -40,7 +40,7 @@ def silence_onnxruntime() -> None:
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO's module, which has sent nothing on the way.
+    """Import OpenVINO, which sends nothing on the way.
 
     Raises:
         ImportError: It is not installed, or its libraries cannot be loaded.
@@ -52,7 +52,7 @@ def import_openvino() -> ModuleType:
 
 @contextmanager
 def without_openvino_telemetry() -> Iterator[None]:
-    """While it lasts, OpenVINO's telemetry cannot be imported: OpenVINO has a stub for that case.
+    """Keep OpenVINO's telemetry from being imported: OpenVINO has a stub for that case.
 
     What is imported already is not changed.
     """

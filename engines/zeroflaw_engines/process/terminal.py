@@ -29,14 +29,14 @@ def run_module(command: Callable[..., None]) -> None:
 
 
 def print_error(error: ZeroflawError) -> None:
-    """Prints an error's cause and remedy."""
+    """Print an error's cause and remedy."""
     err.print("error:", style="bold red", end=" ")
     err.print(printable(error.cause), markup=False)
     err.print(f"  remedy: {printable(error.remedy)}", markup=False)
 
 
 def print_warning(text: str) -> None:
-    """Prints a warning."""
+    """Print a warning."""
     err.print("warning:", style="bold yellow", end=" ")
     err.print(printable(text), markup=False)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
+from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.sessions.device_tensor import Tensor
 
 _BINDINGS_REMEDY = "pip install 'zeroflaw[tensorrt-rtx]'"
@@ -24,24 +25,18 @@ _DRIVER_REMEDY = (
 
 
 @dataclass(frozen=True)
-class Gpu:
+class CudaGpu(Gpu):
     """One GPU, as CUDA's runtime sees it.
 
     Attributes:
-        name: Its name.
-        architecture: Compute capability, as `sm89`.
-        memory_bytes: Device memory in all.
-        driver: CUDA version of the driver, as `13.0`.
+        cuda: CUDA version that the driver offers, as `13.0`.
     """
 
-    name: str
-    architecture: str
-    memory_bytes: int
-    driver: str
+    cuda: str
 
 
 def load_cuda() -> Any:  # noqa: ANN401 - a module that is loaded lazily
-    """The module `cuda.bindings.runtime`.
+    """Load the module `cuda.bindings.runtime`.
 
     Raises:
         BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
@@ -89,7 +84,7 @@ class Cuda:
             )
 
     def call(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - CUDA's own types
-        """Calls a function of the runtime API.
+        """Call a function of the runtime API.
 
         Returns:
             What it gives beside its status: nothing, a value, or a tuple.
@@ -108,47 +103,42 @@ class Cuda:
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def use(self) -> None:
-        """Makes the GPU that of the calling thread."""
+        """Make the GPU that of the calling thread."""
         self.call("cudaSetDevice", self._device)
 
-    def gpu(self) -> Gpu:
-        """What GPU it is."""
+    def gpu(self) -> CudaGpu:
+        """Ask which GPU it is."""
         self.use()
         properties = self.call("cudaGetDeviceProperties", self._device)
         version = int(self.call("cudaDriverGetVersion"))
-        return Gpu(
+        return CudaGpu(
             name=properties.name.decode(),
             architecture=f"sm{properties.major}{properties.minor}",
-            memory_bytes=int(properties.totalGlobalMem),
-            driver=f"{version // 1000}.{version % 1000 // 10}",
+            cuda=f"{version // 1000}.{version % 1000 // 10}",
         )
 
     def used_memory(self) -> int:
-        """Device memory in use by all processes, bytes."""
+        """Return the device memory in use by all processes, bytes."""
         self.use()
         free, total = self.call("cudaMemGetInfo")
         return int(total) - int(free)
 
     def new_stream(self) -> Any:  # noqa: ANN401 - as above
-        """A stream that does not wait for the default one."""
+        """Make a stream that does not wait for the default one."""
         return self.call("cudaStreamCreateWithFlags", self.runtime.cudaStreamNonBlocking)
 
     def new_event(self) -> Any:  # noqa: ANN401 - as above
-        """An event that a thread can wait for without spinning."""
+        """Make an event that a thread can wait for without spinning."""
         return self.call(
             "cudaEventCreateWithFlags",
             self.runtime.cudaEventBlockingSync | self.runtime.cudaEventDisableTiming,
         )
 
     def copy(self, target: int, source: int, size: int, kind: str, stream: object) -> None:
-        """Copies bytes in the order of a stream.
+        """Copy bytes in the order of a stream.
 
         Args:
-            target: Address.
-            source: Address.
-            size: Bytes.
             kind: `HostToDevice`, `DeviceToHost` or `DeviceToDevice`.
-            stream: Of the copy.
         """
         kinds = self.runtime.cudaMemcpyKind
         kind_value = getattr(kinds, f"cudaMemcpy{kind}")
@@ -160,11 +150,18 @@ class Cuda:
         return f"{getattr(status, 'name', status)} ({described})"
 
 
+def this_gpu() -> Gpu | None:
+    """Return the first GPU of this machine; None if none answers."""
+    try:
+        return Cuda().gpu()
+    except BackendUnavailableError:
+        return None
+
+
 class CudaBuffer:
     """Device memory and as much pinned host memory, for copies between the two.
 
     Args:
-        cuda: Where.
         size: Bytes of each.
     """
 
@@ -179,13 +176,13 @@ class CudaBuffer:
             raise
 
     def host(self, shape: tuple[int, ...], dtype: str, offset: int = 0) -> Tensor:
-        """The pinned memory from some byte on, as an array."""
+        """Return the pinned memory from some byte on, as an array."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         memory: Any = (ctypes.c_byte * size).from_address(self.pinned + offset)
         array: Tensor = np.frombuffer(memory, dtype).reshape(shape)
         return array
 
     def free(self) -> None:
-        """Gives both back; call it once."""
+        """Give both back; call it once."""
         self._cuda.call("cudaFree", self.device)
         self._cuda.call("cudaFreeHost", self.pinned)

@@ -13,11 +13,7 @@ from zeroflaw_engines.sessions.device_tensor import Tensor, offset_of
 
 
 class CudaMemoryPool:
-    """Buffers that are used again: allocation would stop the whole GPU.
-
-    Args:
-        cuda: Where.
-    """
+    """Buffers that are used again: allocation would stop the whole GPU."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
@@ -27,7 +23,7 @@ class CudaMemoryPool:
         self._closed = False
 
     def take(self, size: int) -> CudaBuffer:
-        """A buffer of some bytes, for one user."""
+        """Take a buffer of some bytes, for one user."""
         with self._lock:
             waiting = self._free.get(size)
             if waiting:
@@ -35,7 +31,7 @@ class CudaMemoryPool:
         return CudaBuffer(self._cuda, size)
 
     def give_back(self, buffer: CudaBuffer) -> None:
-        """Takes a buffer back from its user."""
+        """Take a buffer back from its user."""
         with self._lock:
             if not self._closed:
                 self._free.setdefault(buffer.size, []).append(buffer)
@@ -43,7 +39,7 @@ class CudaMemoryPool:
         buffer.free()
 
     def close(self) -> None:
-        """Frees what no one uses; the rest is freed when it comes back."""
+        """Free what no one uses; the rest is freed when it comes back."""
         with self._lock:
             self._closed = True
             buffers = [buffer for waiting in self._free.values() for buffer in waiting]
@@ -56,7 +52,6 @@ class CudaTensor:
     """A tensor in GPU memory, or a part of it; see `DeviceTensor`.
 
     Args:
-        buffer: Its memory.
         shape: Sizes of all axes.
         dtype: NumPy dtype name.
         download: Copies some bytes, from an offset on, to the buffer's pinned memory and waits.
@@ -94,7 +89,7 @@ class CudaTensor:
         dtype: str,
         download: Callable[[CudaBuffer, int, int], None],
     ) -> CudaTensor:
-        """A tensor whose memory goes back to the pool when it is garbage."""
+        """Make a tensor whose memory goes back to the pool when it is garbage."""
         buffer = pool.take(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
         tensor = cls(buffer, shape, dtype, download)
         weakref.finalize(tensor, pool.give_back, buffer).atexit = False
@@ -111,12 +106,12 @@ class CudaTensor:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     def numpy(self) -> Tensor:
-        """The values, copied to host memory of their own."""
+        """Copy the values to host memory of their own."""
         self._download(self._buffer, self._first, self.size)
         return self._buffer.host(self.shape, self.dtype, self._first).copy()
 
     def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> CudaTensor:
-        """The part at some leading indices; see `DeviceTensor.view`."""
+        """Return the part at some leading indices; see `DeviceTensor.view`."""
         first = self._first + offset_of(self.shape, index, shape) * np.dtype(self.dtype).itemsize
         return CudaTensor(
             self._buffer, shape, self.dtype, self._download, first=first, owner=self._owner or self

@@ -32,10 +32,10 @@ class DeviceTensor(Protocol):
         """Whether `numpy` takes no copy."""
 
     def numpy(self) -> Tensor:
-        """The values in host memory; copied if they are not there already."""
+        """Return the values in host memory; copied if they are not there already."""
 
     def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> DeviceTensor:
-        """The part at some leading indices, without a copy.
+        """Return the part at some leading indices, without a copy.
 
         Args:
             index: One index for each of the first axes: `(0, 2)` of low-res logits is the mask
@@ -74,17 +74,17 @@ class HostTensor:
         return True
 
     def numpy(self) -> Tensor:
-        """The values themselves, no copy."""
+        """Return the values themselves, no copy."""
         return self.array
 
     def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> HostTensor:
-        """The part at some leading indices; see `DeviceTensor.view`."""
+        """Return the part at some leading indices; see `DeviceTensor.view`."""
         offset_of(self.shape, index, shape)
         return HostTensor(self.array[index].reshape(shape))
 
 
 def offset_of(whole: tuple[int, ...], index: tuple[int, ...], part: tuple[int, ...]) -> int:
-    """Elements before the part of a C-contiguous tensor at some leading indices.
+    """Count the elements before a part of a C-contiguous tensor at some leading indices.
 
     Args:
         whole: Shape of the tensor.
@@ -110,5 +110,5 @@ def offset_of(whole: tuple[int, ...], index: tuple[int, ...], part: tuple[int, .
 
 
 def on_host(tensor: Tensor | DeviceTensor) -> Tensor:
-    """The values of a tensor in host memory, wherever it is."""
+    """Return the values of a tensor in host memory, wherever it is."""
     return tensor if isinstance(tensor, np.ndarray) else tensor.numpy()

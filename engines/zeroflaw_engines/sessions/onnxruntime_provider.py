@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Provider:
     remedy: str
 
 
+PLUGIN_VARIABLE: Final = "ZEROFLAW_TENSORRT_RTX_PROVIDER"
 _GPU_WHEEL: Final = (
     "pip uninstall onnxruntime, then pip install onnxruntime-gpu: both bring the same module,"
     " so only one may be installed"
@@ -59,7 +61,7 @@ PROVIDERS: Final = {
             "NvTensorRTRTXExecutionProvider",
             "cuda",
             "the NVIDIA driver, CUDA and TensorRT-RTX",
-            "name the library of NVIDIA's plugin provider in ZEROFLAW_TENSORRT_RTX_PROVIDER",
+            f"name the library of NVIDIA's plugin provider in {PLUGIN_VARIABLE}",
         ),
     )
 }
@@ -68,11 +70,16 @@ CPU: Final = PROVIDERS["onnxruntime"]
 _UNFUSED_ATTENTION: Final = {"sdpa_kernel": str(8 | 16)}
 
 
+def plugin_library() -> Path | None:
+    """Return the library of a plugin provider that the environment names, if it names one."""
+    named = os.environ.get(PLUGIN_VARIABLE)
+    return Path(named) if named else None
+
+
 def missing_provider(provider: Provider, library: Path | None = None) -> str | None:
-    """What the installed ONNX Runtime lacks for a provider; None if it has it.
+    """Say what the installed ONNX Runtime lacks for a provider; None if it has it.
 
     Args:
-        provider: Which one.
         library: Of a plugin provider.
     """
     known = ort.get_available_providers()
@@ -86,12 +93,10 @@ def missing_provider(provider: Provider, library: Path | None = None) -> str | N
 def select_provider(
     settings: ort.SessionOptions, provider: Provider, options: OnnxRuntimeOptions
 ) -> dict[str, Any]:
-    """Puts a provider into session settings.
+    """Put a provider into session settings.
 
     Args:
         settings: Changed where the provider is a plugin.
-        provider: Which one.
-        options: Of the session.
 
     Returns:
         Keywords for `InferenceSession`; none for a plugin.
@@ -128,7 +133,7 @@ def select_provider(
 
 
 def require_provider(session: ort.InferenceSession, provider: Provider) -> None:
-    """Makes sure that ONNX Runtime did not drop to another provider on its own.
+    """Make sure that ONNX Runtime did not drop to another provider on its own.
 
     Raises:
         BackendUnavailableError: It did.
@@ -145,7 +150,7 @@ def require_provider(session: ort.InferenceSession, provider: Provider) -> None:
 def provider_error(
     path: Path, error: Exception, provider: Provider
 ) -> BackendUnavailableError | None:
-    """The error of a provider that could not start, if that is what ONNX Runtime says."""
+    """Make the error of a provider that could not start, if that is what ONNX Runtime says."""
     text = str(error)
     if provider.device == "cpu" or not any(
         word in text for word in ("CUDA failure", "LoadLibrary", "cudaError", "cannot open shared")
@@ -157,7 +162,7 @@ def provider_error(
 
 
 def nodes_elsewhere(session: ort.InferenceSession, provider: Provider) -> list[str]:
-    """Operators that another provider runs, as `Shape (CPUExecutionProvider)`, sorted."""
+    """List operators that another provider runs, as `Shape (CPUExecutionProvider)`, sorted."""
     return sorted(
         {
             f"{node.op_type} ({part.ep_name})"

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 
-from zeroflaw_engines.contract import EngineContract, TensorSpec
-from zeroflaw_engines.errors import EngineError, ZeroflawError
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
+from zeroflaw_engines.errors import BackendUnavailableError, EngineError, ZeroflawError
+from zeroflaw_engines.machine import nvidia_gpus
 from zeroflaw_engines.process.cores import engine_threads
+from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.onnxruntime_provider import (
     CPU,
+    PROVIDERS,
     Provider,
+    missing_provider,
     nodes_elsewhere,
+    plugin_library,
     provider_error,
     require_provider,
     select_provider,
@@ -24,16 +31,7 @@ from zeroflaw_engines.sessions.onnxruntime_provider import (
 from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor
 from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
-from zeroflaw_engines.sessions.session import (
-    Outputs,
-    check_graph,
-    check_inputs,
-    check_keep,
-    output_shapes,
-    refuse_session_copy,
-    session_lifetime,
-    zeros_for,
-)
+from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -50,7 +48,54 @@ _SLOWER_FUSIONS: Final = ["SkipLayerNormFusion"]
 _log = logging.getLogger(__name__)
 
 
-class OnnxRuntimeSession:
+def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+    """Look for the backend's provider; see `BackendModule`."""
+    provider = PROVIDERS[backend.name]
+    missing = missing_provider(provider, plugin_library())
+    if missing is not None:
+        raise BackendUnavailableError(missing, provider.remedy)
+    if provider.device == "cuda" and not nvidia_gpus():
+        raise BackendUnavailableError(
+            "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
+            "install the NVIDIA driver of this GPU and restart",
+        )
+    return str(ort.__version__), backend.precisions
+
+
+def require(
+    backend: Backend,  # noqa: ARG001 - all providers run the same graphs
+    bundle: Bundle,
+    engines: Sequence[EngineName],
+    precision: str,
+) -> None:
+    """Check that the bundle has FP16 graphs, if that is the precision; see `BackendModule`.
+
+    Every bundle has the graphs in FP32.
+    """
+    if precision == "fp16":
+        for engine in engines:
+            bundle.graph(engine, _target(precision))
+
+
+def load(backend: Backend, request: SessionRequest) -> OnnxRuntimeSession:
+    """Load one engine on the backend's provider; see `BackendModule`."""
+    precision = request.precision or backend.precisions[0]
+    graph = request.bundle.graph(request.engine, _target(precision))
+    _log.info("%s runs the %s graph %s", backend.name, graph.precision, graph.path.name)
+    return OnnxRuntimeSession(
+        graph.path,
+        request.bundle.contract(request.engine),
+        options=OnnxRuntimeOptions(
+            threads=request.threads,
+            engine_cache=request.model_cache,
+            provider_library=plugin_library(),
+        ),
+        provider=PROVIDERS[backend.name],
+        precision=precision,
+    )
+
+
+class OnnxRuntimeSession(CheckedSession):
     """One graph on one of ONNX Runtime's providers.
 
     External weights are mapped, not copied, and large engines give their working memory back
@@ -58,10 +103,7 @@ class OnnxRuntimeSession:
 
     Args:
         path: The ONNX file.
-        contract: What its tensors must be.
         threads: Threads inside one operator, if there are no options; 0 takes every core.
-        options: How it is set up.
-        provider: What runs it.
         precision: Of the graph, for `backend`.
 
     Raises:
@@ -83,15 +125,14 @@ class OnnxRuntimeSession:
         options = options or OnnxRuntimeOptions(threads=threads)
         weights = path.with_name(path.name + ".data")
         weights_bytes = weights.stat().st_size if weights.exists() else 0
-        self._contract = contract
+        super().__init__(contract, OrtDeviceTensor)
         self._provider = provider
         self._precision = precision
         self._run_options = ort.RunOptions()
         if provider is CPU and weights_bytes >= options.shrink_arena_from:
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         settings = _settings(options, external_weights=weights_bytes > 0)
-        self._session = _load(path, settings, provider, options)
-        self._lifetime = session_lifetime(self, contract)
+        self._session = _inference_session(path, settings, provider, options)
         check_graph(
             contract,
             [_spec(value) for value in self._session.get_inputs()],
@@ -105,35 +146,25 @@ class OnnxRuntimeSession:
                 _log.warning("%s leaves to others: %s", provider.name, ", ".join(elsewhere))
 
     @property
-    def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
-        return self._contract
-
-    @property
     def backend(self) -> str:
         """`onnxruntime <version> <provider>`, and the precision if it is not fp32."""
         name = f"onnxruntime {ort.__version__} {self._provider.name}"
         return name if self._precision == "fp32" else f"{name} {self._precision}"
 
-    def prepare(self) -> None:
-        """Runs the graph once on zeros."""
-        self.execute(zeros_for(self._contract))
-
     def capture(self) -> None:
-        """Nothing: ONNX Runtime's own CUDA graphs would fix the addresses of every tensor."""
+        """Do nothing: ONNX Runtime's own CUDA graphs would fix the addresses of every tensor."""
 
-    def execute(
-        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        """Runs the graph once; see `Session.execute`."""
-        check_inputs(self._contract, inputs, kept=OrtDeviceTensor)
-        check_keep(self._contract, keep)
         names = [spec.name for spec in self._contract.outputs]
         try:
-            with self._lifetime.call():
-                if keep or not all(isinstance(tensor, np.ndarray) for tensor in inputs.values()):
-                    return self._execute_bound(inputs, keep)
-                values = self._session.run(names, dict(inputs), self._run_options)
+            if keep or not all(isinstance(tensor, np.ndarray) for tensor in inputs.values()):
+                return self._run_bound(inputs, keep, shapes)
+            values = self._session.run(names, dict(inputs), self._run_options)
         except ZeroflawError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
@@ -143,20 +174,14 @@ class OnnxRuntimeSession:
             ) from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
-    def close(self) -> None:
-        """Releases the graph and its mapped weights."""
-        self._lifetime.close(self._release)
-
-    def __reduce__(self) -> NoReturn:
-        refuse_session_copy(self._contract)
-
     def _release(self) -> None:
         del self._session
 
-    def _execute_bound(
+    def _run_bound(
         self,
         inputs: Mapping[str, Tensor | DeviceTensor],
         keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
         binding = self._session.io_binding()
         for name, tensor in inputs.items():
@@ -164,7 +189,6 @@ class OnnxRuntimeSession:
                 tensor.bind_input(binding, name)
             else:
                 binding.bind_cpu_input(name, tensor)
-        shapes = output_shapes(self._contract, inputs)
         outputs = {}
         for spec in self._contract.outputs:
             device = self._provider.device if spec.name in keep else "cpu"
@@ -175,6 +199,10 @@ class OnnxRuntimeSession:
         return {
             name: output if name in keep else output.numpy() for name, output in outputs.items()
         }
+
+
+def _target(precision: str) -> GraphTarget:
+    return "tensorrt" if precision == "fp16" else "onnxruntime"
 
 
 def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.SessionOptions:
@@ -188,7 +216,7 @@ def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.Ses
     return settings
 
 
-def _load(
+def _inference_session(
     path: Path, settings: ort.SessionOptions, provider: Provider, options: OnnxRuntimeOptions
 ) -> ort.InferenceSession:
     if provider is not CPU:

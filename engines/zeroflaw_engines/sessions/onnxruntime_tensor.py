@@ -32,7 +32,7 @@ class OrtDeviceTensor:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: str, device: str) -> OrtDeviceTensor:
-        """A tensor whose values are not set."""
+        """Make a tensor whose values are not set."""
         if device == "cpu":
             host = np.empty(shape, dtype)
             return cls(ort.OrtValue.ortvalue_from_numpy(host), host, device, shape, dtype)
@@ -45,23 +45,23 @@ class OrtDeviceTensor:
         return self.host is not None
 
     def numpy(self) -> Tensor:
-        """The values in host memory; no copy on the CPU."""
+        """Return the values in host memory; no copy on the CPU."""
         whole = self.value.numpy() if self.host is None else self.host
         return whole.reshape(-1)[self.first : self.first + self._elements].reshape(self.shape)
 
     def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> OrtDeviceTensor:
-        """The part at some leading indices; see `DeviceTensor.view`."""
+        """Return the part at some leading indices; see `DeviceTensor.view`."""
         first = self.first + offset_of(self.shape, index, shape)
         return OrtDeviceTensor(self.value, self.host, self.device, shape, self.dtype, first)
 
     def bind_input(self, binding: ort.IOBinding, name: str) -> None:
-        """Makes a call read its input from here; this tensor must outlive the call."""
+        """Make a call read its input from here; this tensor must outlive the call."""
         binding.bind_input(
             name, self.device, 0, np.dtype(self.dtype), list(self.shape), self._address
         )
 
     def bind_output(self, binding: ort.IOBinding, name: str) -> None:
-        """Makes a call write its output here."""
+        """Make a call write its output here."""
         binding.bind_output(
             name, self.device, 0, np.dtype(self.dtype), list(self.shape), self._address
         )

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 
-from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
 from zeroflaw_engines.process.cores import engine_threads
 from zeroflaw_engines.process.telemetry import import_openvino
+from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.sessions.options import OpenVinoOptions
-from zeroflaw_engines.sessions.session import (
-    Outputs,
-    check_graph,
-    check_inputs,
-    check_keep,
-    output_shapes,
-    refuse_session_copy,
-    session_lifetime,
-    zeros_for,
-)
+from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
 
 _DEVICE: Final = "CPU"
 # OpenVINO's names of precisions: in the hint, and in the capabilities of a device.
@@ -45,7 +38,29 @@ _DTYPES: Final = {
 _log = logging.getLogger(__name__)
 
 
-class OpenVinoSession:
+def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:  # noqa: ARG001 - one row alone
+    """Look for OpenVINO and what the processor computes in; see `BackendModule`."""
+    module: Any = load_openvino()
+    return openvino_version(module), precisions_of(module.Core())
+
+
+def require(
+    backend: Backend, bundle: Bundle, engines: Sequence[EngineName], precision: str
+) -> None:
+    """Check nothing: every bundle has a graph for OpenVINO, which lowers its precision itself."""
+
+
+def load(backend: Backend, request: SessionRequest) -> OpenVinoSession:
+    """Load one engine on OpenVINO; see `BackendModule`."""
+    return OpenVinoSession(
+        request.bundle.graph(request.engine, "openvino").path,
+        request.bundle.contract(request.engine),
+        options=OpenVinoOptions(threads=request.threads, model_cache=request.model_cache),
+        precision=request.precision or backend.precisions[0],
+    )
+
+
+class OpenVinoSession(CheckedSession):
     """One graph on OpenVINO's CPU plugin.
 
     Each concurrent call has an infer request of its own; inputs and outputs are NumPy memory
@@ -53,8 +68,6 @@ class OpenVinoSession:
 
     Args:
         path: The ONNX file.
-        contract: What its tensors must be.
-        options: How it is set up.
         precision: What it computes in; inputs and outputs stay those of the contract.
 
     Raises:
@@ -71,46 +84,35 @@ class OpenVinoSession:
         options: OpenVinoOptions | None = None,
         precision: str = "fp32",
     ) -> None:
+        super().__init__(contract, HostTensor)
         self._openvino = load_openvino()
-        self._contract = contract
         self._precision = precision
         core = self._openvino.Core()
         require_precision(core, precision)
         self._model: Any = self._compile(core, path, options or OpenVinoOptions())
-        self._lifetime = session_lifetime(self, contract)
         self._free: list[Any] = []
         self._lock = threading.Lock()
-
-    @property
-    def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
-        return self._contract
 
     @property
     def backend(self) -> str:
         """`openvino <version> CPU <precision>`."""
         return f"openvino {openvino_version(self._openvino)} {_DEVICE} {self._precision}"
 
-    def prepare(self) -> None:
-        """Runs the graph once on zeros."""
-        self.execute(zeros_for(self._contract))
-
     def capture(self) -> None:
-        """Nothing: there are no CUDA graphs here."""
+        """Do nothing: there are no CUDA graphs here."""
 
-    def execute(
-        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        """Runs the graph once; see `Session.execute`. Outputs are in host memory all the same."""
-        check_inputs(self._contract, inputs, kept=HostTensor)
-        check_keep(self._contract, keep)
-        shapes = output_shapes(self._contract, inputs)
         outputs = {
             spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self._contract.outputs
         }
         # An `ov.Tensor` does not keep its memory alive: these names do, until the call has ended.
         arrays = {name: _writable(on_host(tensor)) for name, tensor in inputs.items()}
-        with self._lifetime.call(), self._request() as request:
+        with self._request() as request:
             try:
                 for name, array in arrays.items():
                     request.set_tensor(name, self._shared(array))
@@ -131,19 +133,12 @@ class OpenVinoSession:
             name: HostTensor(array) if name in keep else array for name, array in outputs.items()
         }
 
-    def close(self) -> None:
-        """Releases the graph and its requests."""
-        self._lifetime.close(self._release)
-
-    def __reduce__(self) -> NoReturn:
-        refuse_session_copy(self._contract)
-
     def _release(self) -> None:
         self._model = None
         self._free.clear()
 
     def _compile(self, core: Any, path: Path, options: OpenVinoOptions) -> Any:  # noqa: ANN401
-        """Compiles the graph; OpenVINO's objects are loaded lazily and have no static type."""
+        """Compile the graph; OpenVINO's objects are loaded lazily and have no static type."""
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
             "PERFORMANCE_HINT": options.performance_hint,
@@ -174,7 +169,7 @@ class OpenVinoSession:
 
     @contextmanager
     def _request(self) -> Iterator[Any]:
-        """An infer request of the caller's own; there are as many as there were callers at once."""
+        """Give the caller an infer request of its own; there are as many as were in use at once."""
         with self._lock:
             request = self._free.pop() if self._free else self._model.create_infer_request()
         try:
@@ -185,7 +180,7 @@ class OpenVinoSession:
 
 
 def load_openvino() -> ModuleType:
-    """OpenVINO's module.
+    """Load OpenVINO's module.
 
     Raises:
         BackendUnavailableError: It is not installed, or its libraries cannot be loaded.
@@ -205,22 +200,18 @@ def load_openvino() -> ModuleType:
 
 
 def openvino_version(module: ModuleType) -> str:
-    """Version of OpenVINO, without its build number."""
+    """Return the version of OpenVINO, without its build number."""
     return str(module.__version__).partition("-")[0]
 
 
 def precisions_of(core: Any) -> tuple[str, ...]:  # noqa: ANN401 - OpenVINO is loaded lazily
-    """Precisions that OpenVINO computes in on this processor.
-
-    Args:
-        core: OpenVINO's `Core`.
-    """
+    """List the precisions that OpenVINO computes in on this processor."""
     capabilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-    return tuple(name for name, said in _CAPABILITIES.items() if said in capabilities)
+    return tuple(name for name, capability in _CAPABILITIES.items() if capability in capabilities)
 
 
 def require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - as above
-    """Refuses a precision that OpenVINO would not compute in: it would take another silently.
+    """Refuse a precision that OpenVINO would not compute in: it would take another silently.
 
     Raises:
         BackendUnavailableError: The processor lacks it.
@@ -235,7 +226,7 @@ def require_precision(core: Any, precision: str) -> None:  # noqa: ANN401 - as a
 
 
 def _writable(array: Tensor) -> Tensor:
-    """The array, or a copy: OpenVINO shares writable memory alone, also for what it only reads."""
+    """Return the array, or a copy of a read-only one: OpenVINO shares writable memory alone."""
     return array if array.flags.writeable else array.copy()
 
 

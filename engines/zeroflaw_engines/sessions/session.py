@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -33,14 +34,14 @@ class Session(Protocol):
         """Name of the backend, with its version, device and precision."""
 
     def prepare(self) -> None:
-        """Allocates what calls need and runs the engine once on zeros, lest the first one wait.
+        """Allocate what calls need and run the engine once on zeros, lest the first one wait.
 
         Raises:
             EngineError: The backend failed.
         """
 
     def capture(self) -> None:
-        """Records the call as a CUDA graph, where the backend has such; else does nothing.
+        """Record the call as a CUDA graph, where the backend has such; else do nothing.
 
         Raises:
             EngineError: The backend failed.
@@ -49,7 +50,7 @@ class Session(Protocol):
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        """Runs the engine once.
+        """Run the engine once.
 
         Args:
             inputs: Every input of the contract by name: C-contiguous arrays, or tensors that a
@@ -66,7 +67,68 @@ class Session(Protocol):
         """
 
     def close(self) -> None:
-        """Releases the engine once the calls under way have ended; no more may follow."""
+        """Release the engine once the calls under way have ended; no more may follow."""
+
+
+class CheckedSession(ABC):
+    """What the sessions of all backends share: the checks of a call, and the end of them all.
+
+    A subclass runs the engine in `_run`, and gives back what it is made of in `_release`.
+
+    Args:
+        contract: What the engine's tensors must be.
+        kept: The backend's own `DeviceTensor`, which calls take as an input.
+    """
+
+    def __init__(self, contract: EngineContract, kept: type[DeviceTensor]) -> None:
+        self._contract = contract
+        self._kept = kept
+        self._lifetime = Lifetime(
+            self,
+            f"the session of {contract.name}",
+            lambda: EngineError(f"the session of {contract.name} is closed", "load another one"),
+        )
+
+    @property
+    def contract(self) -> EngineContract:
+        """The tensors that go in and come out."""
+        return self._contract
+
+    def prepare(self) -> None:
+        """Run the engine once on zeros; see `Session.prepare`."""
+        self.execute(zeros_for(self._contract))
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        """Run the engine once; see `Session.execute`."""
+        check_inputs(self._contract, inputs, kept=self._kept)
+        check_keep(self._contract, keep)
+        shapes = output_shapes(self._contract, inputs)
+        with self._lifetime.call():
+            return self._run(inputs, keep, shapes)
+
+    def close(self) -> None:
+        """Release the engine once the calls under way have ended; no more may follow."""
+        self._lifetime.close(self._release)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(
+            f"a session of {self._contract.name}", "load it from its bundle where it is needed"
+        )
+
+    @abstractmethod
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Outputs:
+        """Run the engine on inputs that were checked; `shapes` are those of the outputs."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what the session is made of; called once."""
 
 
 def check_inputs(
@@ -75,11 +137,9 @@ def check_inputs(
     *,
     kept: type[DeviceTensor] | None = None,
 ) -> None:
-    """Checks the inputs of one call against the contract.
+    """Check the inputs of one call against the contract.
 
     Args:
-        contract: Of the engine.
-        inputs: By name.
         kept: The backend's own `DeviceTensor`; None accepts arrays alone.
 
     Raises:
@@ -114,7 +174,7 @@ def check_inputs(
 
 
 def check_keep(contract: EngineContract, keep: Collection[str]) -> None:
-    """Checks that what is to be kept are outputs of the engine.
+    """Check that what is to be kept are outputs of the engine.
 
     Raises:
         EngineContractError: One is not.
@@ -130,7 +190,7 @@ def check_keep(contract: EngineContract, keep: Collection[str]) -> None:
 def output_shapes(
     contract: EngineContract, inputs: Mapping[str, Tensor | DeviceTensor]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the outputs for inputs that fulfil the contract.
+    """Compute the shapes of the outputs for inputs that fulfil the contract.
 
     Raises:
         EngineContractError: Inputs differ in a dynamic axis of the same name.
@@ -150,30 +210,10 @@ def output_shapes(
     }
 
 
-def session_lifetime(session: object, contract: EngineContract) -> Lifetime:
-    """In which process, and until when, a session may be called."""
-    name = f"the session of {contract.name}"
-    return Lifetime(session, name, lambda: closed_error(contract))
-
-
-def refuse_session_copy(contract: EngineContract) -> NoReturn:
-    """Refuses to pickle or copy a session.
-
-    Raises:
-        ProcessError: Always.
-    """
-    refuse_copy(f"a session of {contract.name}", "load it from its bundle where it is needed")
-
-
-def closed_error(contract: EngineContract) -> EngineError:
-    """The error of a session that is used after it was closed."""
-    return EngineError(f"the session of {contract.name} is closed", "load another one")
-
-
 def check_graph(
     contract: EngineContract, inputs: list[TensorSpec], outputs: list[TensorSpec], where: str
 ) -> None:
-    """Checks that a graph's tensors are those of the contract.
+    """Check that a graph's tensors are those of the contract.
 
     Raises:
         EngineContractError: They are not; the error names the first that differs.
@@ -208,7 +248,7 @@ def _same(want: TensorSpec, got: TensorSpec) -> bool:
 
 
 def zeros_for(contract: EngineContract) -> dict[str, Tensor]:
-    """Zero inputs for a warm-up call, with every dynamic axis 1."""
+    """Make zero inputs for a warm-up call, with every dynamic axis 1."""
     return {
         spec.name: np.zeros([1 if isinstance(n, str) else n for n in spec.shape], spec.dtype)
         for spec in contract.inputs

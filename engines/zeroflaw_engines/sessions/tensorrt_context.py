@@ -13,10 +13,8 @@ class TensorRtProgram:
     """An execution context over fixed addresses; as a CUDA graph once it was captured.
 
     Args:
-        cuda: Where it runs.
         context: TensorRT's execution context, for this program alone.
         addresses: Device address of every input and output.
-        engine: Name, for errors.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class TensorRtProgram:
         return self._graph is not None
 
     def set_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Sets the shapes of all inputs, if they are not set already.
+        """Set the shapes of all inputs, if they are not set already.
 
         Raises:
             EngineError: TensorRT refuses one.
@@ -60,7 +58,7 @@ class TensorRtProgram:
         self._shapes = dict(shapes)
 
     def capture(self, stream: object) -> bool:
-        """Records the context's work; it must have run with these shapes before.
+        """Record the context's work; it must have run with these shapes before.
 
         Returns:
             Whether it could be recorded.
@@ -85,7 +83,7 @@ class TensorRtProgram:
         return True
 
     def run(self, stream: object) -> None:
-        """Puts the work into a stream.
+        """Put the work into a stream.
 
         Raises:
             EngineError: TensorRT or CUDA failed.
@@ -96,7 +94,7 @@ class TensorRtProgram:
             self._enqueue(stream)
 
     def close(self) -> None:
-        """Releases the graph and the context."""
+        """Release the graph and the context."""
         if self._graph is not None:
             self._cuda.call("cudaGraphExecDestroy", self._graph)
         self._graph = None

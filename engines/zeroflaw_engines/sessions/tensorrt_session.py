@@ -8,33 +8,26 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 
-from zeroflaw_engines.built_engines.lookup import BuiltEngine
-from zeroflaw_engines.contract import EngineContract, TensorSpec
+from zeroflaw_engines.built_engines.lookup import BuiltEngine, find_engine
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
 from zeroflaw_engines.errors import EngineContractError, EngineError
+from zeroflaw_engines.files import replacing
+from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.cuda import Cuda, CudaBuffer
 from zeroflaw_engines.sessions.cuda_tensor import CudaMemoryPool, CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.options import TensorRtOptions
-from zeroflaw_engines.sessions.session import (
-    Outputs,
-    check_graph,
-    check_inputs,
-    check_keep,
-    output_shapes,
-    refuse_session_copy,
-    session_lifetime,
-    zeros_for,
-)
+from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
 from zeroflaw_engines.sessions.tensorrt_context import TensorRtProgram
-from zeroflaw_engines.tensorrt_bindings import load_bindings
+from zeroflaw_engines.tensorrt_bindings import BuildBackend, load_bindings
 
 _DTYPES: Final = {
     "FLOAT": "float32",
@@ -48,7 +41,53 @@ _DTYPES: Final = {
 _log = logging.getLogger(__name__)
 
 
-class TensorRtSession:
+def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+    """Look for the bindings, the driver and the GPU; see `BackendModule`."""
+    module = load_bindings(_builder(backend))
+    Cuda()
+    return str(module.__version__), backend.precisions
+
+
+def require(
+    backend: Backend,
+    bundle: Bundle,
+    engines: Sequence[EngineName],
+    precision: str,  # noqa: ARG001 - what is built is run; loading refuses another precision
+) -> None:
+    """Check that engines were built for this GPU; see `BackendModule`."""
+    architecture = Cuda().gpu().architecture
+    for engine in engines:
+        find_engine(bundle, engine, backend=_builder(backend), architecture=architecture)
+
+
+def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
+    """Load the engine that was built for this GPU; see `BackendModule`."""
+    options = TensorRtOptions()
+    bundle, builder = request.bundle, _builder(backend)
+    load_bindings(builder)
+    gpu = Cuda(options.device).gpu()
+    built = find_engine(bundle, request.engine, backend=builder, architecture=gpu.architecture)
+    precision = built.sidecar.parts.precision
+    if request.precision not in {None, precision}:
+        raise EngineError(
+            f"{built.path} was built in {precision}, not {request.precision}",
+            f"build it: zeroflaw build {bundle.path} --backend {builder}"
+            f" --precision {request.precision} --gpu {gpu.architecture}",
+        )
+    return TensorRtSession(built, bundle.contract(request.engine), options=options)
+
+
+def _builder(backend: Backend) -> BuildBackend:
+    """Return whose engines a row runs; rows of this module say so."""
+    if backend.builds is None:
+        raise EngineError(
+            f"the backend {backend.name} runs no built engines",
+            "name in its row whose engines it runs",
+        )
+    return backend.builds
+
+
+class TensorRtSession(CheckedSession):
     """One built engine on one GPU, with a stream of its own.
 
     Inputs go through pinned memory into device memory that stays where it is, so that a CUDA
@@ -57,8 +96,6 @@ class TensorRtSession:
 
     Args:
         built: The engine, verified against its sidecar.
-        contract: What its tensors must be.
-        options: How it is set up.
 
     Raises:
         BackendUnavailableError: The bindings, the driver or the GPU are missing.
@@ -73,11 +110,11 @@ class TensorRtSession:
         *,
         options: TensorRtOptions | None = None,
     ) -> None:
+        super().__init__(contract, CudaTensor)
         options = options or TensorRtOptions()
         parts = built.sidecar.parts
         self._bindings: Any = load_bindings(parts.backend)
         self._cuda = Cuda(options.device)
-        self._contract = contract
         self._precision = parts.precision
         self._backend = parts.backend
         self._gpu = self._cuda.gpu()
@@ -94,18 +131,12 @@ class TensorRtSession:
         check_graph(contract, *_specs(self._bindings, self._engine), str(built.path))
         saves = options.save_runtime_cache and parts.backend == "tensorrt-rtx"
         self._cache = _RuntimeCache(built.runtime_cache) if saves else None
-        self._most = self._largest_batch()
+        self._max_prompts = self._largest_batch()
         self._pool = CudaMemoryPool(self._cuda)
         self._stream: Any = self._cuda.new_stream()
         self._done: Any = self._cuda.new_event()
         self._buffers: dict[str, CudaBuffer] = {}
         self._programs: dict[str, TensorRtProgram] = {}
-        self._lifetime = session_lifetime(self, contract)
-
-    @property
-    def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
-        return self._contract
 
     @property
     def backend(self) -> str:
@@ -118,12 +149,8 @@ class TensorRtSession:
         """Whether single prompts run as a CUDA graph."""
         return "single" in self._programs and self._programs["single"].captured
 
-    def prepare(self) -> None:
-        """Allocates device memory and runs the engine once on zeros."""
-        self.execute(zeros_for(self._contract))
-
     def capture(self) -> None:
-        """Records the call of one prompt as a CUDA graph; later calls replay it."""
+        """Record the call of one prompt as a CUDA graph; later calls replay it."""
         self.prepare()
         with self._lifetime.call(), self._lock:
             self._cuda.use()
@@ -134,20 +161,20 @@ class TensorRtSession:
                     self._contract.name,
                 )
 
-    def execute(
-        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    def _run(
+        self,
+        inputs: Mapping[str, Tensor | DeviceTensor],
+        keep: Collection[str],
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        """Runs the engine once; see `Session.execute`."""
-        check_inputs(self._contract, inputs, kept=CudaTensor)
-        check_keep(self._contract, keep)
-        shapes = output_shapes(self._contract, inputs)
         batch = max((shape[0] for shape in shapes.values()), default=1)
-        if batch > self._most:
+        if batch > self._max_prompts:
             raise EngineContractError(
-                f"the engine of {self._contract.name} takes {self._most} prompts, not {batch}",
+                f"the engine of {self._contract.name} takes {self._max_prompts} prompts, not"
+                f" {batch}",
                 "give fewer at once, or build it for more",
             )
-        with self._lifetime.call(), self._lock:
+        with self._lock:
             self._cuda.use()
             program = self._program({name: tensor.shape for name, tensor in inputs.items()}, batch)
             for name, tensor in inputs.items():
@@ -173,13 +200,6 @@ class TensorRtSession:
                 for name, output in outputs.items()
             }
 
-    def close(self) -> None:
-        """Releases the engine and its memory, and saves what TensorRT-RTX compiled."""
-        self._lifetime.close(self._release)
-
-    def __reduce__(self) -> NoReturn:
-        refuse_session_copy(self._contract)
-
     def _release(self) -> None:
         with self._lock:
             self._cuda.use()
@@ -197,13 +217,15 @@ class TensorRtSession:
             self._engine = None
 
     def _program(self, shapes: Mapping[str, tuple[int, ...]], batch: int) -> TensorRtProgram:
-        """The context of one prompt, which may be captured, or that of several.
+        """Return the context of one prompt, which may be captured, or that of several.
 
         A captured graph holds on to its context, so that no other shapes may be set there.
         """
         if not self._buffers:
             for spec in (*self._contract.inputs, *self._contract.outputs):
-                sizes = [self._most if isinstance(size, str) else size for size in spec.shape]
+                sizes = [
+                    self._max_prompts if isinstance(size, str) else size for size in spec.shape
+                ]
                 elements = int(np.prod(sizes, dtype=np.int64))
                 itemsize = np.dtype(spec.dtype).itemsize
                 self._buffers[spec.name] = CudaBuffer(self._cuda, elements * itemsize)
@@ -248,7 +270,7 @@ class TensorRtSession:
             self._wait()
 
     def _wait(self) -> None:
-        """Waits for the stream without spinning: host threads have other work on two cores."""
+        """Wait for the stream without spinning: host threads have other work on two cores."""
         self._cuda.call("cudaEventRecord", self._done, self._stream)
         self._cuda.call("cudaEventSynchronize", self._done)
 
@@ -268,7 +290,7 @@ class _RuntimeCache:
         self._loaded = b""
 
     def config_for(self, engine: Any) -> Any:  # noqa: ANN401 - TensorRT's own types
-        """A runtime configuration with the cache in it."""
+        """Make a runtime configuration with the cache in it."""
         config = engine.create_runtime_config()
         if self._cache is None:
             self._cache = config.create_runtime_cache()
@@ -280,23 +302,21 @@ class _RuntimeCache:
         return config
 
     def save(self) -> None:
-        """Writes the file if it has changed; a station that may not write is told in the log."""
+        """Write the file if it has changed; what cannot be written is logged."""
         if self._cache is None:
             return
         data = bytes(self._cache.serialize())
         if data == self._loaded:
             return
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            partial.write_bytes(data)
-            partial.replace(self._path)
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(data)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             _log.warning("%s cannot be written: %s", self._path, error.strerror)
 
 
 def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any:  # noqa: ANN401
-    said: list[str] = []
+    errors: list[str] = []
 
     class Log(bindings.ILogger):  # type: ignore[misc] # the base is loaded lazily
         def __init__(self) -> None:
@@ -304,7 +324,7 @@ def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any: 
 
         def log(self, severity: object, text: str) -> None:
             if severity in {bindings.ILogger.ERROR, bindings.ILogger.INTERNAL_ERROR}:
-                said.append(text)
+                errors.append(text)
             _log.debug("%s: %s", severity, text)
 
     runtime = bindings.Runtime(Log())
@@ -317,7 +337,7 @@ def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any: 
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{built.path} cannot be deserialized: {'; '.join(said) or 'no reason was given'}",
+            f"{built.path} cannot be deserialized: {'; '.join(errors) or 'no reason was given'}",
             "see `zeroflaw engines explain`, and build it again for this GPU",
         )
     return engine

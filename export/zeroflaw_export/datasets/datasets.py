@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_export.datasets.layouts import (
     Layout,
     Skipped,

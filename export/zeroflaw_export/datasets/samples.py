@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError, ImageFileError
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.image_files import ImageFile, file_frame, read_image_file
 
 # VisA has at most nine kinds of defect in a class; a grey or JPEG-damaged mask has far more values.

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from zeroflaw_engines.files import replacing
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 
 FRAME_SIZE: Final = 512
@@ -81,10 +82,11 @@ def _draw_shard(folder: Path, seed: int, shard: int) -> None:
         images[i], masks[i] = frame.image, frame.mask
     # The masks come last: their file says that the shard is whole.
     for path, array in zip(_paths(folder, seed, shard), (images, masks), strict=True):
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with (
+            replacing(path, path.with_suffix(".partial")) as partial,
+            partial.open("wb") as file,
+        ):
             np.save(file, array)
-        partial.replace(path)
 
 
 def _surface_and_defect(seed: int, shard: int, index: int) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from zeroflaw_engines.bundle.manifest import WeightsIdentity
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import WeightsError
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_export.models.adapters import LinearAdapters, load_adapters
 from zeroflaw_export.models.architectures import ClipArchitecture, SamArchitecture
 from zeroflaw_export.models.random_weights import randomise_weights

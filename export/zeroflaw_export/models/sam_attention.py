@@ -15,16 +15,18 @@ query and which no fused attention computes. There are three ways to write it, a
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import torch
 from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import nn
 from torch.nn import functional
 
+from zeroflaw_engines.bundle.graph_entries import RelativePositionForm
 from zeroflaw_engines.errors import ExportError
 
-AttentionForm = Literal["extended", "extended_padded", "additive"]
+# Every module of SAM has a relative position: of the forms of graphs, `none` is not for them.
+AttentionForm = RelativePositionForm
 
 ATTENTION_OF_TARGET: Final[dict[str, AttentionForm]] = {
     "onnxruntime": "additive",

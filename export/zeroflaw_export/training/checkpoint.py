@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from zeroflaw_engines.errors import TrainingError
+from zeroflaw_engines.files import replacing
 from zeroflaw_export.models.adapters import LinearAdapters
 
 _SCHEMA: Final = 1
@@ -64,10 +65,9 @@ def write_checkpoint(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, partial)
-        partial.replace(path)
+        with replacing(path, partial):
+            torch.save(content, partial)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
-        partial.unlink(missing_ok=True)
         raise TrainingError(
             f"the checkpoint {path} cannot be written: {error}", "make space on its disk"
         ) from error

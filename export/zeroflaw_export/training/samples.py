@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import DatasetError, TrainingError
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_export.datasets import (
     Dataset,
     DatasetClass,

@@ -23,6 +23,7 @@ from open_clip.model import CLIP
 from PIL import Image
 
 from zeroflaw_engines.errors import TrainingError
+from zeroflaw_engines.files import replacing
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
 
 _SCHEMA: Final = 1
@@ -304,10 +305,9 @@ def _write_whole(path: Path, content: bytes | memoryview) -> None:
     # always the same name, so that the next run overwrites what a killed one left
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        with replacing(path, partial):
+            partial.write_bytes(content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise TrainingError(
             f"{path} cannot be written: {error}",
             "make space on its disk, or name another directory with --cache; what is there is kept",

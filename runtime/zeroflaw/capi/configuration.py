@@ -12,7 +12,7 @@ from zeroflaw.capi.abi import Config, Status
 from zeroflaw.capi.errors import EmbeddingError
 from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.backends import DEFAULT_BACKEND
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.machine import MAX_THREADS
 
 
@@ -31,7 +31,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         when_full: What becomes of a frame that finds as many waiting.
     """
 
-    bundle: str = EMBEDDED_NAME
+    bundle: str = SHIPPED_NAME
     backend: str = DEFAULT_BACKEND
     precision: str | None = None
     model_cache: str | None = None
@@ -80,7 +80,7 @@ def read_configuration(path: Path) -> Configuration:
         ) from error
     for name in ("bundle", "model_cache"):
         value = fields.get(name)
-        if isinstance(value, str) and value != EMBEDDED_NAME:
+        if isinstance(value, str) and value != SHIPPED_NAME:
             fields[name] = str(path.absolute().parent / value)
     return _converted(fields, f"the configuration {path}")
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.builder.build import BUILT_ENGINES, BuildResult, build_engine
-from zeroflaw_engines.built_engines.cache import EnginePaths, disk_errors_named
+from zeroflaw_engines.built_engines.cache import EnginePaths, engine_disk_errors
 from zeroflaw_engines.built_engines.options import BatchRange, BuildOptions, gpu_architectures
 from zeroflaw_engines.built_engines.sidecar import EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
@@ -45,7 +45,7 @@ def build(
     ] = "fp16",
     max_prompts: Annotated[
         int, typer.Option(min=1, help="Most prompts that one call of the decoder may take.")
-    ] = BatchRange().most,
+    ] = BatchRange().max,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="Most device memory of one kernel, MiB.")
     ] = None,
@@ -85,7 +85,7 @@ def build(
         backend="tensorrt" if backend == "tensorrt" else "tensorrt-rtx",
         architectures=gpu_architectures(gpu or ()),
         precision=precision,
-        batch=BatchRange(most=max_prompts),
+        batch=BatchRange(max=max_prompts),
         workspace_mib=workspace,
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
@@ -135,7 +135,7 @@ def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
     """Compiles with OpenVINO's own cache, which checks model, settings and version by itself."""
     require_changeable(opened.path)
     cache = opened.path / ENGINES_DIRECTORY / "openvino" / "cpu"
-    with disk_errors_named(EnginePaths(cache, engines[0])):
+    with engine_disk_errors(EnginePaths(cache, engines[0])):
         cache.mkdir(parents=True, exist_ok=True)
     for name in engines:
         start = time.monotonic()

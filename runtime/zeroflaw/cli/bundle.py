@@ -12,7 +12,7 @@ from rich.text import Text
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw.cli.products import threshold_text
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.manifest import encode_manifest
+from zeroflaw_engines.bundle.manifest_text import encode_manifest
 from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
 from zeroflaw_engines.process.terminal import err, out
 

@@ -54,7 +54,7 @@ def _print_machine(found: Diagnosis) -> None:
         ("memory", "unknown here" if memory is None else f"{memory / 2**30:.1f} GiB"),
     ]
     for gpu in machine.gpus:
-        described = f"{gpu.name} ({gpu.architecture}), {gpu.memory_mib} MiB, driver {gpu.driver}"
+        described = f"{gpu}, {gpu.memory_mib} MiB, driver {gpu.driver}"
         rows.append(("GPU", described))
     if not machine.gpus:
         rows.append(("GPU", "none: nvidia-smi is missing or shows none"))

@@ -18,7 +18,7 @@ from rich.progress import (
 
 from zeroflaw.pictures.images import Orientation
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.process.terminal import err, print_warning
 
 EXIT_SOME_FAILED: Final = 3
@@ -30,7 +30,7 @@ _FILE_WARNINGS_SHOWN: Final = 5
 BundleArgument = Annotated[
     str,
     typer.Argument(
-        help=f"Directory that `zeroflaw export` wrote, or `{EMBEDDED_NAME}`: the bundle that"
+        help=f"Directory that `zeroflaw export` wrote, or `{SHIPPED_NAME}`: the bundle that"
         " ships with zeroflaw."
     ),
 ]
@@ -83,10 +83,10 @@ def announce(bundle: Bundle, name: str | Path) -> None:
     """
     for text in notes_of(bundle, name):
         print_warning(text)
-    if name == EMBEDDED_NAME and Path(EMBEDDED_NAME).is_dir():
+    if name == SHIPPED_NAME and Path(SHIPPED_NAME).is_dir():
         print_warning(
-            f"{EMBEDDED_NAME} is the bundle that ships with zeroflaw;"
-            f" the directory here is ./{EMBEDDED_NAME}"
+            f"{SHIPPED_NAME} is the bundle that ships with zeroflaw;"
+            f" the directory here is ./{SHIPPED_NAME}"
         )
 
 

@@ -34,13 +34,13 @@ from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.bundle.writer import set_calibration
 from zeroflaw_engines.contract import CLIP_ENCODER
-from zeroflaw_engines.digests import sha256_of_file
 from zeroflaw_engines.errors import (
     CalibrationError,
     FrameError,
     ImageFileError,
     MissingExtraError,
 )
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.parameters import MethodParameters
 
 CONFIDENCE: Final = 0.95

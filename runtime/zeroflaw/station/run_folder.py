@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.station.durable_files import disk_errors_named, replace_file
 from zeroflaw.station.earlier_results import (
     EarlierResults,
     Existing,
@@ -46,12 +45,13 @@ from zeroflaw.station.run_log import (
     read_log,
 )
 from zeroflaw_engines.errors import ResultsError, RunFolderError
-from zeroflaw_engines.files import write_durably
+from zeroflaw_engines.files import disk_errors_named, replace_durably, write_durably
 
 RunState = Literal["under way", "interrupted", "done"]
 
 # Page and summary are written anew as soon as that took a twentieth of the time since the last.
 _REST_FOR_WRITING: Final = 20
+_REMEDY: Final = "choose another --out, or free space on its disk"
 _PART: Final = ".part"
 
 
@@ -158,7 +158,7 @@ class RunFolder:
         """
         with interrupts_deferred():
             try:
-                with disk_errors_named(self.path, ResultsError):
+                with disk_errors_named(self.path, ResultsError, _REMEDY):
                     self._write(job.entry.stem, pictures, record)
             except ResultsError:
                 remove_results(self.path, job.entry)
@@ -187,9 +187,9 @@ class RunFolder:
         begun = time.monotonic()
         entries = (*self._entries, *self._left_out)
         results = Results(state, self._planned, entries, self.earlier.stay)
-        with disk_errors_named(self.path), interrupts_deferred():
+        with disk_errors_named(self.path, RunFolderError, _REMEDY), interrupts_deferred():
             for name, data in self._publish(results).items():
-                replace_file(self.path / name, data, by_way_of=self._state / (name + _PART))
+                replace_durably(self.path / name, data, self._state / (name + _PART))
         self._published_at = time.monotonic()
         self._publishing_took = self._published_at - begun
 
@@ -221,7 +221,7 @@ class RunFolder:
             self.publish("under way")
 
     def _append(self, entry: Entry) -> None:
-        with disk_errors_named(self.path):
+        with disk_errors_named(self.path, RunFolderError, _REMEDY):
             self._log.write(log_line(entry))
             self._log.flush()
             os.fsync(self._log.fileno())
@@ -229,10 +229,10 @@ class RunFolder:
     def _write_log(self, planned: Iterable[Entry]) -> None:
         """Write the log anew: the results that stay, and those that there may be from now on."""
         lines = (log_line(entry) for entry in (*self.earlier.stay, *planned))
-        replace_file(
+        replace_durably(
             self._state / LOG_NAME,
             b"".join([first_line(), *lines]),
-            by_way_of=self._state / (LOG_NAME + _PART),
+            self._state / (LOG_NAME + _PART),
         )
 
     def _write(self, stem: str, pictures: Mapping[str, NDArray[np.uint8]], record: bytes) -> None:
@@ -241,7 +241,7 @@ class RunFolder:
         files[RECORD_SUFFIX] = record
         parts = {suffix: self._state / (suffix[1:] + _PART) for suffix in files}
         for suffix, data in files.items():
-            with disk_errors_named(self.path / (stem + suffix), ResultsError):
+            with disk_errors_named(self.path / (stem + suffix), ResultsError, _REMEDY):
                 write_durably(parts[suffix], data)
         (self.path / stem).parent.mkdir(parents=True, exist_ok=True)
         for suffix, part in parts.items():
@@ -271,7 +271,7 @@ def open_run_folder(
     """
     with _locked(path):
         _require_names_free(path)
-        with disk_errors_named(path):
+        with disk_errors_named(path, RunFolderError, _REMEDY):
             folder = RunFolder(path, search, publish, existing)
         state: RunState = "interrupted"
         try:
@@ -292,7 +292,7 @@ def _locked(path: Path) -> Iterator[None]:
             f"{state} or its lock is a link, and may lead elsewhere",
             "remove it, or choose another --out",
         )
-    with disk_errors_named(path):
+    with disk_errors_named(path, RunFolderError, _REMEDY):
         state.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)

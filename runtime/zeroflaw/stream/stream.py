@@ -103,7 +103,7 @@ class InspectionStream:
                     f"inspector is a {type(inspector).__name__}, which has no {half}",
                     "give an Inspector",
                 )
-        arguments.whole_number("capacity", capacity, least=1, error=StreamError)
+        arguments.whole_number("capacity", capacity, minimum=1, error=StreamError)
         arguments.choice("when_full", when_full, get_args(WhenFull), error=StreamError)
         arguments.flag("pipelined", pipelined, error=StreamError)
         self._inspector = inspector
@@ -389,5 +389,5 @@ def _seconds(timeout: float | None) -> float | None:
     """A timeout that Python's locks take."""
     if timeout is None:
         return None
-    seconds = arguments.number("timeout", timeout, least=0, unit="seconds", error=StreamError)
+    seconds = arguments.number("timeout", timeout, minimum=0, unit="seconds", error=StreamError)
     return min(seconds, threading.TIMEOUT_MAX)

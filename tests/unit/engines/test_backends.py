@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from zeroflaw_engines.backends import RANKING, availability, choose_backend, loa
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import BackendUnavailableError, EngineContractError, EngineError
 from zeroflaw_engines.sessions import onnxruntime_provider
+from zeroflaw_engines.sessions.backend import Backend, BackendModule
 from zeroflaw_engines.sessions.device_tensor import HostTensor, offset_of
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor
@@ -36,6 +38,21 @@ def test_every_backend_is_available_or_says_what_is_missing(backend) -> None:
     else:
         assert found.missing
         assert found.remedy
+
+
+@pytest.mark.parametrize("backend", RANKING, ids=lambda backend: backend.name)
+def test_every_row_names_a_module_that_probes_and_loads(backend) -> None:
+    module = backend.imported()
+    for name in ("probe", "require", "load"):
+        wanted = inspect.signature(getattr(BackendModule, name)).parameters
+        got = inspect.signature(getattr(module, name)).parameters
+        assert [*got] == [*wanted][1:]
+
+
+def test_a_backend_whose_library_is_missing_says_so() -> None:
+    backend = Backend("missing", "zeroflaw_engines.no_such_module", ("fp32",), "is not there")
+    with pytest.raises(BackendUnavailableError, match="the backend missing cannot be imported"):
+        backend.imported()
 
 
 @pytest.mark.parametrize("backend", RANKING, ids=lambda backend: backend.name)
@@ -211,7 +228,7 @@ def test_nodes_of_other_providers_are_counted(mini) -> None:
 
 
 def test_a_plugin_library_that_is_missing_is_named(mini, monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv(backends.PLUGIN_VARIABLE, str(tmp_path / "plugin.so"))
+    monkeypatch.setenv(onnxruntime_provider.PLUGIN_VARIABLE, str(tmp_path / "plugin.so"))
     with pytest.raises(BackendUnavailableError, match=r"plugin\.so does not exist"):
         load_session(mini, "sam_decoder", backend="onnxruntime-tensorrt-rtx")
     (tmp_path / "plugin.so").write_bytes(b"no library")
@@ -223,7 +240,7 @@ def test_nvidia_smi_is_read(monkeypatch) -> None:
     monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
     said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\n"
     monkeypatch.setattr(machine.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=said))
-    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "580.1", 23034, "sm89"),)
+    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),)
 
     def fail(*a, **k):
         raise OSError("no driver")
@@ -232,6 +249,12 @@ def test_nvidia_smi_is_read(monkeypatch) -> None:
     assert machine.nvidia_gpus() == ()
     monkeypatch.setattr(machine.shutil, "which", lambda _: None)
     assert machine.nvidia_gpus() == ()
+
+
+def test_a_gpu_is_read_as_it_was_written() -> None:
+    gpu = machine.NvidiaGpu("NVIDIA RTX (Ada) 4000", "sm89", "580.1", 23034)
+    assert str(gpu) == "NVIDIA RTX (Ada) 4000 (sm89)"
+    assert machine.Gpu.parse(str(gpu)) == machine.Gpu(gpu.name, gpu.architecture)
 
 
 def test_the_processor_is_read(tmp_path) -> None:

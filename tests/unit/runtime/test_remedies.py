@@ -50,7 +50,7 @@ def test_the_texts_are_found() -> None:
     assert len(commands()) > 15
 
 
-def test_a_product_is_added_to_a_copy_of_the_embedded_bundle(tmp_path: Path) -> None:
+def test_a_product_is_added_to_a_copy_of_the_shipped_bundle(tmp_path: Path) -> None:
     mini = open_bundle("mini")
     assert "`zeroflaw bundle copy mini my_bundle`" in mini.how_to_add("nut")
     copied = dataclasses.replace(mini, path=tmp_path)

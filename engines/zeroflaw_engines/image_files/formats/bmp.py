@@ -22,7 +22,7 @@ _RUN_LENGTHS: Final = frozenset({1, 2})
 
 
 def read_bmp(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a BMP file; a fourth channel is dropped.
+    """Read a BMP file; a fourth channel is dropped.
 
     Returns:
         uint8, grey [H, W] or RGB [H, W, 3]. Palettes become colours; 5 and 6 bits are spread
@@ -74,7 +74,7 @@ def _is_grey(palette: list[int] | None) -> bool:
 
 
 def _check_run_lengths(coded: bytes, width: int, rows: int, nibbles: bool, name: str) -> None:
-    """Follows the runs: each row must be there, and the end of the picture must be marked."""
+    """Follow the runs: each row must be there, and the end of the picture must be marked."""
     at, x, y = 0, 0, 0
     while at + 2 <= len(coded):
         count, value = coded[at], coded[at + 1]

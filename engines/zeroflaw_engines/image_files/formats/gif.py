@@ -15,7 +15,7 @@ _END_CODE_BYTES: Final = 2
 
 
 def read_gif(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a GIF file.
+    """Read a GIF file.
 
     Returns:
         uint8 RGB [H, W, 3].
@@ -46,7 +46,7 @@ def read_gif(data: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _checked_blocks(data: bytes, name: str) -> tuple[int, int, int]:
-    """How many pictures there are, the offset after the trailer, and that of the last data."""
+    """Count the pictures, and return the offset after the trailer and that of the last data."""
     at, pictures, last = 13 + _table_bytes(data[10]), 0, 0
     try:
         while data[at] != 0x3B:
@@ -67,7 +67,7 @@ def _table_bytes(flags: int) -> int:
 
 
 def _after_blocks(data: bytes, at: int) -> tuple[int, int]:
-    """The offset after a chain of blocks, and that of the last one of more than a byte."""
+    """Return the offset after a chain of blocks, and that of the last one of more than a byte."""
     last = at
     while data[at]:
         # Encoders may end with a block for the end code alone.

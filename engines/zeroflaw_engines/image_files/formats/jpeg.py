@@ -16,7 +16,7 @@ from zeroflaw_engines.image_files.zero_runs import rest_warning
 
 
 def read_jpeg(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a JPEG file; of an MPO file the first picture, which is the photograph.
+    """Read a JPEG file; of an MPO file the first picture, which is the photograph.
 
     Returns:
         uint8 [H, W], or RGB [H, W, 3]. CMYK comes as RGB.
@@ -35,7 +35,7 @@ def read_jpeg(data: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def decode_jpeg(data: bytes, structure: JpegStructure, name: str) -> NDArray[Any]:
-    """Decodes one JPEG stream whose structure has been checked.
+    """Decode one JPEG stream whose structure has been checked.
 
     Returns:
         uint8 [H, W], or RGB [H, W, 3].

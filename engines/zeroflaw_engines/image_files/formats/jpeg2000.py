@@ -32,7 +32,7 @@ class _Size:
 
 
 def read_jpeg2000(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a JP2 file or a JPEG 2000 codestream.
+    """Read a JP2 file or a JPEG 2000 codestream.
 
     Returns:
         uint8 or uint16, grey [H, W], RGB [H, W, 3] or RGBA [H, W, 4]; values as stored.
@@ -69,7 +69,7 @@ def read_jpeg2000(data: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _codestream(data: bytes, name: str) -> tuple[int, int]:
-    """Where the codestream lies in a JP2 file."""
+    """Find the codestream in a JP2 file."""
     at, found = 0, None
     while at + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
@@ -106,7 +106,7 @@ def _check_colours(boxes: bytes, name: str) -> None:
 
 
 def _checked_codestream(data: bytes, start: int, stop: int, name: str) -> tuple[_Size, int]:
-    """The size of the picture, and the offset after the end marker; every tile-part is whole."""
+    """Check that every tile-part is whole; return the size and the offset after the end marker."""
     size, at = None, start + 2
     while at + 2 <= stop:
         marker = int.from_bytes(data[at : at + 2], "big")

@@ -52,11 +52,10 @@ class JpegStructure:
 
 
 def jpeg_structure(data: bytes, name: str) -> JpegStructure:
-    """Walks through the markers of a JPEG file and checks that every scan is there.
+    """Walk through the markers of a JPEG file and check that every scan is there.
 
     Args:
         data: The file, from its start marker on.
-        name: How errors call the file.
 
     Raises:
         ImageFileError: The file is cut, has bytes between its segments, lacks scans, or has zero
@@ -93,7 +92,7 @@ def jpeg_structure(data: bytes, name: str) -> JpegStructure:
 
 
 def _next_marker(data: bytes, at: int, name: str) -> tuple[int, int]:
-    """The marker at an offset, which any number of 0xFF may fill up, and the offset after it."""
+    """Find the next marker, which any number of 0xFF may fill up, and the offset after it."""
     if at < len(data) and data[at] != 0xFF:
         raise damaged(name, f"there are bytes between its segments, at offset {at}")
     while at + 1 < len(data) and data[at + 1] == 0xFF:
@@ -146,7 +145,7 @@ def _take_scan(found: JpegStructure, body: bytes) -> None:
 
 
 def _zeros_are_damage(found: JpegStructure, scan: bytes) -> bool:
-    """Whether no encoder writes long runs of zero bytes in a scan.
+    """Return whether no encoder writes long runs of zero bytes in a scan.
 
     With tables made for a picture, zero bits may mean flat blocks: no change of the mean, and the
     end of the block. With any other meaning of zero bits, a run of them is no picture.

@@ -21,7 +21,7 @@ _PALETTE: Final = 3
 
 
 def read_png(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a PNG file. Colour profile and gamma are not applied: pixels come as stored.
+    """Read a PNG file. Colour profile and gamma are not applied: pixels come as stored.
 
     Returns:
         uint8 or uint16; grey [H, W] (its alpha is dropped), RGB [H, W, 3], or RGBA [H, W, 4].
@@ -55,7 +55,7 @@ def read_png(data: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _checked_chunks(data: bytes, name: str) -> tuple[dict[bytes, list[bytes]], bytes, int]:
-    """Checks every chunk.
+    """Check every chunk.
 
     Returns:
         The chunks by their type, without picture data; a file of those that a decoder needs, since

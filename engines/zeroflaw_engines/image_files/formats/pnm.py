@@ -40,7 +40,7 @@ class _Header:
 
 
 def read_pnm(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a PBM, PGM, PPM or PFM file, in binary or plain form.
+    """Read a PBM, PGM, PPM or PFM file, in binary or plain form.
 
     Returns:
         uint8, uint16 or float32, grey [H, W] or RGB [H, W, 3], values as stored; PBM as 0 and
@@ -91,7 +91,7 @@ def _header(data: bytes, name: str) -> _Header:
 def _stored(
     body: bytes, row_bytes: int, header: _Header, name: str
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of the pixels, and warnings."""
+    """Return the bytes of the pixels, and warnings."""
     needed = row_bytes * header.height
     stored, rest = body[:needed], body[needed:]
     if len(stored) < needed:

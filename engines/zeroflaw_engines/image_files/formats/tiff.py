@@ -34,7 +34,7 @@ _OLD_SUBFILE_TYPE: Final = 255
 
 
 def read_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads the one full picture of a TIFF or BigTIFF file.
+    """Read the one full picture of a TIFF or BigTIFF file.
 
     Reduced copies, thumbnails and transparency masks beside it are left out.
 
@@ -73,7 +73,7 @@ def read_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _full_picture(pages: list[Any], name: str) -> TiffPage:
-    """The only full picture among the pages of a file and the pages below them."""
+    """Find the only full picture among the pages of a file and the pages below them."""
     full: list[TiffPage] = []
     for page in (frame.aspage() for frame in pages):
         own = _is_full(page)
@@ -99,7 +99,7 @@ def _is_full(page: TiffPage) -> bool:
 
 
 def _together(samples: NDArray[Any]) -> NDArray[Any]:
-    """[planes, H, W, samples of a plane] as [H, W, samples]."""
+    """Rearrange [planes, H, W, samples of a plane] as [H, W, samples]."""
     if samples.shape[0] == 1:
         one: NDArray[Any] = samples[0]
         return one
@@ -108,18 +108,18 @@ def _together(samples: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """Collects what tifffile logs in this thread: it reads on where a tag is damaged."""
-    said: list[str] = []
+    """Collect what tifffile logs in this thread: it reads on where a tag is damaged."""
+    messages: list[str] = []
     thread = threading.get_ident()
 
     class _Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.thread == thread:
-                said.append(record.getMessage())
+                messages.append(record.getMessage())
 
     logger, collector = logging.getLogger("tifffile"), _Collector(logging.WARNING)
     logger.addHandler(collector)
     try:
-        yield said
+        yield messages
     finally:
         logger.removeHandler(collector)

@@ -37,12 +37,10 @@ _OME_BITS: Final = re.compile(r"<Pixels\b[^>]*\bSignificantBits=\"(\d+)\"")
 
 
 def picture_of_samples(samples: NDArray[Any], page: TiffPage, name: str) -> Picture:
-    """Makes a picture of the decoded samples of a page.
+    """Make a picture of the decoded samples of a page.
 
     Args:
         samples: [H, W, samples].
-        page: Their page.
-        name: How errors call the file.
 
     Raises:
         ImageFileError: The colours are none that can be converted faithfully.
@@ -82,7 +80,7 @@ def picture_of_samples(samples: NDArray[Any], page: TiffPage, name: str) -> Pict
 def _white_level(
     pixels: NDArray[Any], page: TiffPage
 ) -> tuple[NDArray[Any], float | None, tuple[str, ...]]:
-    """Pixels (of few bits, spread over 0 to 255), their white level, and warnings."""
+    """Return pixels (of few bits, spread over 0 to 255), their white level, and warnings."""
     bits = int(page.tags.valueof(258, (1,))[0]) if _several(page) else _bits(page)
     if pixels.dtype == np.bool_ or bits in (1, 2, 4):
         return pixels.astype(np.uint8) * np.uint8(255 // ((1 << bits) - 1)), None, ()
@@ -104,7 +102,7 @@ def _several(page: TiffPage) -> bool:
 
 
 def _bits(page: TiffPage) -> int:
-    """Bits of a sample as the file names them, whatever container they are stored in."""
+    """Return the bits of a sample as the file names them, whatever container they are stored in."""
     value = page.tags.valueof(258, 1)
     return int(value)
 

@@ -45,12 +45,7 @@ _SEPARATED: Final = 5
 def decoded_segments(
     page: TiffPage, data: bytes, name: str
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Decodes every strip or tile of a page.
-
-    Args:
-        page: The page.
-        data: The file.
-        name: How errors call the file.
+    """Decode every strip or tile of a page.
 
     Returns:
         Samples [planes, H, W, samples of a plane], and warnings. YCbCr that is JPEG-coded comes
@@ -125,13 +120,13 @@ def _stored_rows(page: TiffPage, index: int) -> int:
 
 
 def _row_bytes(page: TiffPage) -> int:
-    """Bytes of one stored row, without compression."""
+    """Return the bytes of one stored row, without compression."""
     width = page.tilewidth if page.is_tiled else page.shaped[3]
     return math.ceil(width * page.shaped[4] * page.bitspersample / 8)
 
 
 def _widen_containers(page: TiffPage, ranges: list[tuple[int, int]]) -> None:
-    """Takes samples of 9 to 15 bits as 16-bit ones where that is what the data have room for.
+    """Take samples of 9 to 15 bits as 16-bit ones where that is what the data have room for.
 
     By the standard they are packed; several cameras store them in 16 bits all the same.
     """
@@ -148,7 +143,7 @@ def _widen_containers(page: TiffPage, ranges: list[tuple[int, int]]) -> None:
 def _decoded(
     page: TiffPage, index: int, coded: bytes, name: str
 ) -> tuple[NDArray[Any], int, int, int]:
-    """One segment [rows, columns, samples], and its plane, row and column in the picture."""
+    """Decode one segment [rows, columns, samples]; return it with its plane, row and column."""
     if page.compression not in _PIXELS_CODED:
         if page.compression == _NONE:
             coded = coded[: _stored_rows(page, index) * _row_bytes(page)]
@@ -192,7 +187,7 @@ def _jpeg_segment(page: TiffPage, coded: bytes, name: str, max_pixels: int) -> N
 
 
 def _zero_tail(page: TiffPage, picture: NDArray[Any]) -> tuple[str, ...]:
-    """A warning if what was written last is zero: the last rows, or those of the last tile."""
+    """Return a warning if the last rows, or those of the last tile, are zero."""
     last = picture[-1]
     if page.is_tiled:
         rows, columns = (
@@ -206,7 +201,7 @@ def _zero_tail(page: TiffPage, picture: NDArray[Any]) -> tuple[str, ...]:
 
 
 def _rest(page: TiffPage, data: bytes, ranges: list[tuple[int, int]]) -> tuple[str, ...]:
-    """A warning for what lies behind all that the only page of a file needs."""
+    """Return a warning of what lies behind all that the only page of a file needs."""
     if page.parent.pages.is_multipage or page.subifds:
         return ()
     tags = [tag.valueoffset + tag.valuebytecount for tag in page.tags]

@@ -24,7 +24,7 @@ _KEY_FRAME: Final = b"\x9d\x01\x2a"
 
 
 def read_webp(data: bytes, name: str, max_pixels: int) -> Picture:
-    """Reads a WebP file with one picture.
+    """Read a WebP file with one picture.
 
     Returns:
         uint8 RGB [H, W, 3], or RGBA [H, W, 4].
@@ -61,7 +61,7 @@ def read_webp(data: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _chunks(data: bytes, name: str) -> tuple[list[tuple[bytes, bytes]], int]:
-    """Kind and content of each chunk, and the offset after the last."""
+    """Return the kind and content of each chunk, and the offset after the last."""
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise damaged(name, "it is shorter than it says")
@@ -86,7 +86,7 @@ def _size(kind: bytes, body: bytes, name: str) -> tuple[int, int]:
 
 
 def _simple_file(kind: bytes, body: bytes) -> bytes:
-    """A file of nothing but one picture."""
+    """Return a file of nothing but one picture."""
     padded = body + bytes(len(body) % 2)
     size = struct.pack("<I", 12 + len(padded))
     return b"RIFF" + size + b"WEBP" + kind + struct.pack("<I", len(body)) + padded

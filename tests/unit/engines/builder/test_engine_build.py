@@ -23,12 +23,13 @@ from zeroflaw_engines.builder.parity import check_parity, fixed_inputs
 from zeroflaw_engines.built_engines.cache import engine_paths
 from zeroflaw_engines.built_engines.lookup import find_engine
 from zeroflaw_engines.built_engines.options import BatchRange, BuildOptions
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus, census_of
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport, precision_report
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BackendUnavailableError, BuildError, BundleError
+from zeroflaw_engines.machine import Gpu
 
 OPTIONS = BuildOptions(backend="tensorrt-rtx", architectures=("sm86", "sm89"), precision="fp32")
-GPU = ("NVIDIA L4", "sm89")
+GPU = Gpu("NVIDIA L4", "sm89")
 
 
 class Compiler:
@@ -36,8 +37,8 @@ class Compiler:
 
     def __init__(self) -> None:
         self.jobs: list[CompileJob] = []
-        self.network: PrecisionCensus = census_of("network", [("gemm", "float32")] * 4)
-        self.inspector: PrecisionCensus | None = None
+        self.network: PrecisionReport = precision_report("network", [("gemm", "float32")] * 4)
+        self.inspector: PrecisionReport | None = None
         self.plan = b"a plan"
 
     def __call__(self, job: CompileJob) -> CompileOutcome:
@@ -46,8 +47,8 @@ class Compiler:
         return CompileOutcome(
             seconds=2.5,
             peak_memory_bytes=1_000_000_000,
-            network_census=self.network,
-            inspector_census=self.inspector,
+            network_precision=self.network,
+            inspector_precision=self.inspector,
             attention_nodes=(),
             warnings=("mind the gap",),
         )
@@ -112,7 +113,7 @@ def test_what_has_changed_is_said(
     build_engine(bundle, "sam_decoder", OPTIONS)
     import msgspec
 
-    changed = msgspec.structs.replace(OPTIONS, batch=BatchRange(most=4), tf32=True)
+    changed = msgspec.structs.replace(OPTIONS, batch=BatchRange(max=4), tf32=True)
     reason = build_engine(bundle, "sam_decoder", changed).reason
     assert "flags.tf32: False -> True" in reason
     assert "profile.point_coords" in reason
@@ -153,7 +154,7 @@ def test_a_disk_that_fills_up_while_the_plan_is_written(bundle: Bundle, compiler
     assert "free space" in caught.value.remedy
 
 
-def test_the_embedded_bundle_is_refused(compiler: Compiler) -> None:
+def test_the_shipped_bundle_is_refused(compiler: Compiler) -> None:
     from zeroflaw_engines.bundle.bundle import open_bundle
 
     with pytest.raises(BundleError, match="part of the installation") as caught:
@@ -192,19 +193,23 @@ def test_an_engine_that_silently_became_fp32(
     bundle: Bundle, compiler: Compiler, half_graph: None, wide: tuple[str, str]
 ) -> None:
     """As TensorRT builders have done when a flag was dropped (rf-detr #1453)."""
-    compiler.network = census_of("network", [("gemm", "float16")] * 9 + [("gemm", "float32")])
-    compiler.inspector = census_of("inspector", [("gemm", "float16")] * 3 + [wide] * 2)
+    compiler.network = precision_report(
+        "network", [("gemm", "float16")] * 9 + [("gemm", "float32")]
+    )
+    compiler.inspector = precision_report("inspector", [("gemm", "float16")] * 3 + [wide] * 2)
     half = BuildOptions(backend="tensorrt-rtx", architectures=("sm86",))
     with pytest.raises(BuildError, match="1 products outside FP16, the engine 2") as caught:
         build_engine(bundle, "sam_decoder", half)
     assert "not published" in caught.value.cause
     assert not engine_paths(bundle, "sam_decoder", "tensorrt-rtx", "sm86").plan.exists()
-    compiler.inspector = census_of("inspector", [("gemm", "float16")] * 3 + [wide])
+    compiler.inspector = precision_report("inspector", [("gemm", "float16")] * 3 + [wide])
     assert build_engine(bundle, "sam_decoder", half).engine.sidecar.census.source == "inspector"
 
 
 def test_attention_that_was_not_fused_is_warned_of(bundle: Bundle, compiler: Compiler) -> None:
-    compiler.inspector = census_of("inspector", [("gemm", "float32")] * 4, unfused_attention=3)
+    compiler.inspector = precision_report(
+        "inspector", [("gemm", "float32")] * 4, unfused_attention=3
+    )
     sidecar = build_engine(bundle, "sam_decoder", OPTIONS).engine.sidecar
     assert any("3 attention operators are not one kernel" in text for text in sidecar.warnings)
 

@@ -108,7 +108,7 @@ def test_what_a_killed_build_left_is_cleared(bundle: Bundle) -> None:
     assert not left.exists()
 
 
-def test_the_embedded_bundle_is_never_built_into() -> None:
+def test_the_shipped_bundle_is_never_built_into() -> None:
     mini = open_bundle("mini")
     paths = engine_paths(mini, "sam_decoder", "tensorrt-rtx", "sm86")
     with (

@@ -21,6 +21,7 @@ from zeroflaw_engines.errors import (
     EngineMissingError,
     EngineStaleError,
 )
+from zeroflaw_engines.machine import Gpu
 
 
 def find(bundle: Bundle, **arguments):
@@ -70,7 +71,7 @@ def test_an_engine_of_another_gpu_architecture(bundle: Bundle) -> None:
     ) as caught:
         find(bundle, architecture="sm120")
     assert "--gpu sm120" in caught.value.remedy
-    publish(bundle, architectures=(), gpu="NVIDIA L4 (sm89)", backend="tensorrt")
+    publish(bundle, architectures=(), gpu=Gpu("NVIDIA L4", "sm89"), backend="tensorrt")
     assert find(bundle, backend="tensorrt", architecture="sm89").sidecar.parts.gpu
     with pytest.raises(EngineMissingError, match=r"for sm86 .there are some for sm89"):
         find(bundle, backend="tensorrt", architecture="sm86")
@@ -85,7 +86,7 @@ def test_an_engine_of_another_version(bundle: Bundle) -> None:
 
 def test_a_version_compatible_engine_runs_on_later_versions_only(bundle: Bundle) -> None:
     publish(
-        bundle, backend="tensorrt", architectures=(), gpu="NVIDIA L4 (sm89)",
+        bundle, backend="tensorrt", architectures=(), gpu=Gpu("NVIDIA L4", "sm89"),
         version_compatible=True, version="10.9.0.34",
     )  # fmt: skip
     assert find(bundle, backend="tensorrt", backend_version="10.13.0.1")
@@ -175,7 +176,7 @@ def test_an_engine_without_its_sidecar_is_none(bundle: Bundle) -> None:
 
 
 def test_a_backend_that_is_not_installed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(bundle, backend="tensorrt", architectures=(), gpu="NVIDIA L4 (sm89)")
+    publish(bundle, backend="tensorrt", architectures=(), gpu=Gpu("NVIDIA L4", "sm89"))
     with pytest.raises(BackendUnavailableError, match="tensorrt is not installed") as caught:
         find_engine(bundle, "sam_decoder", backend="tensorrt")
     assert "zeroflaw[tensorrt]" in caught.value.remedy
@@ -208,7 +209,7 @@ def test_every_option_and_every_part_is_in_the_key(bundle: Bundle) -> None:
 
     def parts(**options):
         version = options.pop("version", "10.9.0.34")
-        gpu = options.pop("gpu", "NVIDIA L4 (sm89)")
+        gpu = options.pop("gpu", Gpu("NVIDIA L4", "sm89"))
         return key_parts(
             bundle, "sam_decoder", BuildOptions(**{**base, **options}),
             backend_version=version, gpu=gpu,
@@ -217,14 +218,14 @@ def test_every_option_and_every_part_is_in_the_key(bundle: Bundle) -> None:
     changes = {
         "backend": {"backend": "tensorrt-rtx"},
         "architectures": {"architectures": ("sm86",)},
-        "batch": {"batch": BatchRange(most=4)},
+        "batch": {"batch": BatchRange(max=4)},
         "workspace_mib": {"workspace_mib": 512},
         "hardware_compatibility": {"hardware_compatibility": "ampere_plus"},
         "version_compatible": {"version_compatible": True},
         "strip_weights": {"strip_weights": True},
         "tf32": {"tf32": True},
         "version": {"version": "10.9.0.35"},
-        "gpu": {"gpu": "NVIDIA A10 (sm86)"},
+        "gpu": {"gpu": Gpu("NVIDIA A10", "sm86")},
     }
     options = set(BuildOptions.__struct_fields__) - {"timing_cache", "precision"}
     assert options <= set(changes)
@@ -250,4 +251,4 @@ def test_gpu_architectures() -> None:
         assert "8.6 is sm86" in caught.value.remedy
     for batch in ((0, 1, 2), (2, 1, 2), (1, 3, 2)):
         with pytest.raises(BuildError, match="batch range"):
-            BatchRange(least=batch[0], best=batch[1], most=batch[2])
+            BatchRange(min=batch[0], opt=batch[1], max=batch[2])

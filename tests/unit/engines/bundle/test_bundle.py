@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -324,3 +326,15 @@ def test_graphs_for_other_targets_are_verified_too(
 
 def test_variants_leave_the_identity(fp16_bundle: Bundle, tiny_bundle: Bundle) -> None:
     assert fp16_bundle.identity == tiny_bundle.identity
+
+
+def test_the_package_gives_what_users_import_and_loads_it_late() -> None:
+    import zeroflaw_engines.bundle as package
+
+    assert package.open_bundle is open_bundle
+    assert all(getattr(package, name) for name in package.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+    code = "import sys, zeroflaw_engines.bundle; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -78,8 +78,9 @@ def seconds(duration: float) -> Iterator[None]:
 
 
 def wait_for_change(path: Path) -> None:
-    before = (path / "bundle.json").read_bytes()
+    before, end = (path / "bundle.json").read_bytes(), time.monotonic() + 120
     while (path / "bundle.json").read_bytes() == before:
+        assert time.monotonic() < end, "the other process changes nothing"
         time.sleep(0.005)
 
 

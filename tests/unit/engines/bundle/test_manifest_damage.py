@@ -10,23 +10,11 @@ from typing import Any
 
 import pytest
 
-from support.manifests import as_version_1, as_version_2, written
+from support.manifests import WHERE, as_version_1, as_version_2, decode, written
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.manifest import Manifest, decode_manifest
+from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, BundleSchemaError
 from zeroflaw_engines.parameters import MethodParameters
-
-WHERE = "/somewhere/bundle.json"
-
-
-@pytest.fixture
-def raw(tiny_bundle: Bundle) -> dict[str, Any]:
-    return json.loads((tiny_bundle.path / "bundle.json").read_text("utf-8"))
-
-
-def decode(raw: dict[str, Any]) -> Manifest:
-    """Reads a manifest as it would be if zeroflaw had written it so: with a digest of itself."""
-    return decode_manifest(written(raw), WHERE)
 
 
 @pytest.mark.parametrize("bit", range(8))

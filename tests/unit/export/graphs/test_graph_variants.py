@@ -80,7 +80,7 @@ def test_a_failure_at_the_last_step_leaves_the_bundle(copied: Bundle, monkeypatc
     assert files_of(copied) == before
 
 
-def test_the_embedded_bundle_is_not_changed() -> None:
+def test_the_shipped_bundle_is_not_changed() -> None:
     with pytest.raises(BundleError, match="part of the installation"):
         add_fp16_graphs(open_bundle("mini", verify_digests=False))
 

@@ -39,13 +39,13 @@ def test_a_strongly_typed_network_keeps_its_types(tmp_path: Path) -> None:
     plan = compiled(path, small_graphs.transformer(path), architectures=("sm86", "sm89", "sm120"))
     assert bytes(memoryview(plan.plan)[:8]).startswith(b"vtrt")
     assert plan.attention_nodes == ("block_0_attention_node", "block_1_attention_node")
-    census = plan.network_census
-    assert census.count("gemm") == census.count("gemm", "float16") == 2 * 6
-    assert census.count("attention", "float16") == 2
-    assert census.half_share == 1
+    report = plan.network_precision
+    assert report.count("gemm") == report.count("gemm", "float16") == 2 * 6
+    assert report.count("attention", "float16") == 2
+    assert report.half_share == 1
     single = compiled(path, small_graphs.transformer(path, "float32"))
-    assert single.network_census.half_share == 0
-    assert single.network_census.count("gemm", "float32") == 12
+    assert single.network_precision.half_share == 0
+    assert single.network_precision.count("gemm", "float32") == 12
 
 
 def test_graphs_are_parsed_by_path_with_their_weights(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_timing_cache_that_cannot_be_written(tmp_path: Path, autospecs: Autosp
 
 
 def test_every_name_of_a_network_is_one_of_tensorrt(tensorrt: ModuleType) -> None:
-    """The census and the contract check read names of TensorRT-RTX; TensorRT has the same."""
+    """Precision reports and the contract check read TensorRT-RTX's names; TensorRT has them."""
     for enumeration in ("LayerType", "DataType"):
         ours = getattr(tensorrt_rtx, enumeration).__members__.keys()
         assert ours == getattr(tensorrt, enumeration).__members__.keys()
@@ -289,7 +289,7 @@ def test_every_name_of_a_network_is_one_of_tensorrt(tensorrt: ModuleType) -> Non
         assert theirs.issuperset(ours & USED), ours & USED - theirs
 
 
-# Members of these classes that the builder and the censuses use.
+# Members of these classes that the builder and the precision reports use.
 USED = {
     "code", "create_engine_inspector", "desc", "deserialize_cuda_engine", "dtype", "get_error",
     "get_engine_information", "get_input", "get_layer", "get_output", "name", "node_name",
@@ -307,7 +307,7 @@ def test_the_batch_of_the_decoder_is_a_profile() -> None:
         ),
         (),
     )
-    options = BuildOptions(backend="tensorrt-rtx", batch=BatchRange(least=1, best=2, most=5))
+    options = BuildOptions(backend="tensorrt-rtx", batch=BatchRange(min=1, opt=2, max=5))
     assert options.profile(contract) == {"point_coords": ((1, 27, 2), (2, 27, 2), (5, 27, 2))}
 
 

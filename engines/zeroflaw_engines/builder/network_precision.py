@@ -1,4 +1,4 @@
-"""The census of a parsed network: what its operations are typed as, before compilation.
+"""The precision report of a parsed network: what its operations are typed as, before compilation.
 
 A product may be written in FP32 whose operands were rounded to FP16 just before: TensorRT takes
 that for an FP16 product whose sums are FP32, as tensor cores do it. Such operands count as FP16.
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from zeroflaw_engines.built_engines.precision_census import (
+from zeroflaw_engines.built_engines.precision_report import (
     HEAVY,
     OperationKind,
-    PrecisionCensus,
-    census_of,
+    PrecisionReport,
+    precision_report,
 )
 
 _KINDS: Final[dict[str, OperationKind]] = {
@@ -34,10 +34,10 @@ _DEEPEST: Final = 16  # longest way from a product back to the cast that rounds 
 Handle = Any
 
 
-def network_census(network: Handle) -> PrecisionCensus:
-    """Counts the layers of a network by what they are typed as."""
+def network_precision(network: Handle) -> PrecisionReport:
+    """Count the layers of a network by what they are typed as."""
     producers = _producers(network)
-    return census_of(
+    return precision_report(
         "network",
         (
             (_KINDS[layer.type.name], _precision(layer, producers))
@@ -48,7 +48,7 @@ def network_census(network: Handle) -> PrecisionCensus:
 
 
 def attention_nodes(network: Handle) -> dict[str, str]:
-    """Precision by ONNX node of every attention operator."""
+    """Return the precision of every attention operator, by ONNX node."""
     producers = _producers(network)
     return {
         layer.name.removesuffix(_ATTENTION_SUFFIX): _precision(layer, producers)
@@ -67,7 +67,7 @@ def _inputs(layer: Handle) -> list[Handle]:
 
 
 def _producers(network: Handle) -> dict[str, Handle]:
-    """The layer that makes a tensor, by the tensor's name."""
+    """Return the layer that makes a tensor, by the tensor's name."""
     return {
         layer.get_output(index).name: layer
         for layer in _layers(network)
@@ -76,7 +76,7 @@ def _producers(network: Handle) -> dict[str, Handle]:
 
 
 def _precision(layer: Handle, producers: Mapping[str, Handle]) -> str:
-    """Of the first two inputs; masks, scales and biases come behind them."""
+    """Return the precision of the first two inputs; masks, scales and biases come behind them."""
     heavy = _KINDS.get(layer.type.name) in HEAVY
     found = set()
     for tensor in _inputs(layer)[:2]:
@@ -91,7 +91,7 @@ def _precision(layer: Handle, producers: Mapping[str, Handle]) -> str:
 
 
 def _rounded(tensor: Handle, producers: Mapping[str, Handle], depth: int) -> bool:
-    """Whether the values of an FP32 tensor are FP16 ones, but for a constant factor."""
+    """Return whether the values of an FP32 tensor are FP16 ones, but for a constant factor."""
     layer = producers.get(tensor.name)
     if layer is None or depth == 0:
         return False

@@ -1,4 +1,4 @@
-"""The precision census: what the operations of a built engine compute with."""
+"""The precision report: what the operations of a built engine compute with."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final, Literal
 
 import msgspec
 
-CensusSource = Literal["inspector", "plan", "network"]
+ReportSource = Literal["inspector", "plan", "network"]
 OperationKind = Literal["attention", "gemm", "convolution", "norm", "softmax", "cast", "other"]
 
 # The kinds whose time precision decides.
 HEAVY: Final[tuple[OperationKind, ...]] = ("attention", "gemm", "convolution")
 
 
-class CensusEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PrecisionCount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Operations of one kind and one precision.
 
     Attributes:
@@ -29,7 +29,7 @@ class CensusEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     count: int
 
 
-class PrecisionCensus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PrecisionReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many operations of an engine compute with what.
 
     Attributes:
@@ -39,12 +39,12 @@ class PrecisionCensus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         unfused_attention: Attention operators that the compiler did not keep in one kernel.
     """
 
-    source: CensusSource
-    entries: tuple[CensusEntry, ...]
+    source: ReportSource
+    entries: tuple[PrecisionCount, ...]
     unfused_attention: int = 0
 
     def count(self, kind: OperationKind, precision: str | None = None) -> int:
-        """Operations of a kind, of one precision or of all."""
+        """Count operations of a kind, of one precision or of all."""
         return sum(
             entry.count
             for entry in self.entries
@@ -67,18 +67,18 @@ class PrecisionCensus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return ", ".join(parts) or "nothing to count"
 
 
-def census_of(
-    source: CensusSource,
+def precision_report(
+    source: ReportSource,
     operations: Iterable[tuple[OperationKind, str]],
     *,
     unfused_attention: int = 0,
-) -> PrecisionCensus:
-    """Counts operations, each given by kind and precision."""
+) -> PrecisionReport:
+    """Count operations, each given by kind and precision."""
     counts = Counter(operations)
-    return PrecisionCensus(
+    return PrecisionReport(
         source=source,
         entries=tuple(
-            CensusEntry(kind=kind, precision=precision, count=count)
+            PrecisionCount(kind=kind, precision=precision, count=count)
             for (kind, precision), count in sorted(counts.items())
         ),
         unfused_attention=unfused_attention,

@@ -1,4 +1,4 @@
-"""Reading the compiled program inside a TensorRT-RTX plan, for its precision census.
+"""Reading the compiled program inside a TensorRT-RTX plan, for its precision report.
 
 TensorRT's own account of an engine, the engine inspector, needs a GPU to load the engine. The
 plan itself has the program of its compiler, Myelin, as text: a header, the tensors with their
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from zeroflaw_engines.built_engines.precision_census import (
+from zeroflaw_engines.built_engines.precision_report import (
     HEAVY,
     OperationKind,
-    PrecisionCensus,
-    census_of,
+    PrecisionReport,
+    precision_report,
 )
 
 _MAGIC: Final = b"NLYM"
@@ -76,11 +76,10 @@ class _Program:
     is_main: bool
 
 
-def plan_census(plan: Path, attention_nodes: frozenset[str]) -> PrecisionCensus | None:
-    """The census of a plan.
+def plan_precision(plan: Path, attention_nodes: frozenset[str]) -> PrecisionReport | None:
+    """Report the precision of a plan.
 
     Args:
-        plan: The file.
         attention_nodes: Names of the ONNX nodes that are attention operators; those that no
             fused kernel computes are counted as unfused.
 
@@ -101,11 +100,11 @@ def plan_census(plan: Path, attention_nodes: frozenset[str]) -> PrecisionCensus 
                 fused |= operation.onnx_nodes
     if not counted:
         return None
-    return census_of("plan", counted, unfused_attention=len(attention_nodes - fused))
+    return precision_report("plan", counted, unfused_attention=len(attention_nodes - fused))
 
 
 def _parts_of(programs: list[_Program], main: int) -> list[_Program]:
-    """The programs of the operations that a main program leaves to the station, in order."""
+    """Return the programs of the operations that a main program leaves to the station, in order."""
     parts = []
     for program in programs[main + 1 :]:
         if program.is_main:
@@ -165,7 +164,7 @@ def _classify(
 def _classify_fusion(
     operation: _Operation, program: _Program, parts: list[_Program]
 ) -> tuple[OperationKind, str]:
-    """An operation that the station compiles: what its own program's heavy operation is."""
+    """Classify an operation that the station compiles by its own program's heavy operation."""
     found = _BINARY.search(operation.rest)
     index = int(found[1]) if found else -1
     if 0 <= index < len(parts):

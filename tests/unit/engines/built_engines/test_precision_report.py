@@ -1,4 +1,4 @@
-"""The census: of real plans of TensorRT-RTX, of pieces of their format, of inspector layers."""
+"""Precision reports: of real plans of TensorRT-RTX, of their format, of inspector layers."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ import tensorrt_rtx
 
 from support import small_graphs
 from zeroflaw_engines.builder.compiler import BuildLog, compile_engine
-from zeroflaw_engines.builder.inspector_census import census_of_layers, inspector_census
-from zeroflaw_engines.builder.plan_census import plan_census
+from zeroflaw_engines.builder.inspector_precision import inspector_precision, precision_of_layers
+from zeroflaw_engines.builder.plan_precision import plan_precision
 from zeroflaw_engines.built_engines.options import BuildOptions
-from zeroflaw_engines.built_engines.precision_census import PrecisionCensus, census_of
+from zeroflaw_engines.built_engines.precision_report import PrecisionReport, precision_report
 
 
-def built(path: Path, dtype: str, **graph) -> tuple[Path, PrecisionCensus | None]:
+def built(path: Path, dtype: str, **graph) -> tuple[Path, PrecisionReport | None]:
     contract = small_graphs.transformer(path, dtype, **graph)
     options = BuildOptions(backend="tensorrt-rtx", architectures=("sm86", "sm89"))
     compiled = compile_engine(tensorrt_rtx, path, contract, options, version="")
     plan = path.with_suffix(".engine")
     plan.write_bytes(memoryview(compiled.plan))
-    return plan, plan_census(plan, frozenset(compiled.attention_nodes))
+    return plan, plan_precision(plan, frozenset(compiled.attention_nodes))
 
 
 def test_a_half_precision_plan(tmp_path: Path) -> None:
-    _, census = built(tmp_path / "half.onnx", "float16")
-    assert census is not None
-    assert census.source == "plan"
-    assert census.count("attention", "float16") == 2, "one fused kernel for each block"
-    assert census.unfused_attention == 0
-    assert census.count("gemm", "float16") == census.count("gemm") > 0
-    assert census.count("norm", "float32") == 2, "norms are widened inside their kernels"
-    assert census.half_share == 1
-    assert "2 attention float16" in str(census)
+    _, report = built(tmp_path / "half.onnx", "float16")
+    assert report is not None
+    assert report.source == "plan"
+    assert report.count("attention", "float16") == 2, "one fused kernel for each block"
+    assert report.unfused_attention == 0
+    assert report.count("gemm", "float16") == report.count("gemm") > 0
+    assert report.count("norm", "float32") == 2, "norms are widened inside their kernels"
+    assert report.half_share == 1
+    assert "2 attention float16" in str(report)
 
 
 def test_a_single_precision_plan(tmp_path: Path) -> None:
-    """The same graph in float32: attention is not fused, and the census shows it."""
-    _, census = built(tmp_path / "single.onnx", "float32")
-    assert census is not None
-    assert census.half_share == 0
-    assert census.count("attention") == 0
-    assert census.unfused_attention == 2
-    assert census.count("softmax", "float32") == 2
-    assert census.count("gemm", "float32") >= 2 * 5
+    """The same graph in float32: attention is not fused, and the report shows it."""
+    _, report = built(tmp_path / "single.onnx", "float32")
+    assert report is not None
+    assert report.half_share == 0
+    assert report.count("attention") == 0
+    assert report.unfused_attention == 2
+    assert report.count("softmax", "float32") == 2
+    assert report.count("gemm", "float32") >= 2 * 5
 
 
 def test_a_file_without_a_program(tmp_path: Path) -> None:
     path = tmp_path / "other.engine"
     for content in (b"x", b"NLYM", b"some bytes NLYM" + bytes(100), b"NLYM" + bytes([255] * 40)):
         path.write_bytes(content)
-        assert plan_census(path, frozenset()) is None
+        assert plan_precision(path, frozenset()) is None
 
 
 def program(body: str, types: dict[str, str], *, main: bool = True) -> bytes:
@@ -97,9 +97,9 @@ def test_operations_of_a_program(tmp_path: Path, line: str, kind: str, precision
     part = program('  fully_connected={ name="p" input={"h" "h" } }\n', types, main=False)
     path = tmp_path / "plan.engine"
     path.write_bytes(b"\0" * 10 + program(f"  {line}\n", types) + part)
-    census = plan_census(path, frozenset())
-    assert census is not None
-    [entry] = census.entries
+    report = plan_precision(path, frozenset())
+    assert report is not None
+    [entry] = report.entries
     assert (entry.kind, entry.precision, entry.count) == (kind, precision, 1)
 
 
@@ -107,7 +107,7 @@ def test_bookkeeping_is_not_counted(tmp_path: Path) -> None:
     body = '  copy={ name="c" }\n  wait={ name="w" }\n  memset={ name="m" }\n'
     path = tmp_path / "plan.engine"
     path.write_bytes(program(body, {}))
-    assert plan_census(path, frozenset()) is None
+    assert plan_precision(path, frozenset()) is None
 
 
 def test_layers_of_the_inspector() -> None:
@@ -117,7 +117,7 @@ def test_layers_of_the_inspector() -> None:
         inputs = [{"Name": "t", "Dimensions": [1], "Format/Datatype": text} for text in formats]
         return {"Name": name, "LayerType": kind, "Inputs": inputs, "Outputs": []}
 
-    census = census_of_layers(
+    report = precision_of_layers(
         [
             layer("_gemm_mha_v2_myl0_3", "kgen", "Half", "Half", "Half"),
             layer("block_0/q+block_0/k_myl0_2", "gemm", "Half", "Half", "Float"),
@@ -126,30 +126,30 @@ def test_layers_of_the_inspector() -> None:
             layer("head", "gemm", "Half", "Float"),
         ]
     )
-    assert census is not None
-    assert census.source == "inspector"
-    assert {(one.kind, one.precision) for one in census.entries} == {
+    assert report is not None
+    assert report.source == "inspector"
+    assert {(one.kind, one.precision) for one in report.entries} == {
         ("attention", "float16"), ("gemm", "float16"), ("norm", "float32"),
         ("convolution", "float32"), ("gemm", "mixed"),
     }  # fmt: skip
-    assert census_of_layers(["conv1", "head"]) is None, "names alone, at another verbosity"
-    assert census_of_layers([]) is None
+    assert precision_of_layers(["conv1", "head"]) is None, "names alone, at another verbosity"
+    assert precision_of_layers([]) is None
 
 
 def test_the_inspector_needs_a_gpu(tmp_path: Path) -> None:
-    """Here there is none: the real runtime refuses the engine, and no census is made up."""
+    """Here there is none: the real runtime refuses the engine, and no report is made up."""
     plan, _ = built(tmp_path / "half.onnx", "float16", blocks=1)
     logger = BuildLog().logger(tensorrt_rtx)
-    assert inspector_census(tensorrt_rtx, logger, plan.read_bytes()) is None
+    assert inspector_precision(tensorrt_rtx, logger, plan.read_bytes()) is None
 
 
 def test_shares() -> None:
-    census = census_of(
+    report = precision_report(
         "plan",
         [("gemm", "float16")] * 6 + [("attention", "float16"), ("gemm", "float32")]
         + [("norm", "float32")] * 9,
     )  # fmt: skip
-    assert census.half_share == 7 / 8
-    assert census.count("gemm") == 7
-    assert census.count("gemm", "float32") == 1
-    assert census_of("plan", []).half_share == 1
+    assert report.half_share == 7 / 8
+    assert report.count("gemm") == 7
+    assert report.count("gemm", "float32") == 1
+    assert precision_report("plan", []).half_share == 1

@@ -1,4 +1,4 @@
-"""The census from TensorRT's own account of an engine, where a GPU can load it.
+"""The precision report from TensorRT's own account of an engine, where a GPU can load it.
 
 *Unverified*: no GPU has run this yet. The layout of the JSON is that of NVIDIA's documentation
 of the engine inspector at detailed verbosity.
@@ -10,10 +10,10 @@ import json
 import re
 from typing import Any
 
-from zeroflaw_engines.built_engines.precision_census import (
+from zeroflaw_engines.built_engines.precision_report import (
     OperationKind,
-    PrecisionCensus,
-    census_of,
+    PrecisionReport,
+    precision_report,
 )
 
 _TYPES = (("float16", r"\bhalf\b|fp16|float16"), ("bfloat16", "bf16|bfloat16"),
@@ -28,12 +28,10 @@ _KINDS: tuple[tuple[OperationKind, str], ...] = (
 )
 
 
-def inspector_census(trt: Any, logger: Any, plan: Any) -> PrecisionCensus | None:  # noqa: ANN401
-    """The census of a plan that was built a moment ago.
+def inspector_precision(trt: Any, logger: Any, plan: Any) -> PrecisionReport | None:  # noqa: ANN401
+    """Report the precision of a plan that was built a moment ago.
 
     Args:
-        trt: The bindings that built it.
-        logger: Of the build.
         plan: The serialized engine.
 
     Returns:
@@ -43,15 +41,15 @@ def inspector_census(trt: Any, logger: Any, plan: Any) -> PrecisionCensus | None
     if engine is None:
         return None
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return census_of_layers(json.loads(text).get("Layers", []))
+    return precision_of_layers(json.loads(text).get("Layers", []))
 
 
-def census_of_layers(layers: list[dict[str, Any]]) -> PrecisionCensus | None:
-    """Counts the inspector's layers; None if it gives names alone (another verbosity)."""
+def precision_of_layers(layers: list[dict[str, Any]]) -> PrecisionReport | None:
+    """Count the inspector's layers; None if it gives names alone (another verbosity)."""
     detailed = [layer for layer in layers if isinstance(layer, dict)]
     if not detailed:
         return None
-    return census_of("inspector", ((_kind(layer), _precision(layer)) for layer in detailed))
+    return precision_report("inspector", ((_kind(layer), _precision(layer)) for layer in detailed))
 
 
 def _kind(layer: dict[str, Any]) -> OperationKind:

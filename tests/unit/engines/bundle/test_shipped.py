@@ -1,4 +1,4 @@
-"""The embedded bundle: what the name `mini` means, and that nobody changes it by accident."""
+"""The bundle that ships: what the name `mini` means, and that nobody changes it by accident."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zeroflaw_engines.bundle import shipped as embedded
+from zeroflaw_engines.bundle import shipped
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.manifest import Calibration, Product
-from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME, bundle_path, require_changeable
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, require_changeable
 from zeroflaw_engines.bundle.writer import add_products, copy_bundle, set_calibration
 from zeroflaw_engines.errors import BundleDamagedError, BundleError
 
@@ -30,10 +30,10 @@ CALIBRATION = Calibration(
 
 @pytest.fixture
 def stand_in(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the tiny bundle in the place of the embedded one."""
-    package = tmp_path / "package" / EMBEDDED_NAME
+    """A copy of the tiny bundle in the place of the one that ships."""
+    package = tmp_path / "package" / SHIPPED_NAME
     shutil.copytree(copied, package)
-    monkeypatch.setattr(embedded, "_DIRECTORY", package)
+    monkeypatch.setattr(shipped, "_DIRECTORY", package)
     return package
 
 
@@ -41,7 +41,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_the_name_is_the_embedded_bundle(stand_in: Path) -> None:
+def test_the_name_is_the_shipped_bundle(stand_in: Path) -> None:
     assert bundle_path("mini") == stand_in
     assert open_bundle("mini").path == stand_in
     assert read_manifest("mini") == open_bundle("mini").manifest
@@ -60,7 +60,7 @@ def test_everything_else_is_a_directory(
 
 
 def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(embedded, "_DIRECTORY", tmp_path / "mini")
+    monkeypatch.setattr(shipped, "_DIRECTORY", tmp_path / "mini")
     for read in (bundle_path, open_bundle, read_manifest):
         with pytest.raises(BundleError) as caught:
             read("mini")

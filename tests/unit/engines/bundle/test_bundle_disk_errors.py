@@ -1,0 +1,124 @@
+"""Errors of the disk while a bundle is written: they are named, and nothing is published."""
+
+# ruff: noqa: PT012 - what happens inside the block is what is tested
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.small_bundle import disk_full, fill, snapshot
+from zeroflaw_engines.bundle import writer as bundle_writer
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.writer import staged_bundle
+from zeroflaw_engines.errors import (
+    BundleError,
+    ZeroflawError,
+)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new target", "old bundle"])
+def test_a_full_disk_is_named(copied: Path, tmp_path: Path, old: bool) -> None:
+    """/dev/full gives the kernel's own ENOSPC."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    target = copied if old else tmp_path / "target"
+    before = snapshot(tmp_path)
+    with pytest.raises(BundleError) as caught, staged_bundle(target, overwrite=old) as staging:
+        (staging / "weights").symlink_to("/dev/full")
+        (staging / "weights").write_bytes(b"x" * 100_000)
+    assert "no space left" in caught.value.cause
+    assert str(target) in caught.value.cause
+    assert "free space" in caught.value.remedy
+    assert caught.value.__cause__.errno == errno.ENOSPC
+    assert snapshot(tmp_path) == before
+
+
+def test_a_full_disk_while_the_manifest_is_written(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        pytest.raises(BundleError, match="no space left"),
+        staged_bundle(tmp_path / "target") as staging,
+    ):
+        monkeypatch.setattr(os, "fsync", disk_full)
+        fill(staging, tiny_bundle)
+    assert snapshot(tmp_path) == {}
+
+
+def test_a_full_disk_while_publishing(
+    tiny_bundle: Bundle, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(copied.parent)
+    with (
+        pytest.raises(BundleError, match="no space left"),
+        staged_bundle(copied, overwrite=True) as staging,
+    ):
+        fill(staging, tiny_bundle)
+        monkeypatch.setattr(os, "fsync", disk_full)
+    monkeypatch.undo()
+    assert snapshot(copied.parent) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB: room for one tiny bundle, not for two."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if mount is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield place
+    subprocess.run([shutil.which("umount") or "umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_is_truly_full(tiny_bundle: Bundle, small_disk: Path) -> None:
+    target = small_disk / "bundle"
+    with staged_bundle(target) as staging:
+        fill(staging, tiny_bundle)
+    before = snapshot(small_disk)
+    with (
+        pytest.raises(BundleError, match="no space left on the disk"),
+        staged_bundle(target, overwrite=True) as staging,
+    ):
+        fill(staging, tiny_bundle)
+    assert snapshot(small_disk) == before
+    open_bundle(target)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_target_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def deny(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(bundle_writer.tempfile, "mkdtemp", deny)
+    with pytest.raises(BundleError) as caught, staged_bundle(tmp_path / "target"):
+        pytest.fail("the block was entered")
+    assert str(tmp_path / "target") in caught.value.cause
+    assert os.strerror(code) in caught.value.cause
+    assert "permissions" in caught.value.remedy
+
+
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError) as caught, staged_bundle(tmp_path / "file" / "target"):
+        pytest.fail("the block was entered")
+    assert str(tmp_path / "file") in caught.value.cause
+
+
+def test_the_refusal_of_another_file_is_not_blamed_on_the_target(tmp_path: Path) -> None:
+    """Weights that may not be read are no fault of the bundle's directory."""
+    target = tmp_path / "target"
+    with pytest.raises((ZeroflawError, PermissionError)) as caught, staged_bundle(target):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/weights/clip.pt")
+    assert "/weights/clip.pt" in str(caught.value)
+    assert f"{target} cannot be written" not in str(caught.value)
