@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 from zeroflaw_engines.version import __version__
 
 if TYPE_CHECKING:
+    from zeroflaw import errors
     from zeroflaw.inspection import Inspection, Trace
     from zeroflaw.inspector import Inspector
+    from zeroflaw.pictures.images import read_image
+    from zeroflaw.pictures.overlay import draw_overlay
     from zeroflaw.pipeline.regions import Region
     from zeroflaw.records.decision import Reason
     from zeroflaw.records.record import InspectionRecord
@@ -36,6 +39,9 @@ __all__ = [
     "Trace",
     "ZeroflawError",
     "__version__",
+    "draw_overlay",
+    "errors",
+    "read_image",
 ]
 
 _MODULES = {
@@ -49,10 +55,14 @@ _MODULES = {
     "StreamResult": "zeroflaw.stream.result",
     "Trace": "zeroflaw.inspection",
     "ZeroflawError": "zeroflaw_engines.errors",
+    "draw_overlay": "zeroflaw.pictures.overlay",
+    "read_image": "zeroflaw.pictures.images",
 }
 
 
 def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("zeroflaw.errors")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
