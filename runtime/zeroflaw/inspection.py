@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from zeroflaw.pipeline.cascade import Stage
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw.pipeline.regions import Region
 from zeroflaw.records.decision import Decision, Reason
 from zeroflaw.records.stamp import Stamp
+from zeroflaw_engines.image_files.frame import Frame
 
 if TYPE_CHECKING:
     from zeroflaw.records.record import InspectionRecord

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from zeroflaw.inspection import Inspection, Status
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.pipeline.resizing import Bands
@@ -30,6 +29,7 @@ from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores

@@ -10,9 +10,9 @@ import msgspec
 
 from zeroflaw.capi.abi import Config, Status
 from zeroflaw.capi.errors import EmbeddingError
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.machine import MAX_THREADS
 
 

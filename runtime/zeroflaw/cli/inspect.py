@@ -26,12 +26,12 @@ from zeroflaw.cli.options import (
 )
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.contact_sheet import SheetHeader
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import ParametersError
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.terminal import err, out, print_warning, printable
 

@@ -21,7 +21,6 @@ from zeroflaw.pictures.contact_sheet import (
 )
 from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
 from zeroflaw.pictures.overlay import draw_map, draw_mask, draw_overlay
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw.records.record import held_record
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.station.earlier_results import Existing
@@ -36,6 +35,7 @@ from zeroflaw_engines.errors import (
     ResultsError,
     ZeroflawError,
 )
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.process.terminal import print_error, print_warning
 
 _NAMED_AT_MOST: Final = 20

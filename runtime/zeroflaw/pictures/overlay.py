@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw_engines.contract import LABEL_POSITIVE
+from zeroflaw_engines.image_files.frame import Frame
 
 _CONTOUR: Final = (255, 40, 40)
 _POSITIVE: Final = (60, 220, 60)

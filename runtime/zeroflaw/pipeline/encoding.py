@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.frame_information import FrameInformation, frame_information
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -24,6 +23,7 @@ from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor
 from zeroflaw_engines.sessions.session import Session

@@ -8,7 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw.pipeline.frame import Frame
+from zeroflaw_engines.image_files.frame import Frame
 
 _GRID: Final = 128
 _HALVINGS: Final = 3

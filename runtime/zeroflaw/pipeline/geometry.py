@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.resizing import Bands, Picture, resize
+from zeroflaw_engines.image_files.frame import Frame
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from zeroflaw.pipeline.frame import Frame
+from zeroflaw_engines.image_files.frame import Frame
 
 Picture = Frame | Image.Image
 

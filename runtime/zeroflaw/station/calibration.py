@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
 from zeroflaw.pipeline.encoding import encode_clip
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.records.decision import blind_reason
 from zeroflaw.records.threshold import NEAR_ONE, is_near_one
@@ -41,6 +40,7 @@ from zeroflaw_engines.errors import (
     ImageFileError,
     MissingExtraError,
 )
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 
 CONFIDENCE: Final = 0.95

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.frame import ChannelOrder
+from zeroflaw_engines.image_files.frame import ChannelOrder
 
 
 class TwoHalves(Protocol):

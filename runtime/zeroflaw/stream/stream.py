@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.frame import ChannelOrder
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.stream.closing_at_exit import close_at_exit
 from zeroflaw.stream.halves import TwoHalves
 from zeroflaw.stream.result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
+from zeroflaw_engines.image_files.frame import ChannelOrder
 from zeroflaw_engines.process.lifetime import HomeProcess, refuse_copy
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]
