@@ -15,11 +15,12 @@ from zeroflaw_engines.version import __version__
 
 if TYPE_CHECKING:
     from zeroflaw import errors
-    from zeroflaw.inspection import Inspection, Trace
+    from zeroflaw.inspection import Inspection
     from zeroflaw.inspector import Inspector
     from zeroflaw.pictures.images import read_image
     from zeroflaw.pictures.overlay import draw_overlay
     from zeroflaw.pipeline.regions import Region
+    from zeroflaw.pipeline.trace import Trace
     from zeroflaw.records.decision import Reason
     from zeroflaw.records.record import InspectionRecord
     from zeroflaw.stream.result import StreamResult
@@ -53,7 +54,7 @@ _MODULES = {
     "Reason": "zeroflaw.records.decision",
     "Region": "zeroflaw.pipeline.regions",
     "StreamResult": "zeroflaw.stream.result",
-    "Trace": "zeroflaw.inspection",
+    "Trace": "zeroflaw.pipeline.trace",
     "ZeroflawError": "zeroflaw_engines.errors",
     "draw_overlay": "zeroflaw.pictures.overlay",
     "read_image": "zeroflaw.pictures.images",

@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.inspection import Inspection, Status
+from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
@@ -18,6 +18,7 @@ from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.pipeline.resizing import Bands
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.pipeline.trace import Status
 from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.provenance import bundle_warnings, provenances

@@ -60,7 +60,7 @@ OrientationOption = Annotated[
     Orientation,
     typer.Option(help="Take pixels as they are stored, or turn them as orientation tags say."),
 ]
-# The limit of `zeroflaw_engines.image_files.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
+# The limit of `image_files.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
 MaxMegapixelsOption = Annotated[
     float,
     typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),

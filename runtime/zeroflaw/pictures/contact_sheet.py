@@ -10,8 +10,9 @@ from pathlib import Path, PurePath
 from typing import Final, Literal
 from urllib.parse import quote
 
-from zeroflaw.inspection import Inspection, Status
+from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.trace import Status
 from zeroflaw_engines.errors import ZeroflawError
 
 _STATUS: Final[dict[Status, str]] = {

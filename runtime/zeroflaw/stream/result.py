@@ -98,13 +98,13 @@ class StreamResult:
         """Give what is kept of the frame; there is a record of every frame."""
         if self.inspection is not None and self._failure() is None:
             return self.inspection.record()
-        reason = self.reason
+        reason, late = self.reason, self.late_inspection
         return held_record(
             self.stamp,
             reason.code,
             reason.text,
             product=self.product,
-            late=self.late_inspection if reason.code == "late" else None,
+            late=late.record() if late is not None and reason.code == "late" else None,
         )
 
     def to_json(self) -> bytes:
