@@ -5,22 +5,17 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, NoReturn, Self, get_args
 
 from zeroflaw.inspection import Inspection
+from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.intake import ImageOrPath, take_frame
 from zeroflaw.pipeline.resizing import Bands
-from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.trace import Status
 from zeroflaw.pipeline.workspace import Workspace
-from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.provenance import bundle_warnings, provenances
 from zeroflaw.records.stamp import new_stamp
 from zeroflaw.records.threshold import product_thresholds
@@ -30,7 +25,7 @@ from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.shipped import EMBEDDED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
-from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, ChannelOrder
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
@@ -222,7 +217,7 @@ class Inspector:
 
     def inspect(
         self,
-        image: NDArray[Any],
+        image: ImageOrPath,
         *,
         product: str | None = None,
         channel_order: ChannelOrder = "rgb",
@@ -232,13 +227,18 @@ class Inspector:
         part_id: str | None = None,
         camera_id: str | None = None,
     ) -> Inspection:
-        """Inspects one frame.
+        """Inspect one frame: an array, or an image file.
+
+        A file is read as `read_image_file` reads it, with its pixels as they are stored; what is
+        to be known of the file is among the warnings of the result.
 
         Args:
-            image: The frame; see `rgb_frame` for what is accepted.
+            image: The frame, or the path of an image file; `rgb_frame` says which arrays are
+                accepted, and `docs/image_files.md` which files.
             product: Name of the product; may be left out if the bundle has only one.
-            channel_order: Order of the frame's colour channels.
-            white_level: Value of the frame that counts as white; default: the dtype's largest.
+            channel_order: Order of an array's colour channels; a file says its own.
+            white_level: Value that counts as white; default: the largest of an array's dtype,
+                and what a file says.
             trace: Whether the result says how its mask came about.
             frame_id: The caller's name of the frame; comes back with the result.
             part_id: The same of the part.
@@ -246,6 +246,7 @@ class Inspector:
 
         Raises:
             FrameError: The array is not a frame.
+            ImageFileError: There is no such file, or it cannot be read completely.
             ProductError: The bundle does not know the product.
             EngineError: An engine failed, or returned values that are not finite or out of
                 their range; there is no result, and so no "good" one.
@@ -265,7 +266,7 @@ class Inspector:
 
     def encode_frame(
         self,
-        image: NDArray[Any],
+        image: ImageOrPath,
         *,
         product: str | None = None,
         channel_order: ChannelOrder = "rgb",
@@ -284,15 +285,12 @@ class Inspector:
         with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
             name = self.product_name(product)
             with watch.stage("frame"):
-                frame = rgb_frame(
+                frame, warnings = take_frame(
                     image,
                     channel_order=channel_order,
                     white_level=white_level,
                     max_pixels=self._max_frame_pixels,
                 )
-                if np.may_share_memory(frame, image):
-                    # The caller may write into it again before the record's digest is asked for.
-                    frame = frame.copy()
             encoding = encode(
                 frame,
                 geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
@@ -304,7 +302,7 @@ class Inspector:
                 bands=self._bands,
                 watch=watch,
             )
-        return EncodedFrame(stamp, frame, name, encoding, watch)
+        return EncodedFrame(stamp, frame, name, encoding, watch, warnings)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
         """The second half of `inspect`: point prompts, cascade, scores, regions, decision.
@@ -318,54 +316,26 @@ class Inspector:
         """
         arguments.flag("trace", trace)
         arguments.instance("encoded", encoded, EncodedFrame, "give what encode_frame returned")
-        name, encoding, watch = encoded.product, encoded.encoding, encoded.watch
+        name, watch = encoded.product, encoded.watch
         with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
             decoding = decode(
-                encoding,
+                encoded.encoding,
                 self.parameters,
                 sam_decoder=self._sessions.sam_decoder,
                 sizes=self._sizes,
                 workspace=self._workspace,
                 watch=watch,
             )
-            cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
-            with watch.stage("score"):
-                score = score_map(anomaly_map, cascade, self.parameters)
-            size = encoding.geometry.frame
-            mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
-            with watch.stage("regions"):
-                regions = regions_of(mask, score)
-            whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
             threshold, warnings = self._thresholds[name]
-            with watch.stage("verdict"):
-                verdict = verdict_of(
-                    whole,
-                    threshold,
-                    information=encoding.information,
-                    mask=mask,
-                    anomaly_map=anomaly_map,
-                    parameters=self.parameters,
-                )
-        status: Status = "no_region" if cascade is None else cascade.status
-        return Inspection(
-            **vars(encoded.stamp),
-            **vars(self._provenances[name]),
-            status=status,
-            product=name,
-            decision=verdict.decision,
-            reason=verdict.reason,
-            image_score=whole,
-            threshold=threshold,
-            frame_size=size,
-            frame=encoded.frame,
-            mask=mask,
-            anomaly_map=anomaly_map,
-            score_map=score,
-            regions=regions,
-            timings_ms=watch.milliseconds,
-            warnings=self._warnings + warnings + verdict.warnings,
-            trace=decoding.trace() if trace else None,
-        )
+            return conclude(
+                encoded,
+                decoding,
+                self.parameters,
+                threshold=threshold,
+                warnings=self._warnings + warnings,
+                provenance=self._provenances[name],
+                trace=trace,
+            )
 
     def close(self) -> None:
         """Releases the engines once the calls of other threads have ended; new ones are refused.

@@ -74,6 +74,7 @@ class EncodedFrame:
         product: Name of the product it is inspected as.
         encoding: What the encoders say of it.
         watch: Its times so far.
+        warnings: What is to be known of the file that it was read from.
     """
 
     stamp: Stamp
@@ -81,6 +82,7 @@ class EncodedFrame:
     product: str
     encoding: Encoding
     watch: Stopwatch
+    warnings: tuple[str, ...] = ()
 
 
 def geometry_of(

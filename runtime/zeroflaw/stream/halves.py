@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import Protocol
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.intake import ImageOrPath
 from zeroflaw_engines.image_files.frame import ChannelOrder
 
 
@@ -16,7 +15,7 @@ class TwoHalves(Protocol):
 
     def encode_frame(
         self,
-        image: NDArray[Any],
+        image: ImageOrPath,
         *,
         product: str | None = None,
         channel_order: ChannelOrder = "rgb",

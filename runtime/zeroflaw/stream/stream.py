@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, Literal, NoReturn, Self, TypeVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.intake import ImageOrPath
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.stream.closing_at_exit import close_at_exit
 from zeroflaw.stream.halves import TwoHalves
@@ -133,7 +133,7 @@ class InspectionStream:
 
     def submit(
         self,
-        frame: NDArray[Any],
+        frame: ImageOrPath,
         *,
         product: str | None = None,
         channel_order: ChannelOrder = "rgb",
@@ -151,7 +151,7 @@ class InspectionStream:
         A frame or a product that is not acceptable does not raise: its result has the error.
 
         Args:
-            frame: As `Inspector.inspect` takes it.
+            frame: As `Inspector.inspect` takes it; a file is read when its turn comes.
             product: Name of the product.
             channel_order: Order of the frame's colour channels.
             white_level: Value that counts as white.
