@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal, NoReturn, Self, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
+
+from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.intake import ImageOrPath, take_frame
+from zeroflaw.pipeline.intake import (
+    INHERITED,
+    CameraSettings,
+    Inherited,
+    TakenFrame,
+    take_array,
+    take_file,
+)
 from zeroflaw.pipeline.resizing import Bands
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw.records.provenance import bundle_warnings, provenances
-from zeroflaw.records.stamp import new_stamp
+from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.records.threshold import product_thresholds
 from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw_engines import arguments
@@ -47,7 +57,6 @@ class Inspector:
 
     Attributes:
         bundle: The bundle it was loaded from.
-        parameters: The method's parameters it applies.
         backend: What runs the engines: name, version, device and precision.
         choice: The backend that was chosen and why; None if it was made of loaded sessions.
     """
@@ -60,6 +69,8 @@ class Inspector:
         parameters: MethodParameters | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
         choice: BackendChoice | None = None,
         threads: int = 0,
         decision_threshold: float | None = None,
@@ -68,6 +79,8 @@ class Inspector:
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
         arguments.whole_number("max_frame_pixels", max_frame_pixels, least=1)
         arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
+        self._camera = CameraSettings(channel_order, white_level)
+        self._camera.require_valid()
         recorded = bundle.manifest.method_parameters
         parameters = arguments.instance(
             "parameters",
@@ -78,7 +91,7 @@ class Inspector:
         self.bundle = bundle
         if decision_threshold is not None:
             parameters = parameters.replace(decision_threshold=decision_threshold)
-        self.parameters = parameters
+        self._parameters = parameters
         self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
         self.choice = choice
         self._sessions = sessions
@@ -115,6 +128,8 @@ class Inspector:
         model_cache: str | Path | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
         decision_threshold: float | None = None,
     ) -> Inspector:
         """Verifies a bundle and loads its engines.
@@ -134,7 +149,11 @@ class Inspector:
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
-            max_frame_pixels: Larger frames are refused.
+            max_frame_pixels: Larger frames are refused, height x width.
+            channel_order: Order of the colour channels of arrays, `rgb` or `bgr`, unless a call
+                says another; never guessed.
+            white_level: Value of arrays that counts as white, unless a call says another; default:
+                the dtype's largest, 1.0 for floats. A 12-bit camera wants 4095.
             decision_threshold: Image score at and above which frames are rejected, in place of
                 every product's own threshold; results say so. So does a `decision_threshold` in
                 `parameters` that is not the one that the bundle records.
@@ -158,6 +177,8 @@ class Inspector:
                 parameters=parameters,
                 encoder_schedule=encoder_schedule,
                 max_frame_pixels=max_frame_pixels,
+                channel_order=channel_order,
+                white_level=white_level,
                 choice=choice,
                 threads=threads,
                 decision_threshold=decision_threshold,
@@ -165,6 +186,11 @@ class Inspector:
         except BaseException:
             sessions.close()
             raise
+
+    @property
+    def parameters(self) -> MethodParameters:
+        """The method's parameters it applies; others take another Inspector."""
+        return self._parameters
 
     @property
     def sessions(self) -> Sessions:
@@ -217,11 +243,11 @@ class Inspector:
 
     def inspect(
         self,
-        image: ImageOrPath,
+        image: NDArray[Any] | str | Path,
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
         trace: bool = False,
         frame_id: str | None = None,
         part_id: str | None = None,
@@ -236,9 +262,10 @@ class Inspector:
             image: The frame, or the path of an image file; `rgb_frame` says which arrays are
                 accepted, and `docs/image_files.md` which files.
             product: Name of the product; may be left out if the bundle has only one.
-            channel_order: Order of an array's colour channels; a file says its own.
-            white_level: Value that counts as white; default: the largest of an array's dtype,
-                and what a file says.
+            channel_order: Order of an array's colour channels; default: that given at `load`. A
+                file says its own.
+            white_level: Value that counts as white, None for the largest of the dtype; default:
+                that given at `load`, and for a file what the file says.
             trace: Whether the result says how its mask came about.
             frame_id: The caller's name of the frame; comes back with the result.
             part_id: The same of the part.
@@ -252,57 +279,35 @@ class Inspector:
                 their range; there is no result, and so no "good" one.
         """
         arguments.flag("trace", trace)
+        given, limit = CameraSettings(channel_order, white_level), self._max_frame_pixels
+        if isinstance(image, str | Path):
+            take = partial(take_file, image, given, limit)
+        else:
+            take = partial(take_array, image, given, self._camera, limit)
         with self._lifetime.call(), fork_gate().call():
-            encoded = self.encode_frame(
-                image,
-                product=product,
-                channel_order=channel_order,
-                white_level=white_level,
-                frame_id=frame_id,
-                part_id=part_id,
-                camera_id=camera_id,
-            )
-            return self.decode_frame(encoded, trace=trace)
+            stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
+            return self.decode_frame(self._encode(take, product, stamp), trace=trace)
 
     def encode_frame(
         self,
-        image: ImageOrPath,
+        image: NDArray[Any],
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
         frame_id: str | None = None,
         part_id: str | None = None,
         camera_id: str | None = None,
     ) -> EncodedFrame:
-        """The first half of `inspect`: check and resize the frame, run both encoders.
+        """Do the first half of `inspect`: check and resize the frame, run both encoders.
 
         `InspectionStream` runs it for one frame while `decode_frame` runs for the one before.
-        Arguments and errors are those of `inspect`.
+        Arguments and errors are those of `inspect`; it takes arrays alone.
         """
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
-        watch = Stopwatch()
-        with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
-            name = self.product_name(product)
-            with watch.stage("frame"):
-                frame, warnings = take_frame(
-                    image,
-                    channel_order=channel_order,
-                    white_level=white_level,
-                    max_pixels=self._max_frame_pixels,
-                )
-            encoding = encode(
-                frame,
-                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
-                self._prompts[name],
-                clip_encoder=self._sessions.clip_encoder,
-                sam_encoder=self._sessions.sam_encoder,
-                pool=self._pool if self._schedule == "side_by_side" else None,
-                needs_sam=self._needs_sam,
-                bands=self._bands,
-                watch=watch,
-            )
-        return EncodedFrame(stamp, frame, name, encoding, watch, warnings)
+        given = CameraSettings(channel_order, white_level)
+        take = partial(take_array, image, given, self._camera, self._max_frame_pixels)
+        return self._encode(take, product, stamp)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
         """The second half of `inspect`: point prompts, cascade, scores, regions, decision.
@@ -353,6 +358,29 @@ class Inspector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _encode(
+        self, take: Callable[[], TakenFrame], product: str | None, stamp: Stamp
+    ) -> EncodedFrame:
+        """Take a frame in and run both encoders on it."""
+        watch = Stopwatch()
+        with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
+            name = self.product_name(product)
+            with watch.stage("frame"):
+                taken = take()
+            frame = taken.frame
+            encoding = encode(
+                frame,
+                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
+                self._prompts[name],
+                clip_encoder=self._sessions.clip_encoder,
+                sam_encoder=self._sessions.sam_encoder,
+                pool=self._pool if self._schedule == "side_by_side" else None,
+                needs_sam=self._needs_sam,
+                bands=self._bands,
+                watch=watch,
+            )
+        return EncodedFrame(stamp, frame, name, encoding, watch, taken.warnings)
 
     def _release(self) -> None:
         self._pool.shutdown()

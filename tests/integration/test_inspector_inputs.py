@@ -86,14 +86,39 @@ def test_large_files_are_refused_before_they_are_decoded() -> None:
         loaded.inspect(PHOTO, product="object")
 
 
-def test_a_stream_takes_paths(inspector: Inspector) -> None:
+def test_a_stream_takes_what_read_image_returns_and_no_path(inspector: Inspector) -> None:
     with InspectionStream(inspector) as stream:
-        for path in (PHOTO, str(PHOTO), "missing.png"):
-            stream.submit(path, product="object")
-        first, second, third = stream.drain()
-    assert first.inspection is not None
-    assert second.inspection is not None
-    assert same(first.inspection, second.inspection)
+        stream.submit(read_image(PHOTO), product="object")
+        stream.submit(PHOTO, product="object")  # type: ignore[arg-type]
+        first, second = stream.drain()
     assert same(first.inspection, inspector.inspect(PHOTO, product="object"))
-    assert third.error is not None
-    assert (third.error.code, third.decision) == ("image_file", "hold")
+    assert (second.error.code, second.decision) == ("frame", "hold")
+
+
+def test_a_camera_is_described_once(inspector: Inspector) -> None:
+    colour = read_image(PHOTO)
+    bgr = np.ascontiguousarray(colour[:, :, ::-1]).astype(np.uint16) * 16
+    expected = inspector.inspect(bgr, product="object", channel_order="bgr", white_level=4095)
+    with Inspector.load("mini", channel_order="bgr", white_level=4095) as loaded:
+        assert same(loaded.inspect(bgr, product="object"), expected)
+        # The call goes before, None included: the largest value of uint16 is white then.
+        rgb = colour.astype(np.uint16) * 257
+        called = loaded.inspect(rgb, product="object", channel_order="rgb", white_level=None)
+        assert same(called, inspector.inspect(rgb, product="object"))
+        # A file says its own.
+        of_file = inspector.inspect(colour, product="object")
+        assert same(loaded.inspect(PHOTO, product="object"), of_file)
+        with InspectionStream(loaded) as stream:
+            stream.submit(bgr, product="object")
+            assert same(stream.poll().inspection, expected)
+    with InspectionStream(inspector, channel_order="bgr", white_level=4095) as stream:
+        stream.submit(bgr, product="object")
+        stream.submit(rgb, product="object", channel_order="rgb", white_level=None)
+        camera, call = [result.inspection for result in stream.drain()]
+    assert same(camera, expected)
+    assert same(call, called)
+
+
+def test_parameters_cannot_be_changed_behind_the_records(inspector: Inspector) -> None:
+    with pytest.raises(AttributeError):
+        inspector.parameters = inspector.parameters.replace(cascade_stages=1)  # type: ignore[misc]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.intake import ImageOrPath
+from zeroflaw.pipeline.intake import INHERITED, Inherited
 from zeroflaw_engines.image_files.frame import ChannelOrder
 
 
@@ -15,11 +17,11 @@ class TwoHalves(Protocol):
 
     def encode_frame(
         self,
-        image: ImageOrPath,
+        image: NDArray[Any],
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
     ) -> EncodedFrame:
         """The first half of an inspection."""
 

@@ -7,17 +7,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NoReturn, Self, TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.intake import ImageOrPath
-from zeroflaw.records.stamp import Stamp, new_stamp
+from zeroflaw.pipeline.intake import INHERITED, CameraSettings, Inherited
+from zeroflaw.records.stamp import new_stamp
 from zeroflaw.stream.closing_at_exit import close_at_exit
+from zeroflaw.stream.frame_job import FrameJob
 from zeroflaw.stream.halves import TwoHalves
 from zeroflaw.stream.result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
@@ -29,39 +30,6 @@ WhenFull = Literal["wait", "drop_oldest", "refuse"]
 
 _log = logging.getLogger(__name__)
 _Half = TypeVar("_Half", EncodedFrame, Inspection)
-
-
-@dataclass(eq=False)
-class _Job:
-    """One frame on its way through the stream."""
-
-    ticket: int
-    image: Any
-    options: dict[str, Any]
-    trace: bool
-    stamp: Stamp
-    submitted: float
-    deadline_ms: float | None
-    begun: float | None = None
-
-    def is_late(self) -> bool:
-        if self.deadline_ms is None:
-            return False
-        return 1e3 * (time.perf_counter() - self.submitted) > self.deadline_ms
-
-    def result(self, **outcome: Any) -> StreamResult:  # noqa: ANN401 - fields of StreamResult
-        now = time.perf_counter()
-        product = self.options["product"]
-        return StreamResult(
-            ticket=self.ticket,
-            stamp=self.stamp,
-            # Of another type it is an error, and that names it.
-            product=product if isinstance(product, str) else None,
-            deadline_ms=self.deadline_ms,
-            queue_ms=1e3 * ((self.begun or now) - self.submitted),
-            latency_ms=1e3 * (now - self.submitted),
-            **outcome,
-        )
 
 
 class InspectionStream:
@@ -83,6 +51,8 @@ class InspectionStream:
         capacity: int = 8,
         when_full: WhenFull = "wait",
         pipelined: bool = True,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
     ) -> None:
         """Opens a stream.
 
@@ -93,6 +63,8 @@ class InspectionStream:
                 `drop_oldest` of those that wait, or `refuse` the new one.
             pipelined: Whether encoders of a frame run beside the cascade of the one before;
                 without it one frame ends before the next begins.
+            channel_order: Of the arrays of this stream's camera; default: the Inspector's.
+            white_level: The same.
 
         Raises:
             StreamError: An argument is of the wrong kind, or out of its range.
@@ -106,12 +78,14 @@ class InspectionStream:
         arguments.whole_number("capacity", capacity, least=1, error=StreamError)
         arguments.choice("when_full", when_full, get_args(WhenFull), error=StreamError)
         arguments.flag("pipelined", pipelined, error=StreamError)
+        self._camera = CameraSettings(channel_order, white_level)
+        self._camera.require_valid(StreamError)
         self._inspector = inspector
         self._capacity = capacity
         self._when_full = when_full
         self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
-        self._encoded: deque[tuple[_Job, EncodedFrame]] = deque()
+        self._waiting: deque[FrameJob] = deque()
+        self._encoded: deque[tuple[FrameJob, EncodedFrame]] = deque()
         self._results: dict[int, StreamResult] = {}
         self._submitted = 0
         self._delivered = 0
@@ -133,11 +107,11 @@ class InspectionStream:
 
     def submit(
         self,
-        frame: ImageOrPath,
+        frame: NDArray[Any],
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
         trace: bool = False,
         frame_id: str | None = None,
         part_id: str | None = None,
@@ -151,10 +125,11 @@ class InspectionStream:
         A frame or a product that is not acceptable does not raise: its result has the error.
 
         Args:
-            frame: As `Inspector.inspect` takes it; a file is read when its turn comes.
+            frame: An array as `Inspector.inspect` takes it. Of a file, give what `read_image`
+                returns.
             product: Name of the product.
-            channel_order: Order of the frame's colour channels.
-            white_level: Value that counts as white.
+            channel_order: Order of an array's colour channels; default: the stream's.
+            white_level: Value that counts as white; default: the stream's.
             trace: Whether the inspection says how its mask came about.
             frame_id: Of the caller's own; comes back with the result.
             part_id: The same.
@@ -183,12 +158,13 @@ class InspectionStream:
         now = time.perf_counter()
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         image = frame.copy() if copy and isinstance(frame, np.ndarray) else frame
-        options = {"product": product, "channel_order": channel_order, "white_level": white_level}
+        camera = CameraSettings(channel_order, white_level).over(self._camera)
+        options = {"product": product, **vars(camera)}
         with self._changed:
             self._require_open()
             self._make_room(timeout)
             self._submitted += 1
-            job = _Job(self._submitted, image, options, trace, stamp, now, deadline_ms)
+            job = FrameJob(self._submitted, image, options, trace, stamp, now, deadline_ms)
             self._waiting.append(job)
             self._changed.notify_all()
             return job.ticket
@@ -319,7 +295,7 @@ class InspectionStream:
                 self._changed.notify_all()
             self._decode(job, encoded)
 
-    def _next_job(self) -> _Job | None:
+    def _next_job(self) -> FrameJob | None:
         """The frame that has waited longest; None when the stream is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -331,11 +307,11 @@ class InspectionStream:
             self._changed.notify_all()
             return job
 
-    def _encode(self, job: _Job) -> EncodedFrame:
+    def _encode(self, job: FrameJob) -> EncodedFrame:
         image, job.image = job.image, None  # or it would be held until the cascade has ended
         return self._inspector.encode_frame(image, **job.options)
 
-    def _decode(self, job: _Job, encoded: EncodedFrame) -> None:
+    def _decode(self, job: FrameJob, encoded: EncodedFrame) -> None:
         done = self._attempt(job, partial(self._decoded, job, encoded))
         if done is None:
             return
@@ -344,12 +320,12 @@ class InspectionStream:
         else:
             self._put("finished", job.result(inspection=done))
 
-    def _decoded(self, job: _Job, encoded: EncodedFrame) -> Inspection:
+    def _decoded(self, job: FrameJob, encoded: EncodedFrame) -> Inspection:
         inspection = self._inspector.decode_frame(encoded, trace=job.trace)
         require_sound(inspection)
         return stamped(inspection, job.stamp)
 
-    def _attempt(self, job: _Job, half: Callable[[], _Half]) -> _Half | None:
+    def _attempt(self, job: FrameJob, half: Callable[[], _Half]) -> _Half | None:
         """Half an inspection; what goes wrong becomes the frame's result, and None comes back."""
         if job.is_late():
             self._put("late", job.result(deadline_missed=True))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.intake import ImageOrPath
 from zeroflaw.pipeline.stopwatch import Span, Stopwatch
 from zeroflaw.stream.stream import InspectionStream
 from zeroflaw_benchmarks.bench.frames import BenchFrame
@@ -83,7 +83,7 @@ class WatchedInspector:
         self.watches: list[Stopwatch] = []
         self._inspector = inspector
 
-    def encode_frame(self, image: ImageOrPath, **options: Any) -> EncodedFrame:  # noqa: ANN401
+    def encode_frame(self, image: NDArray[Any], **options: Any) -> EncodedFrame:  # noqa: ANN401
         """See `Inspector.encode_frame`."""
         encoded = self._inspector.encode_frame(image, **options)
         self.watches.append(encoded.watch)
