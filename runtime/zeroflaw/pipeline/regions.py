@@ -39,6 +39,15 @@ class Region:
     polygon: Polygon
     holes: tuple[Polygon, ...]
 
+    @property
+    def xyxy(self) -> tuple[int, int, int, int]:
+        """Bounding box (x_min, y_min, x_max, y_max), px; the maxima lie just outside of it.
+
+        So `frame[y_min:y_max, x_min:x_max]` cuts the region out, as supervision cuts and measures
+        its boxes. The boxes of a trace have their last pixels as maxima.
+        """
+        return self.x, self.y, self.x + self.width, self.y + self.height
+
 
 def regions_of(mask: BoolArray, score: FloatArray) -> tuple[Region, ...]:
     """The regions of a mask, largest first.
