@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
+from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
@@ -23,9 +24,8 @@ from zeroflaw.pipeline.intake import (
     take_array,
     take_file,
 )
-from zeroflaw.pipeline.resizing import Bands
+from zeroflaw.pipeline.resizing import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw.records.provenance import bundle_warnings, provenances
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.records.threshold import product_thresholds
@@ -111,7 +111,7 @@ class Inspector:
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
         resizers = threads or usable_cores()
-        self._bands = Bands(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
+        self._strips = Strips(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
         self._workspace = Workspace()
         closed = partial(EngineError, "this Inspector is closed", "load another one")
         self._lifetime = Lifetime(self, "this Inspector", closed)
@@ -377,14 +377,14 @@ class Inspector:
                 sam_encoder=self._sessions.sam_encoder,
                 pool=self._pool if self._schedule == "side_by_side" else None,
                 needs_sam=self._needs_sam,
-                bands=self._bands,
+                strips=self._strips,
                 watch=watch,
             )
         return EncodedFrame(stamp, frame, name, encoding, watch, taken.warnings)
 
     def _release(self) -> None:
         self._pool.shutdown()
-        self._bands.pool.shutdown()
+        self._strips.pool.shutdown()
         self._sessions.close()
 
     def _needs_sam(self, anomaly_map: FloatArray) -> bool:

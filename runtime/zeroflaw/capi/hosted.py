@@ -71,8 +71,8 @@ class HostedInspector:
         self._shared = shared
         self._configuration = configuration
         self._home = HomeProcess(self, "this inspector")
-        self._turn = threading.Lock()
-        self._changing = threading.Lock()
+        self._inspect_lock = threading.Lock()
+        self._state_lock = threading.Lock()
         self._stream: InspectionStream | None = None
         self._counts = _Counts()
         self._state = State.INITIALIZED
@@ -97,7 +97,7 @@ class HostedInspector:
     def clone(self) -> HostedInspector:
         """Another handle on the same engines, with a queue of its own."""
         self._home.require()
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             clone = HostedInspector(self._shared.hold(), self._configuration)
         clone._state = self._state if self._state is State.READY else State.INITIALIZED
@@ -108,7 +108,7 @@ class HostedInspector:
         self._home.require()
         if runs < 1:
             raise EmbeddingError(f"{runs} runs do not warm anything up", "give 1 or more")
-        with self._turn:
+        with self._inspect_lock:
             self._require_open()
             self._shared.inspector.warm_up(runs)
             self._state = State.READY
@@ -124,7 +124,7 @@ class HostedInspector:
         stamp = new_stamp(
             part_id=request.part_id, frame_id=request.frame_id, camera_id=request.camera_id
         )
-        with self._turn, self._one_running():
+        with self._inspect_lock, self._one_running():
             self._require_open()
             began = time.perf_counter()
             inspection = self._shared.inspector.inspect(
@@ -137,7 +137,7 @@ class HostedInspector:
             inspection = stamped(inspection, stamp)
         spent = 1e3 * (time.perf_counter() - called)
         late = request.deadline_ms is not None and spent > request.deadline_ms
-        with self._changing:
+        with self._state_lock:
             self._state = State.READY
             self._counts.late += late
             self._counts.inspected += not late
@@ -181,7 +181,7 @@ class HostedInspector:
     def poll(self, seconds: float) -> Outcome | None:
         """What became of the next submitted frame; None if that is not known in time."""
         self._home.require()
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             stream = self._stream
         if stream is None:  # nothing was submitted, and another thread may do so meanwhile
@@ -190,7 +190,7 @@ class HostedInspector:
         result = stream.poll(seconds)
         if result is None:
             return None
-        with self._changing:
+        with self._state_lock:
             self._counts.polled += 1
             if result.inspection is not None:
                 self._state = State.READY
@@ -220,7 +220,7 @@ class HostedInspector:
     def report_health(self, report: HealthStruct) -> None:
         """Fills a health report; never waits for an inspection."""
         self._home.require()
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             counts, stream = self._counts, self._stream
             queue = StreamHealth() if stream is None else stream.health()
@@ -246,18 +246,18 @@ class HostedInspector:
         """
         if not self._home.is_here:
             return
-        with self._changing:
+        with self._state_lock:
             if self._closed:
                 return
             self._closed = True
             stream = self._stream
         if stream is not None:
             stream.close()
-        with self._turn:
+        with self._inspect_lock:
             self._shared.let_go()
 
     def _open_stream(self) -> InspectionStream:
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             if self._stream is None:
                 self._stream = InspectionStream(
@@ -270,17 +270,17 @@ class HostedInspector:
     @contextmanager
     def _one_running(self) -> Iterator[None]:
         """Counts an inspection that is under way, and notes how it fails."""
-        with self._changing:
+        with self._state_lock:
             self._counts.running += 1
         try:
             yield
         except Exception as error:
-            with self._changing:
+            with self._state_lock:
                 self._counts.failed += 1
                 self._note_failure(error)
             raise
         finally:
-            with self._changing:
+            with self._state_lock:
                 self._counts.running -= 1
 
     def _note_failure(self, error: Exception) -> None:

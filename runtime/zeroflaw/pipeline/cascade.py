@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -22,7 +23,6 @@ from zeroflaw.pipeline.geometry import (
     mask_at_frame,
 )
 from zeroflaw.pipeline.prompt_points import PointPrompts
-from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
@@ -37,7 +37,7 @@ Box = tuple[int, int, int, int]
 
 _SINGLE_MASK_TOKEN: Final = 0
 _MULTIMASK_TOKENS: Final = slice(1, 4)
-_MOST_COMPONENTS: Final = 16
+_MAX_COMPONENTS: Final = 16
 _THIN: Final = 32  # px
 
 
@@ -100,6 +100,24 @@ class Cascade:
     kept_stage: int
     status: Literal["ok", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
     stages: tuple[Stage, ...]
+
+
+class Workspace(threading.local):
+    """Float buffers by purpose, a set of its own for each thread.
+
+    Fresh memory costs a page fault for every 4 KiB: for logits at the size of a 12 MP frame
+    that is more than their computation.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, FloatArray] = {}
+
+    def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
+        """A float32 buffer of a shape; what it held for the same purpose before is lost."""
+        buffer = self._buffers.get(purpose)
+        if buffer is None or buffer.shape != shape:
+            buffer = self._buffers[purpose] = np.empty(shape, np.float32)
+        return buffer
 
 
 def run_cascade(
@@ -221,7 +239,7 @@ def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
         box = inclusive_box(mask)
         return () if box is None else (box,)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
-    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MOST_COMPONENTS]
+    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MAX_COMPONENTS]
     return tuple((x, y, x + w - 1, y + h - 1) for x, y, w, h, _ in largest)
 
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, Workspace, run_cascade
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Trace
-from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host

@@ -18,7 +18,7 @@ from zeroflaw.pipeline.geometry import (
     squash,
     to_resize_twice,
 )
-from zeroflaw.pipeline.resizing import Bands, Picture
+from zeroflaw.pipeline.resizing import Strips, Picture
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
@@ -111,7 +111,7 @@ def encode_clip(
     clip_encoder: Session,
     *,
     picture: Picture | None = None,
-    bands: Bands | None = None,
+    strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> ClipEncoding:
     """Run the CLIP encoder alone.
@@ -122,7 +122,7 @@ def encode_clip(
         embeddings: float32 [2, embedding_size] of the product.
         clip_encoder: Its session.
         picture: The frame as `to_resize_twice` gives it, if it is there already.
-        bands: Threads that share the resizing.
+        strips: Threads that share the resizing.
         watch: Times the parts.
 
     Raises:
@@ -130,7 +130,7 @@ def encode_clip(
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
-        image = squash(frame if picture is None else picture, size, bands)
+        image = squash(frame if picture is None else picture, size, strips)
     with watch.stage("frame_information"):
         information = frame_information(frame)
     with watch.stage("clip_encoder"):
@@ -148,7 +148,7 @@ def encode(
     sam_encoder: Session,
     pool: Executor | None = None,
     needs_sam: Callable[[FloatArray], bool] | None = None,
-    bands: Bands | None = None,
+    strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> Encoding:
     """Runs the encoders on a frame.
@@ -161,7 +161,7 @@ def encode(
         sam_encoder: Its session.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
-        bands: Threads that share the resizing; not of `pool`.
+        strips: Threads that share the resizing; not of `pool`.
         watch: Times the parts.
 
     Raises:
@@ -169,8 +169,8 @@ def encode(
     """
     watch = watch or Stopwatch()
     with watch.stage("frame"):
-        # Bands are copied one by one, as they are filtered.
-        split = bands is not None and bands.count > 1
+        # Strips are copied one by one, as they are filtered.
+        split = strips is not None and strips.count > 1
         picture = frame if split else to_resize_twice(frame, geometry)
 
     def clip() -> ClipEncoding:
@@ -180,15 +180,15 @@ def encode(
             embeddings,
             clip_encoder,
             picture=picture,
-            bands=bands,
+            strips=strips,
             watch=watch,
         )
 
     def sam() -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
             squashed = geometry.sam_source != geometry.frame
-            source = squash(picture, geometry.map_size, bands) if squashed else picture
-            image = fit(source, geometry, bands)
+            source = squash(picture, geometry.map_size, strips) if squashed else picture
+            image = fit(source, geometry, strips)
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
             out = run_engine(

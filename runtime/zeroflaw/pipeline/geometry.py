@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.pipeline.resizing import Bands, Picture, resize
+from zeroflaw.pipeline.resizing import Strips, Picture, resize
 from zeroflaw_engines.image_files.frame import Frame
 
 FloatArray = NDArray[np.float32]
@@ -88,33 +88,33 @@ def to_resize_twice(frame: Frame, geometry: FrameGeometry) -> Picture:
     return frame if geometry.sam_content == geometry.frame else Image.fromarray(frame)
 
 
-def squash(frame: Picture, size: int, bands: Bands | None = None) -> Frame:
+def squash(frame: Picture, size: int, strips: Strips | None = None) -> Frame:
     """Resizes a frame to a square, as APRIL-GAN does: Pillow's antialiased bicubic.
 
     Args:
         frame: uint8 [H, W, 3].
         size: Side of the square, px.
-        bands: Threads that share the work.
+        strips: Threads that share the work.
 
     Returns:
         uint8 [size, size, 3].
     """
-    return resize(frame, (size, size), Image.Resampling.BICUBIC, bands)
+    return resize(frame, (size, size), Image.Resampling.BICUBIC, strips)
 
 
-def fit(source: Picture, geometry: FrameGeometry, bands: Bands | None = None) -> Frame:
+def fit(source: Picture, geometry: FrameGeometry, strips: Strips | None = None) -> Frame:
     """Resizes a frame into the top left of SAM's square image: Pillow's antialiased bilinear.
 
     Args:
         source: uint8 [H, W, 3], of the size `geometry.sam_source`.
         geometry: The frame's grids.
-        bands: Threads that share the work.
+        strips: Threads that share the work.
 
     Returns:
         uint8 [sam_size, sam_size, 3]; what is outside the content is zero, and blanked by the
         encoder.
     """
-    content = resize(source, geometry.sam_content, Image.Resampling.BILINEAR, bands)
+    content = resize(source, geometry.sam_content, Image.Resampling.BILINEAR, strips)
     size = geometry.sam_size
     if content.shape[:2] == (size, size):
         return content

@@ -15,7 +15,7 @@ from zeroflaw_engines.errors import RunFolderError
 
 Existing = Literal["append", "replace", "refuse"]
 
-_MOST_SET_ASIDE: Final = 10_000
+_MAX_SET_ASIDE: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def set_aside(folder: Path) -> list[Path]:
     for name in (SHEET_NAME, SUMMARY_NAME):
         path = folder / name
         if path.is_file() or path.is_symlink():
-            numbers = range(1, _MOST_SET_ASIDE)
+            numbers = range(1, _MAX_SET_ASIDE)
             free = (path.with_name(f"{path.stem}.before-{n}{path.suffix}") for n in numbers)
             renamed.append(path.rename(next(one for one in free if not os.path.lexists(one))))
     return renamed
