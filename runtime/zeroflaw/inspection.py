@@ -138,10 +138,5 @@ class Inspection:
 
 
 def stamped(inspection: Inspection, stamp: Stamp) -> Inspection:
-    """Give an inspection the stamp of a frame that was handed over before its inspection began.
-
-    Args:
-        inspection: Whose own stamp is replaced.
-        stamp: Made when the frame was handed over.
-    """
+    """Give an inspection the stamp of a frame that was handed over before its inspection began."""
     return replace(inspection, **asdict(stamp))

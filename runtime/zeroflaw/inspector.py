@@ -75,7 +75,7 @@ class Inspector:
         threads: int = 0,
         decision_threshold: float | None = None,
     ) -> None:
-        """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
+        """Make an Inspector of sessions that are loaded already; most callers want `load`."""
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
         arguments.whole_number("max_frame_pixels", max_frame_pixels, least=1)
         arguments.whole_number("threads", threads, least=0, most=MAX_THREADS)
@@ -132,7 +132,7 @@ class Inspector:
         white_level: float | None = None,
         decision_threshold: float | None = None,
     ) -> Inspector:
-        """Verifies a bundle and loads its engines.
+        """Verify a bundle and load its engines.
 
         Args:
             bundle: The bundle's directory, or the text `mini` for the demonstration model that
@@ -203,7 +203,7 @@ class Inspector:
         return tuple(sorted(self.bundle.manifest.products))
 
     def product_name(self, product: str | None) -> str:
-        """The product that is meant: the one named, or the only one there is.
+        """Return the product that is meant: the one named, or the only one there is.
 
         Raises:
             ProductError: It is unknown, or there are several to choose from.
@@ -221,7 +221,7 @@ class Inspector:
         return name
 
     def decision_threshold(self, product: str) -> tuple[float, tuple[str, ...]]:
-        """The threshold that frames of a product are judged by, and what to know about it.
+        """Return the threshold that frames of a product are judged by, and what to know about it.
 
         Args:
             product: A name as `product_name` gives it.
@@ -232,7 +232,7 @@ class Inspector:
         return self._thresholds[product]
 
     def warm_up(self, runs: int = 1) -> None:
-        """Prepares every engine, so that the first inspection is as fast as the rest.
+        """Prepare every engine, so that the first inspection is as fast as the rest.
 
         Args:
             runs: How often every engine is run on zeros, at least once.
@@ -310,7 +310,7 @@ class Inspector:
         return self._encode(take, product, stamp)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """The second half of `inspect`: point prompts, cascade, scores, regions, decision.
+        """Do the second half of `inspect`: point prompts, cascade, scores, regions, decision.
 
         Args:
             encoded: From `encode_frame` of this Inspector.
@@ -343,7 +343,7 @@ class Inspector:
             )
 
     def close(self) -> None:
-        """Releases the engines once the calls of other threads have ended; new ones are refused.
+        """Release the engines once the calls of other threads have ended; new ones are refused.
 
         Within a call of the same thread, such as in a signal handler, it does not wait: the call
         that ends last releases them. In a fork it does nothing.

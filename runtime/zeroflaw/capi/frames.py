@@ -59,7 +59,7 @@ class Request:
 
 
 def request_of(frame: FrameStruct) -> Request:
-    """The request that a C struct makes.
+    """Return the request that a C struct makes.
 
     Raises:
         EmbeddingError: The pixels are a null pointer, a text is not UTF-8, or the deadline is

@@ -29,19 +29,19 @@ class SharedInspector:
     """An Inspector that is closed when the last of those who share it lets go."""
 
     def __init__(self, inspector: Inspector) -> None:
-        """Holds it once."""
+        """Hold it once."""
         self.inspector = inspector
         self._holders = 1
         self._lock = threading.Lock()
 
     def hold(self) -> SharedInspector:
-        """Holds it once more."""
+        """Hold it once more."""
         with self._lock:
             self._holders += 1
         return self
 
     def let_go(self) -> None:
-        """Lets go of it; the last closes it."""
+        """Let go of it; the last closes it."""
         with self._lock:
             self._holders -= 1
             last = self._holders == 0
@@ -67,7 +67,7 @@ class HostedInspector:
     """
 
     def __init__(self, shared: SharedInspector, configuration: Configuration) -> None:
-        """Takes over one hold of the shared Inspector."""
+        """Take over one hold of the shared Inspector."""
         self._shared = shared
         self._configuration = configuration
         self._home = HomeProcess(self, "this inspector")
@@ -81,7 +81,7 @@ class HostedInspector:
 
     @classmethod
     def load(cls, configuration: Configuration) -> HostedInspector:
-        """Verifies the bundle and loads its engines; see `Inspector.load` for what it raises."""
+        """Verify the bundle and load its engines; see `Inspector.load` for what it raises."""
         cache = configuration.model_cache
         inspector = Inspector.load(
             configuration.bundle,
@@ -95,7 +95,7 @@ class HostedInspector:
         return cls(SharedInspector(inspector), configuration)
 
     def clone(self) -> HostedInspector:
-        """Another handle on the same engines, with a queue of its own."""
+        """Return another handle on the same engines, with a queue of its own."""
         self._home.require()
         with self._state_lock:
             self._require_open()
@@ -104,7 +104,7 @@ class HostedInspector:
         return clone
 
     def warm_up(self, runs: int) -> None:
-        """Runs every engine on zeros; see `Inspector.warm_up`."""
+        """Run every engine on zeros; see `Inspector.warm_up`."""
         self._home.require()
         if runs < 1:
             raise EmbeddingError(f"{runs} runs do not warm anything up", "give 1 or more")
@@ -114,7 +114,7 @@ class HostedInspector:
             self._state = State.READY
 
     def inspect(self, request: Request) -> Outcome:
-        """Inspects a frame; the time that it waits for its turn counts.
+        """Inspect a frame; the time that it waits for its turn counts.
 
         Raises:
             ZeroflawError: There is no result; see `Inspector.inspect`.
@@ -156,7 +156,7 @@ class HostedInspector:
         return outcome_of(result)
 
     def submit(self, request: Request) -> int:
-        """Queues a copy of a frame; returns its ticket.
+        """Queue a copy of a frame; return its ticket.
 
         Raises:
             StreamFullError: As many frames wait as may, and new ones are refused.
@@ -179,7 +179,7 @@ class HostedInspector:
             raise
 
     def poll(self, seconds: float) -> Outcome | None:
-        """What became of the next submitted frame; None if that is not known in time."""
+        """Return what became of the next submitted frame; None if that is not known in time."""
         self._home.require()
         with self._state_lock:
             self._require_open()
@@ -199,7 +199,7 @@ class HostedInspector:
         return outcome_of(result)
 
     def describe(self) -> dict[str, object]:
-        """What it is made of, for people and logs."""
+        """Return what it is made of, for people and logs."""
         self._home.require()
         self._require_open()
         inspector = self._shared.inspector
@@ -218,7 +218,7 @@ class HostedInspector:
         }
 
     def report_health(self, report: HealthStruct) -> None:
-        """Fills a health report; never waits for an inspection."""
+        """Fill a health report; never wait for an inspection."""
         self._home.require()
         with self._state_lock:
             self._require_open()
@@ -240,7 +240,7 @@ class HostedInspector:
             report.last_error = self._last_error.encode()[:511].decode(errors="ignore").encode()
 
     def close(self) -> None:
-        """Waits for the calls under way, drops what waits, and lets go of the engines.
+        """Wait for the calls under way, drop what waits, and let go of the engines.
 
         In a fork of the process that made it, it does nothing.
         """
@@ -269,7 +269,7 @@ class HostedInspector:
 
     @contextmanager
     def _one_running(self) -> Iterator[None]:
-        """Counts an inspection that is under way, and notes how it fails."""
+        """Count an inspection that is under way, and note how it fails."""
         with self._state_lock:
             self._counts.running += 1
         try:
@@ -284,7 +284,7 @@ class HostedInspector:
                 self._counts.running -= 1
 
     def _note_failure(self, error: Exception) -> None:
-        """Keeps the text; a frame that cannot be inspected says nothing against the engines."""
+        """Keep the text; a frame that cannot be inspected says nothing against the engines."""
         self._last_error = text_of(error)
         if isinstance(error, EngineError):
             self._state = State.FAILING

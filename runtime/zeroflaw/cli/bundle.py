@@ -143,7 +143,7 @@ def info(
 def _verdict(
     bundle: str, opened: Bundle | None = None, *, problem: dict[str, str] | None = None
 ) -> dict[str, object]:
-    """What `verify --json` prints; docs/inspection.md describes it."""
+    """Return what `verify --json` prints; docs/inspection.md describes it."""
     manifest = None if opened is None else opened.manifest
     return {
         "bundle": encodable(bundle),

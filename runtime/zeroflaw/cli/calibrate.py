@@ -121,7 +121,7 @@ def _summary(product: str, fit: ConformalThreshold) -> str:
 
 
 def _document(product: str, done: ProductCalibration) -> dict[str, object]:
-    """What `--json` prints; docs/inspection.md describes it."""
+    """Return what `--json` prints; docs/inspection.md describes it."""
     fit, good = done.fit, done.good
     return {
         "product": done.bundle.product_name(product),

@@ -173,7 +173,7 @@ def inspect(
 def chosen_parameters(
     default: MethodParameters, file: Path | None, settings: list[str]
 ) -> MethodParameters:
-    """Method parameters from a bundle, a TOML file and single settings, the last one winning.
+    """Return the parameters of a bundle, a TOML file and single settings, the last one winning.
 
     Raises:
         ParametersError: The file or a setting is not valid.
@@ -182,7 +182,7 @@ def chosen_parameters(
 
 
 def given_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
-    """Method parameters that the user gave, by name, the last one winning; not validated.
+    """Return parameters that the user gave, by name, the last one winning; not validated.
 
     Raises:
         ParametersError: The file or a setting cannot be read.

@@ -128,13 +128,6 @@ def run_inspections(
     """Inspect every picture and write its results, the page and the summary.
 
     Args:
-        inspector: What inspects.
-        search: The pictures, and what is left out.
-        header: Of the page.
-        out_dir: The folder of the results.
-        existing: What becomes of results that are there.
-        identifiers: For the records.
-        reading: How the files are read.
         report: Called with the record of each picture, as JSON, once its results are written.
 
     Raises:
@@ -171,7 +164,7 @@ def run_inspections(
 
 
 def _publisher(header: SheetHeader) -> Callable[[Results], Mapping[str, bytes]]:
-    """How the page and the summary are made of what the folder holds."""
+    """Return how the page and the summary are made of what the folder holds."""
 
     def publish(results: Results) -> Mapping[str, bytes]:
         page = contact_sheet(

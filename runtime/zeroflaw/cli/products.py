@@ -57,7 +57,7 @@ def add(
 
 
 def _document(name: str, product: Product, default: float) -> dict[str, object]:
-    """What `--json` prints of a product; docs/inspection.md describes it."""
+    """Return what `--json` prints of a product; docs/inspection.md describes it."""
     own, calibration = product.threshold, product.calibration
     return {
         "product": name,
@@ -68,7 +68,7 @@ def _document(name: str, product: Product, default: float) -> dict[str, object]:
 
 
 def threshold_text(product: Product, default: float) -> str:
-    """A product's decision threshold and where it comes from, in one line."""
+    """Return a product's decision threshold and where it comes from, in one line."""
     if product.threshold is None:
         return f"threshold {default} (default)"
     own = f"threshold {product.threshold:.6f}"

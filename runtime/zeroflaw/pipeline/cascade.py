@@ -113,7 +113,7 @@ class Workspace(threading.local):
         self._buffers: dict[str, FloatArray] = {}
 
     def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
-        """A float32 buffer of a shape; what it held for the same purpose before is lost."""
+        """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
         buffer = self._buffers.get(purpose)
         if buffer is None or buffer.shape != shape:
             buffer = self._buffers[purpose] = np.empty(shape, np.float32)
@@ -130,16 +130,13 @@ def run_cascade(
     low_res_size: int,
     workspace: Workspace | None = None,
 ) -> Cascade:
-    """Points; points and logits; points, box and logits (Eq. 9 to 12).
+    """Run the cascade: points; points and logits; points, box and logits (Eq. 9 to 12).
 
     A stage whose mask is empty ends the cascade: the last mask that is not empty is kept, and
     the extreme region itself if stage 1 is already empty; the status says so.
 
     Args:
-        decode: Runs the decoder once.
         points: From `point_prompts`.
-        geometry: The frame's grids.
-        parameters: The method's parameters.
         max_prompts: Rows of the decoder's point input.
         low_res_size: Side of the decoder's logits.
         workspace: Memory to use again; `content_logits` lie in it.
@@ -219,13 +216,13 @@ _EMPTY: Final[dict[int, Literal["stage_2_empty", "stage_3_empty"]]] = {
 
 
 def _must_judge_at_frame(geometry: FrameGeometry) -> bool:
-    """Whether SAM's image may have content that the frame, coarser or thin, does not."""
+    """Return whether SAM's image may have content that the frame, coarser or thin, does not."""
     (height, width), (rows, columns) = geometry.frame, geometry.sam_content
     return height < rows or width < columns or min(height, width) < _THIN
 
 
 def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
-    """F_location (Eq. 11): the box, or boxes, of a mask.
+    """Return F_location (Eq. 11): the box, or boxes, of a mask.
 
     Args:
         mask: bool [H, W].
@@ -253,7 +250,7 @@ def decoder_prompts(
     low_res_size: int,
     on_device: DeviceTensor | None = None,
 ) -> DecoderPrompts:
-    """Lays points, boxes and logits out as the decoder takes them.
+    """Lay points, boxes and logits out as the decoder takes them.
 
     Without a box, SAM appends one not-a-point row (prompt_encoder.py:73-100); with a box, none.
 
@@ -261,7 +258,6 @@ def decoder_prompts(
         points: Points in frame pixels.
         boxes: One prompt for each box, all with the same points; none for a prompt without box.
         low_res_logits: float32 [L, L] of the stage before, or None.
-        geometry: The frame's grids.
         max_prompts: Rows of the decoder's point input.
         low_res_size: L.
         on_device: float32 [1, 1, L, L], the same logits where the decoder left them; taken from
@@ -288,7 +284,7 @@ def decoder_prompts(
 
 
 def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
-    """The extreme region at the frame's size; an axis that shrinks keeps every pixel it touches."""
+    """Resize the extreme region to the frame; a shrinking axis keeps every pixel it touches."""
     height, width = geometry.frame
     rows, columns = region.shape
     resized = region.astype(np.float32)
@@ -307,7 +303,7 @@ def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
 def _choose(
     logits: FloatArray | DeviceTensor, predicted_iou: FloatArray, *, single: bool
 ) -> tuple[tuple[int, ...], FloatArray, float, DeviceTensor | None]:
-    """The best mask of each prompt, and the union of them: a logit is positive where any is.
+    """Return the best mask of each prompt, and their union: a logit is positive where any is.
 
     Of the logits, the best alone come to the host. With them comes where the best of a single
     prompt lies, [1, 1, L, L], if the decoder left it on its device.

@@ -28,12 +28,8 @@ def conclude(
     """Score, decide, and gather the result; the frame's stopwatch times the parts.
 
     Args:
-        encoded: The frame, and what the encoders say of it.
-        decoding: What the cascade made of it.
-        parameters: The method's parameters.
         threshold: Image score at and above which the frame is rejected, in [0, 1].
         warnings: What a reader of every result of this product must know.
-        provenance: What judges the frame.
         trace: Whether the result says how its mask came about.
 
     Raises:

@@ -48,15 +48,10 @@ def decode(
     workspace: Workspace | None = None,
     watch: Stopwatch | None = None,
 ) -> Decoding:
-    """Point prompts and cascade (sections 3.1 and 3.2).
+    """Run point prompts and cascade (sections 3.1 and 3.2).
 
     Args:
-        encoding: Of the frame.
-        parameters: The method's parameters.
-        sam_decoder: Its session.
-        sizes: Of the bundle's engines.
         workspace: Memory to use again; `content_logits` of the cascade lie in it.
-        watch: Times the parts.
 
     Raises:
         EngineError: The decoder failed, or an engine returned values that are not finite.

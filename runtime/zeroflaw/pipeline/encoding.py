@@ -18,7 +18,7 @@ from zeroflaw.pipeline.geometry import (
     squash,
     to_resize_twice,
 )
-from zeroflaw.pipeline.resizing import Strips, Picture
+from zeroflaw.pipeline.resizing import Picture, Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
@@ -88,11 +88,10 @@ class EncodedFrame:
 def geometry_of(
     frame: tuple[int, int], sizes: EngineSizes, parameters: MethodParameters
 ) -> FrameGeometry:
-    """The grids of a frame for the engines of one bundle.
+    """Return the grids of a frame for the engines of one bundle.
 
     Args:
         frame: Height and width, px.
-        sizes: Of the bundle's engines.
         parameters: `sam_input`.
     """
     return frame_geometry(
@@ -120,10 +119,7 @@ def encode_clip(
         frame: uint8 [H, W, 3], RGB.
         size: Side of the encoder's input, px.
         embeddings: float32 [2, embedding_size] of the product.
-        clip_encoder: Its session.
         picture: The frame as `to_resize_twice` gives it, if it is there already.
-        strips: Threads that share the resizing.
-        watch: Times the parts.
 
     Raises:
         EngineError: The engine failed, or returned values that are not probabilities.
@@ -151,18 +147,14 @@ def encode(
     strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> Encoding:
-    """Runs the encoders on a frame.
+    """Run the encoders on a frame.
 
     Args:
         frame: uint8 [H, W, 3], RGB.
-        geometry: The frame's grids.
         embeddings: float32 [2, embedding_size] of the product.
-        clip_encoder: Its session.
-        sam_encoder: Its session.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
         strips: Threads that share the resizing; not of `pool`.
-        watch: Times the parts.
 
     Raises:
         EngineError: An engine failed.

@@ -82,8 +82,6 @@ def take_array(
 
     Args:
         image: As `rgb_frame` takes it.
-        given: Settings that came with it.
-        camera: Those that hold where none came.
         max_pixels: Largest frame that is accepted, H * W.
 
     Raises:

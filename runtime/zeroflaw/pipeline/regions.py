@@ -50,7 +50,7 @@ class Region:
 
 
 def regions_of(mask: BoolArray, score: FloatArray) -> tuple[Region, ...]:
-    """The regions of a mask, largest first.
+    """Return the regions of a mask, largest first.
 
     Args:
         mask: bool [H, W] at the frame's size.
@@ -112,7 +112,7 @@ def _peaks(
     origin: tuple[int, int],
     frame: tuple[int, ...],
 ) -> FloatArray:
-    """Peak of the score in each component, read at the centres of the score map's pixels."""
+    """Return each component's peak of the score, read at the centres of the score map's pixels."""
     height, width = score.shape
     rows = ((np.arange(height) + 0.5) * (frame[0] / height)).astype(int) - origin[1]
     columns = ((np.arange(width) + 0.5) * (frame[1] / width)).astype(int) - origin[0]

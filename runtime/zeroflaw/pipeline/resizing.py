@@ -46,7 +46,7 @@ class Strips:
     def may_split(
         self, source: tuple[int, int], wanted: tuple[int, int], resample: Image.Resampling
     ) -> bool:
-        """Whether strips are known to give what `Image.resize` gives.
+        """Return whether strips are known to give what `Image.resize` gives.
 
         Args:
             source: Height and width of the picture, px.
@@ -75,7 +75,7 @@ def resize(
     resample: Image.Resampling,
     strips: Strips | None = None,
 ) -> Frame:
-    """Resizes a picture as `Image.resize` does.
+    """Resize a picture as `Image.resize` does.
 
     Pillow mostly filters every row, rounds to 8 bits, and then filters every column. No row
     depends on another, and then no column: strips of each give what the whole gives. Where it
@@ -119,7 +119,7 @@ def resize(
 def _rows_come_first(
     source: tuple[int, int], wanted: tuple[int, int], resample: Image.Resampling
 ) -> bool:
-    """Whether this Pillow filters rows before columns at these sizes: noise tells."""
+    """Return whether this Pillow filters rows before columns at these sizes: noise tells."""
     rng = np.random.default_rng(0)
     noise = Image.frombytes("RGB", source[::-1], rng.bytes(3 * source[0] * source[1]))
     whole = noise.resize(wanted[::-1], resample)
@@ -134,6 +134,6 @@ def _size_of(picture: Picture) -> tuple[int, int]:
 
 
 def _edges(extent: int, count: int) -> tuple[list[int], list[int]]:
-    """Begins and ends of the strips."""
+    """Return begins and ends of the strips."""
     edges = [extent * i // min(count, extent) for i in range(min(count, extent) + 1)]
     return edges[:-1], edges[1:]

@@ -198,10 +198,8 @@ def held_record(
     """Record a frame that was not inspected in time: it is held.
 
     Args:
-        stamp: Of the frame.
         code: `failed`, `late` or `dropped`.
         text: Cause and remedy, or what happened.
-        product: The product it was to be inspected as.
         late: That of its inspection, if it came after all.
     """
     reason = Reason(code, text)

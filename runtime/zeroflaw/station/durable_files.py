@@ -15,7 +15,6 @@ def replace_file(path: Path, data: bytes, *, by_way_of: Path) -> None:
 
     Args:
         path: The file; a link that bears its name is replaced, not followed.
-        data: Its contents.
         by_way_of: Where they are written first; on the same disk.
     """
     try:
@@ -31,10 +30,6 @@ def disk_errors_named(
     named: Path, kind: type[RunFolderError | ResultsError] = RunFolderError
 ) -> Iterator[None]:
     """Turn errors of the disk into errors of ours.
-
-    Args:
-        named: The file or folder that is to be named.
-        kind: Of the error.
 
     Raises:
         RunFolderError: The block raised OSError; or ResultsError, as `kind` says.

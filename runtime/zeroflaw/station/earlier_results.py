@@ -40,8 +40,6 @@ def divide_earlier(
     """Decide what becomes of the results of earlier runs.
 
     Args:
-        folder: The folder of the results.
-        entries: Of its log.
         search: The pictures of the new run. It replaces the results of the same pictures, and of
             pictures of the same name below the folders searched, for their results have one name.
         existing: `append`, `replace` or `refuse`.
@@ -109,12 +107,12 @@ def set_aside(folder: Path) -> list[Path]:
 
 
 def source_of(path: Path) -> str:
-    """Where a file lies, absolute and without links in its folders; a link keeps its own name."""
+    """Say where a file lies, absolute, without links in its folders; a link keeps its own name."""
     return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - `..` stays text
 
 
 def _is_there(folder: Path, entry: Entry) -> bool:
-    """Whether an entry still says what is true: its record is there, or what was left out."""
+    """Return whether an entry is still true: its record is there, or what was left out."""
     if not entry.outcome:
         return False
     if entry.outcome == "left_out":

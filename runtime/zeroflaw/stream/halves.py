@@ -23,7 +23,7 @@ class TwoHalves(Protocol):
         channel_order: ChannelOrder | Inherited = INHERITED,
         white_level: float | Inherited | None = INHERITED,
     ) -> EncodedFrame:
-        """The first half of an inspection."""
+        """Do the first half of an inspection."""
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """The second half."""
+        """Do the second half."""

@@ -112,7 +112,7 @@ class StreamResult:
         return self.record().to_json()
 
     def _failure(self) -> Reason | None:
-        """Why the inspection, if there is one, must not count."""
+        """Return why the inspection, if there is one, must not count."""
         if self.error is not None:
             return Reason("failed", str(self.error))
         if self.dropped:

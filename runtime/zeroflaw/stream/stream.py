@@ -54,7 +54,7 @@ class InspectionStream:
         channel_order: ChannelOrder | Inherited = INHERITED,
         white_level: float | Inherited | None = INHERITED,
     ) -> None:
-        """Opens a stream.
+        """Open a stream.
 
         Args:
             inspector: An `Inspector`; it may do other work at the same time.
@@ -120,14 +120,13 @@ class InspectionStream:
         copy: bool = True,
         timeout: float | None = None,
     ) -> int:
-        """Hands a frame over to be inspected.
+        """Hand a frame over to be inspected.
 
         A frame or a product that is not acceptable does not raise: its result has the error.
 
         Args:
             frame: An array as `Inspector.inspect` takes it. Of a file, give what `read_image`
                 returns.
-            product: Name of the product.
             channel_order: Order of an array's colour channels; default: the stream's.
             white_level: Value that counts as white; default: the stream's.
             trace: Whether the inspection says how its mask came about.
@@ -170,7 +169,7 @@ class InspectionStream:
             return job.ticket
 
     def poll(self, timeout: float | None = None) -> StreamResult | None:
-        """The next result, in the order of the frames.
+        """Return the next result, in the order of the frames.
 
         Args:
             timeout: Seconds to wait for it; 0 looks only; None waits as long as it takes.
@@ -189,7 +188,7 @@ class InspectionStream:
             return result
 
     def drain(self) -> Iterator[StreamResult]:
-        """Yields results until those of all frames are out; for the only thread that polls."""
+        """Yield results until those of all frames are out; for the only thread that polls."""
         self._home.require()
         while self._delivered < self._submitted:
             result = self.poll()
@@ -197,7 +196,7 @@ class InspectionStream:
                 yield result
 
     def health(self) -> StreamHealth:
-        """What became of the frames so far."""
+        """Count what became of the frames so far."""
         self._home.require()
         with self._changed:
             return StreamHealth(
@@ -208,7 +207,7 @@ class InspectionStream:
             )
 
     def close(self) -> None:
-        """Takes no more frames, drops those that wait, and ends those that are under way.
+        """Take no more frames, drop those that wait, and end those that are under way.
 
         Results that are not yet taken, and those of the dropped frames, can still be polled. In
         a fork of the process that opened the stream it does nothing.
@@ -238,7 +237,7 @@ class InspectionStream:
             raise StreamError("this stream is closed", "open another one")
 
     def _make_room(self, timeout: float | None) -> None:
-        """Sees to it that a frame can be taken; the lock is held."""
+        """See to it that a frame can be taken; the lock is held."""
         if self._when_full == "drop_oldest":
             while len(self._waiting) >= self._capacity:
                 self._drop_oldest()
@@ -266,7 +265,7 @@ class InspectionStream:
         return self._closed and self._delivered == self._submitted
 
     def _encode_frames(self) -> None:
-        """The first thread: the encoders, one frame after the other."""
+        """Run the encoders, one frame after the other: the first thread."""
         try:
             while (job := self._next_job()) is not None:
                 encoded = self._attempt(job, partial(self._encode, job))
@@ -285,7 +284,7 @@ class InspectionStream:
                 self._changed.notify_all()
 
     def _decode_frames(self) -> None:
-        """The second thread: everything that follows the encoders."""
+        """Run everything that follows the encoders: the second thread."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._encoded or self._encoding_ended)
@@ -296,7 +295,7 @@ class InspectionStream:
             self._decode(job, encoded)
 
     def _next_job(self) -> FrameJob | None:
-        """The frame that has waited longest; None when the stream is closed."""
+        """Return the frame that has waited longest; None when the stream is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -326,7 +325,7 @@ class InspectionStream:
         return stamped(inspection, job.stamp)
 
     def _attempt(self, job: FrameJob, half: Callable[[], _Half]) -> _Half | None:
-        """Half an inspection; what goes wrong becomes the frame's result, and None comes back."""
+        """Do half an inspection; what goes wrong becomes the frame's result, and gives None."""
         if job.is_late():
             self._put("late", job.result(deadline_missed=True))
             return None
@@ -362,7 +361,7 @@ class InspectionStream:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    """A timeout that Python's locks take."""
+    """Return a timeout that Python's locks take."""
     if timeout is None:
         return None
     seconds = arguments.number("timeout", timeout, least=0, unit="seconds", error=StreamError)
