@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 from zeroflaw_engines.version import __version__
 
 if TYPE_CHECKING:
-    from zeroflaw.inspection import Inspection, Trace
+    from zeroflaw import errors
+    from zeroflaw.inspection import Inspection
     from zeroflaw.inspector import Inspector
+    from zeroflaw.pictures.images import read_image
+    from zeroflaw.pictures.overlay import draw_overlay
     from zeroflaw.pipeline.regions import Region
+    from zeroflaw.pipeline.trace import Trace
     from zeroflaw.records.decision import Reason
     from zeroflaw.records.record import InspectionRecord
     from zeroflaw.stream.result import StreamResult
@@ -36,6 +40,9 @@ __all__ = [
     "Trace",
     "ZeroflawError",
     "__version__",
+    "draw_overlay",
+    "errors",
+    "read_image",
 ]
 
 _MODULES = {
@@ -47,12 +54,16 @@ _MODULES = {
     "Reason": "zeroflaw.records.decision",
     "Region": "zeroflaw.pipeline.regions",
     "StreamResult": "zeroflaw.stream.result",
-    "Trace": "zeroflaw.inspection",
+    "Trace": "zeroflaw.pipeline.trace",
     "ZeroflawError": "zeroflaw_engines.errors",
+    "draw_overlay": "zeroflaw.pictures.overlay",
+    "read_image": "zeroflaw.pictures.images",
 }
 
 
 def __getattr__(name: str) -> object:
+    if name == "errors":
+        return import_module("zeroflaw.errors")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -5,37 +5,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Stage
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.records.decision import Decision, Reason
+from zeroflaw.records.record import (
+    RECORD_SCHEMA_VERSION,
+    InspectionRecord,
+    region_record,
+    trace_record,
+)
 from zeroflaw.records.stamp import Stamp
-
-if TYPE_CHECKING:
-    from zeroflaw.records.record import InspectionRecord
-
-Status = Literal["ok", "no_region", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """How a mask came about, for those who want to look.
-
-    Attributes:
-        points: The points that PPG gave, in frame pixels; None if there was no extreme region.
-        stages: Of the cascade: low-res logits, predicted IoUs, chosen mask, boxes.
-        kept_stage: 1 to 3, the stage whose mask is the result; 0 if none.
-    """
-
-    points: PointPrompts | None
-    stages: tuple[Stage, ...]
-    kept_stage: int
+from zeroflaw_engines.image_files.frame import Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +99,38 @@ class Inspection:
 
     def record(self) -> InspectionRecord:
         """Give the result without its arrays, as it is serialised."""
-        from zeroflaw.records.record import record_of
-
-        return record_of(self)
+        height, width = self.frame_size
+        return InspectionRecord(
+            schema_version=RECORD_SCHEMA_VERSION,
+            id=self.id,
+            time=self.time,
+            monotonic_ns=self.monotonic_ns,
+            part_id=self.part_id,
+            frame_id=self.frame_id,
+            camera_id=self.camera_id,
+            decision=self.decision,
+            reason=self.reason,
+            product=self.product,
+            software=self.software,
+            status=self.status,
+            image_score=self.image_score,
+            threshold=self.threshold,
+            frame_height=height,
+            frame_width=width,
+            frame_sha256=self.frame_sha256,
+            mask_area=int(np.count_nonzero(self.mask)),
+            anomaly_map_max=float(self.anomaly_map.max()),
+            score_map_max=float(self.score_map.max()),
+            regions=[region_record(region) for region in self.regions],
+            timings_ms=self.timings_ms,
+            bundle=self.bundle,
+            text_embeddings=self.text_embeddings,
+            calibration=self.calibration,
+            parameters=self.parameters,
+            backend=self.backend,
+            warnings=self.warnings,
+            trace=None if self.trace is None else trace_record(self.trace),
+        )
 
     def to_json(self) -> bytes:
         """Give the result without its arrays as JSON; see `docs/inspection.schema.json`."""
@@ -125,10 +138,5 @@ class Inspection:
 
 
 def stamped(inspection: Inspection, stamp: Stamp) -> Inspection:
-    """Give an inspection the stamp of a frame that was handed over before its inspection began.
-
-    Args:
-        inspection: Whose own stamp is replaced.
-        stamp: Made when the frame was handed over.
-    """
+    """Give an inspection the stamp of a frame that was handed over before its inspection began."""
     return replace(inspection, **asdict(stamp))

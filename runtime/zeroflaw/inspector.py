@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.inspection import Inspection, Status
+from zeroflaw.inspection import Inspection
+from zeroflaw.pipeline.cascade import Workspace
+from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS, ChannelOrder, rgb_frame
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.regions import regions_of
-from zeroflaw.pipeline.resizing import Bands
-from zeroflaw.pipeline.scoring import image_score, score_map
+from zeroflaw.pipeline.intake import (
+    INHERITED,
+    CameraSettings,
+    Inherited,
+    TakenFrame,
+    take_array,
+    take_file,
+)
+from zeroflaw.pipeline.resizing import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.workspace import Workspace
-from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.provenance import bundle_warnings, provenances
-from zeroflaw.records.stamp import new_stamp
+from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.records.threshold import product_thresholds
 from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw_engines import arguments
@@ -30,6 +35,7 @@ from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, ChannelOrder
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
@@ -51,7 +57,6 @@ class Inspector:
 
     Attributes:
         bundle: The bundle it was loaded from.
-        parameters: The method's parameters it applies.
         backend: What runs the engines: name, version, device and precision.
         choice: The backend that was chosen and why; None if it was made of loaded sessions.
     """
@@ -64,14 +69,18 @@ class Inspector:
         parameters: MethodParameters | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
         choice: BackendChoice | None = None,
         threads: int = 0,
         decision_threshold: float | None = None,
     ) -> None:
-        """Makes an Inspector of sessions that are loaded already; most callers want `load`."""
+        """Make an Inspector of sessions that are loaded already; most callers want `load`."""
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
         arguments.whole_number("max_frame_pixels", max_frame_pixels, minimum=1)
         arguments.whole_number("threads", threads, minimum=0, maximum=MAX_THREADS)
+        self._camera = CameraSettings(channel_order, white_level)
+        self._camera.require_valid()
         recorded = bundle.manifest.method_parameters
         parameters = arguments.instance(
             "parameters",
@@ -82,7 +91,7 @@ class Inspector:
         self.bundle = bundle
         if decision_threshold is not None:
             parameters = parameters.replace(decision_threshold=decision_threshold)
-        self.parameters = parameters
+        self._parameters = parameters
         self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
         self.choice = choice
         self._sessions = sessions
@@ -102,7 +111,7 @@ class Inspector:
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
         resizers = threads or usable_cores()
-        self._bands = Bands(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
+        self._strips = Strips(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
         self._workspace = Workspace()
         closed = partial(EngineError, "this Inspector is closed", "load another one")
         self._lifetime = Lifetime(self, "this Inspector", closed)
@@ -119,9 +128,11 @@ class Inspector:
         model_cache: str | Path | None = None,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
+        channel_order: ChannelOrder = "rgb",
+        white_level: float | None = None,
         decision_threshold: float | None = None,
     ) -> Inspector:
-        """Verifies a bundle and loads its engines.
+        """Verify a bundle and load its engines.
 
         Args:
             bundle: The bundle's directory, or the text `mini` for the demonstration model that
@@ -138,7 +149,11 @@ class Inspector:
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
-            max_frame_pixels: Larger frames are refused.
+            max_frame_pixels: Larger frames are refused, height x width.
+            channel_order: Order of the colour channels of arrays, `rgb` or `bgr`, unless a call
+                says another; never guessed.
+            white_level: Value of arrays that counts as white, unless a call says another; default:
+                the dtype's largest, 1.0 for floats. A 12-bit camera wants 4095.
             decision_threshold: Image score at and above which frames are rejected, in place of
                 every product's own threshold; results say so. So does a `decision_threshold` in
                 `parameters` that is not the one that the bundle records.
@@ -162,6 +177,8 @@ class Inspector:
                 parameters=parameters,
                 encoder_schedule=encoder_schedule,
                 max_frame_pixels=max_frame_pixels,
+                channel_order=channel_order,
+                white_level=white_level,
                 choice=choice,
                 threads=threads,
                 decision_threshold=decision_threshold,
@@ -169,6 +186,11 @@ class Inspector:
         except BaseException:
             sessions.close()
             raise
+
+    @property
+    def parameters(self) -> MethodParameters:
+        """The method's parameters it applies; others take another Inspector."""
+        return self._parameters
 
     @property
     def sessions(self) -> Sessions:
@@ -181,7 +203,7 @@ class Inspector:
         return tuple(sorted(self.bundle.manifest.products))
 
     def product_name(self, product: str | None) -> str:
-        """The product that is meant: the one named, or the only one there is.
+        """Return the product that is meant: the one named, or the only one there is.
 
         Raises:
             ProductError: It is unknown, or there are several to choose from.
@@ -199,7 +221,7 @@ class Inspector:
         return name
 
     def decision_threshold(self, product: str) -> tuple[float, tuple[str, ...]]:
-        """The threshold that frames of a product are judged by, and what to know about it.
+        """Return the threshold that frames of a product are judged by, and what to know about it.
 
         Args:
             product: A name as `product_name` gives it.
@@ -210,7 +232,7 @@ class Inspector:
         return self._thresholds[product]
 
     def warm_up(self, runs: int = 1) -> None:
-        """Prepares every engine, so that the first inspection is as fast as the rest.
+        """Prepare every engine, so that the first inspection is as fast as the rest.
 
         Args:
             runs: How often every engine is run on zeros, at least once.
@@ -221,23 +243,29 @@ class Inspector:
 
     def inspect(
         self,
-        image: NDArray[Any],
+        image: NDArray[Any] | str | Path,
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
         trace: bool = False,
         frame_id: str | None = None,
         part_id: str | None = None,
         camera_id: str | None = None,
     ) -> Inspection:
-        """Inspects one frame.
+        """Inspect one frame: an array, or an image file.
+
+        A file is read as `read_image_file` reads it, with its pixels as they are stored; what is
+        to be known of the file is among the warnings of the result.
 
         Args:
-            image: The frame; see `rgb_frame` for what is accepted.
+            image: The frame, or the path of an image file; `rgb_frame` says which arrays are
+                accepted, and `docs/image_files.md` which files.
             product: Name of the product; may be left out if the bundle has only one.
-            channel_order: Order of the frame's colour channels.
-            white_level: Value of the frame that counts as white; default: the dtype's largest.
+            channel_order: Order of an array's colour channels; default: that given at `load`. A
+                file says its own.
+            white_level: Value that counts as white, None for the largest of the dtype; default:
+                that given at `load`, and for a file what the file says.
             trace: Whether the result says how its mask came about.
             frame_id: The caller's name of the frame; comes back with the result.
             part_id: The same of the part.
@@ -245,68 +273,44 @@ class Inspector:
 
         Raises:
             FrameError: The array is not a frame.
+            ImageFileError: There is no such file, or it cannot be read completely.
             ProductError: The bundle does not know the product.
             EngineError: An engine failed, or returned values that are not finite or out of
                 their range; there is no result, and so no "good" one.
         """
         arguments.flag("trace", trace)
+        given, limit = CameraSettings(channel_order, white_level), self._max_frame_pixels
+        if isinstance(image, str | Path):
+            take = partial(take_file, image, given, limit)
+        else:
+            take = partial(take_array, image, given, self._camera, limit)
         with self._lifetime.call(), fork_gate().call():
-            encoded = self.encode_frame(
-                image,
-                product=product,
-                channel_order=channel_order,
-                white_level=white_level,
-                frame_id=frame_id,
-                part_id=part_id,
-                camera_id=camera_id,
-            )
-            return self.decode_frame(encoded, trace=trace)
+            stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
+            return self.decode_frame(self._encode(take, product, stamp), trace=trace)
 
     def encode_frame(
         self,
         image: NDArray[Any],
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
         frame_id: str | None = None,
         part_id: str | None = None,
         camera_id: str | None = None,
     ) -> EncodedFrame:
-        """The first half of `inspect`: check and resize the frame, run both encoders.
+        """Do the first half of `inspect`: check and resize the frame, run both encoders.
 
         `InspectionStream` runs it for one frame while `decode_frame` runs for the one before.
-        Arguments and errors are those of `inspect`.
+        Arguments and errors are those of `inspect`; it takes arrays alone.
         """
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
-        watch = Stopwatch()
-        with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
-            name = self.product_name(product)
-            with watch.stage("frame"):
-                frame = rgb_frame(
-                    image,
-                    channel_order=channel_order,
-                    white_level=white_level,
-                    max_pixels=self._max_frame_pixels,
-                )
-                if np.may_share_memory(frame, image):
-                    # The caller may write into it again before the record's digest is asked for.
-                    frame = frame.copy()
-            encoding = encode(
-                frame,
-                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
-                self._prompts[name],
-                clip_encoder=self._sessions.clip_encoder,
-                sam_encoder=self._sessions.sam_encoder,
-                pool=self._pool if self._schedule == "side_by_side" else None,
-                needs_sam=self._needs_sam,
-                bands=self._bands,
-                watch=watch,
-            )
-        return EncodedFrame(stamp, frame, name, encoding, watch)
+        given = CameraSettings(channel_order, white_level)
+        take = partial(take_array, image, given, self._camera, self._max_frame_pixels)
+        return self._encode(take, product, stamp)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """The second half of `inspect`: point prompts, cascade, scores, regions, decision.
+        """Do the second half of `inspect`: point prompts, cascade, scores, regions, decision.
 
         Args:
             encoded: From `encode_frame` of this Inspector.
@@ -317,57 +321,29 @@ class Inspector:
         """
         arguments.flag("trace", trace)
         arguments.instance("encoded", encoded, EncodedFrame, "give what encode_frame returned")
-        name, encoding, watch = encoded.product, encoded.encoding, encoded.watch
+        name, watch = encoded.product, encoded.watch
         with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
             decoding = decode(
-                encoding,
+                encoded.encoding,
                 self.parameters,
                 sam_decoder=self._sessions.sam_decoder,
                 sizes=self._sizes,
                 workspace=self._workspace,
                 watch=watch,
             )
-            cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
-            with watch.stage("score"):
-                score = score_map(anomaly_map, cascade, self.parameters)
-            size = encoding.geometry.frame
-            mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
-            with watch.stage("regions"):
-                regions = regions_of(mask, score)
-            whole = image_score(encoding.cls_score, anomaly_map, self.parameters)
             threshold, warnings = self._thresholds[name]
-            with watch.stage("verdict"):
-                verdict = verdict_of(
-                    whole,
-                    threshold,
-                    information=encoding.information,
-                    mask=mask,
-                    anomaly_map=anomaly_map,
-                    parameters=self.parameters,
-                )
-        status: Status = "no_region" if cascade is None else cascade.status
-        return Inspection(
-            **vars(encoded.stamp),
-            **vars(self._provenances[name]),
-            status=status,
-            product=name,
-            decision=verdict.decision,
-            reason=verdict.reason,
-            image_score=whole,
-            threshold=threshold,
-            frame_size=size,
-            frame=encoded.frame,
-            mask=mask,
-            anomaly_map=anomaly_map,
-            score_map=score,
-            regions=regions,
-            timings_ms=watch.milliseconds,
-            warnings=self._warnings + warnings + verdict.warnings,
-            trace=decoding.trace() if trace else None,
-        )
+            return conclude(
+                encoded,
+                decoding,
+                self.parameters,
+                threshold=threshold,
+                warnings=self._warnings + warnings,
+                provenance=self._provenances[name],
+                trace=trace,
+            )
 
     def close(self) -> None:
-        """Releases the engines once the calls of other threads have ended; new ones are refused.
+        """Release the engines once the calls of other threads have ended; new ones are refused.
 
         Within a call of the same thread, such as in a signal handler, it does not wait: the call
         that ends last releases them. In a fork it does nothing.
@@ -383,9 +359,32 @@ class Inspector:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _encode(
+        self, take: Callable[[], TakenFrame], product: str | None, stamp: Stamp
+    ) -> EncodedFrame:
+        """Take a frame in and run both encoders on it."""
+        watch = Stopwatch()
+        with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
+            name = self.product_name(product)
+            with watch.stage("frame"):
+                taken = take()
+            frame = taken.frame
+            encoding = encode(
+                frame,
+                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
+                self._prompts[name],
+                clip_encoder=self._sessions.clip_encoder,
+                sam_encoder=self._sessions.sam_encoder,
+                pool=self._pool if self._schedule == "side_by_side" else None,
+                needs_sam=self._needs_sam,
+                strips=self._strips,
+                watch=watch,
+            )
+        return EncodedFrame(stamp, frame, name, encoding, watch, taken.warnings)
+
     def _release(self) -> None:
         self._pool.shutdown()
-        self._bands.pool.shutdown()
+        self._strips.pool.shutdown()
         self._sessions.close()
 
     def _needs_sam(self, anomaly_map: FloatArray) -> bool:

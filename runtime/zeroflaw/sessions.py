@@ -90,8 +90,6 @@ def load_sessions(
     """Load the engines of a bundle: all of them, or none.
 
     Args:
-        bundle: The bundle.
-        choice: What runs them.
         precision: What they compute in, if it was asked for.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.

@@ -20,7 +20,8 @@ GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
 COMMANDS = [
     ("--help",), ("--version",), ("inspect", "--help"), ("doctor",), ("doctor", "--json"),
     ("bundle", "info", "mini"), ("bundle", "info", "mini", "--json"), ("products", "list", "mini"),
-    ("engines", "list", "mini"),
+    ("engines", "list", "mini"), ("products", "list", "mini", "--json"),
+    ("bundle", "verify", "mini", "--json"),
 ]  # fmt: skip
 
 

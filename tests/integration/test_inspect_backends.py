@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from zeroflaw import Inspector
 from zeroflaw.cli import commands as cli
 from zeroflaw.pictures.images import read_image
-from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw_engines.backends import RANKING
 from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError, ZeroflawError
+from zeroflaw_engines.image_files.frame import rgb_frame
 from zeroflaw_engines.sessions.openvino_session import precisions_of
 
 FRAMES = sorted((Path(__file__).parents[2] / "examples" / "frames").glob("*.jpg"))

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage import data
 
 from zeroflaw.pictures.images import read_image
-from zeroflaw.pipeline.frame import Frame, rgb_frame
 from zeroflaw_engines.errors import BenchmarkError
+from zeroflaw_engines.image_files.frame import Frame, rgb_frame
 
 _JPEG_QUALITY = 90
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, growth_of, measur
 from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
+from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.version import __version__
 
 Tell = Callable[[str], None]
@@ -146,16 +147,16 @@ def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport
 
 
 def _load(options: BenchOptions) -> Inspector:
-    inspector = Inspector.load(
+    recorded = read_manifest(options.bundle).method_parameters
+    return Inspector.load(
         options.bundle,
         options.backend,
         precision=options.precision,
+        # The whole cascade runs in every inspection, whatever the weights say of the frame.
+        parameters=recorded.replace(no_region="always_run"),
         threads=options.threads,
         encoder_schedule=options.schedule,
     )
-    # The whole cascade runs in every inspection, whatever the weights say of the frame.
-    inspector.parameters = replace(inspector.parameters, no_region="always_run")
-    return inspector
 
 
 def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject:

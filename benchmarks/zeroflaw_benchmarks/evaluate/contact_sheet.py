@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw
 from zeroflaw.pictures.images import write_image
 from zeroflaw.pictures.overlay import draw_map
 from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.geometry import BoolArray, logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
 from zeroflaw_benchmarks.evaluate.plan import EvaluationPlan, PlannedSample
 from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_export.datasets import read_sample_image
 
 CONTACT_SHEET_NAME: Final = "contact_sheet.html"

@@ -22,11 +22,11 @@ from rich.table import Table
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
-from zeroflaw.pipeline.frame import Frame, rgb_frame
 from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.image_files.frame import Frame, rgb_frame
 from zeroflaw_engines.process.terminal import run_module
 
 REFUSED = "refused"

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
-from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw.sessions import Sessions
 from zeroflaw.station.diagnosis import diagnose
 from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
@@ -48,6 +47,7 @@ from zeroflaw_engines.backends import BACKENDS, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_engines.image_files.frame import rgb_frame
 from zeroflaw_engines.process.terminal import out, run_module
 from zeroflaw_engines.sessions.cuda import Cuda
 from zeroflaw_engines.sessions.device_tensor import Tensor

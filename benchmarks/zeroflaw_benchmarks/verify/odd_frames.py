@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.frame import Frame
+from zeroflaw_engines.image_files.frame import Frame
 
 Oddity = Callable[[Frame, np.random.Generator], Any]
 

@@ -141,9 +141,9 @@ def _content(path: Path, max_pixels: int) -> bytes:
                 "cut it into tiles with an image editor, and inspect those",
             )
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # of a zero byte in the name it is the latter
         raise ImageFileError(
-            f"{path} cannot be read: {error.strerror or error}",
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}",
             "check that the file is there and may be read",
         ) from error
     if not data:

@@ -61,14 +61,13 @@ class State(IntEnum):
 
 
 def has_field(struct: ctypes.Structure, name: str) -> bool:
-    """Whether a struct of the caller's reaches as far as a field.
+    """Return whether a struct of the caller's reaches as far as a field.
 
     A program that was compiled against an older header gives shorter structs: what lies behind
     them is not ours to read or write.
 
     Args:
         struct: One of those below that begin with `struct_size`.
-        name: Of a field.
     """
     field = getattr(type(struct), name)
     return bool(field.offset + field.size <= struct.struct_size)

@@ -10,9 +10,9 @@ import msgspec
 
 from zeroflaw.capi.abi import Config, Status
 from zeroflaw.capi.errors import EmbeddingError
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.machine import MAX_THREADS
 
 
@@ -43,7 +43,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 def configuration_of(config: Config) -> Configuration:
-    """The configuration that a C struct asks for; null and zero mean the default.
+    """Return the configuration that a C struct asks for; null and zero mean the default.
 
     Raises:
         EmbeddingError: A value is out of its range or not UTF-8.
@@ -57,7 +57,7 @@ def configuration_of(config: Config) -> Configuration:
 
 
 def read_configuration(path: Path) -> Configuration:
-    """Reads a TOML file with the fields of `Configuration`.
+    """Read a TOML file with the fields of `Configuration`.
 
     Relative paths in it are relative to the file's directory, so that it can be moved with what
     it names.
@@ -86,7 +86,7 @@ def read_configuration(path: Path) -> Configuration:
 
 
 def decoded(text: bytes | None, name: str) -> str:
-    """A text of the C side; null is empty.
+    """Decode a text of the C side; null is empty.
 
     Raises:
         EmbeddingError: It is not UTF-8.

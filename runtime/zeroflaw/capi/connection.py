@@ -71,7 +71,7 @@ class HandleTable(Generic[_Entry]):
     """Things by number; a number is never used twice, so a stale handle is always told."""
 
     def __init__(self, thing: str, ended: str, numbers: Callable[[], int]) -> None:
-        """An empty table of `thing`s, which end by being `ended`; numbers come from `numbers`."""
+        """Make an empty table of `thing`s, which end by being `ended`."""
         self._thing = thing
         self._ended = ended
         self._numbers = numbers
@@ -79,26 +79,26 @@ class HandleTable(Generic[_Entry]):
         self._lock = threading.Lock()
 
     def add(self, entry: _Entry) -> int:
-        """The new number of an entry."""
+        """Return the new number of an entry."""
         number = self._numbers()
         with self._lock:
             self._entries[number] = entry
         return number
 
     def get(self, number: int) -> _Entry:
-        """The entry of a number; raises EmbeddingError if it has none."""
+        """Return the entry of a number; raise EmbeddingError if it has none."""
         with self._lock:
             entry = self._entries.get(number)
         return self._known(entry)
 
     def remove(self, number: int) -> _Entry:
-        """The same, and the number has none any more."""
+        """Return an entry, whose number has none any more."""
         with self._lock:
             entry = self._entries.pop(number, None)
         return self._known(entry)
 
     def remove_all(self) -> list[_Entry]:
-        """Empties the table."""
+        """Empty the table."""
         with self._lock:
             entries = list(self._entries.values())
             self._entries.clear()
@@ -121,7 +121,7 @@ class Connection:
     """
 
     def __init__(self) -> None:
-        """No handles yet."""
+        """Begin without handles."""
         # One sequence for both: an inspection given for an inspector is told, too.
         numbers = itertools.count(1)
         self._inspectors = HandleTable[HostedInspector](
@@ -130,39 +130,39 @@ class Connection:
         self._views = HandleTable[OutcomeView]("inspection", "released", lambda: next(numbers))
 
     def create(self, config: Any, made: Any) -> None:  # noqa: ANN401 - ctypes pointers
-        """`zeroflaw_create`."""
+        """Implement `zeroflaw_create`."""
         loaded = HostedInspector.load(configuration_of(config.contents))
         made[0] = self._inspectors.add(loaded)
 
     def create_from_file(self, path: bytes, made: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_create_from_file`."""
+        """Implement `zeroflaw_create_from_file`."""
         configuration = read_configuration(Path(decoded(path, "config_file")))
         made[0] = self._inspectors.add(HostedInspector.load(configuration))
 
     def clone(self, handle: int, made: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_clone`."""
+        """Implement `zeroflaw_clone`."""
         made[0] = self._inspectors.add(self._inspectors.get(handle).clone())
 
     def destroy(self, handle: int) -> None:
-        """`zeroflaw_destroy`."""
+        """Implement `zeroflaw_destroy`."""
         self._inspectors.remove(handle).close()
 
     def warm_up(self, handle: int, runs: int) -> None:
-        """`zeroflaw_warm_up`."""
+        """Implement `zeroflaw_warm_up`."""
         self._inspectors.get(handle).warm_up(runs)
 
     def inspect(self, handle: int, frame: Any, made: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_inspect`."""
+        """Implement `zeroflaw_inspect`."""
         inspector = self._inspectors.get(handle)
         outcome = inspector.inspect(request_of(frame.contents))
         made[0] = self._views.add(OutcomeView(outcome))
 
     def submit(self, handle: int, frame: Any, ticket: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_submit`."""
+        """Implement `zeroflaw_submit`."""
         ticket[0] = self._inspectors.get(handle).submit(request_of(frame.contents))
 
     def poll(self, handle: int, milliseconds: float, made: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_poll`."""
+        """Implement `zeroflaw_poll`."""
         outcome = self._inspectors.get(handle).poll(milliseconds / 1e3)
         if outcome is None:
             raise EmbeddingError(
@@ -173,46 +173,46 @@ class Connection:
         made[0] = self._views.add(OutcomeView(outcome))
 
     def view(self, handle: int, view: int) -> None:
-        """`zeroflaw_view`."""
+        """Implement `zeroflaw_view`."""
         self._views.get(handle).copy_to(view)
 
     def release(self, handle: int) -> None:
-        """`zeroflaw_release`."""
+        """Implement `zeroflaw_release`."""
         self._views.remove(handle)
 
     def inspection_json(self, handle: int, buffer: int | None, capacity: int, needed: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_inspection_json`."""
+        """Implement `zeroflaw_inspection_json`."""
         _give_text(self._views.get(handle).to_json(), buffer, capacity, needed)
 
     def frame_sha256(self, handle: int, digest: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_frame_sha256`."""
+        """Implement `zeroflaw_frame_sha256`."""
         digest[0] = self._views.get(handle).frame_sha256
 
     def describe(self, handle: int, buffer: int | None, capacity: int, needed: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_describe`."""
+        """Implement `zeroflaw_describe`."""
         description = self._inspectors.get(handle).describe()
         _give_text(json_of(description), buffer, capacity, needed)
 
     def health(self, handle: int, report: Any) -> None:  # noqa: ANN401
-        """`zeroflaw_health`."""
+        """Implement `zeroflaw_health`."""
         self._inspectors.get(handle).report_health(report.contents)
 
     def before_fork(self) -> None:
-        """Before the process is forked by C code: waits for the inspections under way."""
+        """Wait for the inspections under way, before C code forks the process."""
         fork_gate().hold()
 
     def after_fork(self) -> None:
-        """After that, in the parent."""
+        """Go on in the parent, after that."""
         fork_gate().let_go()
 
     def close_all(self) -> None:
-        """Closes every inspector: the process ends."""
+        """Close every inspector: the process ends."""
         for inspector in self._inspectors.remove_all():
             inspector.close()
 
 
 def connect(table: int, set_last_error: int, abi_version: int) -> object:
-    """Fills the library's table of functions.
+    """Fill the library's table of functions.
 
     Args:
         table: Address of the `Functions` that are to be filled, whose `struct_size` is set.
@@ -257,7 +257,7 @@ def connect(table: int, set_last_error: int, abi_version: int) -> object:
 def _reporting(
     function: Callable[..., None], give_text: Callable[[bytes], object]
 ) -> Callable[..., int]:
-    """A function that returns a status code and raises nothing at all."""
+    """Wrap a function so that it returns a status code and raises nothing at all."""
 
     @functools.wraps(function)
     def call(*arguments: object) -> int:

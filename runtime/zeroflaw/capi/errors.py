@@ -48,7 +48,7 @@ _STATUSES: Final[tuple[tuple[type[ZeroflawError], Status], ...]] = (
 
 
 def status_of(error: BaseException) -> Status:
-    """The status code that stands for an error in the C ABI."""
+    """Return the status code that stands for an error in the C ABI."""
     if isinstance(error, EmbeddingError):
         return error.status
     for kind, status in _STATUSES:
@@ -58,7 +58,7 @@ def status_of(error: BaseException) -> Status:
 
 
 def text_of(error: BaseException) -> str:
-    """Cause and remedy of an error, for people."""
+    """Return cause and remedy of an error, for people."""
     if isinstance(error, ZeroflawError):
         return str(error)
     return f"{type(error).__name__}: {error} -- this is a defect of zeroflaw, please report it"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from zeroflaw.capi.abi import FrameStruct, PixelFormat, has_field
 from zeroflaw.capi.configuration import decoded
 from zeroflaw.capi.errors import EmbeddingError
-from zeroflaw.pipeline.frame import ChannelOrder
 from zeroflaw_engines.errors import FrameError
+from zeroflaw_engines.image_files.frame import ChannelOrder
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Request:
 
 
 def request_of(frame: FrameStruct) -> Request:
-    """The request that a C struct makes.
+    """Return the request that a C struct makes.
 
     Raises:
         EmbeddingError: The pixels are a null pointer, a text is not UTF-8, or the deadline is

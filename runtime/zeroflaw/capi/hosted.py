@@ -29,19 +29,19 @@ class SharedInspector:
     """An Inspector that is closed when the last of those who share it lets go."""
 
     def __init__(self, inspector: Inspector) -> None:
-        """Holds it once."""
+        """Hold it once."""
         self.inspector = inspector
         self._holders = 1
         self._lock = threading.Lock()
 
     def hold(self) -> SharedInspector:
-        """Holds it once more."""
+        """Hold it once more."""
         with self._lock:
             self._holders += 1
         return self
 
     def let_go(self) -> None:
-        """Lets go of it; the last closes it."""
+        """Let go of it; the last closes it."""
         with self._lock:
             self._holders -= 1
             last = self._holders == 0
@@ -67,12 +67,12 @@ class HostedInspector:
     """
 
     def __init__(self, shared: SharedInspector, configuration: Configuration) -> None:
-        """Takes over one hold of the shared Inspector."""
+        """Take over one hold of the shared Inspector."""
         self._shared = shared
         self._configuration = configuration
         self._home = HomeProcess(self, "this inspector")
-        self._turn = threading.Lock()
-        self._changing = threading.Lock()
+        self._inspect_lock = threading.Lock()
+        self._state_lock = threading.Lock()
         self._stream: InspectionStream | None = None
         self._counts = _Counts()
         self._state = State.INITIALIZED
@@ -81,7 +81,7 @@ class HostedInspector:
 
     @classmethod
     def load(cls, configuration: Configuration) -> HostedInspector:
-        """Verifies the bundle and loads its engines; see `Inspector.load` for what it raises."""
+        """Verify the bundle and load its engines; see `Inspector.load` for what it raises."""
         cache = configuration.model_cache
         inspector = Inspector.load(
             configuration.bundle,
@@ -95,26 +95,26 @@ class HostedInspector:
         return cls(SharedInspector(inspector), configuration)
 
     def clone(self) -> HostedInspector:
-        """Another handle on the same engines, with a queue of its own."""
+        """Return another handle on the same engines, with a queue of its own."""
         self._home.require()
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             clone = HostedInspector(self._shared.hold(), self._configuration)
         clone._state = self._state if self._state is State.READY else State.INITIALIZED
         return clone
 
     def warm_up(self, runs: int) -> None:
-        """Runs every engine on zeros; see `Inspector.warm_up`."""
+        """Run every engine on zeros; see `Inspector.warm_up`."""
         self._home.require()
         if runs < 1:
             raise EmbeddingError(f"{runs} runs do not warm anything up", "give 1 or more")
-        with self._turn:
+        with self._inspect_lock:
             self._require_open()
             self._shared.inspector.warm_up(runs)
             self._state = State.READY
 
     def inspect(self, request: Request) -> Outcome:
-        """Inspects a frame; the time that it waits for its turn counts.
+        """Inspect a frame; the time that it waits for its turn counts.
 
         Raises:
             ZeroflawError: There is no result; see `Inspector.inspect`.
@@ -124,7 +124,7 @@ class HostedInspector:
         stamp = new_stamp(
             part_id=request.part_id, frame_id=request.frame_id, camera_id=request.camera_id
         )
-        with self._turn, self._one_running():
+        with self._inspect_lock, self._one_running():
             self._require_open()
             began = time.perf_counter()
             inspection = self._shared.inspector.inspect(
@@ -137,7 +137,7 @@ class HostedInspector:
             inspection = stamped(inspection, stamp)
         spent = 1e3 * (time.perf_counter() - called)
         late = request.deadline_ms is not None and spent > request.deadline_ms
-        with self._changing:
+        with self._state_lock:
             self._state = State.READY
             self._counts.late += late
             self._counts.inspected += not late
@@ -156,7 +156,7 @@ class HostedInspector:
         return outcome_of(result)
 
     def submit(self, request: Request) -> int:
-        """Queues a copy of a frame; returns its ticket.
+        """Queue a copy of a frame; return its ticket.
 
         Raises:
             StreamFullError: As many frames wait as may, and new ones are refused.
@@ -179,9 +179,9 @@ class HostedInspector:
             raise
 
     def poll(self, seconds: float) -> Outcome | None:
-        """What became of the next submitted frame; None if that is not known in time."""
+        """Return what became of the next submitted frame; None if that is not known in time."""
         self._home.require()
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             stream = self._stream
         if stream is None:  # nothing was submitted, and another thread may do so meanwhile
@@ -190,7 +190,7 @@ class HostedInspector:
         result = stream.poll(seconds)
         if result is None:
             return None
-        with self._changing:
+        with self._state_lock:
             self._counts.polled += 1
             if result.inspection is not None:
                 self._state = State.READY
@@ -199,7 +199,7 @@ class HostedInspector:
         return outcome_of(result)
 
     def describe(self) -> dict[str, object]:
-        """What it is made of, for people and logs."""
+        """Return what it is made of, for people and logs."""
         self._home.require()
         self._require_open()
         inspector = self._shared.inspector
@@ -218,9 +218,9 @@ class HostedInspector:
         }
 
     def report_health(self, report: HealthStruct) -> None:
-        """Fills a health report; never waits for an inspection."""
+        """Fill a health report; never wait for an inspection."""
         self._home.require()
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             counts, stream = self._counts, self._stream
             queue = StreamHealth() if stream is None else stream.health()
@@ -240,24 +240,24 @@ class HostedInspector:
             report.last_error = self._last_error.encode()[:511].decode(errors="ignore").encode()
 
     def close(self) -> None:
-        """Waits for the calls under way, drops what waits, and lets go of the engines.
+        """Wait for the calls under way, drop what waits, and let go of the engines.
 
         In a fork of the process that made it, it does nothing.
         """
         if not self._home.is_here:
             return
-        with self._changing:
+        with self._state_lock:
             if self._closed:
                 return
             self._closed = True
             stream = self._stream
         if stream is not None:
             stream.close()
-        with self._turn:
+        with self._inspect_lock:
             self._shared.let_go()
 
     def _open_stream(self) -> InspectionStream:
-        with self._changing:
+        with self._state_lock:
             self._require_open()
             if self._stream is None:
                 self._stream = InspectionStream(
@@ -269,22 +269,22 @@ class HostedInspector:
 
     @contextmanager
     def _one_running(self) -> Iterator[None]:
-        """Counts an inspection that is under way, and notes how it fails."""
-        with self._changing:
+        """Count an inspection that is under way, and note how it fails."""
+        with self._state_lock:
             self._counts.running += 1
         try:
             yield
         except Exception as error:
-            with self._changing:
+            with self._state_lock:
                 self._counts.failed += 1
                 self._note_failure(error)
             raise
         finally:
-            with self._changing:
+            with self._state_lock:
                 self._counts.running -= 1
 
     def _note_failure(self, error: Exception) -> None:
-        """Keeps the text; a frame that cannot be inspected says nothing against the engines."""
+        """Keep the text; a frame that cannot be inspected says nothing against the engines."""
         self._last_error = text_of(error)
         if isinstance(error, EngineError):
             self._state = State.FAILING

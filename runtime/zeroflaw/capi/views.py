@@ -28,7 +28,7 @@ class OutcomeView:
     """The struct that shows an outcome, with the memory that it points to."""
 
     def __init__(self, outcome: Outcome) -> None:
-        """Fills the struct; arrays are shown where they are, without a copy."""
+        """Fill the struct; arrays are shown where they are, without a copy."""
         self._kept: list[Any] = []
         self._outcome = outcome
         result, reason, stamp = outcome.result, outcome.result.reason, outcome.result.stamp
@@ -52,7 +52,7 @@ class OutcomeView:
             self._fill(view, outcome.inspection)
 
     def copy_to(self, address: int) -> None:
-        """Copies as much of the struct to the caller's as that has room for.
+        """Copy as much of the struct to the caller's as that has room for.
 
         Args:
             address: Of the caller's struct, whose `struct_size` is set.
@@ -62,7 +62,7 @@ class OutcomeView:
         ctypes.memmove(address, ctypes.addressof(self._view), size)
 
     def to_json(self) -> bytes:
-        """The frame's record; that of a frame without a decision says `hold`."""
+        """Return the frame's record; that of a frame without a decision says `hold`."""
         return self._outcome.result.to_json()
 
     @cached_property
@@ -137,5 +137,5 @@ def _c_text(text: str | None) -> bytes:
 
 
 def json_of(document: object) -> bytes:
-    """A document as UTF-8 JSON."""
+    """Return a document as UTF-8 JSON."""
     return json.dumps(document, ensure_ascii=False).encode()

@@ -9,6 +9,7 @@ from zeroflaw.cli.standard_streams import guard_standard_streams
 from zeroflaw.station.interrupts import Terminated, raise_on_termination
 from zeroflaw_engines.errors import ZeroflawError
 
+PROGRAM: Final = "zeroflaw"
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 EXIT_SIGNALLED: Final = 128
@@ -33,7 +34,7 @@ def _exit_code() -> int | str | None:
     from zeroflaw_engines.process.terminal import print_error
 
     try:
-        all_commands()()
+        all_commands()(prog_name=PROGRAM)  # also where `python -m zeroflaw` is what runs
     except SystemExit as end:
         return end.code
     except ZeroflawError as error:

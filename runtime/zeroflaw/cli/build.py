@@ -125,14 +125,14 @@ def _summary(results: list[BuildResult]) -> Table:
 
 
 def proofs(sidecar: EngineSidecar) -> str:
-    """What was proven of an engine, on one line: its census and its parity."""
+    """Return what was proven of an engine, on one line: its precision report and its parity."""
     census, parity = sidecar.census, sidecar.parity
     ran = "passed" if parity.status == "passed" else f"not run, {parity.reason}"
     return f"{sidecar.parts.engine}: {census} ({census.source}); parity with FP32 {ran}"
 
 
 def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
-    """Compiles with OpenVINO's own cache, which checks model, settings and version by itself."""
+    """Compile with OpenVINO's own cache, which checks model, settings and version by itself."""
     require_changeable(opened.path)
     cache = opened.path / ENGINES_DIRECTORY / "openvino" / "cpu"
     with engine_disk_errors(EnginePaths(cache, engines[0])):

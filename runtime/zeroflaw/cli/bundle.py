@@ -9,11 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from zeroflaw.cli.json_lines import JsonLinesOption, encodable, print_json
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw.cli.products import threshold_text
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
 from zeroflaw_engines.bundle.manifest_text import encode_manifest
 from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
+from zeroflaw_engines.errors import BundleError
 from zeroflaw_engines.process.terminal import err, out
 
 bundle_app = typer.Typer(
@@ -22,9 +25,18 @@ bundle_app = typer.Typer(
 
 
 @bundle_app.command()
-def verify(bundle: BundleArgument) -> None:
+def verify(bundle: BundleArgument, *, as_json: JsonLinesOption = False) -> None:
     """Check the schema, every file, its size and its SHA-256."""
-    opened = open_and_announce(bundle)
+    try:
+        opened = open_and_announce(bundle)
+    except BundleError as error:
+        if as_json:
+            problem = {"code": error.code, "cause": error.cause, "remedy": error.remedy}
+            print_json(_verdict(bundle, problem={k: encodable(v) for k, v in problem.items()}))
+        raise
+    if as_json:
+        print_json(_verdict(bundle, opened))
+        return
     manifest = opened.manifest
     total = sum(entry.bytes for entry in manifest.files.values())
     out.print(
@@ -126,3 +138,18 @@ def info(
             f"{figure.tolerance:.0e}",
         )
     out.print(parity)
+
+
+def _verdict(
+    bundle: str, opened: Bundle | None = None, *, problem: dict[str, str] | None = None
+) -> dict[str, object]:
+    """Return what `verify --json` prints; docs/inspection.md describes it."""
+    manifest = None if opened is None else opened.manifest
+    return {
+        "bundle": encodable(bundle),
+        "ok": problem is None,
+        "schema_version": None if manifest is None else manifest.schema_version,
+        "identity": None if opened is None else opened.identity,
+        "files": None if manifest is None else manifest.files,
+        "problems": [] if problem is None else [problem],
+    }

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from zeroflaw.cli.json_lines import JsonLinesOption, encodable, path_text, print_json
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
@@ -19,10 +20,15 @@ from zeroflaw.cli.options import (
     print_file_warnings,
     progress_bar,
 )
-from zeroflaw.station.calibration import calibrate_product
+from zeroflaw.station.calibration import (
+    CONFIDENCE,
+    ConformalThreshold,
+    ProductCalibration,
+    calibrate_product,
+)
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import FrameError, ImageFileError
-from zeroflaw_engines.process.terminal import out, print_error, print_warning
+from zeroflaw_engines.process.terminal import err, out, print_error, print_warning
 
 
 def calibrate(
@@ -44,6 +50,7 @@ def calibrate(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
     white_level: WhiteLevelOption = None,
     orientation: OrientationOption = "as_stored",
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Set a product's decision threshold from good parts alone.
 
@@ -89,19 +96,44 @@ def calibrate(
     print_file_warnings(good.warnings)
     for text in fit.warnings:
         print_warning(text)
+    if as_json:
+        print_json(_document(product, done))
+    else:
+        out.print(_summary(product, done.fit), markup=False)
+    if good.failed:
+        (err if as_json else out).print(
+            f"{len(good.failed)} of {len(search.pictures)} files could not be read", markup=False
+        )
+    if good.failed or search.missed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _summary(product: str, fit: ConformalThreshold) -> str:
     low, high = fit.interval
-    out.print(
+    return (
         f"{product}: threshold {fit.threshold:.6f} from {fit.images} good images"
         f" (just above the score of rank {fit.rank})\n"
         f"false rejects: aimed at {fit.false_reject_rate:.4g},"
         f" expected {fit.expected_rate:.2g} or fewer,"
         f" with 95 % confidence between {low:.2g} and {high:.2g};"
-        f" {fit.observed_rate:.2g} of these images",
-        markup=False,
+        f" {fit.observed_rate:.2g} of these images"
     )
-    if good.failed:
-        out.print(
-            f"{len(good.failed)} of {len(search.pictures)} files could not be read", markup=False
-        )
-    if good.failed or search.missed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _document(product: str, done: ProductCalibration) -> dict[str, object]:
+    """Return what `--json` prints; docs/inspection.md describes it."""
+    fit, good = done.fit, done.good
+    return {
+        "product": done.bundle.product_name(product),
+        "threshold": fit.threshold,
+        "false_reject_rate": fit.false_reject_rate,
+        "expected_rate": fit.expected_rate,
+        "interval": fit.interval,
+        "confidence": CONFIDENCE,
+        "observed_rate": fit.observed_rate,
+        "images": fit.images,
+        "rank": fit.rank,
+        "copies": [path_text(path) for path in good.copies],
+        "failed": [path_text(path) for path in good.failed],
+        "warnings": [encodable(text) for text in (*good.warnings, *fit.warnings)],
+    }

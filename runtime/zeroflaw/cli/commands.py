@@ -20,7 +20,6 @@ from zeroflaw_engines.version import __version__
 app = typer.Typer(
     name="zeroflaw",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""

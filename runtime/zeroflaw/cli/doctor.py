@@ -69,8 +69,8 @@ def _row(backend: BackendDiagnosis) -> tuple[str, str, str, str]:
     found = backend.found
     if not found.available:
         return found.backend, "missing", "", f"{found.missing} -- {found.remedy}"
-    said = found.version if backend.verified else f"{found.version}, unverified"
-    return found.backend, "available", " ".join(found.precisions), said
+    version = found.version if backend.verified else f"{found.version}, unverified"
+    return found.backend, "available", " ".join(found.precisions), version
 
 
 def _print_bundle(found: Diagnosis) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from zeroflaw.cli.inspection_run import Identifiers, Reading, run_inspections
+from zeroflaw.cli.json_lines import JsonLinesOption, RecordLines
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.options import (
     EXIT_HELD,
@@ -26,12 +27,12 @@ from zeroflaw.cli.options import (
 )
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.contact_sheet import SheetHeader
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import ParametersError
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.terminal import err, out, print_warning, printable
 
@@ -90,6 +91,7 @@ def inspect(
     exit_on_reject: Annotated[
         bool, typer.Option(help="Exit with 4 if any part was rejected.")
     ] = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Inspect image files and folders.
 
@@ -97,7 +99,8 @@ def inspect(
     (contour red, positive points green, negative ones blue, box yellow), NAME.map.png (CLIP's
     map, blue 0 to red 1) and NAME.json (schema in docs/inspection.schema.json); summary.csv has
     one line an image, and index.html shows them all. A file that cannot be inspected is held:
-    its NAME.json says why, and the rest go on. Files that are left out are named.
+    its NAME.json says why, and the rest go on. Files that are left out are named. With --json,
+    each of these records is also a line of standard output.
 
     Earlier results of the same images are removed first. Exit code 3: files could not be
     inspected, or were left out though they may be pictures; 6: parts are held; 4: a part was
@@ -109,6 +112,7 @@ def inspect(
 
         zeroflaw inspect my_bundle line_3/ -o results --set extreme_threshold=0.4
     """
+    lines = RecordLines()
     reading = Reading(white_level, orientation, max_pixels=round(1e6 * max_megapixels))
     search = search_and_report(files_or_folders, results=out_dir)
     recorded = read_manifest(bundle).method_parameters
@@ -148,14 +152,16 @@ def inspect(
             existing=existing,
             identifiers=Identifiers(part=part_id, camera=camera_id),
             reading=reading,
+            report=lines if as_json else None,
         )
     left_out = len(search.left_out)
-    out.print(
+    (err if as_json else out).print(
         f"{counts.inspected} of {len(search.pictures)} inspected, {counts.rejected} rejected,"
         f" {counts.held} held, {counts.failed} failed, {left_out} left out:"
         f" {printable(out_dir / SHEET_NAME)}",
         markup=False,
     )
+    lines.finish()
     if counts.failed or search.missed:
         raise typer.Exit(EXIT_SOME_FAILED)
     if counts.held:
@@ -167,7 +173,7 @@ def inspect(
 def chosen_parameters(
     default: MethodParameters, file: Path | None, settings: list[str]
 ) -> MethodParameters:
-    """Method parameters from a bundle, a TOML file and single settings, the last one winning.
+    """Return the parameters of a bundle, a TOML file and single settings, the last one winning.
 
     Raises:
         ParametersError: The file or a setting is not valid.
@@ -176,7 +182,7 @@ def chosen_parameters(
 
 
 def given_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
-    """Method parameters that the user gave, by name, the last one winning; not validated.
+    """Return parameters that the user gave, by name, the last one winning; not validated.
 
     Raises:
         ParametersError: The file or a setting cannot be read.

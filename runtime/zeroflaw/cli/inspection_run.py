@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from zeroflaw.cli.json_lines import encodable, path_text
 from zeroflaw.cli.options import print_file_warnings, progress_bar
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.inspector import Inspector
@@ -21,7 +21,6 @@ from zeroflaw.pictures.contact_sheet import (
 )
 from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
 from zeroflaw.pictures.overlay import draw_map, draw_mask, draw_overlay
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS
 from zeroflaw.records.record import held_record
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.station.earlier_results import Existing
@@ -36,6 +35,7 @@ from zeroflaw_engines.errors import (
     ResultsError,
     ZeroflawError,
 )
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.process.terminal import print_error, print_warning
 
 _NAMED_AT_MOST: Final = 20
@@ -99,6 +99,21 @@ class RunCounts:
         )
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What became of one picture.
+
+    Attributes:
+        outcome: `accept`, `reject`, `hold` or `failed`.
+        record: Its record as JSON.
+        warnings: What is to be known of the file.
+    """
+
+    outcome: str
+    record: bytes
+    warnings: tuple[str, ...] = ()
+
+
 def run_inspections(
     inspector: Inspector,
     search: PictureSearch,
@@ -108,17 +123,12 @@ def run_inspections(
     existing: Existing,
     identifiers: Identifiers,
     reading: Reading,
+    report: Callable[[bytes], None] | None = None,
 ) -> RunCounts:
     """Inspect every picture and write its results, the page and the summary.
 
     Args:
-        inspector: What inspects.
-        search: The pictures, and what is left out.
-        header: Of the page.
-        out_dir: The folder of the results.
-        existing: What becomes of results that are there.
-        identifiers: For the records.
-        reading: How the files are read.
+        report: Called with the record of each picture, as JSON, once its results are written.
 
     Raises:
         ResultsError: The folder cannot be taken or written.
@@ -138,21 +148,23 @@ def run_inspections(
         for job in folder.jobs:
             stamp = new_stamp(
                 part_id=identifiers.part,
-                frame_id=_frame_id(job.picture.path),
+                frame_id=path_text(job.picture.path),
                 camera_id=identifiers.camera,
             )
-            outcome, warnings = _inspect_one(
+            done = _inspect_one(
                 inspector, job, folder, product=header.product, stamp=stamp, reading=reading
             )
-            counts = counts.with_outcome(outcome)
-            file_warnings += warnings
+            counts = counts.with_outcome(done.outcome)
+            file_warnings += done.warnings
+            if report is not None:
+                report(done.record)
             progress.advance(task)
     print_file_warnings(file_warnings)
     return counts
 
 
 def _publisher(header: SheetHeader) -> Callable[[Results], Mapping[str, bytes]]:
-    """How the page and the summary are made of what the folder holds."""
+    """Return how the page and the summary are made of what the folder holds."""
 
     def publish(results: Results) -> Mapping[str, bytes]:
         page = contact_sheet(
@@ -198,12 +210,8 @@ def _inspect_one(
     product: str,
     stamp: Stamp,
     reading: Reading,
-) -> tuple[str, tuple[str, ...]]:
-    """Inspect one picture and write its results, or why there are none.
-
-    Returns:
-        The outcome, and what is to be known of the file.
-    """
+) -> _Done:
+    """Inspect one picture and write its results, or why there are none."""
     source = job.picture.path
     try:
         file = read_image_file(
@@ -217,18 +225,19 @@ def _inspect_one(
         inspection = replace(
             stamped(inspection, stamp), warnings=inspection.warnings + file.warnings
         )
-        _store(folder, job, inspection)
+        record = _store(folder, job, inspection)
     except (ImageFileError, FrameError, EngineError, ResultsError) as error:
-        return _hold(folder, job, stamp, product, error), ()
+        return _hold(folder, job, stamp, product, error)
     except MemoryError:
         too_large = ImageFileError(
             f"{source} needs more memory than there is", "inspect tiles of it"
         )
-        return _hold(folder, job, stamp, product, too_large), ()
-    return inspection.decision, file.warnings
+        return _hold(folder, job, stamp, product, too_large)
+    return _Done(inspection.decision, record, file.warnings)
 
 
-def _store(folder: RunFolder, job: Job, inspection: Inspection) -> None:
+def _store(folder: RunFolder, job: Job, inspection: Inspection) -> bytes:
+    """Write the results of a picture, and return its record."""
     source, stem = job.picture.path, job.entry.stem
     pictures = (
         draw_mask(inspection),
@@ -236,21 +245,23 @@ def _store(folder: RunFolder, job: Job, inspection: Inspection) -> None:
         draw_map(inspection.anomaly_map, inspection.frame_size),
     )
     record = inspection.record()
+    document = record.to_json()
     folder.store(
         job,
         pictures=dict(zip(PICTURE_SUFFIXES, pictures, strict=True)),
-        record=record.to_json(),
+        record=document,
         outcome=inspection.decision,
         row=inspected_row(source, stem, record),
         card=inspected_card(source, PurePosixPath(stem), inspection).html,
     )
+    return document
 
 
-def _hold(folder: RunFolder, job: Job, stamp: Stamp, product: str, error: ZeroflawError) -> str:
+def _hold(folder: RunFolder, job: Job, stamp: Stamp, product: str, error: ZeroflawError) -> _Done:
     """Note that a picture could not be inspected, and write it down in the place of its results."""
     print_error(error)
     source, stem = job.picture.path, job.entry.stem
-    record = held_record(stamp, "failed", _encodable(str(error)), product=product)
+    record = held_record(stamp, "failed", encodable(str(error)), product=product)
     try:
         folder.store(
             job,
@@ -268,13 +279,4 @@ def _hold(folder: RunFolder, job: Job, stamp: Stamp, product: str, error: Zerofl
             row=failed_row(source, "", record),
             card=failed_card(source, None, error).html,
         )
-    return "failed"
-
-
-def _frame_id(source: Path) -> str:
-    """The path as it was given; bytes that are no UTF-8 are written as escapes."""
-    return os.fsencode(source.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    return _Done("failed", record.to_json())

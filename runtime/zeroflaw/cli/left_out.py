@@ -17,10 +17,6 @@ def search_and_report(
 ) -> PictureSearch:
     """Find the pictures that a command works on, and name what it leaves out.
 
-    Args:
-        files_or_folders: What the user named.
-        results: The folder that results are about to be written to.
-
     Raises:
         ImageFileError: A path does not exist, or there is no image.
     """

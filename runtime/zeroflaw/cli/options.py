@@ -60,7 +60,7 @@ OrientationOption = Annotated[
     Orientation,
     typer.Option(help="Take pixels as they are stored, or turn them as orientation tags say."),
 ]
-# The limit of `zeroflaw.pipeline.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
+# The limit of `image_files.frame.MAX_FRAME_PIXELS`, for commands that inspect files.
 MaxMegapixelsOption = Annotated[
     float,
     typer.Option(min=1e-6, help="Larger frames are refused; millions of pixels, height x width."),
@@ -68,19 +68,14 @@ MaxMegapixelsOption = Annotated[
 
 
 def open_and_announce(name: str | Path, *, verify_digests: bool = True) -> Bundle:
-    """Opens a bundle and says what its user must know of it; see `announce`."""
+    """Open a bundle and say what its user must know of it; see `announce`."""
     bundle = open_bundle(name, verify_digests=verify_digests)
     announce(bundle, name)
     return bundle
 
 
 def announce(bundle: Bundle, name: str | Path) -> None:
-    """Says what the user of a bundle must know: random weights, or a demonstration model.
-
-    Args:
-        bundle: The bundle.
-        name: How the user named it.
-    """
+    """Say what the user of a bundle must know: random weights, or a demonstration model."""
     for text in notes_of(bundle, name):
         print_warning(text)
     if name == SHIPPED_NAME and Path(SHIPPED_NAME).is_dir():
@@ -91,7 +86,7 @@ def announce(bundle: Bundle, name: str | Path) -> None:
 
 
 def notes_of(bundle: Bundle, name: str | Path) -> tuple[str, ...]:
-    """What a reader of any result of a bundle must know; see `announce`."""
+    """Return what a reader of any result of a bundle must know; see `announce`."""
     notes = []
     seed, demonstration = bundle.manifest.random_weights, bundle.manifest.demonstration
     if seed is not None:
@@ -102,7 +97,7 @@ def notes_of(bundle: Bundle, name: str | Path) -> tuple[str, ...]:
 
 
 def print_file_warnings(warnings: Sequence[str]) -> None:
-    """Prints the first few of what is to be known of image files, and how many more there are."""
+    """Print the first few of what is to be known of image files, and how many more there are."""
     for text in warnings[:_FILE_WARNINGS_SHOWN]:
         print_warning(text)
     if len(warnings) > _FILE_WARNINGS_SHOWN:
@@ -110,7 +105,7 @@ def print_file_warnings(warnings: Sequence[str]) -> None:
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error, only where someone can see it."""
+    """Return a progress bar on standard error, only where someone can see it."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

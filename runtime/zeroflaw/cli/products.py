@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zeroflaw.cli.json_lines import JsonLinesOption, print_json
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw.station.products import add_products_by_name
 from zeroflaw_engines.bundle.manifest import Product
@@ -16,12 +17,15 @@ products_app = typer.Typer(help="The products that a bundle can inspect.", no_ar
 
 
 @products_app.command(name="list")
-def list_products(bundle: BundleArgument) -> None:
+def list_products(bundle: BundleArgument, *, as_json: JsonLinesOption = False) -> None:
     """List the products, their decision thresholds and where these come from."""
     opened = open_and_announce(bundle, verify_digests=False)
     default = opened.manifest.method_parameters.decision_threshold
     for name, product in sorted(opened.manifest.products.items()):
-        out.print(f"{name}\t{threshold_text(product, default)}", markup=False)
+        if as_json:
+            print_json(_document(name, product, default))
+        else:
+            out.print(f"{name}\t{threshold_text(product, default)}", markup=False)
 
 
 @products_app.command()
@@ -52,8 +56,19 @@ def add(
     out.print(f"{bundle} now has: {', '.join(sorted(changed.manifest.products))}", markup=False)
 
 
+def _document(name: str, product: Product, default: float) -> dict[str, object]:
+    """Return what `--json` prints of a product; docs/inspection.md describes it."""
+    own, calibration = product.threshold, product.calibration
+    return {
+        "product": name,
+        "threshold": default if own is None else own,
+        "source": "default" if own is None else "calibrated" if calibration else "set",
+        "calibration": calibration,
+    }
+
+
 def threshold_text(product: Product, default: float) -> str:
-    """A product's decision threshold and where it comes from, in one line."""
+    """Return a product's decision threshold and where it comes from, in one line."""
     if product.threshold is None:
         return f"threshold {default} (default)"
     own = f"threshold {product.threshold:.6f}"

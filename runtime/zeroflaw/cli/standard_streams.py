@@ -27,7 +27,6 @@ class _GuardedOutput(io.RawIOBase):
     """Bytes for a stream that may be closed or full.
 
     Args:
-        raw: Where they go.
         name: What an error calls the stream; None if there shall be no error.
     """
 
@@ -63,7 +62,7 @@ class _GuardedOutput(io.RawIOBase):
 
 
 def _guarded(stream: TextIO | None, *, name: str | None) -> TextIO:
-    """The stream with a guard, or itself if it is none of a process's own."""
+    """Return the stream with a guard, or itself if it is none of a process's own."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # type: ignore[return-value]  # None where there is no such stream
     encoding, line_buffering = stream.encoding, stream.line_buffering

@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def hook_directories() -> list[str]:
-    """Where PyInstaller finds the hooks."""
+    """Return where PyInstaller finds the hooks."""
     return [str(Path(__file__).parent)]

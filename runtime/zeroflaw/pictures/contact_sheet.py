@@ -10,8 +10,9 @@ from pathlib import Path, PurePath
 from typing import Final, Literal
 from urllib.parse import quote
 
-from zeroflaw.inspection import Inspection, Status
+from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.trace import Status
 from zeroflaw_engines.errors import ZeroflawError
 
 _STATUS: Final[dict[Status, str]] = {
@@ -70,12 +71,10 @@ class Card:
 
 
 def inspected_card(source: PurePath, stem: PurePath, inspection: Inspection) -> Card:
-    """The card of an inspected image.
+    """Return the card of an inspected image.
 
     Args:
-        source: The image file, to be named.
         stem: Path of its results relative to the page, without `.overlay.png` and the like.
-        inspection: Its result.
     """
     height, width = inspection.frame_size
     size = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
@@ -103,12 +102,10 @@ def inspected_card(source: PurePath, stem: PurePath, inspection: Inspection) -> 
 
 
 def failed_card(source: PurePath, stem: PurePath | None, error: ZeroflawError) -> Card:
-    """The card of a file that could not be inspected: it is held.
+    """Return the card of a file that could not be inspected: it is held.
 
     Args:
-        source: The image file, to be named.
         stem: Path of its record relative to the page, without `.json`; None if it has none.
-        error: What is wrong.
     """
     files = "" if stem is None else f'<a href="{_url(stem, ".json")}">JSON</a>'
     return Card(
@@ -121,10 +118,9 @@ def failed_card(source: PurePath, stem: PurePath | None, error: ZeroflawError) -
 
 
 def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
-    """The line of a file that was not looked at.
+    """Return the line of a file that was not looked at.
 
     Args:
-        path: The file.
         why: The end of a sentence that begins with it.
         may_be_picture: Whether a picture may be missing because of it.
     """
@@ -133,10 +129,9 @@ def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
 
 
 def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        header: Of the run.
         cards: In the order of the files; fewer than `header.files` if the run was interrupted.
         earlier: Of earlier runs into the same folder, whose results are there still.
     """
@@ -178,13 +173,13 @@ def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[
 
 
 def _parted(cards: Sequence[Card]) -> tuple[list[Card], list[Card]]:
-    """Cards of images, and lines of files that were left out."""
+    """Return cards of images, and lines of files that were left out."""
     shown = [card for card in cards if card.outcome != "left_out"]
     return shown, [card for card in cards if card.outcome == "left_out"]
 
 
 def _counts(cards: Sequence[Card]) -> dict[str, int]:
-    """How many cards each filter shows; a failed file is held, too."""
+    """Return how many cards each filter shows; a failed file is held, too."""
     found = {kind: sum(card.outcome == kind for card in cards) for kind in _FILTERS}
     return {**found, "all": len(cards), "hold": found["hold"] + found["failed"]}
 
@@ -205,7 +200,7 @@ def _left_out(lines: Sequence[Card]) -> str:
 
 
 def _verdict(decision: str, code: str) -> str:
-    """The decision, and for a held frame the kind of its reason."""
+    """Return the decision, and for a held frame the kind of its reason."""
     return f"hold: {code.replace('_', ' ')}" if decision == "hold" else decision
 
 
@@ -218,7 +213,7 @@ def _heading(source: PurePath, verdict: str) -> str:
 
 
 def _scale(inspection: Inspection) -> str:
-    """The score against its threshold, in figures and as a bar."""
+    """Return the score against its threshold, in figures and as a bar."""
     score, threshold = inspection.image_score, inspection.threshold
     rejected = score >= threshold
     return (
@@ -257,12 +252,12 @@ def _timings(milliseconds: dict[str, float]) -> str:
 
 
 def _url(stem: PurePath, suffix: str) -> str:
-    """A relative link: the bytes of the file's name, percent-encoded."""
+    """Return a relative link: the bytes of the file's name, percent-encoded."""
     return quote(os.fsencode(stem.as_posix() + suffix))
 
 
 def _text(value: str) -> str:
-    """Escaped text; what cannot be printed (or encoded, or turns the line around) is replaced."""
+    """Escape a text; what cannot be printed (or encoded, or turns the line around) is replaced."""
     return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
 
 

@@ -37,13 +37,12 @@ def read_image(
     orientation: Orientation = "as_stored",
     max_pixels: int = MAX_FRAME_PIXELS,
 ) -> NDArray[Any]:
-    """Reads the pixels of an image file, so that `Inspector.inspect` takes them as they are.
+    """Read the pixels of an image file, so that `Inspector.inspect` takes them as they are.
 
     White is the largest value of their type: 10-, 12- and 14-bit pictures are scaled to 16 bits.
     `read_image_file` gives the values of the file instead, and warnings.
 
     Args:
-        path: The file.
         white_level: The value that is white, against what the file says.
         orientation: Whether the pixels are turned as an orientation tag says.
         max_pixels: Largest image that is accepted.
@@ -62,7 +61,7 @@ def read_image(
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes uint8 [H, W] or RGB [H, W, 3] pixels; the suffix names the format.
+    """Write uint8 [H, W] or RGB [H, W, 3] pixels; the suffix names the format.
 
     Raises:
         ImageFileError: The file cannot be written.

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw_engines.contract import LABEL_POSITIVE
+from zeroflaw_engines.image_files.frame import Frame
 
 _CONTOUR: Final = (255, 40, 40)
 _POSITIVE: Final = (60, 220, 60)
@@ -22,13 +22,12 @@ _SHIFT: Final = 4  # OpenCV draws with 4 fractional bits
 
 
 def draw_overlay(frame: Frame, inspection: Inspection) -> Frame:
-    """Draws contours (red), points (green positive, blue negative) and boxes (yellow).
+    """Draw contours (red), points (green positive, blue negative) and boxes (yellow).
 
     Points and boxes are drawn if the inspection has a trace.
 
     Args:
         frame: uint8 [H, W, 3], RGB, the frame that was inspected.
-        inspection: Its result.
 
     Returns:
         uint8 [H, W, 3], a new array.
@@ -51,7 +50,7 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> Frame:
 
 
 def draw_map(anomaly_map: FloatArray, size: tuple[int, int]) -> Frame:
-    """Draws a map in [0, 1] in false colours, blue at 0 and red at 1, never stretched.
+    """Draw a map in [0, 1] in false colours, blue at 0 and red at 1, never stretched.
 
     Args:
         anomaly_map: float32 [S, S].
@@ -67,7 +66,7 @@ def draw_map(anomaly_map: FloatArray, size: tuple[int, int]) -> Frame:
 
 
 def draw_mask(inspection: Inspection) -> NDArray[np.uint8]:
-    """The mask as an image: 255 where the frame is defective, else 0.
+    """Return the mask as an image: 255 where the frame is defective, else 0.
 
     Returns:
         uint8 [H, W].

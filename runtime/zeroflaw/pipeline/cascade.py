@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -22,7 +23,6 @@ from zeroflaw.pipeline.geometry import (
     mask_at_frame,
 )
 from zeroflaw.pipeline.prompt_points import PointPrompts
-from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
@@ -37,7 +37,7 @@ Box = tuple[int, int, int, int]
 
 _SINGLE_MASK_TOKEN: Final = 0
 _MULTIMASK_TOKENS: Final = slice(1, 4)
-_MOST_COMPONENTS: Final = 16
+_MAX_COMPONENTS: Final = 16
 _THIN: Final = 32  # px
 
 
@@ -102,6 +102,24 @@ class Cascade:
     stages: tuple[Stage, ...]
 
 
+class Workspace(threading.local):
+    """Float buffers by purpose, a set of its own for each thread.
+
+    Fresh memory costs a page fault for every 4 KiB: for logits at the size of a 12 MP frame
+    that is more than their computation.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, FloatArray] = {}
+
+    def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
+        """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
+        buffer = self._buffers.get(purpose)
+        if buffer is None or buffer.shape != shape:
+            buffer = self._buffers[purpose] = np.empty(shape, np.float32)
+        return buffer
+
+
 def run_cascade(
     decode: Decode,
     points: PointPrompts,
@@ -112,16 +130,13 @@ def run_cascade(
     low_res_size: int,
     workspace: Workspace | None = None,
 ) -> Cascade:
-    """Points; points and logits; points, box and logits (Eq. 9 to 12).
+    """Run the cascade: points; points and logits; points, box and logits (Eq. 9 to 12).
 
     A stage whose mask is empty ends the cascade: the last mask that is not empty is kept, and
     the extreme region itself if stage 1 is already empty; the status says so.
 
     Args:
-        decode: Runs the decoder once.
         points: From `point_prompts`.
-        geometry: The frame's grids.
-        parameters: The method's parameters.
         max_prompts: Rows of the decoder's point input.
         low_res_size: Side of the decoder's logits.
         workspace: Memory to use again; `content_logits` lie in it.
@@ -201,13 +216,13 @@ _EMPTY: Final[dict[int, Literal["stage_2_empty", "stage_3_empty"]]] = {
 
 
 def _must_judge_at_frame(geometry: FrameGeometry) -> bool:
-    """Whether SAM's image may have content that the frame, coarser or thin, does not."""
+    """Return whether SAM's image may have content that the frame, coarser or thin, does not."""
     (height, width), (rows, columns) = geometry.frame, geometry.sam_content
     return height < rows or width < columns or min(height, width) < _THIN
 
 
 def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
-    """F_location (Eq. 11): the box, or boxes, of a mask.
+    """Return F_location (Eq. 11): the box, or boxes, of a mask.
 
     Args:
         mask: bool [H, W].
@@ -221,7 +236,7 @@ def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
         box = inclusive_box(mask)
         return () if box is None else (box,)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
-    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MOST_COMPONENTS]
+    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MAX_COMPONENTS]
     return tuple((x, y, x + w - 1, y + h - 1) for x, y, w, h, _ in largest)
 
 
@@ -235,7 +250,7 @@ def decoder_prompts(
     low_res_size: int,
     on_device: DeviceTensor | None = None,
 ) -> DecoderPrompts:
-    """Lays points, boxes and logits out as the decoder takes them.
+    """Lay points, boxes and logits out as the decoder takes them.
 
     Without a box, SAM appends one not-a-point row (prompt_encoder.py:73-100); with a box, none.
 
@@ -243,7 +258,6 @@ def decoder_prompts(
         points: Points in frame pixels.
         boxes: One prompt for each box, all with the same points; none for a prompt without box.
         low_res_logits: float32 [L, L] of the stage before, or None.
-        geometry: The frame's grids.
         max_prompts: Rows of the decoder's point input.
         low_res_size: L.
         on_device: float32 [1, 1, L, L], the same logits where the decoder left them; taken from
@@ -270,7 +284,7 @@ def decoder_prompts(
 
 
 def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
-    """The extreme region at the frame's size; an axis that shrinks keeps every pixel it touches."""
+    """Resize the extreme region to the frame; a shrinking axis keeps every pixel it touches."""
     height, width = geometry.frame
     rows, columns = region.shape
     resized = region.astype(np.float32)
@@ -289,7 +303,7 @@ def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
 def _choose(
     logits: FloatArray | DeviceTensor, predicted_iou: FloatArray, *, single: bool
 ) -> tuple[tuple[int, ...], FloatArray, float, DeviceTensor | None]:
-    """The best mask of each prompt, and the union of them: a logit is positive where any is.
+    """Return the best mask of each prompt, and their union: a logit is positive where any is.
 
     Of the logits, the best alone come to the host. With them comes where the best of a single
     prompt lies, [1, 1, L, L], if the decoder left it on its device.

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroflaw.inspection import Trace
-from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, Workspace, run_cascade
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.workspace import Workspace
+from zeroflaw.pipeline.trace import Trace
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
@@ -49,15 +48,10 @@ def decode(
     workspace: Workspace | None = None,
     watch: Stopwatch | None = None,
 ) -> Decoding:
-    """Point prompts and cascade (sections 3.1 and 3.2).
+    """Run point prompts and cascade (sections 3.1 and 3.2).
 
     Args:
-        encoding: Of the frame.
-        parameters: The method's parameters.
-        sam_decoder: Its session.
-        sizes: Of the bundle's engines.
         workspace: Memory to use again; `content_logits` of the cascade lie in it.
-        watch: Times the parts.
 
     Raises:
         EngineError: The decoder failed, or an engine returned values that are not finite.

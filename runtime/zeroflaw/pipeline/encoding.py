@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.frame_information import FrameInformation, frame_information
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -19,11 +18,12 @@ from zeroflaw.pipeline.geometry import (
     squash,
     to_resize_twice,
 )
-from zeroflaw.pipeline.resizing import Bands, Picture
+from zeroflaw.pipeline.resizing import Picture, Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor
 from zeroflaw_engines.sessions.session import Session
@@ -74,6 +74,7 @@ class EncodedFrame:
         product: Name of the product it is inspected as.
         encoding: What the encoders say of it.
         watch: Its times so far.
+        warnings: What is to be known of the file that it was read from.
     """
 
     stamp: Stamp
@@ -81,16 +82,16 @@ class EncodedFrame:
     product: str
     encoding: Encoding
     watch: Stopwatch
+    warnings: tuple[str, ...] = ()
 
 
 def geometry_of(
     frame: tuple[int, int], sizes: EngineSizes, parameters: MethodParameters
 ) -> FrameGeometry:
-    """The grids of a frame for the engines of one bundle.
+    """Return the grids of a frame for the engines of one bundle.
 
     Args:
         frame: Height and width, px.
-        sizes: Of the bundle's engines.
         parameters: `sam_input`.
     """
     return frame_geometry(
@@ -109,7 +110,7 @@ def encode_clip(
     clip_encoder: Session,
     *,
     picture: Picture | None = None,
-    bands: Bands | None = None,
+    strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> ClipEncoding:
     """Run the CLIP encoder alone.
@@ -118,17 +119,14 @@ def encode_clip(
         frame: uint8 [H, W, 3], RGB.
         size: Side of the encoder's input, px.
         embeddings: float32 [2, embedding_size] of the product.
-        clip_encoder: Its session.
         picture: The frame as `to_resize_twice` gives it, if it is there already.
-        bands: Threads that share the resizing.
-        watch: Times the parts.
 
     Raises:
         EngineError: The engine failed, or returned values that are not probabilities.
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
-        image = squash(frame if picture is None else picture, size, bands)
+        image = squash(frame if picture is None else picture, size, strips)
     with watch.stage("frame_information"):
         information = frame_information(frame)
     with watch.stage("clip_encoder"):
@@ -146,29 +144,25 @@ def encode(
     sam_encoder: Session,
     pool: Executor | None = None,
     needs_sam: Callable[[FloatArray], bool] | None = None,
-    bands: Bands | None = None,
+    strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> Encoding:
-    """Runs the encoders on a frame.
+    """Run the encoders on a frame.
 
     Args:
         frame: uint8 [H, W, 3], RGB.
-        geometry: The frame's grids.
         embeddings: float32 [2, embedding_size] of the product.
-        clip_encoder: Its session.
-        sam_encoder: Its session.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
-        bands: Threads that share the resizing; not of `pool`.
-        watch: Times the parts.
+        strips: Threads that share the resizing; not of `pool`.
 
     Raises:
         EngineError: An engine failed.
     """
     watch = watch or Stopwatch()
     with watch.stage("frame"):
-        # Bands are copied one by one, as they are filtered.
-        split = bands is not None and bands.count > 1
+        # Strips are copied one by one, as they are filtered.
+        split = strips is not None and strips.count > 1
         picture = frame if split else to_resize_twice(frame, geometry)
 
     def clip() -> ClipEncoding:
@@ -178,15 +172,15 @@ def encode(
             embeddings,
             clip_encoder,
             picture=picture,
-            bands=bands,
+            strips=strips,
             watch=watch,
         )
 
     def sam() -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
             squashed = geometry.sam_source != geometry.frame
-            source = squash(picture, geometry.map_size, bands) if squashed else picture
-            image = fit(source, geometry, bands)
+            source = squash(picture, geometry.map_size, strips) if squashed else picture
+            image = fit(source, geometry, strips)
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
             out = run_engine(

@@ -34,7 +34,6 @@ def run_engine(
     """Run an engine and check that it returned the tensors of its contract.
 
     Args:
-        session: Of the engine.
         inputs: By name, as its contract says.
         keep: Outputs that stay where the engine left them.
 
@@ -65,8 +64,6 @@ def require_alive(engine: EngineName, name: str, values: Tensor) -> None:
     """Refuse an output that is one value everywhere: memory that no kernel wrote.
 
     Args:
-        engine: The engine, for the error.
-        name: The output, for the error.
         values: float32 of any shape, of more than one element.
 
     Raises:
@@ -87,8 +84,6 @@ def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
     """Refuse an output that has NaN or infinite values.
 
     Args:
-        engine: The engine, for the error.
-        name: The output, for the error.
         values: float32 of any shape.
 
     Raises:
@@ -105,9 +100,6 @@ def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
 
 def clip_outputs(outputs: Mapping[str, Tensor]) -> tuple[FloatArray, float]:
     """Take the anomaly map and the image score of the CLIP encoder.
-
-    Args:
-        outputs: As the session returned them.
 
     Returns:
         The anomaly map, float32 [S, S] in [0, 1], and P(abnormal) of the CLS token, in [0, 1].

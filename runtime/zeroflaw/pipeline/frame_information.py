@@ -8,7 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw.pipeline.frame import Frame
+from zeroflaw_engines.image_files.frame import Frame
 
 _GRID: Final = 128
 _HALVINGS: Final = 3
@@ -56,7 +56,7 @@ def frame_information(frame: Frame) -> FrameInformation:
 
 
 def _means(image: Frame) -> Frame:
-    """Means over 8 x 8 pixels, or over as many as a smaller image has.
+    """Return means over 8 x 8 pixels, or over as many as a smaller image has.
 
     Halving is the one scale at which OpenCV averages areas at full speed; an odd last row or
     column is left out for it.

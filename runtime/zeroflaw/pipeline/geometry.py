@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.pipeline.frame import Frame
-from zeroflaw.pipeline.resizing import Bands, Picture, resize
+from zeroflaw.pipeline.resizing import Picture, Strips, resize
+from zeroflaw_engines.image_files.frame import Frame
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -57,7 +57,7 @@ class FrameGeometry:
 def frame_geometry(
     frame: tuple[int, int], *, map_size: int, sam_size: int, feature_size: int, squash_sam: bool
 ) -> FrameGeometry:
-    """The grids of a frame.
+    """Return the grids of a frame.
 
     Args:
         frame: Height and width, px.
@@ -76,45 +76,41 @@ def frame_geometry(
 
 
 def to_resize_twice(frame: Frame, geometry: FrameGeometry) -> Picture:
-    """A frame in the form in which both `squash` and `fit` take the least time.
+    """Return a frame in the form in which `squash` and `fit` take the least time.
 
     Pillow resizes only what lies in its own memory, so a frame that both of them resize is
     better copied there once.
 
     Args:
         frame: uint8 [H, W, 3].
-        geometry: The frame's grids.
     """
     return frame if geometry.sam_content == geometry.frame else Image.fromarray(frame)
 
 
-def squash(frame: Picture, size: int, bands: Bands | None = None) -> Frame:
-    """Resizes a frame to a square, as APRIL-GAN does: Pillow's antialiased bicubic.
+def squash(frame: Picture, size: int, strips: Strips | None = None) -> Frame:
+    """Resize a frame to a square, as APRIL-GAN does: Pillow's antialiased bicubic.
 
     Args:
         frame: uint8 [H, W, 3].
         size: Side of the square, px.
-        bands: Threads that share the work.
 
     Returns:
         uint8 [size, size, 3].
     """
-    return resize(frame, (size, size), Image.Resampling.BICUBIC, bands)
+    return resize(frame, (size, size), Image.Resampling.BICUBIC, strips)
 
 
-def fit(source: Picture, geometry: FrameGeometry, bands: Bands | None = None) -> Frame:
-    """Resizes a frame into the top left of SAM's square image: Pillow's antialiased bilinear.
+def fit(source: Picture, geometry: FrameGeometry, strips: Strips | None = None) -> Frame:
+    """Resize a frame into the top left of SAM's square image: Pillow's antialiased bilinear.
 
     Args:
         source: uint8 [H, W, 3], of the size `geometry.sam_source`.
-        geometry: The frame's grids.
-        bands: Threads that share the work.
 
     Returns:
         uint8 [sam_size, sam_size, 3]; what is outside the content is zero, and blanked by the
         encoder.
     """
-    content = resize(source, geometry.sam_content, Image.Resampling.BILINEAR, bands)
+    content = resize(source, geometry.sam_content, Image.Resampling.BILINEAR, strips)
     size = geometry.sam_size
     if content.shape[:2] == (size, size):
         return content
@@ -126,12 +122,11 @@ def fit(source: Picture, geometry: FrameGeometry, bands: Bands | None = None) ->
 def grid_to_frame(
     points: NDArray[np.floating], grid: tuple[int, int], geometry: FrameGeometry
 ) -> FloatArray:
-    """Points of a grid that covers the frame, in frame pixels.
+    """Map points of a grid that covers the frame to frame pixels.
 
     Args:
         points: [N, 2], (x, y) on the grid.
         grid: Its height and width.
-        geometry: The frame's grids.
 
     Returns:
         float32 [N, 2].
@@ -140,11 +135,10 @@ def grid_to_frame(
 
 
 def frame_to_sam(points: NDArray[np.floating], geometry: FrameGeometry) -> FloatArray:
-    """Points in frame pixels, in SAM's image as `ResizeLongestSide.apply_coords` maps them.
+    """Map points in frame pixels to SAM's image as `ResizeLongestSide.apply_coords` does.
 
     Args:
         points: [N, 2], (x, y) in the frame.
-        geometry: The frame's grids.
 
     Returns:
         float32 [N, 2], before SAM's own half-pixel shift.
@@ -158,11 +152,10 @@ def frame_to_sam(points: NDArray[np.floating], geometry: FrameGeometry) -> Float
 def logits_at_sam(
     low_res: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
 ) -> FloatArray:
-    """Low-res logits over the content of SAM's image: the first resize of `postprocess_masks`.
+    """Resize low-res logits over SAM's content: the first resize of `postprocess_masks`.
 
     Args:
         low_res: float32 [L, L].
-        geometry: The frame's grids.
         out: float32 [sam_size, sam_size] to compute in.
 
     Returns:
@@ -175,11 +168,10 @@ def logits_at_sam(
 
 
 def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
-    """Whether any logit over the content of SAM's image is positive.
+    """Return whether any logit over the content of SAM's image is positive.
 
     Args:
         low_res: float32 [L, L].
-        geometry: The frame's grids.
     """
     scale = geometry.sam_size / len(low_res)
     rows, columns = (int(extent // scale) for extent in geometry.sam_content)
@@ -192,7 +184,7 @@ def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
 def logits_at(
     content: FloatArray, size: tuple[int, int], out: FloatArray | None = None
 ) -> FloatArray:
-    """Logits over SAM's content at another size: the second resize of `postprocess_masks`.
+    """Resize logits over SAM's content again: the second resize of `postprocess_masks`.
 
     Args:
         content: float32 [h, w] from `logits_at_sam`.
@@ -210,11 +202,10 @@ def logits_at(
 def mask_at_frame(
     content: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
 ) -> BoolArray:
-    """The mask of SAM logits at the frame's size: two-step resize, then logit > 0.
+    """Return the mask of SAM logits at the frame's size: two-step resize, then logit > 0.
 
     Args:
         content: float32 [h, w] from `logits_at_sam`.
-        geometry: The frame's grids.
         out: float32 [H, W] for the logits at the frame's size.
 
     Returns:
@@ -227,7 +218,7 @@ def mask_at_frame(
 
 
 def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
-    """Inclusive (x0, y0, x1, y1) of a mask, or None if it is empty (amg.py:303-346)."""
+    """Return the inclusive (x0, y0, x1, y1) of a mask, or None if it is empty (amg.py:303-346)."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
         return None
@@ -236,7 +227,7 @@ def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
 
 @lru_cache(maxsize=64)
 def cell_coverage(grid: int, content: int, geometry_cell: float, cells: int) -> FloatArray:
-    """How much of each grid pixel lies in each feature cell, along one axis.
+    """Return how much of each grid pixel lies in each feature cell, along one axis.
 
     Args:
         grid: Pixels of the grid that covers the content.
@@ -257,7 +248,7 @@ def cell_coverage(grid: int, content: int, geometry_cell: float, cells: int) -> 
 
 @lru_cache(maxsize=64)
 def cell_interpolation(grid: int, content: int, geometry_cell: float, cells: int) -> FloatArray:
-    """Bilinear interpolation of feature cells at the centres of grid pixels, along one axis.
+    """Interpolate feature cells bilinearly at the centres of grid pixels, along one axis.
 
     Cells without content are not used; beyond the outermost centres the last cell holds.
 
@@ -284,7 +275,7 @@ def cell_interpolation(grid: int, content: int, geometry_cell: float, cells: int
 
 
 def real_cells(content: int, geometry_cell: float) -> int:
-    """Feature cells that hold any content, along one axis."""
+    """Return the feature cells that hold any content, along one axis."""
     return int(np.ceil(content / geometry_cell))
 
 

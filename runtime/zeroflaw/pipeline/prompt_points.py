@@ -54,13 +54,11 @@ def point_prompts(
     geometry: FrameGeometry,
     parameters: MethodParameters,
 ) -> PointPrompts | None:
-    """Positive and negative points from CLIP's map and SAM's features (Eq. 1 to 8).
+    """Return positive and negative points from CLIP's map and SAM's features (Eq. 1 to 8).
 
     Args:
         anomaly_map: float32 [S, S] in [0, 1].
         features: float32 [C, G, G] from the SAM encoder.
-        geometry: The frame's grids.
-        parameters: The method's parameters.
 
     Returns:
         The points, or None if no pixel is extreme and `no_region` is `skip`.
@@ -101,7 +99,7 @@ def point_prompts(
 
 
 def surrounding_ring(region: BoolArray, parameters: MethodParameters) -> BoolArray:
-    """N_a = dilate(S_a) - S_a (Eq. 3), clipped to the grid.
+    """Return N_a = dilate(S_a) - S_a (Eq. 3), clipped to the grid.
 
     Args:
         region: bool [h, w], S_a.
@@ -126,12 +124,11 @@ def feature_similarity(
     inner: Roi,
     outer: Roi,
 ) -> FloatArray:
-    """Map_s, the cosine between the features of S_a and those around it (Eq. 4 to 6).
+    """Return Map_s, the cosine between features of S_a and those around it (Eq. 4 to 6).
 
     Args:
         features: float32 [C, G, G].
         region: bool, S_a on the prompt grid.
-        geometry: The frame's grids.
         parameters: `similarity` chooses the mean feature of S_a or the best pair.
         inner: Rows and columns that hold all of S_a.
         outer: Rows and columns for which Map_s is wanted.
@@ -165,7 +162,7 @@ def feature_similarity(
 def spaced_best(
     score: FloatArray, allowed: BoolArray, count: int, parameters: MethodParameters
 ) -> NDArray[np.int64]:
-    """The best-scored pixels of a region, spaced (Eq. 2 and, with the sign turned, Eq. 7).
+    """Return the best-scored pixels of a region, spaced (Eq. 2; sign turned, Eq. 7).
 
     Equal scores are taken in row-major order.
 

@@ -39,9 +39,18 @@ class Region:
     polygon: Polygon
     holes: tuple[Polygon, ...]
 
+    @property
+    def xyxy(self) -> tuple[int, int, int, int]:
+        """Bounding box (x_min, y_min, x_max, y_max), px; the maxima lie just outside of it.
+
+        So `frame[y_min:y_max, x_min:x_max]` cuts the region out, as supervision cuts and measures
+        its boxes. The boxes of a trace have their last pixels as maxima.
+        """
+        return self.x, self.y, self.x + self.width, self.y + self.height
+
 
 def regions_of(mask: BoolArray, score: FloatArray) -> tuple[Region, ...]:
-    """The regions of a mask, largest first.
+    """Return the regions of a mask, largest first.
 
     Args:
         mask: bool [H, W] at the frame's size.
@@ -103,7 +112,7 @@ def _peaks(
     origin: tuple[int, int],
     frame: tuple[int, ...],
 ) -> FloatArray:
-    """Peak of the score in each component, read at the centres of the score map's pixels."""
+    """Return each component's peak of the score, read at the centres of the score map's pixels."""
     height, width = score.shape
     rows = ((np.arange(height) + 0.5) * (frame[0] / height)).astype(int) - origin[1]
     columns = ((np.arange(width) + 0.5) * (frame[1] / width)).astype(int) - origin[0]

@@ -12,7 +12,7 @@ from zeroflaw_engines.parameters import MethodParameters
 def score_map(
     anomaly_map: FloatArray, cascade: Cascade | None, parameters: MethodParameters
 ) -> FloatArray:
-    """The score map on the grid of the anomaly map; see `score_of_logits`.
+    """Return the score map on the grid of the anomaly map; see `score_of_logits`.
 
     Args:
         anomaly_map: float32 [S, S] in [0, 1].
@@ -33,7 +33,7 @@ def score_of_logits(
     predicted_iou: float,
     parameters: MethodParameters,
 ) -> FloatArray:
-    """The score map on the grid of the anomaly map.
+    """Return the score map on the grid of the anomaly map.
 
     SAM's mask is read at the centres of the map's pixels, which is `postprocess_masks` for a
     frame of the map's size. Values are never stretched to the image's own range: that would
@@ -69,7 +69,7 @@ def score_of_logits(
 
 
 def image_score(cls_score: float, anomaly_map: FloatArray, parameters: MethodParameters) -> float:
-    """The image score in [0, 1]: CLIP's CLS softmax, or the peak of the anomaly map.
+    """Return the image score in [0, 1]: CLIP's CLS softmax, or the peak of the anomaly map.
 
     Args:
         cls_score: From the CLIP encoder.

@@ -40,7 +40,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times the block under a name; a name that comes again adds up."""
+        """Time the block under a name; a name that comes again adds up."""
         start = time.perf_counter()
         try:
             yield

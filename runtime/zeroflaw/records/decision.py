@@ -80,7 +80,6 @@ def verdict_of(
     Args:
         image_score: In [0, 1].
         threshold: In [0, 1].
-        information: What there is to see in the frame.
         mask: bool [H, W].
         anomaly_map: float32 [S, S] in [0, 1].
         parameters: Limits of blind frames, and what a contradiction does.
@@ -119,7 +118,6 @@ def decision_fault(decision: str, image_score: float, threshold: float) -> str |
     not lie below its threshold must not get out, whoever made it.
 
     Args:
-        decision: Of an inspection.
         image_score: That it was made on; must be in [0, 1].
         threshold: That it was made with; must be in [0, 1].
     """
@@ -133,10 +131,9 @@ def decision_fault(decision: str, image_score: float, threshold: float) -> str |
 
 
 def blind_reason(information: FrameInformation, parameters: MethodParameters) -> Reason | None:
-    """Why a frame has no information, or None if it has.
+    """Return why a frame has no information, or None if it has.
 
     Args:
-        information: What there is to see in the frame.
         parameters: `min_contrast`, `max_clipped` and `min_peak`.
     """
     seen, limits = information, parameters
@@ -165,7 +162,7 @@ def blind_reason(information: FrameInformation, parameters: MethodParameters) ->
 def _contradiction(
     mask: BoolArray, anomaly_map: FloatArray, parameters: MethodParameters
 ) -> str | None:
-    """What speaks against an acceptance: the area that mask or map call defective."""
+    """Return what speaks against an acceptance: the area that mask or map call defective."""
     if parameters.contradiction == "ignore":
         return None
     masked = np.count_nonzero(mask) / mask.size

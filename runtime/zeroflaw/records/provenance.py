@@ -34,10 +34,7 @@ def provenances(
     """Name what judges the frames of each product, by the product's name.
 
     Args:
-        bundle: The bundle.
         prompts: Its text embeddings, by product.
-        parameters: Those that are applied.
-        backend: What runs the engines.
     """
     return {
         name: Provenance(

@@ -10,9 +10,9 @@ import hashlib
 from typing import Annotated, Any, Final
 
 import msgspec
-import numpy as np
 
-from zeroflaw.inspection import Inspection, Status, Trace
+from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.records.decision import Decision, Reason, ReasonCode
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.manifest import Product
@@ -152,53 +152,39 @@ class _Version(msgspec.Struct):
     schema_version: int
 
 
-def record_of(inspection: Inspection) -> InspectionRecord:
-    """Keep what is serialised of an inspection."""
-    height, width = inspection.frame_size
-    return InspectionRecord(
-        schema_version=RECORD_SCHEMA_VERSION,
-        id=inspection.id,
-        time=inspection.time,
-        monotonic_ns=inspection.monotonic_ns,
-        part_id=inspection.part_id,
-        frame_id=inspection.frame_id,
-        camera_id=inspection.camera_id,
-        decision=inspection.decision,
-        reason=inspection.reason,
-        product=inspection.product,
-        software=inspection.software,
-        status=inspection.status,
-        image_score=inspection.image_score,
-        threshold=inspection.threshold,
-        frame_height=height,
-        frame_width=width,
-        frame_sha256=inspection.frame_sha256,
-        mask_area=int(np.count_nonzero(inspection.mask)),
-        anomaly_map_max=float(inspection.anomaly_map.max()),
-        score_map_max=float(inspection.score_map.max()),
-        regions=[
-            RegionRecord(
-                x=region.x,
-                y=region.y,
-                width=region.width,
-                height=region.height,
-                area=region.area,
-                centroid=region.centroid,
-                peak_score=region.peak_score,
-                polygon=region.polygon,
-                holes=region.holes,
-            )
-            for region in inspection.regions
-        ],
-        timings_ms=inspection.timings_ms,
-        bundle=inspection.bundle,
-        text_embeddings=inspection.text_embeddings,
-        calibration=inspection.calibration,
-        parameters=inspection.parameters,
-        backend=inspection.backend,
-        warnings=inspection.warnings,
-        trace=_trace_record(inspection.trace),
+def region_record(region: Region) -> RegionRecord:
+    """Keep what is serialised of a region."""
+    return RegionRecord(
+        x=region.x,
+        y=region.y,
+        width=region.width,
+        height=region.height,
+        area=region.area,
+        centroid=region.centroid,
+        peak_score=region.peak_score,
+        polygon=region.polygon,
+        holes=region.holes,
     )
+
+
+def trace_record(trace: Trace) -> TraceRecord:
+    """Keep what is serialised of a trace."""
+    points: tuple[PromptPointRecord, ...] = ()
+    if trace.points is not None:
+        points = tuple(
+            PromptPointRecord(x=float(x), y=float(y), positive=bool(label == 1))
+            for (x, y), label in zip(trace.points.coords, trace.points.labels, strict=True)
+        )
+    stages = tuple(
+        StageRecord(
+            predicted_iou=tuple(tuple(map(float, row)) for row in stage.predicted_iou),
+            chosen=stage.chosen,
+            boxes=stage.boxes,
+            empty=stage.empty,
+        )
+        for stage in trace.stages
+    )
+    return TraceRecord(points=points, stages=stages, kept_stage=trace.kept_stage)
 
 
 def held_record(
@@ -207,20 +193,18 @@ def held_record(
     text: str,
     *,
     product: str | None = None,
-    late: Inspection | None = None,
+    late: InspectionRecord | None = None,
 ) -> InspectionRecord:
     """Record a frame that was not inspected in time: it is held.
 
     Args:
-        stamp: Of the frame.
         code: `failed`, `late` or `dropped`.
         text: Cause and remedy, or what happened.
-        product: The product it was to be inspected as.
-        late: Its inspection, if it came after all.
+        late: That of its inspection, if it came after all.
     """
     reason = Reason(code, text)
     if late is not None:
-        return msgspec.structs.replace(record_of(late), decision="hold", reason=reason)
+        return msgspec.structs.replace(late, decision="hold", reason=reason)
     return InspectionRecord(
         schema_version=RECORD_SCHEMA_VERSION,
         id=stamp.id,
@@ -255,24 +239,3 @@ def inspection_json_schema() -> dict[str, Any]:
         "title": f"zeroflaw inspection, schema version {RECORD_SCHEMA_VERSION}",
         **msgspec.json.schema(InspectionRecord),
     }
-
-
-def _trace_record(trace: Trace | None) -> TraceRecord | None:
-    if trace is None:
-        return None
-    points: tuple[PromptPointRecord, ...] = ()
-    if trace.points is not None:
-        points = tuple(
-            PromptPointRecord(x=float(x), y=float(y), positive=bool(label == 1))
-            for (x, y), label in zip(trace.points.coords, trace.points.labels, strict=True)
-        )
-    stages = tuple(
-        StageRecord(
-            predicted_iou=tuple(tuple(map(float, row)) for row in stage.predicted_iou),
-            chosen=stage.chosen,
-            boxes=stage.boxes,
-            empty=stage.empty,
-        )
-        for stage in trace.stages
-    )
-    return TraceRecord(points=points, stages=stages, kept_stage=trace.kept_stage)

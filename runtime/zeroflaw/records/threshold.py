@@ -32,9 +32,6 @@ def decision_threshold(
     is in the warnings.
 
     Args:
-        name: The product's name, for the warnings.
-        product: Its entry in the manifest.
-        parameters: Those of the inspection.
         backend: What runs the CLIP encoder, as its session describes itself; None is not compared.
         explicit: Whether `decision_threshold` was given for this inspection.
 
@@ -97,7 +94,7 @@ def is_near_one(threshold: float) -> bool:
 def _differences(
     calibration: Calibration, parameters: MethodParameters, backend: str | None
 ) -> Iterator[str]:
-    """What an inspection has otherwise than the calibration; what was not recorded is not known."""
+    """Yield what differs from the calibration; what that did not record is not known."""
     if None not in {backend, calibration.backend} and backend != calibration.backend:
         yield f"backend {calibration.backend}, now {backend}"
     for name, value in (calibration.parameters or {}).items():

@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
 from zeroflaw.pipeline.encoding import encode_clip
-from zeroflaw.pipeline.frame import Frame
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.records.decision import blind_reason
 from zeroflaw.records.threshold import NEAR_ONE, is_near_one
@@ -41,6 +40,7 @@ from zeroflaw_engines.errors import (
     MissingExtraError,
 )
 from zeroflaw_engines.files import sha256_of_file
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 
 CONFIDENCE: Final = 0.95
@@ -147,10 +147,9 @@ def calibrate_product(
     orientation: Orientation = "as_stored",
     progress: Progress | None = None,
 ) -> ProductCalibration:
-    """Sets a product's decision threshold from images of good parts, and stores it in the bundle.
+    """Set a product's decision threshold from images of good parts, and store it in the bundle.
 
     Args:
-        bundle: The bundle to change.
         product: A product that it has.
         files: Images of good parts, as the line will see them: same station, light and camera.
         false_reject_rate: Share of good parts that may be rejected, inside (0, 1).
@@ -207,7 +206,7 @@ def calibrate_product(
 
 
 def conformal_threshold(scores: ArrayLike, false_reject_rate: float) -> ConformalThreshold:
-    """The threshold that rejects at most the given share of good parts, in expectation.
+    """Return the threshold that rejects at most the given share of good parts, in expectation.
 
     k = ceil((n + 1) (1 - a)), and the threshold is the next number above the k-th smallest
     score. Where k > n there is no such score: the largest is taken, and a warning says how many
@@ -289,7 +288,7 @@ def score_good_images(
     orientation: Orientation = "as_stored",
     progress: Progress | None = None,
 ) -> GoodScores:
-    """Scores image files, each content once.
+    """Score image files, each content once.
 
     Args:
         files: Images of good parts.
@@ -346,15 +345,12 @@ def image_scorer(
     precision: str | None = None,
     threads: int = 0,
 ) -> Iterator[ImageScorer]:
-    """Gives what computes image scores, with the CLIP encoder alone.
+    """Give what computes image scores, with the CLIP encoder alone.
 
     The scores are those of `Inspector.inspect`; SAM has no part in them.
 
     Args:
-        bundle: The bundle whose CLIP encoder is run.
         embeddings: float32 [2, embedding_size] of the product.
-        image_scoring: Which image score.
-        backend: What runs the engine.
         precision: What it computes in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
 
@@ -389,7 +385,7 @@ def _require_rate(rate: float) -> None:
 
 
 def _quantile_of_beta() -> Callable[[float, float, float], float]:
-    """The quantile function of the Beta distribution: of a, b and a probability."""
+    """Return the quantile function of the Beta distribution: of a, b and a probability."""
     try:
         # Not scipy.stats.beta.ppf, which is the same and takes far longer to import.
         from scipy.special import betaincinv

@@ -80,7 +80,7 @@ class Diagnosis:
 
 
 def diagnose(bundle: str | Path | None = None) -> Diagnosis:
-    """Looks at this machine, and at a bundle's engines for it; raises nothing for what it finds.
+    """Look at this machine, and at a bundle's engines for it; raise nothing for what it finds.
 
     Args:
         bundle: As for `open_bundle`; files are checked by size, not by digest.
@@ -117,7 +117,7 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the distributions that say most about a machine, by name; of those installed."""
+    """Return the versions, by name, of installed distributions that say most about a machine."""
     found = {}
     for name in _DISTRIBUTIONS:
         try:

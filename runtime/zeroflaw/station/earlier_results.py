@@ -15,7 +15,7 @@ from zeroflaw_engines.errors import RunFolderError
 
 Existing = Literal["append", "replace", "refuse"]
 
-_MOST_SET_ASIDE: Final = 10_000
+_MAX_SET_ASIDE: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ def divide_earlier(
     """Decide what becomes of the results of earlier runs.
 
     Args:
-        folder: The folder of the results.
-        entries: Of its log.
         search: The pictures of the new run. It replaces the results of the same pictures, and of
             pictures of the same name below the folders searched, for their results have one name.
         existing: `append`, `replace` or `refuse`.
@@ -102,19 +100,19 @@ def set_aside(folder: Path) -> list[Path]:
     for name in (SHEET_NAME, SUMMARY_NAME):
         path = folder / name
         if path.is_file() or path.is_symlink():
-            numbers = range(1, _MOST_SET_ASIDE)
+            numbers = range(1, _MAX_SET_ASIDE)
             free = (path.with_name(f"{path.stem}.before-{n}{path.suffix}") for n in numbers)
             renamed.append(path.rename(next(one for one in free if not os.path.lexists(one))))
     return renamed
 
 
 def source_of(path: Path) -> str:
-    """Where a file lies, absolute and without links in its folders; a link keeps its own name."""
+    """Say where a file lies, absolute, without links in its folders; a link keeps its own name."""
     return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - `..` stays text
 
 
 def _is_there(folder: Path, entry: Entry) -> bool:
-    """Whether an entry still says what is true: its record is there, or what was left out."""
+    """Return whether an entry is still true: its record is there, or what was left out."""
     if not entry.outcome:
         return False
     if entry.outcome == "left_out":

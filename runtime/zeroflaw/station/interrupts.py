@@ -17,9 +17,6 @@ _TERMINATING: Final = tuple(
 class Terminated(BaseException):
     """The process was told to end by a signal; no error of ours, and none to be caught.
 
-    Args:
-        number: Of the signal.
-
     Attributes:
         number: As given.
     """

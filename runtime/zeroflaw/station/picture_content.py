@@ -23,7 +23,7 @@ _BEGINNING: Final = re.compile(
 
 
 def may_be_picture(path: Path) -> bool:
-    """Whether a file may hold a picture, judged by its content.
+    """Return whether a file may hold a picture, judged by its content.
 
     One rule: everything may, except what is plainly something else: a file that an operating
     system leaves in folders (`.DS_Store`, `Thumbs.db`, `._*`), an empty file, and text. What
@@ -43,7 +43,7 @@ def may_be_picture(path: Path) -> bool:
 
 
 def _is_text(head: bytes, suffix: str) -> bool:
-    """Whether the beginning of a file is text.
+    """Return whether the beginning of a file is text.
 
     Bytes of a dim raw picture may all be printable, so that a file which is not named as text
     is text only if it is short or has lines.

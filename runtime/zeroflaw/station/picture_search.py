@@ -66,17 +66,13 @@ class PictureSearch:
 def find_pictures(
     files_or_folders: Sequence[Path], *, results: Path | None = None
 ) -> PictureSearch:
-    """Finds the image files in folders, and accounts for everything that it leaves out.
+    """Find the image files in folders, and account for everything that it leaves out.
 
     A file that is named is taken whatever its suffix. Folders are searched through all their
     levels and through links, each folder once, for the suffixes of images. Results of
     `zeroflaw inspect` are never taken, nor is anything in a folder of them that lies in a folder
     that is searched. Hidden files and folders are left out. A name is also found if the disk has
     it in another Unicode normal form (NFC, NFD).
-
-    Args:
-        files_or_folders: What the user named.
-        results: The folder that results are about to be written to.
 
     Raises:
         ImageFileError: A path does not exist, or there is no image.
@@ -108,7 +104,7 @@ class _Search:
         self._results_beside: dict[Path, int] = {}
 
     def take(self, given: Path) -> None:
-        """Takes what the user named."""
+        """Take what the user named."""
         kind = _kind(given)
         if kind == "folder" and (real := given.resolve()) in self._folders:
             self._leave(given, f"is the folder {self._folders[real]}", may_be_picture=False)
@@ -122,7 +118,7 @@ class _Search:
             self._picture(given, given.resolve(), PurePath(given.name))
 
     def finish(self) -> None:
-        """Takes what lies behind links, last, so that a file is known by its own name."""
+        """Take what lies behind links, last, so that a file is known by its own name."""
         while self._links:
             link, root = self._links.pop(0)
             kind = _kind(link)
@@ -184,7 +180,7 @@ class _Search:
         self.pictures.append(Picture(path, name))
 
     def _strangers_among_results(self, folder: Path) -> None:
-        """Names pictures that someone put among the results of a run."""
+        """Name pictures that someone put among the results of a run."""
         real = folder.resolve()
         for parent, folders, names in os.walk(real):
             folders[:] = sorted(name for name in folders if name != RUN_DIRECTORY)
@@ -195,7 +191,7 @@ class _Search:
                     self._leave(path, "lies among the results of a run", may_be_picture=True)
 
     def _is_result(self, real: Path) -> bool:
-        """Whether a run wrote this file, by the record that it left in a folder above."""
+        """Return whether a run wrote this file, by the record that it left in a folder above."""
         for folder in real.parents:
             if folder not in self._results_of:
                 self._results_of[folder] = result_files(folder)
@@ -217,7 +213,7 @@ class _Search:
 
 
 def _kind(path: Path) -> Literal["folder", "file", "other", "nothing"]:
-    """What lies behind a path. A file whose folder keeps it from being looked at is a file."""
+    """Say what lies behind a path. A file whose folder keeps it from being seen is a file."""
     try:
         mode = path.stat().st_mode
     except PermissionError:
@@ -238,7 +234,7 @@ def _has_pictures(folder: Path) -> bool:
 
 
 def _existing(given: Path) -> Path:
-    """The path, or the one on the disk whose names are the same text in another normal form.
+    """Return the path, or the one on the disk whose names are the same text in another normal form.
 
     Raises:
         ImageFileError: There is neither.
@@ -252,7 +248,7 @@ def _existing(given: Path) -> Path:
 
 
 def path_of_text(given: Path) -> Path:
-    """The path as the disk spells it: keyboards write `ü` as one character, some disks as two.
+    """Spell a path as the disk does: keyboards write `ü` as one character, some disks as two.
 
     Args:
         given: A path in any Unicode normal form.

@@ -30,13 +30,11 @@ def add_products_by_name(
     ensembles_file: Path | None = None,
     backend: str = "onnxruntime",
 ) -> Bundle:
-    """Computes the prompt ensembles of products and puts them into the bundle.
+    """Compute the prompt ensembles of products and put them into the bundle.
 
     Args:
-        bundle: The bundle to change.
         names: Product names; they go into the sentences verbatim, in Unicode's form NFC.
         ensembles_file: TOML file of sentences; default: the bundle's own.
-        backend: What runs the text engine.
 
     Returns:
         The bundle as it is now.

@@ -16,7 +16,7 @@ _USUAL_NAME_BYTES: Final = 255
 
 
 def result_stems(names: Sequence[PurePath], folder: Path, kept: Iterable[str]) -> list[str]:
-    """A stem for the results of each picture, below the folder of the results.
+    """Return a stem for the results of each picture, below the folder of the results.
 
     It is the picture's path without its suffix, unless a result of that name would be one of
     another picture, the run's own page or summary, or a file that is there already; also on
@@ -50,13 +50,13 @@ class _TakenNames:
         self._name_bytes = _name_bytes(folder) - longest
 
     def claim(self, stem: str) -> None:
-        """Takes the names of the results of a stem, and of the folders they lie in."""
+        """Take the names of the results of a stem, and of the folders they lie in."""
         self._files.update(_key(stem + suffix) for suffix in RESULT_SUFFIXES)
         parent = PurePosixPath(stem).parent
         self._parents.update(_key(str(one)) for one in (parent, *parent.parents))
 
     def stem_for(self, name: PurePath) -> str:
-        """Finds a stem that is free, and takes it."""
+        """Find a stem that is free, and take it."""
         parent = self._parent(name.parent)
         for base in _bases(name.name):
             short = _shortened(base, self._name_bytes, of=name.as_posix())
@@ -75,7 +75,7 @@ class _TakenNames:
         )
 
     def _parent(self, parent: PurePath) -> str:
-        """The folder for the results of the pictures of a folder; empty for the top."""
+        """Return the folder for the results of the pictures of a folder; empty for the top."""
         if parent not in self._parent_of:
             path = ""
             for part in parent.parts:
@@ -87,7 +87,7 @@ class _TakenNames:
         return self._parent_of[parent]
 
     def _may_hold(self, path: str) -> bool:
-        """Whether results may lie in a folder: it is one, or can become one, and is no link."""
+        """Return whether results may lie in a folder: it is or can become one, and is no link."""
         there = self._folder / path
         # These functions of os.path take a path that is too long for one that is not there.
         is_folder = os.path.isdir(there) and not os.path.islink(there)  # noqa: PTH112, PTH114
@@ -95,7 +95,7 @@ class _TakenNames:
 
 
 def _bases(name: str) -> Iterator[str]:
-    """Names for the results of a picture, without suffix, the best one first."""
+    """Return names for the results of a picture, without suffix, the best one first."""
     stem = PurePosixPath(name).stem
     yield stem
     yield name.replace(".", "_")
@@ -113,7 +113,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _shortened(base: str, limit: int, *, of: str) -> str:
-    """The name itself if the disk can take it; else its beginning and a digest of `of`."""
+    """Return the name itself if the disk can take it; else its beginning and a digest of `of`."""
     if len(os.fsencode(base)) <= limit:
         return base
     digest = hashlib.sha256(os.fsencode(of) + b"\0" + os.fsencode(base)).hexdigest()
@@ -124,7 +124,7 @@ def _shortened(base: str, limit: int, *, of: str) -> str:
 
 
 def _name_bytes(folder: Path) -> int:
-    """How long the disk lets a name be."""
+    """Return how long the disk lets a name be."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):
@@ -132,5 +132,5 @@ def _name_bytes(folder: Path) -> int:
 
 
 def _key(path: str) -> str:
-    """Equal for names that some disk takes for the same."""
+    """Return what is equal for names that some disk takes for the same."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

@@ -119,13 +119,7 @@ class RunFolder:
         self._log = (self._state / LOG_NAME).open("ab")
 
     def leave_out(self, left_out: LeftOut, row: Mapping[str, str], card: str) -> None:
-        """Note a file that the run leaves out.
-
-        Args:
-            left_out: The file.
-            row: See `Entry`.
-            card: See `Entry`.
-        """
+        """Note a file that the run leaves out."""
         source = source_of(left_out.path)
         entry = Entry(source, left_out.path.name, "", "left_out", dict(row), card)
         self._left_out.append(entry)
@@ -144,12 +138,7 @@ class RunFolder:
         """Write the results of a picture, all of them or none, and note what came out.
 
         Args:
-            job: The picture.
             pictures: uint8 [H, W] or [H, W, 3] RGB, by the suffix of their file.
-            record: Its JSON.
-            outcome: See `Entry`.
-            row: See `Entry`.
-            card: See `Entry`.
 
         Raises:
             ResultsError: The disk is full, or does not take the name; none of the results is
@@ -167,23 +156,12 @@ class RunFolder:
             self._note(replace(job.entry, outcome=outcome, row=dict(row), card=card))
 
     def store_nothing(self, job: Job, *, outcome: str, row: Mapping[str, str], card: str) -> None:
-        """Note what became of a picture whose results cannot be written.
-
-        Args:
-            job: The picture.
-            outcome: See `Entry`.
-            row: See `Entry`.
-            card: See `Entry`.
-        """
+        """Note what became of a picture whose results cannot be written."""
         with interrupts_deferred():
             self._note(replace(job.entry, stem="", outcome=outcome, row=dict(row), card=card))
 
     def publish(self, state: RunState) -> None:
-        """Write page and summary of what is there.
-
-        Args:
-            state: Of the run.
-        """
+        """Write page and summary of what is there."""
         begun = time.monotonic()
         entries = (*self._entries, *self._left_out)
         results = Results(state, self._planned, entries, self.earlier.stay)
@@ -260,7 +238,6 @@ def open_run_folder(
 
     Args:
         path: The folder; made if needed.
-        search: The pictures of the run.
         publish: Gives page and summary, by name, of what is there.
         existing: `append` keeps the results of other pictures, on the page and in the summary
             too; `replace` removes them; `refuse` takes no folder that has any.

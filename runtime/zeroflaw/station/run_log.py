@@ -52,12 +52,12 @@ class Entry:
     card: str = ""
 
     def files(self) -> tuple[str, ...]:
-        """Paths below the folder of every result it may have."""
+        """Return paths below the folder of every result it may have."""
         return tuple(self.stem + suffix for suffix in RESULT_SUFFIXES) if self.stem else ()
 
 
 def read_log(folder: Path) -> dict[str, Entry] | None:
-    """The entries of a folder of results by source, or None if no run ever wrote there.
+    """Return the entries of a folder of results by source, or None if no run ever wrote there.
 
     Lines that a killed run left unfinished are passed over.
 
@@ -78,7 +78,7 @@ def read_log(folder: Path) -> dict[str, Entry] | None:
 
 
 def result_files(folder: Path) -> frozenset[str] | None:
-    """Paths below a folder of everything that runs wrote there; None if none ever did."""
+    """Return paths below a folder of everything that runs wrote there; None if none ever did."""
     try:
         entries = read_log(folder)
     except RunFolderError:
@@ -90,12 +90,12 @@ def result_files(folder: Path) -> frozenset[str] | None:
 
 
 def log_line(entry: Entry) -> bytes:
-    """An entry as a line of the log. Names need not be UTF-8, so that it is ASCII."""
+    """Return an entry as a line of the log. Names need not be UTF-8, so that it is ASCII."""
     return json.dumps(asdict(entry)).encode("ascii") + b"\n"
 
 
 def first_line() -> bytes:
-    """The line that every log begins with."""
+    """Return the line that every log begins with."""
     return json.dumps({"zeroflaw_run_log": _LOG_VERSION}).encode("ascii") + b"\n"
 
 
@@ -120,7 +120,7 @@ def _entries(log: Path) -> Iterator[Entry]:
 
 
 def _entry(values: dict[str, Any]) -> Entry | None:
-    """An entry, if the values are one and its results lie inside the folder."""
+    """Return an entry, if the values are one and its results lie inside the folder."""
     try:
         entry = Entry(**values)
     except TypeError:
@@ -138,7 +138,7 @@ def _stays_inside(stem: str) -> bool:
 
 
 def _unlogged(folder: Path) -> dict[str, Entry] | None:
-    """The entries of a run before there was a log: its summary names everything it wrote."""
+    """Read a run before there was a log: its summary names everything it wrote."""
     summary = folder / SUMMARY_NAME
     if not os.path.isfile(summary) or summary.is_symlink():  # noqa: PTH113
         return None

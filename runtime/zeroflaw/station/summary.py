@@ -21,12 +21,10 @@ SUMMARY_COLUMNS: Final = (
 
 
 def inspected_row(source: Path, stem: str, record: InspectionRecord) -> dict[str, str]:
-    """The row of a picture that was inspected.
+    """Return the row of a picture that was inspected.
 
     Args:
-        source: The image file.
         stem: Path of its results below the folder of the summary, without their suffixes.
-        record: Its record.
     """
     total = record.timings_ms.get("total")
     return {
@@ -43,10 +41,9 @@ def inspected_row(source: Path, stem: str, record: InspectionRecord) -> dict[str
 
 
 def failed_row(source: Path, stem: str, record: InspectionRecord) -> dict[str, str]:
-    """The row of a picture that could not be inspected, or whose results could not be written.
+    """Return the row of a picture that was not inspected, or whose results could not be written.
 
     Args:
-        source: The image file.
         stem: As in `inspected_row`; empty if not even its record could be written.
         record: Its record, whose reason says what is wrong and what can be done.
     """
@@ -58,7 +55,7 @@ def failed_row(source: Path, stem: str, record: InspectionRecord) -> dict[str, s
 
 
 def left_out_row(left_out: LeftOut) -> dict[str, str]:
-    """The row of a file that may be a picture and was not looked at: it is held."""
+    """Return the row of a file that may be a picture and was not looked at: it is held."""
     text = f"it {left_out.why}"
     return {
         "file": left_out.path.as_posix(),
@@ -71,7 +68,7 @@ def left_out_row(left_out: LeftOut) -> dict[str, str]:
 
 
 def summary_csv(rows: Iterable[Mapping[str, str]]) -> bytes:
-    """The summary as a file.
+    """Return the summary as a file.
 
     Names of files need not be UTF-8 on Linux; their bytes are written back as they are.
     """

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.frame import ChannelOrder
+from zeroflaw.pipeline.intake import INHERITED, Inherited
+from zeroflaw_engines.image_files.frame import ChannelOrder
 
 
 class TwoHalves(Protocol):
@@ -19,10 +20,10 @@ class TwoHalves(Protocol):
         image: NDArray[Any],
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
     ) -> EncodedFrame:
-        """The first half of an inspection."""
+        """Do the first half of an inspection."""
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """The second half."""
+        """Do the second half."""

@@ -98,13 +98,13 @@ class StreamResult:
         """Give what is kept of the frame; there is a record of every frame."""
         if self.inspection is not None and self._failure() is None:
             return self.inspection.record()
-        reason = self.reason
+        reason, late = self.reason, self.late_inspection
         return held_record(
             self.stamp,
             reason.code,
             reason.text,
             product=self.product,
-            late=self.late_inspection if reason.code == "late" else None,
+            late=late.record() if late is not None and reason.code == "late" else None,
         )
 
     def to_json(self) -> bytes:
@@ -112,7 +112,7 @@ class StreamResult:
         return self.record().to_json()
 
     def _failure(self) -> Reason | None:
-        """Why the inspection, if there is one, must not count."""
+        """Return why the inspection, if there is one, must not count."""
         if self.error is not None:
             return Reason("failed", str(self.error))
         if self.dropped:

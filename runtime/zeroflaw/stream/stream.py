@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NoReturn, Self, TypeVar, get_args
 
@@ -16,52 +15,21 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection, stamped
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.frame import ChannelOrder
-from zeroflaw.records.stamp import Stamp, new_stamp
+from zeroflaw.pipeline.intake import INHERITED, CameraSettings, Inherited
+from zeroflaw.records.stamp import new_stamp
 from zeroflaw.stream.closing_at_exit import close_at_exit
+from zeroflaw.stream.frame_job import FrameJob
 from zeroflaw.stream.halves import TwoHalves
 from zeroflaw.stream.result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
+from zeroflaw_engines.image_files.frame import ChannelOrder
 from zeroflaw_engines.process.lifetime import HomeProcess, refuse_copy
 
 WhenFull = Literal["wait", "drop_oldest", "refuse"]
 
 _log = logging.getLogger(__name__)
 _Half = TypeVar("_Half", EncodedFrame, Inspection)
-
-
-@dataclass(eq=False)
-class _Job:
-    """One frame on its way through the stream."""
-
-    ticket: int
-    image: Any
-    options: dict[str, Any]
-    trace: bool
-    stamp: Stamp
-    submitted: float
-    deadline_ms: float | None
-    begun: float | None = None
-
-    def is_late(self) -> bool:
-        if self.deadline_ms is None:
-            return False
-        return 1e3 * (time.perf_counter() - self.submitted) > self.deadline_ms
-
-    def result(self, **outcome: Any) -> StreamResult:  # noqa: ANN401 - fields of StreamResult
-        now = time.perf_counter()
-        product = self.options["product"]
-        return StreamResult(
-            ticket=self.ticket,
-            stamp=self.stamp,
-            # Of another type it is an error, and that names it.
-            product=product if isinstance(product, str) else None,
-            deadline_ms=self.deadline_ms,
-            queue_ms=1e3 * ((self.begun or now) - self.submitted),
-            latency_ms=1e3 * (now - self.submitted),
-            **outcome,
-        )
 
 
 class InspectionStream:
@@ -83,8 +51,10 @@ class InspectionStream:
         capacity: int = 8,
         when_full: WhenFull = "wait",
         pipelined: bool = True,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
     ) -> None:
-        """Opens a stream.
+        """Open a stream.
 
         Args:
             inspector: An `Inspector`; it may do other work at the same time.
@@ -93,6 +63,8 @@ class InspectionStream:
                 `drop_oldest` of those that wait, or `refuse` the new one.
             pipelined: Whether encoders of a frame run beside the cascade of the one before;
                 without it one frame ends before the next begins.
+            channel_order: Of the arrays of this stream's camera; default: the Inspector's.
+            white_level: The same.
 
         Raises:
             StreamError: An argument is of the wrong kind, or out of its range.
@@ -106,12 +78,14 @@ class InspectionStream:
         arguments.whole_number("capacity", capacity, minimum=1, error=StreamError)
         arguments.choice("when_full", when_full, get_args(WhenFull), error=StreamError)
         arguments.flag("pipelined", pipelined, error=StreamError)
+        self._camera = CameraSettings(channel_order, white_level)
+        self._camera.require_valid(StreamError)
         self._inspector = inspector
         self._capacity = capacity
         self._when_full = when_full
         self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
-        self._encoded: deque[tuple[_Job, EncodedFrame]] = deque()
+        self._waiting: deque[FrameJob] = deque()
+        self._encoded: deque[tuple[FrameJob, EncodedFrame]] = deque()
         self._results: dict[int, StreamResult] = {}
         self._submitted = 0
         self._delivered = 0
@@ -136,8 +110,8 @@ class InspectionStream:
         frame: NDArray[Any],
         *,
         product: str | None = None,
-        channel_order: ChannelOrder = "rgb",
-        white_level: float | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
         trace: bool = False,
         frame_id: str | None = None,
         part_id: str | None = None,
@@ -146,15 +120,15 @@ class InspectionStream:
         copy: bool = True,
         timeout: float | None = None,
     ) -> int:
-        """Hands a frame over to be inspected.
+        """Hand a frame over to be inspected.
 
         A frame or a product that is not acceptable does not raise: its result has the error.
 
         Args:
-            frame: As `Inspector.inspect` takes it.
-            product: Name of the product.
-            channel_order: Order of the frame's colour channels.
-            white_level: Value that counts as white.
+            frame: An array as `Inspector.inspect` takes it. Of a file, give what `read_image`
+                returns.
+            channel_order: Order of an array's colour channels; default: the stream's.
+            white_level: Value that counts as white; default: the stream's.
             trace: Whether the inspection says how its mask came about.
             frame_id: Of the caller's own; comes back with the result.
             part_id: The same.
@@ -183,18 +157,19 @@ class InspectionStream:
         now = time.perf_counter()
         stamp = new_stamp(part_id=part_id, frame_id=frame_id, camera_id=camera_id)
         image = frame.copy() if copy and isinstance(frame, np.ndarray) else frame
-        options = {"product": product, "channel_order": channel_order, "white_level": white_level}
+        camera = CameraSettings(channel_order, white_level).over(self._camera)
+        options = {"product": product, **vars(camera)}
         with self._changed:
             self._require_open()
             self._make_room(timeout)
             self._submitted += 1
-            job = _Job(self._submitted, image, options, trace, stamp, now, deadline_ms)
+            job = FrameJob(self._submitted, image, options, trace, stamp, now, deadline_ms)
             self._waiting.append(job)
             self._changed.notify_all()
             return job.ticket
 
     def poll(self, timeout: float | None = None) -> StreamResult | None:
-        """The next result, in the order of the frames.
+        """Return the next result, in the order of the frames.
 
         Args:
             timeout: Seconds to wait for it; 0 looks only; None waits as long as it takes.
@@ -213,7 +188,7 @@ class InspectionStream:
             return result
 
     def drain(self) -> Iterator[StreamResult]:
-        """Yields results until those of all frames are out; for the only thread that polls."""
+        """Yield results until those of all frames are out; for the only thread that polls."""
         self._home.require()
         while self._delivered < self._submitted:
             result = self.poll()
@@ -221,7 +196,7 @@ class InspectionStream:
                 yield result
 
     def health(self) -> StreamHealth:
-        """What became of the frames so far."""
+        """Count what became of the frames so far."""
         self._home.require()
         with self._changed:
             return StreamHealth(
@@ -232,7 +207,7 @@ class InspectionStream:
             )
 
     def close(self) -> None:
-        """Takes no more frames, drops those that wait, and ends those that are under way.
+        """Take no more frames, drop those that wait, and end those that are under way.
 
         Results that are not yet taken, and those of the dropped frames, can still be polled. In
         a fork of the process that opened the stream it does nothing.
@@ -262,7 +237,7 @@ class InspectionStream:
             raise StreamError("this stream is closed", "open another one")
 
     def _make_room(self, timeout: float | None) -> None:
-        """Sees to it that a frame can be taken; the lock is held."""
+        """See to it that a frame can be taken; the lock is held."""
         if self._when_full == "drop_oldest":
             while len(self._waiting) >= self._capacity:
                 self._drop_oldest()
@@ -290,7 +265,7 @@ class InspectionStream:
         return self._closed and self._delivered == self._submitted
 
     def _encode_frames(self) -> None:
-        """The first thread: the encoders, one frame after the other."""
+        """Run the encoders, one frame after the other: the first thread."""
         try:
             while (job := self._next_job()) is not None:
                 encoded = self._attempt(job, partial(self._encode, job))
@@ -309,7 +284,7 @@ class InspectionStream:
                 self._changed.notify_all()
 
     def _decode_frames(self) -> None:
-        """The second thread: everything that follows the encoders."""
+        """Run everything that follows the encoders: the second thread."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._encoded or self._encoding_ended)
@@ -319,8 +294,8 @@ class InspectionStream:
                 self._changed.notify_all()
             self._decode(job, encoded)
 
-    def _next_job(self) -> _Job | None:
-        """The frame that has waited longest; None when the stream is closed."""
+    def _next_job(self) -> FrameJob | None:
+        """Return the frame that has waited longest; None when the stream is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -331,11 +306,11 @@ class InspectionStream:
             self._changed.notify_all()
             return job
 
-    def _encode(self, job: _Job) -> EncodedFrame:
+    def _encode(self, job: FrameJob) -> EncodedFrame:
         image, job.image = job.image, None  # or it would be held until the cascade has ended
         return self._inspector.encode_frame(image, **job.options)
 
-    def _decode(self, job: _Job, encoded: EncodedFrame) -> None:
+    def _decode(self, job: FrameJob, encoded: EncodedFrame) -> None:
         done = self._attempt(job, partial(self._decoded, job, encoded))
         if done is None:
             return
@@ -344,13 +319,13 @@ class InspectionStream:
         else:
             self._put("finished", job.result(inspection=done))
 
-    def _decoded(self, job: _Job, encoded: EncodedFrame) -> Inspection:
+    def _decoded(self, job: FrameJob, encoded: EncodedFrame) -> Inspection:
         inspection = self._inspector.decode_frame(encoded, trace=job.trace)
         require_sound(inspection)
         return stamped(inspection, job.stamp)
 
-    def _attempt(self, job: _Job, half: Callable[[], _Half]) -> _Half | None:
-        """Half an inspection; what goes wrong becomes the frame's result, and None comes back."""
+    def _attempt(self, job: FrameJob, half: Callable[[], _Half]) -> _Half | None:
+        """Do half an inspection; what goes wrong becomes the frame's result, and gives None."""
         if job.is_late():
             self._put("late", job.result(deadline_missed=True))
             return None
@@ -386,7 +361,7 @@ class InspectionStream:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    """A timeout that Python's locks take."""
+    """Return a timeout that Python's locks take."""
     if timeout is None:
         return None
     seconds = arguments.number("timeout", timeout, minimum=0, unit="seconds", error=StreamError)

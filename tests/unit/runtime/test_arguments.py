@@ -25,7 +25,9 @@ LOAD: list[dict[str, Any]] = [
     {"encoder_schedule": "side-by-side"}, {"encoder_schedule": None}, {"threads": -1},
     {"threads": "2"}, {"threads": 1.5}, {"threads": True}, {"threads": 2000}, {"threads": NAN},
     {"max_frame_pixels": 0}, {"max_frame_pixels": -1}, {"max_frame_pixels": "x"},
-    {"max_frame_pixels": NAN}, {"precision": 16}, {"precision": []}, {"precision": "fp8"},
+    {"max_frame_pixels": NAN}, {"channel_order": None}, {"channel_order": "RGB"},
+    {"channel_order": []}, {"white_level": 0}, {"white_level": "4095"}, {"white_level": NAN},
+    {"precision": 16}, {"precision": []}, {"precision": "fp8"},
     {"parameters": {}}, {"parameters": "x"}, {"bundle": None}, {"bundle": b"x"}, {"bundle": ""},
     {"bundle": Path()}, {"bundle": 3}, {"backend": None}, {"backend": ["onnxruntime"]},
     {"model_cache": 3}, {"model_cache": Path(__file__)}, {"model_cache": __file__},
@@ -51,6 +53,7 @@ SUBMIT: list[dict[str, Any]] = [
 STREAM: list[dict[str, Any]] = [
     {"capacity": 2.5}, {"capacity": 0}, {"capacity": "8"}, {"capacity": True},
     {"when_full": None}, {"when_full": "drop"}, {"when_full": []}, {"pipelined": "no"},
+    {"channel_order": None}, {"channel_order": "BGR"}, {"white_level": 0}, {"white_level": True},
 ]  # fmt: skip
 
 

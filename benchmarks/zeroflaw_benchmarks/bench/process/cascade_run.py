@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.cascade import decoder_prompts
+from zeroflaw.pipeline.cascade import Workspace, decoder_prompts
 from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw.pipeline.geometry import (
     BoolArray,
@@ -28,7 +28,6 @@ from zeroflaw.pipeline.geometry import (
     mask_at_frame,
 )
 from zeroflaw.pipeline.prompt_points import PointPrompts
-from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw_benchmarks.bench.process.child_process import answer
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

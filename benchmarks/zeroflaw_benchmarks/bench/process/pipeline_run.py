@@ -84,12 +84,17 @@ def run_pipeline(run: PipelineRun) -> PipelineTimes:
 
 def _inspector(run: PipelineRun, stages: list[dict[str, float]]) -> _Inspect:
     from zeroflaw import Inspector
+    from zeroflaw_engines.bundle.bundle import read_manifest
 
     backend, _, precision = run.way.partition(":")
+    recorded = read_manifest(run.bundle).method_parameters
     inspector = Inspector.load(
-        run.bundle, backend, precision=precision or None, threads=run.threads
+        run.bundle,
+        backend,
+        precision=precision or None,
+        parameters=recorded.replace(no_region="always_run"),
+        threads=run.threads,
     )
-    inspector.parameters = replace(inspector.parameters, no_region="always_run")
 
     def inspect(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
         inspection = inspector.inspect(frame, product=run.product)

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +18,7 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
-from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.writer import add_products
 
 
@@ -101,17 +101,19 @@ def run_scale(run: ScaleRun) -> ScaleTimes:
 
 def _loaded(run: ScaleRun, directory: Path) -> Inspector:
     backend, _, precision = run.way.partition(":")
-    bundle: Bundle | str = run.bundle
+    bundle = run.bundle
     if run.products:
         bundle = str(_with_products(open_bundle(run.bundle), run.products, directory).path)
-    inspector = Inspector.load(
-        str(bundle), backend, precision=precision or None, threads=run.threads
-    )
-    parameters = replace(inspector.parameters, no_region="always_run")
+    parameters = read_manifest(bundle).method_parameters.replace(no_region="always_run")
     if run.points:
-        parameters = replace(parameters, positive_points=run.points, negative_points=run.points)
-    inspector.parameters = parameters
-    return inspector
+        parameters = parameters.replace(positive_points=run.points, negative_points=run.points)
+    return Inspector.load(
+        bundle,
+        backend,
+        precision=precision or None,
+        parameters=parameters,
+        threads=run.threads,
+    )
 
 
 def _with_products(bundle: Bundle, count: int, directory: Path) -> Bundle:

@@ -39,11 +39,11 @@ from zeroflaw.capi.hosted import HostedInspector
 from zeroflaw.capi.outcome import Outcome
 from zeroflaw.capi.views import OutcomeView
 from zeroflaw.inspector import Inspector
-from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ZeroflawError
+from zeroflaw_engines.image_files.frame import rgb_frame
 
 FORMATS = {
     PixelFormat.MONO8: (1, "rgb"),

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from zeroflaw.pictures.images import read_image, write_image
-from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw_engines.errors import ImageFileError
+from zeroflaw_engines.image_files.frame import rgb_frame
 
 
 @pytest.fixture

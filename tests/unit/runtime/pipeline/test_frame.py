@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from zeroflaw.pipeline.frame import MAX_FRAME_PIXELS, rgb_frame
 from zeroflaw_engines.errors import FrameError
+from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, rgb_frame
 
 
 def colour(height=12, width=17, channels=3, seed=0):

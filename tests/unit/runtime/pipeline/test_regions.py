@@ -47,6 +47,7 @@ def assert_as_skimage(mask):
         top, left, bottom, right = part.bbox
         assert (region.x, region.y) == (left, top)
         assert (region.width, region.height) == (right - left, bottom - top)
+        assert region.xyxy == (left, top, right, bottom)
         np.testing.assert_allclose(region.centroid, part.centroid[::-1], rtol=1e-9)
         own = labels == part.label
         # Euler number = 1 - holes.

@@ -1,4 +1,4 @@
-"""Resizing in bands against Pillow itself: to the last bit, whatever the sizes."""
+"""Resizing in strips against Pillow itself: to the last bit, whatever the sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroflaw.pipeline.resizing import Bands, resize
+from zeroflaw.pipeline.resizing import Strips, resize
 
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 
@@ -19,14 +19,14 @@ def pool():
         yield made
 
 
-def settled(pool, count, frame, wanted, resample) -> Bands:
-    """Bands that have seen two frames of a size, and found out what there is to know."""
-    bands = Bands(pool, count)
+def settled(pool, count, frame, wanted, resample) -> Strips:
+    """Strips that have seen two frames of a size, and found out what there is to know."""
+    strips = Strips(pool, count)
     for _ in range(2):
-        resize(frame, wanted, resample, bands)
-    for found in bands._found.values():
+        resize(frame, wanted, resample, strips)
+    for found in strips._found.values():
         found.result()
-    return bands
+    return strips
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -38,7 +38,7 @@ def settled(pool, count, frame, wanted, resample) -> Bands:
         ((1024, 1024), (1024, 518), BICUBIC),
         ((1024, 1024), (518, 1024), BICUBIC),
         ((1201, 1999), (518, 518), BICUBIC),
-        ((2000, 2600), (518, 518), BICUBIC),  # ten bands, more than there are threads
+        ((2000, 2600), (518, 518), BICUBIC),  # ten strips, more than there are threads
         ((1500, 1125), (1024, 768), BILINEAR),
         ((480, 640), (768, 1024), BILINEAR),
         ((467, 511), (1024, 1024), BICUBIC),
@@ -47,19 +47,19 @@ def settled(pool, count, frame, wanted, resample) -> Bands:
         ((1500, 1000), (518, 518), BICUBIC),  # and here, in Pillow 13
     ],
 )
-def test_bands_give_what_the_whole_gives(pool, rng, size, wanted, resample, form, count) -> None:
+def test_strips_give_what_the_whole_gives(pool, rng, size, wanted, resample, form, count) -> None:
     frame = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     want = np.asarray(Image.fromarray(frame).resize(wanted[::-1], resample))
-    bands = settled(pool, count, form(frame), wanted, resample)
-    got = resize(form(frame), wanted, resample, bands)
+    strips = settled(pool, count, form(frame), wanted, resample)
+    got = resize(form(frame), wanted, resample, strips)
     np.testing.assert_array_equal(got, want)
 
 
-def test_several_threads_share_the_bands(pool, rng) -> None:
+def test_several_threads_share_the_strips(pool, rng) -> None:
     frames = [rng.integers(0, 256, (700, 900, 3), dtype=np.uint8) for _ in range(6)]
-    bands = settled(pool, 3, frames[0], (518, 518), BICUBIC)
+    strips = settled(pool, 3, frames[0], (518, 518), BICUBIC)
     with ThreadPoolExecutor(6) as callers:
-        got = list(callers.map(lambda frame: resize(frame, (518, 518), BICUBIC, bands), frames))
+        got = list(callers.map(lambda frame: resize(frame, (518, 518), BICUBIC, strips), frames))
     for frame, one in zip(frames, got, strict=True):
         want = np.asarray(Image.fromarray(frame).resize((518, 518), BICUBIC))
         np.testing.assert_array_equal(one, want)
@@ -67,7 +67,7 @@ def test_several_threads_share_the_bands(pool, rng) -> None:
 
 def test_a_frame_of_the_size_comes_back_as_it_is(pool, rng) -> None:
     frame = rng.integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
-    assert resize(frame, (1024, 1024), BILINEAR, Bands(pool, 3)) is frame
+    assert resize(frame, (1024, 1024), BILINEAR, Strips(pool, 3)) is frame
 
 
 def test_the_order_of_pillows_passes_is_found_out_from_pillow(monkeypatch) -> None:
@@ -94,18 +94,18 @@ def test_a_size_that_is_seen_once_costs_nothing_more(pool, rng, monkeypatch) -> 
         return original(self, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "resize", counted)
-    bands = Bands(pool, 2)
+    strips = Strips(pool, 2)
     for width in range(600, 620):
-        resize(np.zeros((500, width, 3), np.uint8), (518, 518), BICUBIC, bands)
+        resize(np.zeros((500, width, 3), np.uint8), (518, 518), BICUBIC, strips)
     assert len(resizes) == 20
     for width in range(600, 700):
-        resize(np.zeros((500, width, 3), np.uint8), (518, 518), BICUBIC, bands)
-    assert len(bands._found) <= 64
+        resize(np.zeros((500, width, 3), np.uint8), (518, 518), BICUBIC, strips)
+    assert len(strips._found) <= 64
 
 
 def test_rows_come_first_for_a_frame_of_1024(pool, rng) -> None:
     """Else the host time of docs/performance.md would be that of one core."""
     frame = rng.integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
-    bands = settled(pool, 2, frame, (518, 518), BICUBIC)
-    assert bands.may_split((1024, 1024), (518, 518), BICUBIC)
-    assert not Bands(pool, 1).may_split((1024, 1024), (518, 518), BICUBIC)
+    strips = settled(pool, 2, frame, (518, 518), BICUBIC)
+    assert strips.may_split((1024, 1024), (518, 518), BICUBIC)
+    assert not Strips(pool, 1).may_split((1024, 1024), (518, 518), BICUBIC)

@@ -1,0 +1,26 @@
+"""How a mask came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zeroflaw.pipeline.cascade import Stage
+from zeroflaw.pipeline.prompt_points import PointPrompts
+
+Status = Literal["ok", "no_region", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How a mask came about, for those who want to look.
+
+    Attributes:
+        points: The points that PPG gave, in frame pixels; None if there was no extreme region.
+        stages: Of the cascade: low-res logits, predicted IoUs, chosen mask, boxes.
+        kept_stage: 1 to 3, the stage whose mask is the result; 0 if none.
+    """
+
+    points: PointPrompts | None
+    stages: tuple[Stage, ...]
+    kept_stage: int
