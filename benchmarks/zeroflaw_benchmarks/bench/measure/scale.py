@@ -168,7 +168,8 @@ def _together(run: ScaleRun, processes: int) -> list[ScaleTimes]:
         gate = Path(directory) / "gate"
         gated = replace(run, gate=str(gate))
         pending = [
-            pool.submit(run_child, "bench.scale_run", gated, ScaleTimes) for _ in range(processes)
+            pool.submit(run_child, "bench.process.scale_run", gated, ScaleTimes)
+            for _ in range(processes)
         ]
         end = time.monotonic() + _GATE_SECONDS
         while len(list(Path(directory).iterdir())) < processes:
