@@ -14,6 +14,7 @@ import numpy as np
 
 from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.process.child_process import run_child
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.scale_run import ScaleRun, ScaleTimes
 from zeroflaw_benchmarks.bench.report.report import Axis, Growth, ScalePoint
 from zeroflaw_engines.errors import BenchmarkError
@@ -45,17 +46,15 @@ class ScaleTask:
 
     Attributes:
         bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision.
+        run_on: What runs the engines; its threads count where they are not the axis.
         product: That the frame shows.
-        threads: Of each engine, where threads are not the axis; 0 takes every core.
         frame: Height and width where the frame is not the axis, px.
         seconds: Of inspections at each setting and round.
     """
 
     bundle: str
-    way: str
+    run_on: RunOn
     product: str
-    threads: int
     frame: tuple[int, int]
     seconds: float = 1.0
 
@@ -64,15 +63,15 @@ def measure_scale(
     task: ScaleTask,
     axes: Iterable[str],
     rounds: int,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[ScalePoint, ...]:
-    """Measures each setting of each axis in processes of its own.
+    """Measure each setting of each axis in processes of its own.
 
     Args:
         task: What is measured.
         axes: Of `AXES`.
         rounds: How often each setting is measured.
-        tell: Is told what is being measured.
+        report: Called with what is being measured.
 
     Raises:
         BenchmarkError: There is no such axis, or a process failed.
@@ -85,14 +84,14 @@ def measure_scale(
     for axis in AXES:
         if axis in chosen:
             for value, run, processes in _settings(task, axis):
-                tell(f"scale: {axis} {value:g}")
+                report(f"scale: {axis} {value:g}")
                 times = [_together(run, processes) for _ in range(rounds)]
                 points.append(_point(axis, value, times))
     return tuple(points)
 
 
 def growth_of(points: Iterable[ScalePoint]) -> tuple[Growth, ...]:
-    """How each stage grows along the axes whose work is known.
+    """Fit how each stage grows along the axes whose work is known.
 
     A stage is a defect if the exponent over the upper half of the axis exceeds what its work
     grows with, though every stage whose time is mostly overhead is left out.
@@ -128,23 +127,26 @@ def _settings(task: ScaleTask, axis: Axis) -> Iterator[tuple[float, ScaleRun, in
     """Value, run and number of processes of each setting."""
     base = ScaleRun(
         bundle=task.bundle,
-        way=task.way,
+        run_on=task.run_on,
         product=task.product,
         frame=task.frame,
-        threads=task.threads,
         seconds=task.seconds,
     )
     cores = usable_cores()
+
+    def on_threads(count: int) -> ScaleRun:
+        return replace(base, run_on=replace(task.run_on, threads=count))
+
     powers = sorted({*(2**i for i in range(cores.bit_length())), cores})
     if axis == "frames_in_flight":
         for count in sorted({*powers, 2 * cores, 4 * cores}):
             yield count, replace(base, in_flight=count), 1
     elif axis == "threads":
         for count in powers:
-            yield count, replace(base, threads=count), 1
+            yield count, on_threads(count), 1
     elif axis == "processes":
         for count in powers:
-            yield count, replace(base, threads=max(1, cores // count)), count
+            yield count, on_threads(max(1, cores // count)), count
     elif axis == "megapixels":
         for megapixels in MEGAPIXELS:
             width = round((megapixels * 1e6 * _ASPECT) ** 0.5)
@@ -160,7 +162,7 @@ def _settings(task: ScaleTask, axis: Axis) -> Iterator[tuple[float, ScaleRun, in
 def _together(run: ScaleRun, processes: int) -> list[ScaleTimes]:
     """Runs several processes that begin together."""
     if processes == 1:
-        return [run_child("bench.process.scale_run", run, ScaleTimes)]
+        return [run_child("process.scale_run", run, ScaleTimes)]
     with (
         tempfile.TemporaryDirectory(prefix="zeroflaw_gate_") as directory,
         ThreadPoolExecutor(processes) as pool,
@@ -168,8 +170,7 @@ def _together(run: ScaleRun, processes: int) -> list[ScaleTimes]:
         gate = Path(directory) / "gate"
         gated = replace(run, gate=str(gate))
         pending = [
-            pool.submit(run_child, "bench.process.scale_run", gated, ScaleTimes)
-            for _ in range(processes)
+            pool.submit(run_child, "process.scale_run", gated, ScaleTimes) for _ in range(processes)
         ]
         end = time.monotonic() + _GATE_SECONDS
         while len(list(Path(directory).iterdir())) < processes:

@@ -18,6 +18,7 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.writer import add_products
 
@@ -28,10 +29,9 @@ class ScaleRun:
 
     Attributes:
         bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision.
+        run_on: What runs the engines.
         product: That the frame shows.
         frame: Height and width, px.
-        threads: Of each engine; 0 takes every core.
         in_flight: Frames inspected at once, by as many threads of one Inspector.
         points: Of each sign; 0 keeps the bundle's.
         products: In the bundle; 0 keeps its own.
@@ -41,10 +41,9 @@ class ScaleRun:
     """
 
     bundle: str
-    way: str
+    run_on: RunOn
     product: str
     frame: tuple[int, int]
-    threads: int = 0
     in_flight: int = 1
     points: int = 0
     products: int = 0
@@ -70,7 +69,7 @@ class ScaleTimes:
 
 
 def run_scale(run: ScaleRun) -> ScaleTimes:
-    """Inspects at one setting."""
+    """Inspect at one setting."""
     with tempfile.TemporaryDirectory(prefix="zeroflaw_scale_") as name:
         directory = Path(name)
         pixels = bench_frame(run.frame, directory).pixels
@@ -100,17 +99,14 @@ def run_scale(run: ScaleRun) -> ScaleTimes:
 
 
 def _loaded(run: ScaleRun, directory: Path) -> Inspector:
-    backend, _, precision = run.way.partition(":")
-    bundle: Bundle | str = run.bundle
+    bundle: str | Path = run.bundle
     if run.products:
-        bundle = str(_with_products(open_bundle(run.bundle), run.products, directory).path)
-    inspector = Inspector.load(
-        str(bundle), backend, precision=precision or None, threads=run.threads
-    )
-    parameters = replace(inspector.parameters, no_region="always_run")
+        bundle = _with_products(open_bundle(run.bundle), run.products, directory).path
+    inspector = run.run_on.inspector(bundle)
     if run.points:
-        parameters = replace(parameters, positive_points=run.points, negative_points=run.points)
-    inspector.parameters = parameters
+        inspector.parameters = replace(
+            inspector.parameters, positive_points=run.points, negative_points=run.points
+        )
     return inspector
 
 

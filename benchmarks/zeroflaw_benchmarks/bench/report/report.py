@@ -262,6 +262,8 @@ class Peer(_Record, frozen=True, kw_only=True):
         times_faster: Peer over ours, inside each round: over 1, zeroflaw is faster.
         agreement: How near its result is to ours, in words and figures.
         why_not: Why it did not run; empty if it did.
+        peak_rss_gb: Largest resident memory of the peer's processes; None in older reports.
+        ours_peak_rss_gb: The same of zeroflaw's.
     """
 
     name: str
@@ -272,6 +274,8 @@ class Peer(_Record, frozen=True, kw_only=True):
     times_faster: Spread | None = None
     agreement: str = ""
     why_not: str = ""
+    peak_rss_gb: float | None = None
+    ours_peak_rss_gb: float | None = None
 
 
 class Goal(_Record, frozen=True, kw_only=True):

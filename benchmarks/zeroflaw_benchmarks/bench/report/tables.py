@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
@@ -190,15 +191,17 @@ def peer_table(report: BenchReport) -> TextTable:
             _seconds(peer.seconds),
             _seconds(peer.ours),
             "" if peer.times_faster is None else str(peer.times_faster),
+            *_gigabytes(peer.peak_rss_gb, peer.ours_peak_rss_gb),
             peer.agreement if not peer.why_not else f"did not run: {peer.why_not}",
         )
         for peer in report.peers
     )
+    heads = ("peer", "part", "weights", "its ms", "ours, ms")
     return TextTable(
         "Peers, same image, same threads, interleaved rounds",
-        ("peer", "part", "weights", "its ms", "ours, ms", "ours is faster x", "agreement"),
+        (*heads, "ours is faster x", "its GB", "ours, GB", "agreement"),
         rows,
-        "Ratios are taken inside each round: median (least-most).",
+        "Ratios are taken inside each round: median (least-most). GB: largest resident memory.",
     )
 
 
@@ -304,6 +307,10 @@ def _verdict(change: Change) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
+
+
+def _gigabytes(*values: float | None) -> Iterator[str]:
+    yield from ("" if value is None else f"{value:.1f}" for value in values)
 
 
 def _seconds(value: Spread | None, scale: float = 1e3) -> str:
