@@ -13,10 +13,10 @@ from scipy.spatial.distance import cosine
 from typer import Typer
 from typer.testing import CliRunner
 
-from zeroflaw_benchmarks.verify import backend_masks, fp16_safety
-from zeroflaw_benchmarks.verify.fp16_logits import LogitsReport, agreement_of, compare_logits
-from zeroflaw_benchmarks.verify.fp16_provocation import scale_what_islands_read
-from zeroflaw_benchmarks.verify.fp16_safety import (
+from zeroflaw_benchmarks.verify.fp16 import safety
+from zeroflaw_benchmarks.verify.fp16.logits import LogitsReport, agreement_of, compare_logits
+from zeroflaw_benchmarks.verify.fp16.provocation import scale_what_islands_read
+from zeroflaw_benchmarks.verify.fp16.safety import (
     LEAST_MASKS,
     PROVOCATION,
     UNPROTECTED,
@@ -107,12 +107,12 @@ def test_frames_are_photos_then_quarters_then_drawn_ones(photos: Path) -> None:
 
 def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
     """On random weights, with bounds that a few frames can keep."""
-    monkeypatch.setattr(fp16_safety, "LEAST_MASKS", 0)
-    monkeypatch.setattr(fp16_safety, "MEAN_IOU", 0.0)
+    monkeypatch.setattr(safety, "LEAST_MASKS", 0)
+    monkeypatch.setattr(safety, "MEAN_IOU", 0.0)
     import typer
 
     app = typer.Typer()
-    app.command()(fp16_safety.main)
+    app.command()(safety.main)
     report = tmp_path / "report.json"
     result = CliRunner().invoke(app, ["mini", str(photos), "--frames", "3", "--json", str(report)])
     assert result.exit_code in {0, 1}, result.output
@@ -160,7 +160,7 @@ def test_openvino_in_fp32_gives_the_masks_of_onnxruntime() -> None:
     photos = Path(__file__).parents[4] / "examples" / "images"
     command = ["mini", str(photos), "--backend", "openvino", "--frames", "3"]
     app = Typer()
-    app.command()(backend_masks.main)
+    app.command()(safety.main)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "3 frames, 3 with a mask" in result.output

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from zeroflaw_benchmarks.verify.fp16_engines import ScaledSession, StoredSession
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor
+from zeroflaw_benchmarks.verify.fp16.engines import ScaledSession, StoredSession
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import relative_difference, require_finite
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from zeroflaw_benchmarks.verify.fp16_provocation import scale_what_islands_read
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor, scan_report, store_in_fp16
+from zeroflaw_benchmarks.verify.fp16.provocation import scale_what_islands_read
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host

@@ -1,10 +1,10 @@
 """How closely FP16 storage keeps SAM's low-res logits, at any size and with any weights.
 
-    python -m zeroflaw_benchmarks.verify.fp16_logits BUNDLE
+    python -m zeroflaw_benchmarks.verify.fp16.logits BUNDLE
 
 With random weights the final masks say little: thresholds cut noise. The logits that are
 thresholded say it all the same, so encoder and decoder run one after the other with true FP16
-storage (see `fp16_storage`), and their logits are compared with those of the FP32 graphs.
+storage (see `storage`), and their logits are compared with those of the FP32 graphs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw_benchmarks.verify.fp16_engines import StoredSession
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor
+from zeroflaw_benchmarks.verify.fp16.engines import StoredSession
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import cosine, relative_difference
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
