@@ -50,7 +50,7 @@ class StageMask:
 
 
 @dataclass(frozen=True)
-class DecodingPlan:
+class DecodingOptions:
     """Parameters that are decoded together.
 
     Attributes:
@@ -62,7 +62,7 @@ class DecodingPlan:
     stages: tuple[int, ...]
 
     def digest(self) -> str:
-        """Names this plan's files in the cache."""
+        """Return the name of the files in the cache."""
         return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages]))
 
 
@@ -72,11 +72,11 @@ class DecodingJob:
 
     Attributes:
         encoding: Its file.
-        targets: File for each plan.
+        targets: Options to decode with, and the file of what comes of it.
     """
 
     encoding: Path
-    targets: tuple[tuple[DecodingPlan, Path], ...]
+    targets: tuple[tuple[DecodingOptions, Path], ...]
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,14 @@ def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
         EngineError: The decoder failed.
         EvaluationError: A file cannot be read or written.
     """
-    for plan, target in job.targets:
-        encoding = read_encoding(job.encoding, decoder.sizes, plan.parameters)
-        write_stage_masks(target, decode_stages(decoder, encoding, plan))
+    for options, target in job.targets:
+        encoding = read_encoding(job.encoding, decoder.sizes, options.parameters)
+        write_stage_masks(target, decode_stages(decoder, encoding, options))
 
 
-def decode_stages(decoder: Decoder, encoding: Encoding, plan: DecodingPlan) -> dict[int, StageMask]:
+def decode_stages(
+    decoder: Decoder, encoding: Encoding, options: DecodingOptions
+) -> dict[int, StageMask]:
     """The masks of cascades of several lengths, each as the Inspector would give it.
 
     A shorter cascade is the beginning of a longer one, so the decoder runs for the longest only.
@@ -122,11 +124,11 @@ def decode_stages(decoder: Decoder, encoding: Encoding, plan: DecodingPlan) -> d
     """
     session = _RememberingSession(decoder.sam_decoder)
     masks: dict[int, StageMask] = {}
-    for stages in plan.stages:
+    for stages in options.stages:
         session.rewind()
         cascade = decode(
             encoding,
-            plan.parameters.replace(cascade_stages=stages),
+            options.parameters.replace(cascade_stages=stages),
             sam_decoder=session,
             sizes=decoder.sizes,
             workspace=decoder.workspace,
@@ -183,9 +185,9 @@ def read_stage_mask(path: Path, stages: int) -> StageMask:
     return StageMask(str(statuses[at]), float(scores[at]), low_res)  # type: ignore[arg-type]
 
 
-def decoding_bytes(sizes: EngineSizes, plan: DecodingPlan) -> int:
+def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
     """Most bytes of one decoding on disk."""
-    return 4 * sizes.low_res_size**2 * len(plan.stages) + 4096
+    return 4 * sizes.low_res_size**2 * len(options.stages) + 4096
 
 
 class _RememberingSession:

@@ -16,7 +16,7 @@ from zeroflaw.pipeline.scoring import score_of_logits
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
 from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.encoding_pass import Truth
-from zeroflaw_benchmarks.evaluate.metrics import PixelMetrics, PixelScores
+from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics, PixelMetrics
-from zeroflaw_benchmarks.evaluate.plan import Table
+from zeroflaw_benchmarks.evaluate.job import Table
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export.datasets.datasets import Skipped
 

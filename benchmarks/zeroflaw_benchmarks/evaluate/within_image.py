@@ -19,7 +19,7 @@ import typer
 
 from zeroflaw import Inspector
 from zeroflaw.pictures.images import IMAGE_SUFFIXES
-from zeroflaw_benchmarks.evaluate.metrics import within_image_auroc
+from zeroflaw_benchmarks.evaluate.metrics.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.datasets.datasets import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from zeroflaw_benchmarks.evaluate.published import TABLE_1
+from zeroflaw_benchmarks.evaluate.report.published import TABLE_1
 from zeroflaw_benchmarks.evaluate.result import Evaluation
 from zeroflaw_engines.errors import EvaluationError
 

@@ -14,7 +14,11 @@ from typing import Final
 import numpy as np
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw_benchmarks.evaluate.pro import exact_pro, pro_at_linear_thresholds, region_scores
+from zeroflaw_benchmarks.evaluate.metrics.pro import (
+    exact_pro,
+    pro_at_linear_thresholds,
+    region_scores,
+)
 from zeroflaw_engines.errors import ScoreError
 
 # Defective scores looked at together: bounds what the counts take to some 50 MB.

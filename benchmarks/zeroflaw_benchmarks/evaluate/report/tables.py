@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from zeroflaw_benchmarks.evaluate.cache import write_whole
-from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics, PixelMetrics
-from zeroflaw_benchmarks.evaluate.published import (
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
+from zeroflaw_benchmarks.evaluate.report.published import (
     STAGE_PROMPTS,
     TABLE_1,
     TABLE_2,
