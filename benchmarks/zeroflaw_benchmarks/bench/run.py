@@ -30,23 +30,12 @@ from zeroflaw_engines.version import __version__
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is to be measured.
+    """What is to be measured: the options of the command line, by their names.
 
     Attributes:
-        bundle: As `open_bundle` takes it.
-        product: Its product; None takes the only one, or the first.
-        run_on: What runs the engines.
-        schedule: Of the encoders.
         size: Height and width of the frame, px.
         picture: What the frame shows; None takes the one that is always at hand.
-        runs: Warm inspections; 0 takes as many as fit into 20 s.
-        rounds: Of what is measured against something else, interleaved.
-        roofline: Whether engines are held against the machine's ceilings.
         stream: Frames that flow through a stream in each round; 0 leaves it out.
-        scale: Axes along which the bundle is measured.
-        peers: Names of peers; see `PEERS`.
-        load: Whether loading is held against plain sessions.
-        frames: Frames of the endurance run; 0 leaves it out.
         command: As it was typed, for the report.
     """
 
@@ -69,10 +58,6 @@ class BenchOptions:
 
 def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: None) -> BenchReport:
     """Measure what the options ask for, one thing after the other.
-
-    Args:
-        options: What is to be measured.
-        report: Called with what is being measured.
 
     Raises:
         ZeroflawError: The bundle, the frame or an engine is not as it should be.

@@ -25,7 +25,7 @@ from zeroflaw_engines.process.terminal import err, out, print_warning
 if TYPE_CHECKING:
     from zeroflaw_benchmarks.evaluate.job import EvaluationJob, Progress
 
-_MOST_SKIPS_SHOWN: Final = 10
+_MAX_SKIPS_SHOWN: Final = 10
 
 
 class _Ablation(StrEnum):  # typer takes no list of literals
@@ -154,7 +154,7 @@ def evaluate(
         out.print(table, markup=False)
     for note in result.notes:
         print_warning(note)
-    for skip in result.skipped[:_MOST_SKIPS_SHOWN]:
+    for skip in result.skipped[:_MAX_SKIPS_SHOWN]:
         print_warning(f"skipped {skip.path}: {skip.reason}")
     out.print(
         f"{len(job.samples)} images evaluated, {len(result.skipped)} files skipped: {report}",

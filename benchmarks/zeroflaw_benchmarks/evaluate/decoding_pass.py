@@ -89,19 +89,19 @@ class Decoder:
 
 
 def decoded_parameters(parameters: MethodParameters) -> MethodParameters:
-    """The parameters with all that only matters afterwards set to defaults."""
+    """Set all parameters that only matter afterwards to their defaults."""
     defaults = asdict(MethodParameters())
     return parameters.replace(**{name: defaults[name] for name in _AFTERWARDS})
 
 
 def load_decoder(bundle: Bundle, *, backend: str, threads: int) -> Decoder:
-    """Loads the engine of this pass."""
+    """Load the engine of this pass."""
     session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads)
     return Decoder(session, bundle.manifest.sizes, Workspace())
 
 
 def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
-    """Decodes one encoding into its files.
+    """Decode one encoding into its files.
 
     Raises:
         EngineError: The decoder failed.
@@ -115,7 +115,7 @@ def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
 def decode_stages(
     decoder: Decoder, encoding: Encoding, options: DecodingOptions
 ) -> dict[int, StageMask]:
-    """The masks of cascades of several lengths, each as the Inspector would give it.
+    """Return the masks of cascades of several lengths, each as the Inspector would give it.
 
     A shorter cascade is the beginning of a longer one, so the decoder runs for the longest only.
 
@@ -146,7 +146,7 @@ def decode_stages(
 
 
 def write_stage_masks(path: Path, masks: Mapping[int, StageMask]) -> None:
-    """Writes the masks of one encoding; masks that several lengths share are written once.
+    """Write the masks of one encoding; masks that several lengths share are written once.
 
     Raises:
         EvaluationError: The file cannot be written.
@@ -172,7 +172,7 @@ def write_stage_masks(path: Path, masks: Mapping[int, StageMask]) -> None:
 
 
 def read_stage_mask(path: Path, stages: int) -> StageMask:
-    """The mask that a cascade of a length keeps.
+    """Return the mask that a cascade of a length keeps.
 
     Raises:
         EvaluationError: The file is missing or damaged.
@@ -186,7 +186,7 @@ def read_stage_mask(path: Path, stages: int) -> StageMask:
 
 
 def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
-    """Most bytes of one decoding on disk."""
+    """Return the most bytes that one decoding takes on disk."""
     return 4 * sizes.low_res_size**2 * len(options.stages) + 4096
 
 
@@ -230,4 +230,4 @@ class _RememberingSession:
         return outputs
 
     def close(self) -> None:
-        """Left to the owner of the session."""
+        """Do nothing: the owner of the session closes it."""

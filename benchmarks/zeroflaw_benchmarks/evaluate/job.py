@@ -156,7 +156,7 @@ class EvaluationJob:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Classes that have a sample, in the dataset's order."""
+        """List the classes that have a sample, in the dataset's order."""
         with_samples = {sample.class_name for sample in self.samples}
         return tuple(c.name for c in self.dataset.classes if c.name in with_samples)
 

@@ -76,15 +76,7 @@ def originals_of(
 def try_tampered_outputs(
     inspector: Inspector, originals: list[Original], product: str | None, count: int, seed: int = 0
 ) -> Tally:
-    """Inspect frames with engines whose outputs are tampered with.
-
-    Args:
-        inspector: Of a backend whose memory is the host's.
-        originals: Taken in turn.
-        product: The product they show.
-        count: How many inspections.
-        seed: Of the elements that are tampered with.
-    """
+    """Inspect frames with engines whose outputs are tampered with."""
     tally, rng = Tally(), np.random.default_rng(seed)
     frames = itertools.cycle(originals)
 
@@ -101,15 +93,7 @@ def try_tampered_outputs(
 def try_odd_frames(
     inspector: Inspector, originals: list[Original], product: str | None, count: int, seed: int = 0
 ) -> Tally:
-    """Inspect what cameras give that see nothing or are set up wrongly.
-
-    Args:
-        inspector: Any.
-        originals: Taken in turn.
-        product: The product they show.
-        count: How many inspections.
-        seed: Of noise and levels.
-    """
+    """Inspect what cameras give that see nothing or are set up wrongly."""
     tally, rng = Tally(), np.random.default_rng(seed)
     frames = itertools.cycle(originals)
     for kind, make in itertools.islice(itertools.cycle(ODDITIES.items()), count):

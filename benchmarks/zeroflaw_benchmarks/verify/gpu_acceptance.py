@@ -30,8 +30,9 @@ from zeroflaw.pictures.images import read_image
 from zeroflaw.pipeline.frame import rgb_frame
 from zeroflaw.sessions import load_sessions
 from zeroflaw.station.diagnosis import diagnose
+from zeroflaw_benchmarks.bench.measure.roofline import random_inputs
 from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
-    LEAST_SOAK_RUNS,
+    MIN_SOAK_RUNS,
     captured_parity,
     latency,
     mask_parity,
@@ -46,12 +47,11 @@ from zeroflaw_benchmarks.verify.gpu_acceptance_report import (
 )
 from zeroflaw_engines.backends import BACKENDS, choose_backend
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.process.terminal import out, run_module
 from zeroflaw_engines.sessions.cuda import Cuda
 from zeroflaw_engines.sessions.device_tensor import Tensor
-from zeroflaw_engines.sessions.session import zeros_for
 
 EXIT_REFUSED: Final = 5
 _OVERLAP_RUNS: Final = 20
@@ -170,18 +170,13 @@ def build_engines(options: AcceptanceOptions, architecture: str) -> Check:
 
 def _engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tensor]]:
     """Inputs of every engine that are not zeros: noise, from a fixed seed."""
-    rng = np.random.default_rng(0)
-    inputs: dict[str, dict[str, Tensor]] = {}
-    for engine in (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER):
-        given = zeros_for(options.bundle.contract(engine))
-        for name, array in given.items():
-            if array.dtype == np.uint8:
-                given[name] = rng.integers(0, 256, array.shape, dtype=np.uint8)
-            elif array.dtype == np.float32:
-                given[name] = rng.random(array.shape, np.float32)
-        inputs[engine] = given
-    inputs[CLIP_ENCODER]["text_embeddings"] = options.bundle.text_embeddings(options.product)
-    side = options.bundle.manifest.sizes.sam_image_size
+    bundle = options.bundle
+    engines: tuple[EngineName, ...] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
+    inputs: dict[str, dict[str, Tensor]] = {
+        engine: random_inputs(bundle.contract(engine)) for engine in engines
+    }
+    inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
+    side = bundle.manifest.sizes.sam_image_size
     inputs[SAM_ENCODER]["image_size"] = np.array([side, side], np.int32)
     return inputs
 
@@ -199,7 +194,7 @@ def main(
         list[Path] | None, typer.Option(help="Images, and folders of them; repeatable.")
     ] = None,
     soak_runs: Annotated[
-        int, typer.Option(min=LEAST_SOAK_RUNS, help="Inspections of the soak.")
+        int, typer.Option(min=MIN_SOAK_RUNS, help="Inspections of the soak.")
     ] = 1000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
 ) -> None:

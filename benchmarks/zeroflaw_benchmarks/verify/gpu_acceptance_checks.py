@@ -20,18 +20,18 @@ from zeroflaw_engines.sessions.device_tensor import Tensor, on_host
 from zeroflaw_engines.sessions.session import Session
 
 # fp16 against fp32 on the CPU; the same limits as the FP16 recipe's own proof.
-LEAST_MEAN_IOU: Final = 0.998
-LEAST_IOU: Final = 0.99
-LEAST_COSINE: Final = 0.9995
+MIN_MEAN_IOU: Final = 0.998
+MIN_IOU: Final = 0.99
+MIN_COSINE: Final = 0.9995
 # Between the middle and the last third of a soak; less is the allocators' noise.
-MOST_GROWTH_BYTES: Final = 4 * 2**20
-LEAST_SOAK_RUNS: Final = 12
+MAX_GROWTH_BYTES: Final = 4 * 2**20
+MIN_SOAK_RUNS: Final = 12
 
 Frames = Sequence[NDArray[Any]]
 
 
 def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, product: str) -> Check:
-    """Masks, maps and scores of the backend beside those of ONNX Runtime on the CPU in fp32."""
+    """Compare masks, maps and scores with those of ONNX Runtime on the CPU in fp32."""
     name = "parity of masks"
     ious: list[float] = []
     cosines: list[float] = []
@@ -60,9 +60,9 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
         "decisions that differ": float(flips),
     }
     passed = (
-        figures["mask IoU, mean"] >= LEAST_MEAN_IOU
-        and figures["mask IoU, least"] >= LEAST_IOU
-        and figures["anomaly map cosine, least"] >= LEAST_COSINE
+        figures["mask IoU, mean"] >= MIN_MEAN_IOU
+        and figures["mask IoU, least"] >= MIN_IOU
+        and figures["anomaly map cosine, least"] >= MIN_COSINE
         and flips == 0
     )
     return Check(
@@ -77,13 +77,7 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
 def captured_parity(
     sessions: Sessions, inputs: Mapping[str, Mapping[str, Tensor]], *, graphs: bool
 ) -> Check:
-    """Outputs before and after `capture` are the same to the bit.
-
-    Args:
-        sessions: Loaded, not yet captured.
-        inputs: Of every engine, by its name.
-        graphs: Whether the backend records CUDA graphs.
-    """
+    """Check that outputs of sessions before and after `capture` are the same to the bit."""
     name = "CUDA graphs"
     if not graphs:
         return Check(name=name, outcome="not applicable", detail="the backend records no graphs")
@@ -103,10 +97,10 @@ def captured_parity(
                 differing.append(session.contract.name)
                 break
     if differing or without or broken:
-        said = [f"outputs of {', '.join(differing)} differ"] if differing else []
-        said += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
-        said += [f"{', '.join(without)} could not be captured"] if without else []
-        return Check(name=name, outcome="failed", detail="; ".join(said))
+        why = [f"outputs of {', '.join(differing)} differ"] if differing else []
+        why += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
+        why += [f"{', '.join(without)} could not be captured"] if without else []
+        return Check(name=name, outcome="failed", detail="; ".join(why))
     return Check(
         name=name, outcome="passed", detail="every engine gives the same with and without capture"
     )
@@ -120,7 +114,7 @@ def overlap(
     runs: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Check:
-    """Both encoders at once take less time than one after the other.
+    """Check that both encoders at once take less time than one after the other.
 
     Args:
         sessions: Warmed up.
@@ -177,12 +171,12 @@ def soak(
     host_memory: Callable[[], int],
     device_memory: Callable[[], int] | None,
 ) -> tuple[Check, list[dict[str, float]]]:
-    """Many inspections: memory does not grow, results do not change.
+    """Check that memory does not grow and results do not change over many inspections.
 
     Args:
         inspect: Inspects one frame.
         frames: Taken in turn.
-        runs: Inspections, at least `LEAST_SOAK_RUNS`; memory may grow in their first third.
+        runs: Inspections, at least `MIN_SOAK_RUNS`; memory may grow in their first third.
         host_memory: Resident memory of this process, bytes.
         device_memory: Memory of the GPU in use, bytes; None without one.
 
@@ -204,15 +198,15 @@ def soak(
     grown = {"host": growth(host), **({"device": growth(device)} if device else {})}
     figures = {"inspections": float(runs)}
     figures.update({f"{where} memory, growth in bytes": by for where, by in grown.items()})
-    said = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
+    why = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
     if changed:
-        said.append(f"{changed} masks are not those of the first run")
+        why.append(f"{changed} masks are not those of the first run")
     where = "host and device" if device else "host"
     return (
         Check(
             name="soak",
-            outcome="failed" if said else "passed",
-            detail="; ".join(said)
+            outcome="failed" if why else "passed",
+            detail="; ".join(why)
             or f"{runs} inspections, {where} memory does not grow, masks do not change",
             figures=figures,
         ),
@@ -221,7 +215,7 @@ def soak(
 
 
 def latency(timings: Sequence[Mapping[str, float]]) -> Check:
-    """Percentiles of every stage over the soak; there is nothing to pass but to be complete."""
+    """Compute percentiles of every stage over the soak; to pass they need only be complete."""
     stages = sorted({stage for one in timings for stage in one})
     figures = {}
     for stage in stages:
@@ -240,11 +234,11 @@ def latency(timings: Sequence[Mapping[str, float]]) -> Check:
 
 
 def growth(values: Sequence[float]) -> float:
-    """How much the last third of some values lies above the middle one, by their medians."""
+    """Return how much the last third of some values lies above the middle one, by medians."""
     third = len(values) // 3
     return float(np.median(values[-third:]) - np.median(values[third : 2 * third]))
 
 
 def leaks(grown: float) -> bool:
-    """Whether memory grew by more bytes than noise does."""
-    return grown > MOST_GROWTH_BYTES
+    """Say whether memory grew by more bytes than noise does."""
+    return grown > MAX_GROWTH_BYTES

@@ -74,12 +74,12 @@ class TamperedSession:
 
     @property
     def contract(self) -> EngineContract:
-        """The contract that the outputs break."""
+        """Return the contract that the outputs break."""
         return self._session.contract
 
     @property
     def backend(self) -> str:
-        """Name of the backend."""
+        """Return the name of the backend."""
         return self._session.backend
 
     def prepare(self) -> None:
@@ -109,10 +109,6 @@ def tampered_inspectors(
     inspector: Inspector, rng: np.random.Generator
 ) -> Iterator[tuple[str, Inspector]]:
     """Give an Inspector for every output of its engines and every tampering.
-
-    Args:
-        inspector: Of a backend whose memory is the host's.
-        rng: Chooses elements.
 
     Yields:
         What is done to which output, and an Inspector with that output tampered with.

@@ -78,13 +78,6 @@ def measure_peers(
 ) -> tuple[Peer, ...]:
     """Run zeroflaw and its peers in turn, every run in a process of its own.
 
-    Args:
-        task: What they are held against.
-        names: Of `PEERS`.
-        rounds: How often each of them runs.
-        directory: For graphs and masks.
-        report: Called with what is being measured.
-
     Returns:
         A row for each peer and part; one that could not run says why.
 
@@ -125,15 +118,15 @@ class _Race:
             self.weights = weights_note(open_bundle(self.task.bundle, verify_digests=False))
 
     def torch(self, name: str) -> RunOn:
-        """PyTorch in the precision of a peer."""
+        """Run on PyTorch in the precision of a peer."""
         return RunOn(TORCH, _PRECISIONS[name], self.task.run_on.threads)
 
     def graph(self, name: str) -> str:
-        """Where a peer's graph lies."""
+        """Return where a peer's graph lies."""
         return str(self.directory / name)
 
     def file(self, name: str) -> str:
-        """Where a contender leaves what is compared."""
+        """Return where a contender leaves what is compared."""
         return str(self.directory / f"{Path(name).stem}.npy")
 
     def rows(

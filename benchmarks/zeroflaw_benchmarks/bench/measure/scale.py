@@ -67,12 +67,6 @@ def measure_scale(
 ) -> tuple[ScalePoint, ...]:
     """Measure each setting of each axis in processes of its own.
 
-    Args:
-        task: What is measured.
-        axes: Of `AXES`.
-        rounds: How often each setting is measured.
-        report: Called with what is being measured.
-
     Raises:
         BenchmarkError: There is no such axis, or a process failed.
     """

@@ -35,11 +35,6 @@ class RunTimes:
 def run_child(module: str, task: Any, result: type[_Result]) -> _Result:  # noqa: ANN401 - any record
     """Run a module in a process of its own, so that no run inherits another's memory.
 
-    Args:
-        module: Its name below `zeroflaw_benchmarks.bench`; it calls `answer`.
-        task: What it is to do, a dataclass or Struct.
-        result: What it answers with.
-
     Raises:
         BenchmarkError: The process failed, or did not answer.
     """
@@ -64,13 +59,7 @@ def answer(task: type[Any], work: Callable[[Any], Any]) -> None:
 
 
 def time_runs(work: Callable[[], object], runs: int, *, untimed: int = 1) -> RunTimes:
-    """Run something again and again.
-
-    Args:
-        work: What is run.
-        runs: That are timed.
-        untimed: Runs before them.
-    """
+    """Run something again and again."""
     seconds = []
     for run in range(-untimed, runs):
         start = time.perf_counter()

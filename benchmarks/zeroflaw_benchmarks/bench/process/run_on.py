@@ -44,12 +44,7 @@ class RunOn:
         )
 
     def inspector(self, bundle: str | Path, **options: Any) -> Inspector:  # noqa: ANN401
-        """Load an Inspector that runs the whole cascade, whatever the weights say of the frame.
-
-        Args:
-            bundle: As for `Inspector.load`.
-            options: Others of `Inspector.load`.
-        """
+        """Load an Inspector that runs the whole cascade, whatever the weights say of the frame."""
         inspector = Inspector.load(
             bundle, self.backend, precision=self.precision, threads=self.threads, **options
         )

@@ -97,14 +97,14 @@ class Comparison:
 
     @property
     def worse(self) -> tuple[Change, ...]:
-        """What moved to the worse."""
+        """Return what moved to the worse."""
         return tuple(change for change in self.changes if change.worse)
 
 
 def compare(
     old: BenchReport, new: BenchReport, *, ratios_only: bool = False, worse_by: float = 1.0
 ) -> Comparison:
-    """Compares every figure that both reports have.
+    """Compare every figure that both reports have.
 
     Times are compared only if both were measured on the same kind of machine with the same
     number of cores and threads; ratios and counts always.
@@ -133,7 +133,7 @@ def compare(
 
 
 def figures_of(report: BenchReport) -> Iterator[Figure]:
-    """Every figure of a report that can be compared."""
+    """Yield every figure of a report that can be compared."""
     latency = report.latency
     for stage in latency.stages:
         low, high = own_noise(stage.samples_ms)
@@ -171,7 +171,7 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
 
 
 def own_noise(samples: Sequence[float]) -> tuple[float, float]:
-    """What a run varied by itself: from the 10th to the 90th percentile, or all of a few."""
+    """Return what a run varied by itself: its 10th to 90th percentile, or all of a few."""
     if len(samples) < _FEW:
         return min(samples), max(samples)
     low, high = np.percentile(samples, [10, 90])
@@ -207,8 +207,8 @@ def _change(old: Figure, new: Figure, worse_by: float) -> Change:
     moved = abs(new.value - old.value) > noise
     rose, fell = new.value > old.value, new.value < old.value
     to_the_worse = rose if new.smaller_is_better else fell
-    least, most = sorted((old.value, new.value))
-    far = new.kind == "count" or most >= worse_by * least
+    smaller, larger = sorted((old.value, new.value))
+    far = new.kind == "count" or larger >= worse_by * smaller
     return Change(
         name=new.name,
         old=old.value,

@@ -35,7 +35,7 @@ _Draw = Callable[[Figure], None]
 
 
 def plots_of(report: BenchReport) -> Iterator[tuple[str, str]]:
-    """Title and SVG of every plot that the report has figures for."""
+    """Yield title and SVG of every plot that the report has figures for."""
     latency = report.latency
     yield "Latency of one inspection", _svg((7, 2.6), lambda f: _distribution(f, latency))
     yield "Stages, p50 and p99", _svg((7, 3.4), lambda f: _stages(f, latency))

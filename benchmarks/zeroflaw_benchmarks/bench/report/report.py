@@ -366,12 +366,12 @@ class BenchReport(_Record, frozen=True, kw_only=True):
 
 
 def report_json(report: BenchReport) -> bytes:
-    """The report as `bench.json` holds it."""
+    """Write the report as `bench.json` holds it."""
     return msgspec.json.format(msgspec.json.encode(report)) + b"\n"
 
 
 def read_report(path: Path) -> BenchReport:
-    """Reads a `bench.json`.
+    """Read a `bench.json`.
 
     Raises:
         BenchmarkError: It cannot be read, or is not a report of this schema version.
@@ -388,7 +388,7 @@ def read_report(path: Path) -> BenchReport:
 
 
 def bench_json_schema() -> dict[str, Any]:
-    """The JSON schema of `bench.json`, as docs/bench.schema.json holds it."""
+    """Make the JSON schema of `bench.json`, as docs/bench.schema.json holds it."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"zeroflaw bench, schema version {BENCH_SCHEMA_VERSION}",

@@ -30,7 +30,7 @@ class TextTable:
 
 
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
-    """Every section of a report that was measured."""
+    """Lay out every section of a report that was measured."""
     found = [machine_table(report), latency_table(report)]
     found.append(host_table(report))
     if report.roofline:
@@ -49,7 +49,7 @@ def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
 
 
 def machine_table(report: BenchReport) -> TextTable:
-    """The machine and what was measured on it."""
+    """Lay out the machine and what was measured on it."""
     machine, before, after, subject = report.machine, report.before, report.after, report.subject
     clocks = [f"{min(state.clocks_mhz):.0f}" for state in (before, after) if state.clocks_mhz]
     heat = [
@@ -73,15 +73,15 @@ def machine_table(report: BenchReport) -> TextTable:
         ("load average", f"{before.load_average} before, {after.load_average} after"),
     ]
     if machine.thread_variables:
-        said = ", ".join(f"{name}={value}" for name, value in machine.thread_variables.items())
-        rows.append(("environment", said))
+        variables = (f"{name}={value}" for name, value in machine.thread_variables.items())
+        rows.append(("environment", ", ".join(variables)))
     if subject.parameters:
         rows.append(("parameters", ", ".join(f"{k}={v}" for k, v in subject.parameters.items())))
     return TextTable("What was measured", ("", ""), tuple(rows))
 
 
 def latency_table(report: BenchReport) -> TextTable:
-    """Milliseconds by stage."""
+    """Lay out the milliseconds of each stage."""
     latency = report.latency
     total = next(stage.p50 for stage in latency.stages if stage.kind == "total")
     limits = {row.engine: f"{100 * row.fraction:.0f} %" for row in report.roofline}
@@ -121,7 +121,7 @@ def latency_table(report: BenchReport) -> TextTable:
 
 
 def host_table(report: BenchReport) -> TextTable:
-    """Host code alone."""
+    """Lay out host code alone."""
     host = report.host
     return TextTable(
         f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
@@ -132,7 +132,7 @@ def host_table(report: BenchReport) -> TextTable:
 
 
 def roofline_table(report: BenchReport) -> TextTable:
-    """Engines against the machine's ceilings."""
+    """Lay out engines against the machine's ceilings."""
     rows = tuple(
         (
             row.engine,
@@ -147,7 +147,7 @@ def roofline_table(report: BenchReport) -> TextTable:
         )
         for row in report.roofline
     )
-    said = "; ".join(
+    rates = "; ".join(
         f"{one.precision}: {one.gflops:.0f} GFLOP/s ({one.library})" for one in report.ceilings
     )
     memory = report.ceilings[0].gigabytes_per_second if report.ceilings else 0.0
@@ -156,13 +156,13 @@ def roofline_table(report: BenchReport) -> TextTable:
         "Roofline, one call of each engine alone",
         (*heads, "p50, ms", "of the limit"),
         rows,
-        f"Ceilings measured in this run on {report.ceilings[0].threads} cores: {said};"
+        f"Ceilings measured in this run on {report.ceilings[0].threads} cores: {rates};"
         f" memory {memory:.1f} GB/s.",
     )
 
 
 def stream_table(report: BenchReport) -> TextTable:
-    """What the pipelined mode gains."""
+    """Lay out what the pipelined mode gains."""
     stream = report.stream
     if stream is None:
         raise ValueError("the stream was not measured")
@@ -182,7 +182,7 @@ def stream_table(report: BenchReport) -> TextTable:
 
 
 def peer_table(report: BenchReport) -> TextTable:
-    """Other ways to do the job or a part of it."""
+    """Lay out what others take for the job or a part of it."""
     rows = tuple(
         (
             peer.name,
@@ -206,7 +206,7 @@ def peer_table(report: BenchReport) -> TextTable:
 
 
 def scale_table(report: BenchReport) -> TextTable:
-    """Latency, throughput and memory along each axis."""
+    """Lay out latency, throughput and memory along each axis."""
     rows = tuple(
         (
             point.axis,
@@ -227,7 +227,7 @@ def scale_table(report: BenchReport) -> TextTable:
 
 
 def growth_table(report: BenchReport) -> TextTable:
-    """How stages grow."""
+    """Lay out how stages grow."""
     rows = tuple(
         (
             row.axis,
@@ -244,7 +244,7 @@ def growth_table(report: BenchReport) -> TextTable:
 
 
 def load_table(report: BenchReport) -> TextTable:
-    """Load to first result against plain sessions."""
+    """Lay out load to first result against plain sessions."""
     load = report.load
     if load is None:
         raise ValueError("loading was not measured")
@@ -260,7 +260,7 @@ def load_table(report: BenchReport) -> TextTable:
 
 
 def goal_table(report: BenchReport) -> TextTable:
-    """What must be reached."""
+    """Lay out what must be reached."""
     rows = tuple(
         (
             goal.goal,
@@ -275,7 +275,7 @@ def goal_table(report: BenchReport) -> TextTable:
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
-    """What moved, and how far figures may differ without meaning anything."""
+    """Lay out what moved, and how far figures may differ without meaning anything."""
     rows = tuple(
         (
             change.name,

@@ -34,14 +34,9 @@ _GREEN: Final = (60, 220, 60)
 
 
 def write_contact_sheets(job: EvaluationJob, rows: int, out_dir: Path) -> Path:
-    """Writes one PNG for each class, and a page with all of them.
+    """Write one PNG for each class, and a page with all of them; the passes must have run.
 
     Masks and truth are contours on the image; all cells show the square that CLIP sees.
-
-    Args:
-        job: Encoders and decoder must have run.
-        rows: Images of each class; see `chosen_samples`.
-        out_dir: Directory of the page; the PNGs go into `contact_sheets` in it.
 
     Returns:
         The page.
@@ -74,7 +69,7 @@ def write_contact_sheets(job: EvaluationJob, rows: int, out_dir: Path) -> Path:
 
 
 def chosen_samples(samples: Sequence[EvaluatedSample], rows: int) -> list[EvaluatedSample]:
-    """Images that a sheet shows: spread evenly over the class, about a quarter of them good.
+    """Choose what a sheet shows: spread evenly over the class, about a quarter of it good.
 
     The choice depends on the dataset alone, so sheets of two bundles show the same images.
     """
@@ -85,7 +80,7 @@ def chosen_samples(samples: Sequence[EvaluatedSample], rows: int) -> list[Evalua
 
 
 def class_sheet(job: EvaluationJob, samples: Sequence[EvaluatedSample]) -> Frame:
-    """One row for each sample: image, truth, map, and the mask after each stage.
+    """Draw a row for each sample: image, truth, map, and the mask after each stage.
 
     Returns:
         uint8 RGB.

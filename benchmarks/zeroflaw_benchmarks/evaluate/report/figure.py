@@ -19,7 +19,7 @@ _PAPER: Final = TABLE_1[-1]
 
 
 def write_figure(evaluation: Evaluation, path: Path) -> None:
-    """Draws pixel metrics by class and scoring, with the paper's own means as grey lines.
+    """Draw pixel metrics by class and scoring, with the paper's own means as grey lines.
 
     Raises:
         EvaluationError: The file cannot be written.

@@ -54,24 +54,24 @@ class StoredSession:
 
     @property
     def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
+        """Return the tensors that go in and come out."""
         return self._contract
 
     @property
     def backend(self) -> str:
-        """What runs it."""
+        """Return what runs it."""
         return f"FP16 storage on onnxruntime {ort.__version__}"
 
     def prepare(self) -> None:
-        """Nothing: a run on zeros would be scanned with the rest."""
+        """Do nothing: a run on zeros would be scanned with the rest."""
 
     def capture(self) -> None:
-        """Nothing: there are no CUDA graphs here."""
+        """Do nothing: there are no CUDA graphs here."""
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        """Runs the graph once; see `Session.execute`."""
+        """Run the graph once; see `Session.execute`."""
         check_inputs(self._contract, inputs, kept=HostTensor)
         given = {name: on_host(tensor) for name, tensor in inputs.items()}
         values = self._session.run([*self._wanted, *self._scans], given)
@@ -84,16 +84,16 @@ class StoredSession:
         }
 
     def scan(self) -> list[StoredTensor]:
-        """The largest magnitude of every stored tensor over all runs."""
+        """Return the largest magnitude of every stored tensor over all runs."""
         return scan_report(self._watched, self._worst)
 
     def close(self) -> None:
-        """Releases the graph."""
+        """Release the graph."""
         del self._session
 
 
 class ScaledSession:
-    """The FP32 graph with the weights of the provocation: the authority for that of FP16."""
+    """The FP32 graph with the weights of the provocation: the reference for that of FP16."""
 
     def __init__(self, bundle: Bundle, engine: EngineName, directory: Path, scale: float) -> None:
         model = ir.load(bundle.onnx_path(engine))
@@ -102,7 +102,7 @@ class ScaledSession:
         self._wanted = [spec.name for spec in bundle.contract(engine).outputs]
 
     def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Runs the graph once; see `Session.execute`."""
+        """Run the graph once; see `Session.execute`."""
         values = self._session.run(self._wanted, dict(inputs))
         return dict(zip(self._wanted, values, strict=True))
 

@@ -43,9 +43,9 @@ from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.graphs.variants import FP16_ENGINES
 
-MEAN_IOU: Final = 0.998
-LEAST_IOU: Final = 0.99
-LEAST_MASKS: Final = 50
+MIN_MEAN_IOU: Final = 0.998
+MIN_IOU: Final = 0.99
+MIN_MASKS: Final = 50
 PROVOCATION: Final = 300.0
 UNPROTECTED: Final = PrecisionRecipe(name="unprotected", islands=())
 
@@ -93,14 +93,14 @@ class MaskAgreement:
 
     @property
     def accepted(self) -> bool:
-        """Whether the masks agree closely enough: the least of all frames counts as well."""
-        enough = self.masks >= LEAST_MASKS and self.mean_iou >= MEAN_IOU
+        """Say whether the masks agree closely enough: the least of all frames counts as well."""
+        enough = self.masks >= MIN_MASKS and self.mean_iou >= MIN_MEAN_IOU
         return enough and not self.misses
 
     def __str__(self) -> str:
         return (
             f"{self.frames} frames, {self.masks} with a mask, IoU mean {self.mean_iou:.5f},"
-            f" least {self.least_iou:.5f}, {len(self.misses)} below {LEAST_IOU};"
+            f" least {self.least_iou:.5f}, {len(self.misses)} below {MIN_IOU};"
             f" {self.flipped_decisions} decisions change"
         )
 
@@ -127,7 +127,7 @@ class SafetyReport:
 
     @property
     def accepted(self) -> bool:
-        """Whether FP16 is safe, and the scan is able to find what is not."""
+        """Say whether FP16 is safe, and the scan is able to find what is not."""
         return (
             self.agreement.accepted
             and all(scan.accepted for scan in (*self.natural, *self.provoked))
@@ -207,7 +207,7 @@ def compare_masks(
             if union:
                 differing = int((want.mask ^ got.mask).sum())
                 ious.append(agreement)
-                if ious[-1] < LEAST_IOU:
+                if ious[-1] < MIN_IOU:
                     misses.append(Miss(count - 1, ious[-1], union, differing))
             differences.append(largest_difference(got.image_score, want.image_score, "image score"))
             flips += want.decision != got.decision
@@ -287,7 +287,7 @@ def main(
 def _print(report: SafetyReport, out: Console) -> None:
     seen = report.agreement
     out.print(
-        f"{seen}; accepted from a mean of {MEAN_IOU}; image score differs by up to"
+        f"{seen}; accepted from a mean of {MIN_MEAN_IOU}; image score differs by up to"
         f" {seen.largest_score_difference:.1e}",
         soft_wrap=True,
     )
