@@ -23,10 +23,10 @@ from zeroflaw_benchmarks.bench.measure.host import measure_host
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
 from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
-from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, measure_scale
+from zeroflaw_benchmarks.bench.measure.scale import measure_scale
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
-from zeroflaw_benchmarks.bench.process.scale_run import ScaleRun, run_scale
+from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask, run_scale
 from zeroflaw_benchmarks.bench.report.report import bench_json_schema, read_report, report_json
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError
@@ -175,7 +175,7 @@ def test_processes_begin_together() -> None:
 
 
 def test_frames_in_flight_points_and_products_are_set() -> None:
-    base = ScaleRun("mini", ONE_THREAD, "object", (96, 128), seconds=0.05)
+    base = ScaleTask("mini", ONE_THREAD, "object", (96, 128), seconds=0.05)
     found = run_scale(replace(base, in_flight=3, points=10, products=40))
     assert len(found.latencies_ms) >= 9
     assert found.per_second > 0

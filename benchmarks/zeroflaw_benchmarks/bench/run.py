@@ -20,9 +20,10 @@ from zeroflaw_benchmarks.bench.measure.latency import measure_latency
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
 from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
-from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, growth_of, measure_scale
+from zeroflaw_benchmarks.bench.measure.scale import growth_of, measure_scale
 from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
+from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
 from zeroflaw_engines.version import __version__

@@ -16,9 +16,10 @@ from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.workspace import Workspace
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding
+from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import SAM_DECODER, EngineContract, EngineSizes
+from zeroflaw_engines.contract import SAM_DECODER, EngineSizes
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
@@ -190,30 +191,17 @@ def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
     return 4 * sizes.low_res_size**2 * len(options.stages) + 4096
 
 
-class _RememberingSession:
+class _RememberingSession(PassiveSession):
     """A decoder whose calls are remembered: rewound, it gives the same answers again."""
 
     def __init__(self, session: Session) -> None:
+        super().__init__(session.contract, session.backend)
         self._session = session
         self._calls: list[tuple[dict[str, Tensor | DeviceTensor], Outputs]] = []
         self._next = 0
 
-    @property
-    def contract(self) -> EngineContract:
-        return self._session.contract
-
-    @property
-    def backend(self) -> str:
-        return self._session.backend
-
     def rewind(self) -> None:
         self._next = 0
-
-    def prepare(self) -> None:
-        self._session.prepare()
-
-    def capture(self) -> None:
-        self._session.capture()
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
@@ -228,6 +216,3 @@ class _RememberingSession:
                 "report this: a shorter cascade is the beginning of a longer one",
             )
         return outputs
-
-    def close(self) -> None:
-        """Do nothing: the owner of the session closes it."""

@@ -137,18 +137,15 @@ class EvaluationJob:
     bytes_needed: int
     bytes_free: int
 
-    def decoding_of(self, parameters: MethodParameters) -> DecodingOptions:
-        """Find the decoding that parameters need."""
-        wanted = decoded_parameters(parameters)
-        return next(
-            decoding
-            for decoding in self.decodings
-            if decoding.parameters == wanted and parameters.cascade_stages in decoding.stages
-        )
-
     def decoding_file(self, sample: EvaluatedSample, parameters: MethodParameters) -> Path:
         """Return the file of a sample's decoding with some parameters."""
-        return self.cache.decoding(sample.encoding, self.decoding_of(parameters).digest())
+        wanted = decoded_parameters(parameters)
+        decoding = next(
+            one
+            for one in self.decodings
+            if one.parameters == wanted and parameters.cascade_stages in one.stages
+        )
+        return self.cache.decoding(sample.encoding, decoding.digest())
 
     def samples_of(self, class_name: str) -> tuple[EvaluatedSample, ...]:
         """Return the samples of one class."""

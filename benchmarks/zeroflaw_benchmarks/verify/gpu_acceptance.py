@@ -89,10 +89,7 @@ def accept(
 ) -> AcceptanceReport:
     """Run every check.
 
-    Args:
-        options: What is accepted and how.
-        build: Builds the engines for an architecture; None for a backend that needs none built.
-        cuda: The GPU that runs the engines; None if none does.
+    `build` is None for a backend that needs no built engines, `cuda` where no GPU runs them.
 
     Raises:
         ZeroflawError: The engines cannot be loaded or run.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
-from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check
+from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check, Outcome
 from zeroflaw_engines.builder.differences import cosine, mask_iou, require_finite
 from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.sessions.device_tensor import Tensor, on_host
@@ -44,13 +44,13 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
             cosines.append(cosine(got.anomaly_map, want.anomaly_map, "anomaly map"))
             require_finite([got.image_score, want.image_score], "image scores")
         except ComparisonError as error:
-            return Check(name=name, outcome="failed", detail=str(error))
+            return _check(name, str(error), passed=False)
         masks += bool(want.mask.any())
         flips += want.decision != got.decision
     if not masks:
         # Two empty masks have an IoU of 1, and an engine that finds nothing has them.
         detail = f"none of {len(ious)} frames has a mask: inspect frames with defects"
-        return Check(name=name, outcome="failed", detail=detail)
+        return _check(name, detail, passed=False)
     figures = {
         "frames": float(len(ious)),
         "frames with a mask": float(masks),
@@ -65,12 +65,12 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
         and figures["anomaly map cosine, least"] >= MIN_COSINE
         and flips == 0
     )
-    return Check(
-        name=name,
-        outcome="passed" if passed else "failed",
-        detail=f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
+    return _check(
+        name,
+        f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
         f" least over {len(ious)} frames, against onnxruntime on the CPU in fp32",
-        figures=figures,
+        figures,
+        passed=passed,
     )
 
 
@@ -100,10 +100,8 @@ def captured_parity(
         why = [f"outputs of {', '.join(differing)} differ"] if differing else []
         why += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
         why += [f"{', '.join(without)} could not be captured"] if without else []
-        return Check(name=name, outcome="failed", detail="; ".join(why))
-    return Check(
-        name=name, outcome="passed", detail="every engine gives the same with and without capture"
-    )
+        return _check(name, "; ".join(why), passed=False)
+    return _check(name, "every engine gives the same with and without capture", passed=True)
 
 
 def overlap(
@@ -116,12 +114,7 @@ def overlap(
 ) -> Check:
     """Check that both encoders at once take less time than one after the other.
 
-    Args:
-        sessions: Warmed up.
-        inputs: Of every engine, by its name.
-        streams: Whether each engine has a stream of its own.
-        runs: Repetitions; the medians are compared.
-        clock: Seconds.
+    The sessions are warmed up; medians of the runs are compared, by a clock of seconds.
     """
     name = "encoders overlap"
     if not streams:
@@ -151,15 +144,15 @@ def overlap(
             seconds(lambda: run(sam)),
             seconds(both),
         )
-    return Check(
-        name=name,
-        outcome="passed" if together < alone_clip + alone_sam else "failed",
-        detail=f"{1e3 * together:.2f} ms together, {1e3 * (alone_clip + alone_sam):.2f} ms in turn",
-        figures={
+    return _check(
+        name,
+        f"{1e3 * together:.2f} ms together, {1e3 * (alone_clip + alone_sam):.2f} ms in turn",
+        {
             "CLIP encoder, ms": 1e3 * alone_clip,
             "SAM encoder, ms": 1e3 * alone_sam,
             "both at once, ms": 1e3 * together,
         },
+        passed=together < alone_clip + alone_sam,
     )
 
 
@@ -202,16 +195,8 @@ def soak(
     if changed:
         why.append(f"{changed} masks are not those of the first run")
     where = "host and device" if device else "host"
-    return (
-        Check(
-            name="soak",
-            outcome="failed" if why else "passed",
-            detail="; ".join(why)
-            or f"{runs} inspections, {where} memory does not grow, masks do not change",
-            figures=figures,
-        ),
-        timings,
-    )
+    fine = f"{runs} inspections, {where} memory does not grow, masks do not change"
+    return _check("soak", "; ".join(why) or fine, figures, passed=not why), timings
 
 
 def latency(timings: Sequence[Mapping[str, float]]) -> Check:
@@ -224,13 +209,9 @@ def latency(timings: Sequence[Mapping[str, float]]) -> Check:
             figures[f"{stage} {label}, ms"] = float(np.percentile(values, q))
     total = figures.get("total p50, ms")
     if total is None:
-        return Check(name="latency", outcome="failed", detail="no inspection was timed")
-    return Check(
-        name="latency",
-        outcome="passed",
-        detail=f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)",
-        figures=figures,
-    )
+        return _check("latency", "no inspection was timed", passed=False)
+    detail = f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)"
+    return _check("latency", detail, figures, passed=True)
 
 
 def growth(values: Sequence[float]) -> float:
@@ -242,3 +223,10 @@ def growth(values: Sequence[float]) -> float:
 def leaks(grown: float) -> bool:
     """Say whether memory grew by more bytes than noise does."""
     return grown > MAX_GROWTH_BYTES
+
+
+def _check(
+    name: str, detail: str, figures: dict[str, float] | None = None, *, passed: bool
+) -> Check:
+    outcome: Outcome = "passed" if passed else "failed"
+    return Check(name=name, outcome=outcome, detail=detail, figures=figures or {})

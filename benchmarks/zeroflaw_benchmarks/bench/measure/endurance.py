@@ -21,11 +21,7 @@ def measure_endurance(
 ) -> Endurance:
     """Inspect one frame many times, shifted a little each time, and watch resident memory.
 
-    Args:
-        inspector: Warm.
-        frame: What is inspected.
-        product: Its product.
-        frames: How many, at least 20.
+    The Inspector is warm, and there are at least 20 frames.
     """
     totals, memory = [], []
     for number in range(frames):

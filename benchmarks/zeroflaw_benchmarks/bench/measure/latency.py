@@ -145,13 +145,8 @@ def measure_latency(
 ) -> Latency:
     """Inspect one frame again and again, one at a time.
 
-    Args:
-        inspector: Fresh: nothing has run on it, so that the first inspection is the cold one.
-        frame: What is inspected.
-        product: Its product.
-        load_ms: What loading it took.
-        runs: Warm inspections; 0: as many as fit into `seconds`, 3 to 200.
-        seconds: See `runs`.
+    The Inspector is fresh, so that its first inspection is the cold one. `runs` of 0 takes as many
+    warm inspections as fit into `seconds`, 3 to 200.
     """
     watched = WatchedInspector(inspector)
     with InspectionStream(watched, capacity=1, pipelined=False) as stream:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
+from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Manifest, parameters_record
 from zeroflaw_engines.bundle.prompt_bank import encode_prompt_bank
@@ -27,19 +28,12 @@ _DEFECT = (0.55, 0.45, 0.08)  # centre x and y, radius, as parts of the frame's 
 _PROMPTS = "prompts.safetensors"
 
 
-class ReplayedSession:
+class ReplayedSession(PassiveSession):
     """A session that checks its inputs and returns the same outputs every time."""
 
     def __init__(self, contract: EngineContract, outputs: dict[str, Tensor]) -> None:
-        self.contract = contract
-        self.backend = "replay"
+        super().__init__(contract, "replay")
         self._outputs = outputs
-
-    def prepare(self) -> None:
-        """Do nothing: there is nothing to allocate."""
-
-    def capture(self) -> None:
-        """Do nothing: there is nothing to record."""
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
@@ -50,9 +44,6 @@ class ReplayedSession:
             name: HostTensor(array) if name in keep else array
             for name, array in self._outputs.items()
         }
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to release."""
 
 
 def replaying_inspector(frame: tuple[int, int], directory: Path) -> Inspector:

@@ -52,10 +52,7 @@ def measure_roofline(
 ) -> tuple[EngineRoofline, ...]:
     """Run each engine alone and hold its time against the floor of its graph.
 
-    Args:
-        inspector: Its sessions are run.
-        ceilings: Of this machine; the one of the precision that the engines compute in counts.
-        seconds: For each engine; it runs at least twice.
+    The ceiling of the engines' precision counts; each engine runs for some seconds, at least twice.
 
     Returns:
         Nothing where there is no ceiling: on a GPU, or in a precision no library multiplies in.

@@ -82,12 +82,7 @@ class RunOn:
 
 
 def plain_onnxruntime(graph: Path | str, threads: int = 0) -> ort.InferenceSession:
-    """Load a graph in ONNX Runtime with its defaults.
-
-    Args:
-        graph: The ONNX file.
-        threads: CPU threads; 0 takes every core.
-    """
+    """Load a graph in ONNX Runtime with its defaults; 0 threads are as many as there are cores."""
     from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 
     options = quiet_settings()

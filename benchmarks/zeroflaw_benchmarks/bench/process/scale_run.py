@@ -24,7 +24,7 @@ from zeroflaw_engines.bundle.writer import add_products
 
 
 @dataclass(frozen=True)
-class ScaleRun:
+class ScaleTask:
     """One setting.
 
     Attributes:
@@ -68,26 +68,26 @@ class ScaleTimes:
     peak_rss: int
 
 
-def run_scale(run: ScaleRun) -> ScaleTimes:
+def run_scale(task: ScaleTask) -> ScaleTimes:
     """Inspect at one setting."""
     with tempfile.TemporaryDirectory(prefix="zeroflaw_scale_") as name:
         directory = Path(name)
-        pixels = bench_frame(run.frame, directory).pixels
-        with _loaded(run, directory) as inspector:
+        pixels = bench_frame(task.frame, directory).pixels
+        with _loaded(task, directory) as inspector:
             done: list[tuple[float, Inspection]] = []
 
             def inspect(_: int) -> None:
                 start = time.perf_counter()
-                inspection = inspector.inspect(pixels, product=run.product)
+                inspection = inspector.inspect(pixels, product=task.product)
                 done.append((1e3 * (time.perf_counter() - start), inspection))
 
             inspect(0)
             done.clear()
-            _wait_for(run.gate)
+            _wait_for(task.gate)
             start = time.perf_counter()
-            with ThreadPoolExecutor(run.in_flight) as pool:
-                while time.perf_counter() - start < run.seconds or len(done) < 3 * run.in_flight:
-                    list(pool.map(inspect, range(run.in_flight)))
+            with ThreadPoolExecutor(task.in_flight) as pool:
+                while time.perf_counter() - start < task.seconds or len(done) < 3 * task.in_flight:
+                    list(pool.map(inspect, range(task.in_flight)))
             seconds = time.perf_counter() - start
     stages = [_stages(inspection) for _, inspection in done]
     return ScaleTimes(
@@ -98,14 +98,14 @@ def run_scale(run: ScaleRun) -> ScaleTimes:
     )
 
 
-def _loaded(run: ScaleRun, directory: Path) -> Inspector:
-    bundle: str | Path = run.bundle
-    if run.products:
-        bundle = _with_products(open_bundle(run.bundle), run.products, directory).path
-    inspector = run.run_on.inspector(bundle)
-    if run.points:
+def _loaded(task: ScaleTask, directory: Path) -> Inspector:
+    bundle: str | Path = task.bundle
+    if task.products:
+        bundle = _with_products(open_bundle(task.bundle), task.products, directory).path
+    inspector = task.run_on.inspector(bundle)
+    if task.points:
         inspector.parameters = replace(
-            inspector.parameters, positive_points=run.points, negative_points=run.points
+            inspector.parameters, positive_points=task.points, negative_points=task.points
         )
     return inspector
 
@@ -150,4 +150,4 @@ def _wait_for(gate: str) -> None:
 
 
 if __name__ == "__main__":
-    answer(ScaleRun, run_scale)
+    answer(ScaleTask, run_scale)

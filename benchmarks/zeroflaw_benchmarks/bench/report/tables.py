@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
 from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
-from zeroflaw_benchmarks.bench.report.report import BenchReport
+from zeroflaw_benchmarks.bench.report.report import (
+    BenchReport,
+    Goal,
+    Growth,
+    HostTime,
+    LoadTime,
+    Peer,
+    ScalePoint,
+    StreamGain,
+)
 
 Row = tuple[str, ...]
 
@@ -31,20 +40,19 @@ class TextTable:
 
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
     """Lay out every section of a report that was measured."""
-    found = [machine_table(report), latency_table(report)]
-    found.append(host_table(report))
+    found = [machine_table(report), latency_table(report), host_table(report.host)]
     if report.roofline:
         found.append(roofline_table(report))
     if report.stream is not None:
-        found.append(stream_table(report))
+        found.append(stream_table(report.stream))
     if report.peers:
-        found.append(peer_table(report))
+        found.append(peer_table(report.peers))
     if report.scale:
-        found += [scale_table(report), growth_table(report)]
+        found += [scale_table(report.scale), growth_table(report.growth)]
     if report.load is not None:
-        found.append(load_table(report))
+        found.append(load_table(report.load))
     if report.goals:
-        found.append(goal_table(report))
+        found.append(goal_table(report.goals))
     return tuple(found)
 
 
@@ -120,9 +128,8 @@ def latency_table(report: BenchReport) -> TextTable:
     )
 
 
-def host_table(report: BenchReport) -> TextTable:
+def host_table(host: HostTime) -> TextTable:
     """Lay out host code alone."""
-    host = report.host
     return TextTable(
         f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
         ("part", "ms"),
@@ -161,11 +168,8 @@ def roofline_table(report: BenchReport) -> TextTable:
     )
 
 
-def stream_table(report: BenchReport) -> TextTable:
+def stream_table(stream: StreamGain) -> TextTable:
     """Lay out what the pipelined mode gains."""
-    stream = report.stream
-    if stream is None:
-        raise ValueError("the stream was not measured")
     return TextTable(
         f"Stream of {stream.frames} frames, {stream.rounds} rounds",
         ("mode", "frames a second", "gain", "queue, ms"),
@@ -181,7 +185,7 @@ def stream_table(report: BenchReport) -> TextTable:
     )
 
 
-def peer_table(report: BenchReport) -> TextTable:
+def peer_table(peers: Sequence[Peer]) -> TextTable:
     """Lay out what others take for the job or a part of it."""
     rows = tuple(
         (
@@ -194,7 +198,7 @@ def peer_table(report: BenchReport) -> TextTable:
             *_gigabytes(peer.peak_rss_gb, peer.ours_peak_rss_gb),
             peer.agreement if not peer.why_not else f"did not run: {peer.why_not}",
         )
-        for peer in report.peers
+        for peer in peers
     )
     heads = ("peer", "part", "weights", "its ms", "ours, ms")
     return TextTable(
@@ -205,7 +209,7 @@ def peer_table(report: BenchReport) -> TextTable:
     )
 
 
-def scale_table(report: BenchReport) -> TextTable:
+def scale_table(scale: Sequence[ScalePoint]) -> TextTable:
     """Lay out latency, throughput and memory along each axis."""
     rows = tuple(
         (
@@ -217,7 +221,7 @@ def scale_table(report: BenchReport) -> TextTable:
             _ms(sum(point.stages_ms.get(name, 0.0) for name in ("mask", "regions"))),
             f"{point.peak_rss_gb:.2f}",
         )
-        for point in report.scale
+        for point in scale
     )
     return TextTable(
         "Scale",
@@ -226,7 +230,7 @@ def scale_table(report: BenchReport) -> TextTable:
     )
 
 
-def growth_table(report: BenchReport) -> TextTable:
+def growth_table(growth: Sequence[Growth]) -> TextTable:
     """Lay out how stages grow."""
     rows = tuple(
         (
@@ -236,18 +240,15 @@ def growth_table(report: BenchReport) -> TextTable:
             f"{row.allowed:.2f}",
             "FASTER THAN ITS WORK" if row.defect else "",
         )
-        for row in report.growth
+        for row in growth
     )
     return TextTable(
         "Growth: time ~ value ^ exponent", ("axis", "stage", "exponent", "allowed", ""), rows
     )
 
 
-def load_table(report: BenchReport) -> TextTable:
+def load_table(load: LoadTime) -> TextTable:
     """Lay out load to first result against plain sessions."""
-    load = report.load
-    if load is None:
-        raise ValueError("loading was not measured")
     rows = (
         ("Inspector.load", _seconds(load.load_ms, 1.0), ""),
         ("... of which digests of every file", _seconds(load.digests_ms, 1.0), ""),
@@ -259,7 +260,7 @@ def load_table(report: BenchReport) -> TextTable:
     return TextTable("Load", ("", "ms", "ratio"), rows)
 
 
-def goal_table(report: BenchReport) -> TextTable:
+def goal_table(goals: Sequence[Goal]) -> TextTable:
     """Lay out what must be reached."""
     rows = tuple(
         (
@@ -269,7 +270,7 @@ def goal_table(report: BenchReport) -> TextTable:
             "met" if goal.met else "MISSED",
             goal.note,
         )
-        for goal in report.goals
+        for goal in goals
     )
     return TextTable("Goals", ("goal", "limit", "measured", "", ""), rows)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_benchmarks.verify.fp16.provocation import scale_what_islands_read
 from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import EngineContract, EngineName
+from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.sessions.session import Outputs, check_inputs
@@ -19,7 +20,7 @@ from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.graphs.variants import fp16_model
 
 
-class StoredSession:
+class StoredSession(PassiveSession):
     """One FP16 graph with true FP16 storage on ONNX Runtime's CPU provider.
 
     It fulfils `zeroflaw_engines.sessions.session.Session`, so that an Inspector can run on it.
@@ -47,32 +48,16 @@ class StoredSession:
         fp16_model(model, engine, recipe)
         self._watched = store_in_fp16(model)
         self._session = _written_and_loaded(model, directory / f"{engine}.stored.onnx")
-        self._contract = bundle.contract(engine)
-        self._wanted = [spec.name for spec in self._contract.outputs]
+        super().__init__(bundle.contract(engine), f"FP16 storage on onnxruntime {ort.__version__}")
+        self._wanted = [spec.name for spec in self.contract.outputs]
         self._scans = [out.name for out in self._session.get_outputs() if "/" in out.name]
         self._worst: dict[str, float] = {}
-
-    @property
-    def contract(self) -> EngineContract:
-        """Return the tensors that go in and come out."""
-        return self._contract
-
-    @property
-    def backend(self) -> str:
-        """Return what runs it."""
-        return f"FP16 storage on onnxruntime {ort.__version__}"
-
-    def prepare(self) -> None:
-        """Do nothing: a run on zeros would be scanned with the rest."""
-
-    def capture(self) -> None:
-        """Do nothing: there are no CUDA graphs here."""
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
         """Run the graph once; see `Session.execute`."""
-        check_inputs(self._contract, inputs, kept=HostTensor)
+        check_inputs(self.contract, inputs, kept=HostTensor)
         given = {name: on_host(tensor) for name, tensor in inputs.items()}
         values = self._session.run([*self._wanted, *self._scans], given)
         for name, value in zip(self._scans, values[len(self._wanted) :], strict=True):

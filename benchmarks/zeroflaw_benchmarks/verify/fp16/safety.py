@@ -138,11 +138,7 @@ class SafetyReport:
 def frames_of(photos: list[Path], count: int) -> Iterator[Photo]:
     """Yield real photos and crops of them, then drawn frames with defects, up to a number.
 
-    Each photo comes whole, and as its four quarters.
-
-    Args:
-        photos: Files, or directories of which all photos are taken.
-        count: How many frames to yield.
+    Each photo comes whole, and as its four quarters; of a directory all photos are taken.
 
     Raises:
         DatasetError: A path has no photo.
