@@ -1,12 +1,14 @@
-"""What several integration tests share: the full-size bundle, which takes minutes to export."""
+"""What several integration tests share: the full-size bundle and what is evaluated on."""
 
 from __future__ import annotations
 
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
+from support.datasets import write_dataset
 from support.embedded_library import EmbeddedLibrary, build_library
 from support.exported_bundle import Exported, export
 
@@ -40,3 +42,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedLibrary:
 def programs_can_be_interrupted() -> None:
     """A job in the background of a shell ignores SIGINT, and so would the programs it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("datasets") / "small")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encodings that several tests read; none of them changes what is in it."""
+    return tmp_path_factory.mktemp("caches") / "shared"

@@ -23,14 +23,16 @@ from zeroflaw_benchmarks.bench.measure.host import measure_host
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
 from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
-from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, measure_scale
+from zeroflaw_benchmarks.bench.measure.scale import measure_scale
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
-from zeroflaw_benchmarks.bench.process.scale_run import ScaleRun, run_scale
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
+from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask, run_scale
 from zeroflaw_benchmarks.bench.report.report import bench_json_schema, read_report, report_json
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "bench.schema.json"
+ONE_THREAD = RunOn(threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +130,7 @@ def test_transfers_are_the_tensors_of_the_contract() -> None:
 
 def test_peers_on_random_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> None:
     frame = bench_frame((192, 256), tmp_path)
-    task = PeerTask(str(tiny_bundle.path), "onnxruntime:", "object", 1, str(frame.path), cascades=2)
+    task = PeerTask(str(tiny_bundle.path), ONE_THREAD, "object", str(frame.path), cascades=2)
     rows = {row.name: row for row in measure_peers(task, ["torch", "sam-onnx"], 1, tmp_path)}
     assert len(rows) == 3
     for row in rows.values():
@@ -141,18 +143,31 @@ def test_peers_on_random_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> N
             assert float(re.search(r"by (\S+) at most", row.agreement)[1]) < 1e-3
 
 
+def test_encoders_of_the_same_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """PyTorch's encoder in both precisions and its plain export, each with time and memory."""
+    frame = bench_frame((192, 256), tmp_path)
+    task = PeerTask(str(tiny_bundle.path), ONE_THREAD, "object", str(frame.path))
+    fp32, bf16, plain = measure_peers(task, ["sam-encoder"], 1, tmp_path)
+    for row, limit in ((fp32, 0.99999), (bf16, 0.999), (plain, 0.99999)):
+        assert row.why_not == ""
+        assert row.part == "sam_encoder"
+        assert float(row.agreement.split()[-1]) > limit
+        assert row.seconds.middle > 0
+        assert min(row.peak_rss_gb, row.ours_peak_rss_gb) > 0.02
+
+
 def test_a_peer_that_is_not_installed_says_so(tmp_path: Path, monkeypatch) -> None:
     from zeroflaw_benchmarks.bench.measure import peers
 
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     frame = bench_frame((64, 64), tmp_path)
-    task = PeerTask("mini", "onnxruntime:", "object", 1, str(frame.path))
+    task = PeerTask("mini", ONE_THREAD, "object", str(frame.path))
     rows = measure_peers(task, ["winclip"], 1, tmp_path)
     assert [row.why_not for row in rows] == ["not installed: pip install anomalib"]
 
 
 def test_processes_begin_together() -> None:
-    task = ScaleTask("mini", "onnxruntime:", "object", 1, (96, 128), seconds=0.05)
+    task = ScaleTask("mini", ONE_THREAD, "object", (96, 128), seconds=0.05)
     points = measure_scale(task, ["processes"], 1)
     assert points[0].value == 1
     assert all(point.per_second > 0 and point.peak_rss_gb > 0.05 for point in points)
@@ -160,7 +175,7 @@ def test_processes_begin_together() -> None:
 
 
 def test_frames_in_flight_points_and_products_are_set() -> None:
-    base = ScaleRun("mini", "onnxruntime:", "object", (96, 128), threads=1, seconds=0.05)
+    base = ScaleTask("mini", ONE_THREAD, "object", (96, 128), seconds=0.05)
     found = run_scale(replace(base, in_flight=3, points=10, products=40))
     assert len(found.latencies_ms) >= 9
     assert found.per_second > 0
@@ -169,7 +184,7 @@ def test_frames_in_flight_points_and_products_are_set() -> None:
 
 def test_loading_is_held_against_plain_sessions(tmp_path: Path) -> None:
     frame = bench_frame((96, 128), tmp_path)
-    found = measure_load(LoadTask("mini", "onnxruntime:", "object", str(frame.path)), 1)
+    found = measure_load(LoadTask("mini", RunOn(), "object", str(frame.path)), 1)
     assert found.first_result_ms.middle > found.load_ms.middle > found.digests_ms.middle > 0
     assert found.ratio.middle == pytest.approx(found.load_ms.middle / found.plain_ms.middle)
 

@@ -12,7 +12,7 @@ import pytest
 
 from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector
-from zeroflaw_benchmarks.evaluate.metrics import image_metrics, within_image_auroc
+from zeroflaw_benchmarks.evaluate.metrics.metrics import image_metrics, within_image_auroc
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 

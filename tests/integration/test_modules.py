@@ -12,7 +12,7 @@ import pytest
     "words",
     [
         ("verify.gpu_acceptance", "nowhere", "--backend", "onnxruntime"),
-        ("verify.backend_masks", "nowhere", "photos", "--backend", "onnxruntime"),
+        ("verify.fp16.safety", "nowhere", "photos", "--backend", "onnxruntime"),
         ("verify.attention_kernels", "--backend", "nothing"),
     ],
     ids=lambda words: words[0],

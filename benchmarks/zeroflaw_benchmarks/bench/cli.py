@@ -69,7 +69,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="PEER",
-            help="torch, torch-bf16, sam-onnx, samexporter, winclip or all; repeatable.",
+            help="torch, torch-bf16, sam-encoder, sam-onnx, samexporter, winclip or all;"
+            " repeatable.",
         ),
     ] = None,
     load: Annotated[
@@ -115,6 +116,7 @@ def bench(
         from zeroflaw_benchmarks.bench.frames import frame_size
         from zeroflaw_benchmarks.bench.measure.peers import PEERS
         from zeroflaw_benchmarks.bench.measure.scale import AXES
+        from zeroflaw_benchmarks.bench.process.run_on import RunOn
         from zeroflaw_benchmarks.bench.report.compare import compare as compare_reports
         from zeroflaw_benchmarks.bench.report.markdown import report_markdown
         from zeroflaw_benchmarks.bench.report.page import report_page
@@ -130,9 +132,7 @@ def bench(
     options = BenchOptions(
         bundle=bundle,
         product=product,
-        backend=backend,
-        precision=precision,
-        threads=threads,
+        run_on=RunOn(backend, precision, threads),
         schedule=schedule,
         size=frame_size(size),
         picture=frame,

@@ -33,12 +33,7 @@ class BenchFrame:
 
 
 def bench_frame(size: tuple[int, int], directory: Path, picture: Path | None = None) -> BenchFrame:
-    """Writes the frame of a benchmark as a JPEG.
-
-    Args:
-        size: Height and width, px.
-        directory: Where the file is written.
-        picture: What it shows; default: scikit-image's photo of an astronaut, always at hand.
+    """Write a picture, or scikit-image's photo of an astronaut, as a JPEG of a height and width.
 
     Raises:
         ImageFileError: The picture cannot be read.
@@ -56,7 +51,7 @@ def bench_frame(size: tuple[int, int], directory: Path, picture: Path | None = N
 
 
 def frame_size(text: str) -> tuple[int, int]:
-    """Height and width of a text WIDTHxHEIGHT.
+    """Read height and width from a text WIDTHxHEIGHT.
 
     Raises:
         BenchmarkError: It is not one.

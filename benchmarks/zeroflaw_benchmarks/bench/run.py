@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,45 +20,29 @@ from zeroflaw_benchmarks.bench.measure.latency import measure_latency
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
 from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
-from zeroflaw_benchmarks.bench.measure.scale import ScaleTask, growth_of, measure_scale
+from zeroflaw_benchmarks.bench.measure.scale import growth_of, measure_scale
 from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
+from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
-from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.version import __version__
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is to be measured.
+    """What is to be measured: the options of the command line, by their names.
 
     Attributes:
-        bundle: As `open_bundle` takes it.
-        product: Its product; None takes the only one, or the first.
-        backend: What runs the engines.
-        precision: What they compute in; None takes the backend's default.
-        threads: Of each engine; 0 takes every core.
-        schedule: Of the encoders.
         size: Height and width of the frame, px.
         picture: What the frame shows; None takes the one that is always at hand.
-        runs: Warm inspections; 0 takes as many as fit into 20 s.
-        rounds: Of what is measured against something else, interleaved.
-        roofline: Whether engines are held against the machine's ceilings.
         stream: Frames that flow through a stream in each round; 0 leaves it out.
-        scale: Axes along which the bundle is measured.
-        peers: Names of peers; see `PEERS`.
-        load: Whether loading is held against plain sessions.
-        frames: Frames of the endurance run; 0 leaves it out.
         command: As it was typed, for the report.
     """
 
     bundle: str
     product: str | None = None
-    backend: str = "onnxruntime"
-    precision: str | None = None
-    threads: int = 0
+    run_on: RunOn = field(default_factory=RunOn)
     schedule: EncoderSchedule = "side_by_side"
     size: tuple[int, int] = (1024, 1024)
     picture: Path | None = None
@@ -73,12 +57,8 @@ class BenchOptions:
     command: str = ""
 
 
-def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
-    """Measures what the options ask for, one thing after the other.
-
-    Args:
-        options: What is to be measured.
-        tell: Is told what is being measured.
+def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: None) -> BenchReport:
+    """Measure what the options ask for, one thing after the other.
 
     Raises:
         ZeroflawError: The bundle, the frame or an engine is not as it should be.
@@ -86,43 +66,41 @@ def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport
     before = machine_state()
     with tempfile.TemporaryDirectory(prefix="zeroflaw_bench_") as directory:
         frame = bench_frame(options.size, Path(directory), options.picture)
-        tell("loading")
+        report("loading")
         start = time.perf_counter()
-        inspector = _load(options)
+        inspector = options.run_on.inspector(options.bundle, encoder_schedule=options.schedule)
         load_ms = 1e3 * (time.perf_counter() - start)
         with inspector:
             product = options.product or inspector.products[0]
-            tell("latency")
+            report("latency")
             latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
-            tell("host code alone")
+            report("host code alone")
             host = measure_host(options.size)
-            tell("the machine's ceilings")
+            report("the machine's ceilings")
             ceilings = measure_ceilings() if options.roofline else ()
-            tell("engines alone")
+            report("engines alone")
             roofline = measure_roofline(inspector, ceilings)
             stream = endurance = None
             if options.stream:
-                tell("streams")
+                report("streams")
                 stream = measure_stream(
                     inspector, frame, product, frames=options.stream, rounds=options.rounds
                 )
             if options.frames:
-                tell(f"{options.frames} frames")
+                report(f"{options.frames} frames")
                 endurance = measure_endurance(inspector, frame, product, options.frames)
             subject = _subject(options, inspector, frame.name)
         # From here on every run has a process of its own, and the machine for itself.
-        way = f"{options.backend}:{options.precision or ''}"
         load = None
         if options.load:
-            tell("loading against plain sessions")
-            load = measure_load(
-                LoadTask(options.bundle, way, product, str(frame.path)), options.rounds
-            )
-        scale_task = ScaleTask(options.bundle, way, product, options.threads, options.size)
-        scale = measure_scale(scale_task, options.scale, options.rounds, tell)
-        peer_task = PeerTask(options.bundle, way, product, options.threads, str(frame.path))
-        peers = measure_peers(peer_task, options.peers, options.rounds, Path(directory), tell)
-    report = BenchReport(
+            report("loading against plain sessions")
+            load_task = LoadTask(options.bundle, options.run_on, product, str(frame.path))
+            load = measure_load(load_task, options.rounds)
+        scale_task = ScaleTask(options.bundle, options.run_on, product, options.size)
+        scale = measure_scale(scale_task, options.scale, options.rounds, report)
+        peer_task = PeerTask(options.bundle, options.run_on, product, str(frame.path))
+        peers = measure_peers(peer_task, options.peers, options.rounds, Path(directory), report)
+    found = BenchReport(
         schema_version=BENCH_SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
@@ -143,20 +121,7 @@ def run_bench(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport
         load=load,
         notes=_notes(before.load_average, inspector),
     )
-    return msgspec.structs.replace(report, goals=goals_of(report))
-
-
-def _load(options: BenchOptions) -> Inspector:
-    recorded = read_manifest(options.bundle).method_parameters
-    return Inspector.load(
-        options.bundle,
-        options.backend,
-        precision=options.precision,
-        # The whole cascade runs in every inspection, whatever the weights say of the frame.
-        parameters=recorded.replace(no_region="always_run"),
-        threads=options.threads,
-        encoder_schedule=options.schedule,
-    )
+    return msgspec.structs.replace(found, goals=goals_of(found))
 
 
 def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject:
@@ -168,7 +133,7 @@ def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject
         f" {manifest.sam.architecture} at {manifest.sam.image_size} px",
         random_weights=manifest.random_weights,
         backend=inspector.backend,
-        threads=options.threads,
+        threads=options.run_on.threads,
         encoder_schedule=options.schedule,
         frame=frame,
         frame_height=options.size[0],

@@ -38,7 +38,7 @@ class EvaluationCache:
     root: Path
 
     def encoding(self, image: str, variant: str) -> Path:
-        """File of one encoding.
+        """Return the file of one encoding.
 
         Args:
             image: SHA-256 of the image file.
@@ -47,21 +47,12 @@ class EvaluationCache:
         return self.root / "encodings" / variant[:16] / f"{image[:40]}.npz"
 
     def decoding(self, encoding: Path, parameters: str) -> Path:
-        """File of what the decoder made of an encoding.
-
-        Args:
-            encoding: File of the encoding.
-            parameters: Digest of all else that the decoding depends on.
-        """
+        """Return the file of what the decoder made of an encoding."""
         return self.root / "decodings" / f"{encoding.parent.name}-{parameters[:16]}" / encoding.name
 
 
 def open_cache(root: Path, bundle_identity: str) -> EvaluationCache:
-    """Opens the cache of a bundle, or makes it.
-
-    Args:
-        root: The directory; made if needed.
-        bundle_identity: `Bundle.identity`.
+    """Open the cache of a bundle, or make it.
 
     Raises:
         EvaluationError: The directory is the cache of another bundle, holds something else, or
@@ -100,11 +91,7 @@ def open_cache(root: Path, bundle_identity: str) -> EvaluationCache:
 
 
 def require_space(root: Path, wanted: int) -> int:
-    """Checks that what will be written fits on the disk.
-
-    Args:
-        root: The cache's directory.
-        wanted: Bytes.
+    """Check that what will be written fits on the disk.
 
     Returns:
         Bytes that are free.
@@ -124,12 +111,12 @@ def require_space(root: Path, wanted: int) -> int:
 
 
 def readable_bytes(count: int) -> str:
-    """Bytes in MB (1e6), or GB (1e9), as people read them."""
+    """Write bytes in MB (1e6), or GB (1e9), as people read them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Writes arrays into one file, uncompressed.
+    """Write arrays into one file, uncompressed.
 
     Raises:
         EvaluationError: The file cannot be written.
@@ -143,7 +130,7 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
 
 
 def read_arrays(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
-    """Reads some of the arrays of a file; their checksums are verified.
+    """Read some of the arrays of a file; their checksums are verified.
 
     Raises:
         EvaluationError: The file is missing or damaged.
@@ -159,7 +146,7 @@ def read_arrays(path: Path, *names: str) -> tuple[NDArray[Any], ...]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, with the directories above it.
+    """Write a file whole or not at all, with the directories above it.
 
     Raises:
         OSError: It cannot be written.
@@ -170,7 +157,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def digest_of(*parts: bytes | str) -> str:
-    """SHA-256 of several parts, each with its length, as hexadecimal digits."""
+    """Digest several parts, each with its length: SHA-256 in hexadecimal digits."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

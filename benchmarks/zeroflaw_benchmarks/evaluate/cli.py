@@ -23,9 +23,9 @@ from zeroflaw_engines.errors import MissingExtraError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
-    from zeroflaw_benchmarks.evaluate.plan import Progress
+    from zeroflaw_benchmarks.evaluate.job import EvaluationJob, Progress
 
-_MOST_SKIPS_SHOWN: Final = 10
+_MAX_SKIPS_SHOWN: Final = 10
 
 
 class _Ablation(StrEnum):  # typer takes no list of literals
@@ -99,12 +99,12 @@ def evaluate(
     try:
         import matplotlib as mpl  # noqa: F401 - to say so before the work, not after it
 
-        from zeroflaw_benchmarks.evaluate import evaluation
-        from zeroflaw_benchmarks.evaluate import plan as evaluation_plan
         from zeroflaw_benchmarks.evaluate.cache import readable_bytes
-        from zeroflaw_benchmarks.evaluate.contact_sheet import write_contact_sheets
-        from zeroflaw_benchmarks.evaluate.figure import write_figure
-        from zeroflaw_benchmarks.evaluate.tables import (
+        from zeroflaw_benchmarks.evaluate.evaluation import evaluate_bundle
+        from zeroflaw_benchmarks.evaluate.job import ABLATIONS, EvaluationOptions
+        from zeroflaw_benchmarks.evaluate.report.contact_sheet import write_contact_sheets
+        from zeroflaw_benchmarks.evaluate.report.figure import write_figure
+        from zeroflaw_benchmarks.evaluate.report.tables import (
             EVALUATION_NAME,
             cascade_table,
             kernel_table,
@@ -117,38 +117,36 @@ def evaluate(
             f"`zeroflaw evaluate` needs libraries that are not installed ({error.name})",
             "install zeroflaw[evaluate] on this workstation; stations do not need it",
         ) from error
-    ablations = tuple(name for name in evaluation_plan.ABLATIONS if name in (ablate or ()))
+    ablations = tuple(name for name in ABLATIONS if name in (ablate or ()))
     recorded = read_manifest(bundle).method_parameters
-    with _progress() as progress:
-        plan = evaluation_plan.plan_evaluation(
-            bundle,
-            read_dataset(
-                dataset, layout=layout, split=split, classes=classes, white_level=white_level
-            ),
-            cache=cache or out_dir / "cache",
-            parameters=chosen_parameters(recorded, parameters, settings or []),
-            product=product,
-            ablations=ablations,
-            backend=backend,
-            processes=processes,
-            threads=threads,
-            progress=progress,
-        )
-    announce(plan.bundle, bundle)
-    err.print(
-        f"{len(plan.samples)} images of {len(plan.class_names)} classes; the cache "
-        f"{plan.cache.root} takes up to {readable_bytes(plan.bytes_needed)} more, "
-        f"{readable_bytes(plan.bytes_free)} are free",
-        markup=False,
+    options = EvaluationOptions(
+        cache=cache or out_dir / "cache",
+        parameters=chosen_parameters(recorded, parameters, settings or []),
+        product=product,
+        ablations=ablations,
+        backend=backend,
+        processes=processes,
+        threads=threads,
     )
+
+    def begin(job: EvaluationJob) -> None:
+        announce(job.bundle, bundle)
+        err.print(
+            f"{len(job.samples)} images of {len(job.class_names)} classes; the cache "
+            f"{job.cache.root} takes up to {readable_bytes(job.bytes_needed)} more, "
+            f"{readable_bytes(job.bytes_free)} are free",
+            markup=False,
+        )
+
     with _progress() as progress:
-        plan = evaluation.run_encoders(plan, progress)
-        evaluation.run_decoder(plan, progress)
-        result = evaluation.measure(plan, progress)
+        found = read_dataset(
+            dataset, layout=layout, split=split, classes=classes, white_level=white_level
+        )
+        job, result = evaluate_bundle(bundle, found, options, progress=progress, begin=begin)
     report, *_ = write_tables(result, out_dir)
     write_figure(result, out_dir / f"{EVALUATION_NAME}.png")
     if contact_sheet:
-        write_contact_sheets(plan, contact_sheet, out_dir)
+        write_contact_sheets(job, contact_sheet, out_dir)
     tables = [paper_table(result)]
     tables += [kernel_table(result)] if "kernel" in ablations else []
     tables += [cascade_table(result)] if "cascade" in ablations else []
@@ -156,10 +154,10 @@ def evaluate(
         out.print(table, markup=False)
     for note in result.notes:
         print_warning(note)
-    for skip in result.skipped[:_MOST_SKIPS_SHOWN]:
+    for skip in result.skipped[:_MAX_SKIPS_SHOWN]:
         print_warning(f"skipped {skip.path}: {skip.reason}")
     out.print(
-        f"{len(plan.samples)} images evaluated, {len(result.skipped)} files skipped: {report}",
+        f"{len(job.samples)} images evaluated, {len(result.skipped)} files skipped: {report}",
         markup=False,
     )
     if result.skipped:
@@ -172,9 +170,9 @@ def _progress() -> Iterator[Progress]:
     with progress_bar() as bars:
         tasks: dict[str, int] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done)  # type: ignore[arg-type]
 
-        yield tell
+        yield report

@@ -16,9 +16,10 @@ from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding
+from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import SAM_DECODER, EngineContract, EngineSizes
+from zeroflaw_engines.contract import SAM_DECODER, EngineSizes
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
@@ -50,7 +51,7 @@ class StageMask:
 
 
 @dataclass(frozen=True)
-class DecodingPlan:
+class DecodingOptions:
     """Parameters that are decoded together.
 
     Attributes:
@@ -62,7 +63,7 @@ class DecodingPlan:
     stages: tuple[int, ...]
 
     def digest(self) -> str:
-        """Names this plan's files in the cache."""
+        """Return the name of the files in the cache."""
         return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages]))
 
 
@@ -72,11 +73,11 @@ class DecodingJob:
 
     Attributes:
         encoding: Its file.
-        targets: File for each plan.
+        targets: Options to decode with, and the file of what comes of it.
     """
 
     encoding: Path
-    targets: tuple[tuple[DecodingPlan, Path], ...]
+    targets: tuple[tuple[DecodingOptions, Path], ...]
 
 
 @dataclass(frozen=True)
@@ -89,31 +90,33 @@ class Decoder:
 
 
 def decoded_parameters(parameters: MethodParameters) -> MethodParameters:
-    """The parameters with all that only matters afterwards set to defaults."""
+    """Set all parameters that only matter afterwards to their defaults."""
     defaults = asdict(MethodParameters())
     return parameters.replace(**{name: defaults[name] for name in _AFTERWARDS})
 
 
 def load_decoder(bundle: Bundle, *, backend: str, threads: int) -> Decoder:
-    """Loads the engine of this pass."""
+    """Load the engine of this pass."""
     session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads)
     return Decoder(session, bundle.manifest.sizes, Workspace())
 
 
 def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
-    """Decodes one encoding into its files.
+    """Decode one encoding into its files.
 
     Raises:
         EngineError: The decoder failed.
         EvaluationError: A file cannot be read or written.
     """
-    for plan, target in job.targets:
-        encoding = read_encoding(job.encoding, decoder.sizes, plan.parameters)
-        write_stage_masks(target, decode_stages(decoder, encoding, plan))
+    for options, target in job.targets:
+        encoding = read_encoding(job.encoding, decoder.sizes, options.parameters)
+        write_stage_masks(target, decode_stages(decoder, encoding, options))
 
 
-def decode_stages(decoder: Decoder, encoding: Encoding, plan: DecodingPlan) -> dict[int, StageMask]:
-    """The masks of cascades of several lengths, each as the Inspector would give it.
+def decode_stages(
+    decoder: Decoder, encoding: Encoding, options: DecodingOptions
+) -> dict[int, StageMask]:
+    """Return the masks of cascades of several lengths, each as the Inspector would give it.
 
     A shorter cascade is the beginning of a longer one, so the decoder runs for the longest only.
 
@@ -122,11 +125,11 @@ def decode_stages(decoder: Decoder, encoding: Encoding, plan: DecodingPlan) -> d
     """
     session = _RememberingSession(decoder.sam_decoder)
     masks: dict[int, StageMask] = {}
-    for stages in plan.stages:
+    for stages in options.stages:
         session.rewind()
         cascade = decode(
             encoding,
-            plan.parameters.replace(cascade_stages=stages),
+            options.parameters.replace(cascade_stages=stages),
             sam_decoder=session,
             sizes=decoder.sizes,
             workspace=decoder.workspace,
@@ -144,7 +147,7 @@ def decode_stages(decoder: Decoder, encoding: Encoding, plan: DecodingPlan) -> d
 
 
 def write_stage_masks(path: Path, masks: Mapping[int, StageMask]) -> None:
-    """Writes the masks of one encoding; masks that several lengths share are written once.
+    """Write the masks of one encoding; masks that several lengths share are written once.
 
     Raises:
         EvaluationError: The file cannot be written.
@@ -170,7 +173,7 @@ def write_stage_masks(path: Path, masks: Mapping[int, StageMask]) -> None:
 
 
 def read_stage_mask(path: Path, stages: int) -> StageMask:
-    """The mask that a cascade of a length keeps.
+    """Return the mask that a cascade of a length keeps.
 
     Raises:
         EvaluationError: The file is missing or damaged.
@@ -183,35 +186,22 @@ def read_stage_mask(path: Path, stages: int) -> StageMask:
     return StageMask(str(statuses[at]), float(scores[at]), low_res)  # type: ignore[arg-type]
 
 
-def decoding_bytes(sizes: EngineSizes, plan: DecodingPlan) -> int:
-    """Most bytes of one decoding on disk."""
-    return 4 * sizes.low_res_size**2 * len(plan.stages) + 4096
+def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
+    """Return the most bytes that one decoding takes on disk."""
+    return 4 * sizes.low_res_size**2 * len(options.stages) + 4096
 
 
-class _RememberingSession:
+class _RememberingSession(PassiveSession):
     """A decoder whose calls are remembered: rewound, it gives the same answers again."""
 
     def __init__(self, session: Session) -> None:
+        super().__init__(session.contract, session.backend)
         self._session = session
         self._calls: list[tuple[dict[str, Tensor | DeviceTensor], Outputs]] = []
         self._next = 0
 
-    @property
-    def contract(self) -> EngineContract:
-        return self._session.contract
-
-    @property
-    def backend(self) -> str:
-        return self._session.backend
-
     def rewind(self) -> None:
         self._next = 0
-
-    def prepare(self) -> None:
-        self._session.prepare()
-
-    def capture(self) -> None:
-        self._session.capture()
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
@@ -226,6 +216,3 @@ class _RememberingSession:
                 "report this: a shorter cascade is the beginning of a longer one",
             )
         return outputs
-
-    def close(self) -> None:
-        """Left to the owner of the session."""

@@ -47,7 +47,7 @@ class Truth:
     size: int
 
     def mask(self) -> BoolArray:
-        """Bool [size, size], True where defective."""
+        """Unpack the mask, bool [size, size], True where defective."""
         bits = np.frombuffer(self.bits, np.uint8)
         pixels = np.unpackbits(bits, count=self.size**2).view(np.bool_)
         return pixels.reshape(self.size, self.size)
@@ -80,12 +80,7 @@ class Encoders:
 
 
 def read_truth(size: int, sample: Sample) -> Truth | Skipped:
-    """Reads a sample's mask and its image, so that what is damaged is known before any encoding.
-
-    Args:
-        size: Side at which scores are measured, px.
-        sample: The sample.
-    """
+    """Read a sample's mask and image, so that what is damaged is known before any encoding."""
     try:
         digest = sample_image_digest(sample)
         height, width = read_sample_image(sample).shape[:2]
@@ -105,7 +100,7 @@ def load_encoders(
     backend: str,
     threads: int,
 ) -> Encoders:
-    """Loads the engines of this pass."""
+    """Load the engines of this pass."""
     load = partial(load_session, bundle, backend=backend, threads=threads)
     return Encoders(
         clip_encoder=load(CLIP_ENCODER),
@@ -117,7 +112,7 @@ def load_encoders(
 
 
 def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
-    """Encodes one image into its file; says so if the image cannot be read.
+    """Encode one image into its file, or say why the image cannot be read.
 
     Raises:
         EngineError: An engine failed.
@@ -149,7 +144,7 @@ def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
 
 
 def read_encoding(path: Path, sizes: EngineSizes, parameters: MethodParameters) -> Encoding:
-    """An encoding as it was made; nothing is rounded.
+    """Read an encoding as it was made; nothing is rounded.
 
     Raises:
         EvaluationError: The file is missing or damaged.
@@ -163,7 +158,7 @@ def read_encoding(path: Path, sizes: EngineSizes, parameters: MethodParameters) 
 
 
 def encoding_variant(backend: str, parameters: MethodParameters, embeddings: TextEmbeddings) -> str:
-    """Digest of all that an encoding depends on beside the image and the bundle's engines.
+    """Digest all that an encoding depends on beside the image and the bundle's engines.
 
     Args:
         backend: `Session.backend`, with the version.
@@ -174,6 +169,6 @@ def encoding_variant(backend: str, parameters: MethodParameters, embeddings: Tex
 
 
 def encoding_bytes(sizes: EngineSizes) -> int:
-    """Bytes of one encoding on disk."""
+    """Return the bytes of one encoding on disk."""
     features = sizes.sam_feature_channels * sizes.sam_feature_size**2
     return 4 * (sizes.clip_image_size**2 + features) + 4096

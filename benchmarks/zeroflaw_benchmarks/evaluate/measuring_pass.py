@@ -16,7 +16,7 @@ from zeroflaw.pipeline.scoring import score_of_logits
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
 from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.encoding_pass import Truth
-from zeroflaw_benchmarks.evaluate.metrics import PixelMetrics, PixelScores
+from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
@@ -51,12 +51,12 @@ class MeasuringJob:
 
 
 def sizes_of(bundle: Bundle) -> EngineSizes:
-    """What a process needs to measure."""
+    """Return what a process needs to measure."""
     return bundle.manifest.sizes
 
 
 def processes_within_memory(images: Sequence[int], size: int) -> int:
-    """How many processes may measure at once so that together they stay within 3.5 GB.
+    """Return how many processes may measure at once and stay within 3.5 GB together.
 
     Args:
         images: Number of images of each job.
@@ -70,7 +70,7 @@ def processes_within_memory(images: Sequence[int], size: int) -> int:
 
 
 def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:
-    """Pixel metrics over all images of a class.
+    """Compute the pixel metrics over all images of a class.
 
     Raises:
         EvaluationError: A file of the cache cannot be read.
@@ -86,7 +86,7 @@ def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:
 def cached_score(
     sample: CachedSample, parameters: MethodParameters, sizes: EngineSizes
 ) -> FloatArray:
-    """The score map of a cached sample at the size of its truth.
+    """Compute the score map of a cached sample at the size of its truth.
 
     Where that is not the size of the bundle's maps, the anomaly map is resized bilinearly, and
     SAM's logits are read at the new pixels' centres: no mask is ever resized.
@@ -112,7 +112,7 @@ def cached_score(
 
 
 def read_image_scores(encodings: list[Path]) -> dict[str, FloatArray]:
-    """Image scores of some encodings under each `image_scoring`.
+    """Read the image scores of some encodings under each `image_scoring`.
 
     Returns:
         `cls` and `map_max`: float32 [n].

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics, PixelMetrics
-from zeroflaw_benchmarks.evaluate.plan import Table
+from zeroflaw_benchmarks.evaluate.job import Table
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export.datasets import Skipped
 
@@ -129,12 +129,12 @@ class Evaluation:
     conventions: tuple[str, ...]
 
     def table(self, table: Table) -> tuple[Row, ...]:
-        """The rows of one table."""
+        """Return the rows of one table."""
         return tuple(row for row in self.rows if row.table == table)
 
 
 def mean_of(kind: type[Metrics], classes: Mapping[str, Metrics]) -> Metrics:
-    """Unweighted means over classes, without NaN; NaN where a figure is undefined for all."""
+    """Average over classes, unweighted, without NaN; NaN where a figure is undefined for all."""
     means: dict[str, float] = {}
     for field in dataclasses.fields(kind):
         values = [getattr(metrics, field.name) for metrics in classes.values()]

@@ -19,7 +19,7 @@ import typer
 
 from zeroflaw import Inspector
 from zeroflaw.pictures.images import IMAGE_SUFFIXES
-from zeroflaw_benchmarks.evaluate.metrics import within_image_auroc
+from zeroflaw_benchmarks.evaluate.metrics.metrics import within_image_auroc
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.datasets import (
@@ -50,13 +50,7 @@ class WithinImage:
 def within_images(
     inspector: Inspector, images: Path, masks: Path, product: str | None = None
 ) -> Iterator[WithinImage]:
-    """Measures every photo that has a mask, at 518 x 518 px.
-
-    Args:
-        inspector: With the bundle to measure.
-        images: Directory of photos.
-        masks: Directory of masks, as `STEM.png`.
-        product: What the photos show.
+    """Measure every photo that has a mask, at 518 x 518 px.
 
     Raises:
         DatasetError: There is no photo, one has no mask, or a file is not what it should be.

@@ -32,7 +32,7 @@ def run_jobs(
     set_up: Callable[[], State],
     processes: int,
 ) -> Iterator[tuple[int, Result]]:
-    """Runs every job once, in any order; in this process if one is enough.
+    """Run every job once, in any order; in this process if one is enough.
 
     Linear algebra runs on one thread everywhere, so that results do not depend on how many
     processes there are. When the caller stops early, jobs that have not begun are dropped.

@@ -23,7 +23,7 @@ def brute_force_points(
     k: int,
     threshold: float = 0.5,
 ) -> tuple[Array, Array]:
-    """Points in frame pixels and labels, positives first (Eq. 1 to 8).
+    """Compute points in frame pixels and labels, positives first (Eq. 1 to 8).
 
     Args:
         anomaly_map: float [S, S] in [0, 1].
@@ -53,7 +53,7 @@ def brute_force_points(
 
 
 def greedy(score: Array, allowed: Array, k: int, spacing: float) -> list[tuple[int, int]]:
-    """The best pixels in order, leaving out those nearer than `spacing` to one already taken."""
+    """Take the best pixels in order, none nearer than `spacing` to one already taken."""
     ys, xs = np.nonzero(allowed)
     order = np.argsort(-score[ys, xs], kind="stable")
     taken: list[tuple[int, int]] = []
@@ -66,7 +66,7 @@ def greedy(score: Array, allowed: Array, k: int, spacing: float) -> list[tuple[i
 
 
 def dilate(region: Array) -> Array:
-    """Every pixel that has a pixel of the region under the ellipse around it."""
+    """Mark every pixel that has a pixel of the region under the ellipse around it."""
     height, width = region.shape
     out = np.zeros_like(region)
     for dy, half in enumerate(ELLIPSE_25):
@@ -81,7 +81,7 @@ def dilate(region: Array) -> Array:
 
 
 def similarity_map(features: Array, region: Array, content: tuple[int, int], cell: float) -> Array:
-    """Cosine to the area-weighted mean feature of the region, bilinear on the grid."""
+    """Compute the cosine to the area-weighted mean feature of the region, bilinear on the grid."""
     grid = region.shape[0]
     rows, columns = int(np.ceil(content[0] / cell)), int(np.ceil(content[1] / cell))
     features = features[:, :rows, :columns].astype(np.float64)

@@ -76,7 +76,7 @@ class ReferenceResult:
 def reference_map(
     clip: ReferenceClip, frame: NDArray[np.uint8], embeddings: NDArray[np.float32]
 ) -> tuple[Array, float]:
-    """APRIL-GAN: squash, towers, adapters, upsample both logits, softmax, mean over blocks."""
+    """Run APRIL-GAN: squash, towers, adapters, upsampled logits, softmax, mean over blocks."""
     squashed = Image.fromarray(frame).resize((clip.size, clip.size), Image.Resampling.BICUBIC)
     pixels = (np.asarray(squashed).astype(np.float64) / 255 - MEAN) / STD
     pixels = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
@@ -113,7 +113,7 @@ def reference_inspection(
     bf16_encoders: bool = False,
     points_of: PointsOf = brute_force_points,
 ) -> ReferenceResult:
-    """CLIP map, PPG and the three-step cascade with `SamPredictor` doing all of SAM's part.
+    """Run CLIP, PPG and the three-step cascade with `SamPredictor` doing all of SAM's part.
 
     Args:
         clip: CLIP with its adapters.

@@ -57,12 +57,12 @@ class AttentionShape:
 
     @property
     def leading(self) -> tuple[int, int, int]:
-        """Batch, heads and tokens: all axes of a tensor but the last."""
+        """Return batch, heads and tokens: all axes of a tensor but the last."""
         return self.batch, self.heads, self.tokens
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of the last axis of each input."""
+        """Return the last axis of each input."""
         return {"q": self.query_size, "k": self.query_size, "v": self.value_size}
 
 
@@ -96,11 +96,6 @@ class AttentionErrors:
 
 def attention_errors(shape: AttentionShape, backend: str, precision: str) -> AttentionErrors:
     """Measure the errors of one attention on noise.
-
-    Args:
-        shape: Its sizes.
-        backend: One of ONNX Runtime's.
-        precision: fp32 or fp16.
 
     Raises:
         BackendUnavailableError: ONNX Runtime lacks the provider.

@@ -22,7 +22,7 @@ from rich.table import Table
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
-from zeroflaw_benchmarks.verify.odd_frames import ODDITIES
+from zeroflaw_benchmarks.verify.odd_frames import ODDITIES, Oddity
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.errors import ZeroflawError
@@ -76,46 +76,35 @@ def originals_of(
 def try_tampered_outputs(
     inspector: Inspector, originals: list[Original], product: str | None, count: int, seed: int = 0
 ) -> Tally:
-    """Inspect frames with engines whose outputs are tampered with.
+    """Inspect frames with engines whose outputs are tampered with."""
+    rng = np.random.default_rng(seed)
 
-    Args:
-        inspector: Of a backend whose memory is the host's.
-        originals: Taken in turn.
-        product: The product they show.
-        count: How many inspections.
-        seed: Of the elements that are tampered with.
-    """
-    tally, rng = Tally(), np.random.default_rng(seed)
-    frames = itertools.cycle(originals)
-
-    def forever() -> Iterator[tuple[str, Inspector]]:
+    def forever() -> Iterator[tuple[str, Inspector, Oddity]]:
         while True:
-            yield from tampered_inspectors(inspector, rng)
+            for kind, tampered in tampered_inspectors(inspector, rng):
+                yield kind, tampered, lambda frame, _: frame
 
-    for kind, tampered in itertools.islice(forever(), count):
-        original = next(frames)
-        tally.add(kind, outcome_of(tampered, original.frame, product), original)
-    return tally
+    return _tally(itertools.islice(forever(), count), originals, product, rng)
 
 
 def try_odd_frames(
     inspector: Inspector, originals: list[Original], product: str | None, count: int, seed: int = 0
 ) -> Tally:
-    """Inspect what cameras give that see nothing or are set up wrongly.
+    """Inspect what cameras give that see nothing or are set up wrongly."""
+    odd = ((kind, inspector, make) for kind, make in itertools.cycle(ODDITIES.items()))
+    return _tally(itertools.islice(odd, count), originals, product, np.random.default_rng(seed))
 
-    Args:
-        inspector: Any.
-        originals: Taken in turn.
-        product: The product they show.
-        count: How many inspections.
-        seed: Of noise and levels.
-    """
-    tally, rng = Tally(), np.random.default_rng(seed)
-    frames = itertools.cycle(originals)
-    for kind, make in itertools.islice(itertools.cycle(ODDITIES.items()), count):
-        original = next(frames)
-        odd = make(original.frame, rng)
-        tally.add(kind, outcome_of(inspector, odd, product), original)
+
+def _tally(
+    trials: Iterable[tuple[str, Inspector, Oddity]],
+    originals: list[Original],
+    product: str | None,
+    rng: np.random.Generator,
+) -> Tally:
+    """Inspect what trials make of the originals, taken in turn."""
+    tally = Tally()
+    for (kind, inspector, make), original in zip(trials, itertools.cycle(originals), strict=False):
+        tally.add(kind, outcome_of(inspector, make(original.frame, rng), product), original)
     return tally
 
 

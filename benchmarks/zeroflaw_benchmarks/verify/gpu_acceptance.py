@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
-from zeroflaw.sessions import Sessions
+from zeroflaw.sessions import load_sessions
 from zeroflaw.station.diagnosis import diagnose
+from zeroflaw_benchmarks.bench.measure.roofline import random_inputs
 from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
-    LEAST_SOAK_RUNS,
+    MIN_SOAK_RUNS,
     captured_parity,
     latency,
     mask_parity,
@@ -43,7 +44,7 @@ from zeroflaw_benchmarks.verify.gpu_acceptance_report import (
     as_markdown,
     verdict_of,
 )
-from zeroflaw_engines.backends import BACKENDS, choose_backend, load_session
+from zeroflaw_engines.backends import BACKENDS, choose_backend
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import EvaluationError
@@ -51,7 +52,6 @@ from zeroflaw_engines.image_files.frame import rgb_frame
 from zeroflaw_engines.process.terminal import out, run_module
 from zeroflaw_engines.sessions.cuda import Cuda
 from zeroflaw_engines.sessions.device_tensor import Tensor
-from zeroflaw_engines.sessions.session import Session, zeros_for
 
 EXIT_REFUSED: Final = 5
 _OVERLAP_RUNS: Final = 20
@@ -59,12 +59,12 @@ _EXAMPLES: Final = Path("examples/frames")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AcceptancePlan:
+class AcceptanceOptions:
     """What is accepted and how.
 
     Attributes:
-        bundle: The bundle.
-        backend: What runs the engines.
+        bundle: Whose engines run.
+        backend: What runs them.
         precision: What they compute in; None takes the backend's default.
         product: What the frames show.
         frames: uint8 [H, W, 3] each.
@@ -82,17 +82,14 @@ class AcceptancePlan:
 
 
 def accept(
-    plan: AcceptancePlan,
+    options: AcceptanceOptions,
     *,
-    build: Callable[[AcceptancePlan, str], Check] | None = None,
+    build: Callable[[AcceptanceOptions, str], Check] | None = None,
     cuda: Cuda | None = None,
 ) -> AcceptanceReport:
-    """Runs every check.
+    """Run every check.
 
-    Args:
-        plan: What and how.
-        build: Builds the engines for an architecture; None for a backend that needs none built.
-        cuda: The GPU that runs the engines; None if none does.
+    `build` is None for a backend that needs no built engines, `cuda` where no GPU runs them.
 
     Raises:
         ZeroflawError: The engines cannot be loaded or run.
@@ -103,22 +100,27 @@ def accept(
         why = "a backend that needs no built engines"
         checks.append(Check(name="build", outcome="not applicable", detail=why))
     else:
-        checks.append(build(plan, gpu.architecture))
-    graphs = cuda is not None and BACKENDS[plan.backend].builds is not None
-    inputs = _engine_inputs(plan)
-    sessions = _load_sessions(plan)
-    with Inspector(plan.bundle, sessions) as candidate:
+        checks.append(build(options, gpu.architecture))
+    graphs = cuda is not None and BACKENDS[options.backend].builds is not None
+    inputs = _engine_inputs(options)
+    choice = choose_backend(options.backend, options.precision, bundle=options.bundle)
+    sessions = load_sessions(
+        options.bundle, choice, precision=options.precision, threads=options.threads
+    )
+    with Inspector(options.bundle, sessions) as candidate:
         # Before anything captures: `capture` is what is checked.
         checks.append(captured_parity(sessions, inputs, graphs=graphs))
         candidate.warm_up()
         checks.append(overlap(sessions, inputs, streams=graphs, runs=_OVERLAP_RUNS))
-        with Inspector.load(plan.bundle.path, "onnxruntime", threads=plan.threads) as reference:
-            checks.append(mask_parity(reference, candidate, plan.frames, plan.product))
+        with Inspector.load(
+            options.bundle.path, "onnxruntime", threads=options.threads
+        ) as reference:
+            checks.append(mask_parity(reference, candidate, options.frames, options.product))
         process = psutil.Process()
         soaked, timings = soak(
-            lambda frame: candidate.inspect(frame, product=plan.product),
-            plan.frames,
-            runs=plan.soak_runs,
+            lambda frame: candidate.inspect(frame, product=options.product),
+            options.frames,
+            runs=options.soak_runs,
             host_memory=lambda: int(process.memory_info().rss),
             device_memory=None if cuda is None else cuda.used_memory,
         )
@@ -131,29 +133,29 @@ def accept(
         verdict=verdict,
         accepted=accepted,
         gpu_verified=verified,
-        bundle=plan.bundle.identity,
+        bundle=options.bundle.identity,
         backend=backend,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         machine=msgspec.to_builtins(diagnosis.machine),
         versions={"zeroflaw": diagnosis.zeroflaw, **diagnosis.versions},
         settings={
-            "product": plan.product,
-            "frames": len(plan.frames),
-            "soak inspections": plan.soak_runs,
-            "threads": plan.threads,
+            "product": options.product,
+            "frames": len(options.frames),
+            "soak inspections": options.soak_runs,
+            "threads": options.threads,
         },
         checks=tuple(checks),
     )
 
 
-def build_engines(plan: AcceptancePlan, architecture: str) -> Check:
-    """Builds the engines with `zeroflaw build`, as a user does."""
+def build_engines(options: AcceptanceOptions, architecture: str) -> Check:
+    """Build the engines with `zeroflaw build`, as a user does."""
     command = [
-        sys.executable, "-m", "zeroflaw.cli.app", "build", str(plan.bundle.path),
-        "--backend", plan.backend, "--gpu", architecture,
+        sys.executable, "-m", "zeroflaw.cli.app", "build", str(options.bundle.path),
+        "--backend", options.backend, "--gpu", architecture,
     ]  # fmt: skip
-    if plan.precision is not None:
-        command += ["--precision", plan.precision]
+    if options.precision is not None:
+        command += ["--precision", options.precision]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     return Check(
         name="build",
@@ -163,37 +165,15 @@ def build_engines(plan: AcceptancePlan, architecture: str) -> Check:
     )
 
 
-def _load_sessions(plan: AcceptancePlan) -> Sessions:
-    def load(engine: EngineName) -> Session:
-        return load_session(
-            plan.bundle,
-            engine,
-            backend=plan.backend,
-            precision=plan.precision,
-            threads=plan.threads,
-        )
-
-    return Sessions(
-        clip_encoder=load(CLIP_ENCODER),
-        sam_encoder=load(SAM_ENCODER),
-        sam_decoder=load(SAM_DECODER),
-    )
-
-
-def _engine_inputs(plan: AcceptancePlan) -> Mapping[str, Mapping[str, Tensor]]:
+def _engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tensor]]:
     """Inputs of every engine that are not zeros: noise, from a fixed seed."""
-    rng = np.random.default_rng(0)
-    inputs: dict[str, dict[str, Tensor]] = {}
-    for engine in (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER):
-        given = zeros_for(plan.bundle.contract(engine))
-        for name, array in given.items():
-            if array.dtype == np.uint8:
-                given[name] = rng.integers(0, 256, array.shape, dtype=np.uint8)
-            elif array.dtype == np.float32:
-                given[name] = rng.random(array.shape, np.float32)
-        inputs[engine] = given
-    inputs[CLIP_ENCODER]["text_embeddings"] = plan.bundle.text_embeddings(plan.product)
-    side = plan.bundle.manifest.sizes.sam_image_size
+    bundle = options.bundle
+    engines: tuple[EngineName, ...] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
+    inputs: dict[str, dict[str, Tensor]] = {
+        engine: random_inputs(bundle.contract(engine)) for engine in engines
+    }
+    inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
+    side = bundle.manifest.sizes.sam_image_size
     inputs[SAM_ENCODER]["image_size"] = np.array([side, side], np.int32)
     return inputs
 
@@ -211,14 +191,14 @@ def main(
         list[Path] | None, typer.Option(help="Images, and folders of them; repeatable.")
     ] = None,
     soak_runs: Annotated[
-        int, typer.Option(min=LEAST_SOAK_RUNS, help="Inspections of the soak.")
+        int, typer.Option(min=MIN_SOAK_RUNS, help="Inspections of the soak.")
     ] = 1000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
 ) -> None:
     """Accept a backend on this machine and write the report. Exit code 5: a check failed."""
     choose_backend(backend, precision)
     search = search_and_report(images or [_EXAMPLES])
-    plan = AcceptancePlan(
+    options = AcceptanceOptions(
         bundle=open_bundle(bundle),
         backend=backend,
         precision=precision,
@@ -229,7 +209,7 @@ def main(
     )
     on_gpu = backend not in {"onnxruntime", "openvino"}
     report = accept(
-        plan,
+        options,
         build=build_engines if BACKENDS[backend].builds is not None else None,
         cuda=Cuda() if on_gpu else None,
     )

@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
-from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check
+from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check, Outcome
 from zeroflaw_engines.builder.differences import cosine, mask_iou, require_finite
 from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.sessions.device_tensor import Tensor, on_host
 from zeroflaw_engines.sessions.session import Session
 
 # fp16 against fp32 on the CPU; the same limits as the FP16 recipe's own proof.
-LEAST_MEAN_IOU: Final = 0.998
-LEAST_IOU: Final = 0.99
-LEAST_COSINE: Final = 0.9995
+MIN_MEAN_IOU: Final = 0.998
+MIN_IOU: Final = 0.99
+MIN_COSINE: Final = 0.9995
 # Between the middle and the last third of a soak; less is the allocators' noise.
-MOST_GROWTH_BYTES: Final = 4 * 2**20
-LEAST_SOAK_RUNS: Final = 12
+MAX_GROWTH_BYTES: Final = 4 * 2**20
+MIN_SOAK_RUNS: Final = 12
 
 Frames = Sequence[NDArray[Any]]
 
 
 def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, product: str) -> Check:
-    """Masks, maps and scores of the backend beside those of ONNX Runtime on the CPU in fp32."""
+    """Compare masks, maps and scores with those of ONNX Runtime on the CPU in fp32."""
     name = "parity of masks"
     ious: list[float] = []
     cosines: list[float] = []
@@ -44,13 +44,13 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
             cosines.append(cosine(got.anomaly_map, want.anomaly_map, "anomaly map"))
             require_finite([got.image_score, want.image_score], "image scores")
         except ComparisonError as error:
-            return Check(name=name, outcome="failed", detail=str(error))
+            return _check(name, str(error), passed=False)
         masks += bool(want.mask.any())
         flips += want.decision != got.decision
     if not masks:
         # Two empty masks have an IoU of 1, and an engine that finds nothing has them.
         detail = f"none of {len(ious)} frames has a mask: inspect frames with defects"
-        return Check(name=name, outcome="failed", detail=detail)
+        return _check(name, detail, passed=False)
     figures = {
         "frames": float(len(ious)),
         "frames with a mask": float(masks),
@@ -60,30 +60,24 @@ def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, prod
         "decisions that differ": float(flips),
     }
     passed = (
-        figures["mask IoU, mean"] >= LEAST_MEAN_IOU
-        and figures["mask IoU, least"] >= LEAST_IOU
-        and figures["anomaly map cosine, least"] >= LEAST_COSINE
+        figures["mask IoU, mean"] >= MIN_MEAN_IOU
+        and figures["mask IoU, least"] >= MIN_IOU
+        and figures["anomaly map cosine, least"] >= MIN_COSINE
         and flips == 0
     )
-    return Check(
-        name=name,
-        outcome="passed" if passed else "failed",
-        detail=f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
+    return _check(
+        name,
+        f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
         f" least over {len(ious)} frames, against onnxruntime on the CPU in fp32",
-        figures=figures,
+        figures,
+        passed=passed,
     )
 
 
 def captured_parity(
     sessions: Sessions, inputs: Mapping[str, Mapping[str, Tensor]], *, graphs: bool
 ) -> Check:
-    """Outputs before and after `capture` are the same to the bit.
-
-    Args:
-        sessions: Loaded, not yet captured.
-        inputs: Of every engine, by its name.
-        graphs: Whether the backend records CUDA graphs.
-    """
+    """Check that outputs of sessions before and after `capture` are the same to the bit."""
     name = "CUDA graphs"
     if not graphs:
         return Check(name=name, outcome="not applicable", detail="the backend records no graphs")
@@ -103,13 +97,11 @@ def captured_parity(
                 differing.append(session.contract.name)
                 break
     if differing or without or broken:
-        said = [f"outputs of {', '.join(differing)} differ"] if differing else []
-        said += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
-        said += [f"{', '.join(without)} could not be captured"] if without else []
-        return Check(name=name, outcome="failed", detail="; ".join(said))
-    return Check(
-        name=name, outcome="passed", detail="every engine gives the same with and without capture"
-    )
+        why = [f"outputs of {', '.join(differing)} differ"] if differing else []
+        why += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
+        why += [f"{', '.join(without)} could not be captured"] if without else []
+        return _check(name, "; ".join(why), passed=False)
+    return _check(name, "every engine gives the same with and without capture", passed=True)
 
 
 def overlap(
@@ -120,14 +112,9 @@ def overlap(
     runs: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Check:
-    """Both encoders at once take less time than one after the other.
+    """Check that both encoders at once take less time than one after the other.
 
-    Args:
-        sessions: Warmed up.
-        inputs: Of every engine, by its name.
-        streams: Whether each engine has a stream of its own.
-        runs: Repetitions; the medians are compared.
-        clock: Seconds.
+    The sessions are warmed up; medians of the runs are compared, by a clock of seconds.
     """
     name = "encoders overlap"
     if not streams:
@@ -157,15 +144,15 @@ def overlap(
             seconds(lambda: run(sam)),
             seconds(both),
         )
-    return Check(
-        name=name,
-        outcome="passed" if together < alone_clip + alone_sam else "failed",
-        detail=f"{1e3 * together:.2f} ms together, {1e3 * (alone_clip + alone_sam):.2f} ms in turn",
-        figures={
+    return _check(
+        name,
+        f"{1e3 * together:.2f} ms together, {1e3 * (alone_clip + alone_sam):.2f} ms in turn",
+        {
             "CLIP encoder, ms": 1e3 * alone_clip,
             "SAM encoder, ms": 1e3 * alone_sam,
             "both at once, ms": 1e3 * together,
         },
+        passed=together < alone_clip + alone_sam,
     )
 
 
@@ -177,12 +164,12 @@ def soak(
     host_memory: Callable[[], int],
     device_memory: Callable[[], int] | None,
 ) -> tuple[Check, list[dict[str, float]]]:
-    """Many inspections: memory does not grow, results do not change.
+    """Check that memory does not grow and results do not change over many inspections.
 
     Args:
         inspect: Inspects one frame.
         frames: Taken in turn.
-        runs: Inspections, at least `LEAST_SOAK_RUNS`; memory may grow in their first third.
+        runs: Inspections, at least `MIN_SOAK_RUNS`; memory may grow in their first third.
         host_memory: Resident memory of this process, bytes.
         device_memory: Memory of the GPU in use, bytes; None without one.
 
@@ -204,24 +191,16 @@ def soak(
     grown = {"host": growth(host), **({"device": growth(device)} if device else {})}
     figures = {"inspections": float(runs)}
     figures.update({f"{where} memory, growth in bytes": by for where, by in grown.items()})
-    said = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
+    why = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
     if changed:
-        said.append(f"{changed} masks are not those of the first run")
+        why.append(f"{changed} masks are not those of the first run")
     where = "host and device" if device else "host"
-    return (
-        Check(
-            name="soak",
-            outcome="failed" if said else "passed",
-            detail="; ".join(said)
-            or f"{runs} inspections, {where} memory does not grow, masks do not change",
-            figures=figures,
-        ),
-        timings,
-    )
+    fine = f"{runs} inspections, {where} memory does not grow, masks do not change"
+    return _check("soak", "; ".join(why) or fine, figures, passed=not why), timings
 
 
 def latency(timings: Sequence[Mapping[str, float]]) -> Check:
-    """Percentiles of every stage over the soak; there is nothing to pass but to be complete."""
+    """Compute percentiles of every stage over the soak; to pass they need only be complete."""
     stages = sorted({stage for one in timings for stage in one})
     figures = {}
     for stage in stages:
@@ -230,21 +209,24 @@ def latency(timings: Sequence[Mapping[str, float]]) -> Check:
             figures[f"{stage} {label}, ms"] = float(np.percentile(values, q))
     total = figures.get("total p50, ms")
     if total is None:
-        return Check(name="latency", outcome="failed", detail="no inspection was timed")
-    return Check(
-        name="latency",
-        outcome="passed",
-        detail=f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)",
-        figures=figures,
-    )
+        return _check("latency", "no inspection was timed", passed=False)
+    detail = f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)"
+    return _check("latency", detail, figures, passed=True)
 
 
 def growth(values: Sequence[float]) -> float:
-    """How much the last third of some values lies above the middle one, by their medians."""
+    """Return how much the last third of some values lies above the middle one, by medians."""
     third = len(values) // 3
     return float(np.median(values[-third:]) - np.median(values[third : 2 * third]))
 
 
 def leaks(grown: float) -> bool:
-    """Whether memory grew by more bytes than noise does."""
-    return grown > MOST_GROWTH_BYTES
+    """Say whether memory grew by more bytes than noise does."""
+    return grown > MAX_GROWTH_BYTES
+
+
+def _check(
+    name: str, detail: str, figures: dict[str, float] | None = None, *, passed: bool
+) -> Check:
+    outcome: Outcome = "passed" if passed else "failed"
+    return Check(name=name, outcome=outcome, detail=detail, figures=figures or {})

@@ -55,12 +55,7 @@ class AcceptanceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verdict_of(checks: tuple[Check, ...], gpu: str | None, versions: str) -> tuple[str, bool, bool]:
-    """What the checks amount to.
-
-    Args:
-        checks: All of them.
-        gpu: Name, architecture and driver of the GPU that ran the engines; None if none did.
-        versions: Of the backend.
+    """Say what the checks amount to.
 
     Returns:
         The verdict in words, whether no check failed, and whether the GPU is verified: every
@@ -80,7 +75,7 @@ def verdict_of(checks: tuple[Check, ...], gpu: str | None, versions: str) -> tup
 
 
 def as_markdown(report: AcceptanceReport) -> str:
-    """The report as a page."""
+    """Write the report as a page."""
     lines = [
         "# GPU acceptance",
         "",

@@ -9,7 +9,7 @@ import numpy as np
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
-from zeroflaw_engines.contract import EngineContract
+from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.sessions.session import Outputs, Session
 
@@ -49,7 +49,7 @@ TAMPERINGS: Final[dict[str, Tampering]] = {
 }
 
 
-class TamperedSession:
+class TamperedSession(PassiveSession):
     """A session that tampers with one output of another, or with none."""
 
     def __init__(
@@ -67,26 +67,11 @@ class TamperedSession:
             output: Name of the output; None leaves all as they are.
             tamper: What is done to it.
         """
+        super().__init__(session.contract, session.backend)
         self._session = session
         self._output = output
         self._tamper = tamper
         self._rng = rng
-
-    @property
-    def contract(self) -> EngineContract:
-        """The contract that the outputs break."""
-        return self._session.contract
-
-    @property
-    def backend(self) -> str:
-        """Name of the backend."""
-        return self._session.backend
-
-    def prepare(self) -> None:
-        """Do nothing: the other session is prepared."""
-
-    def capture(self) -> None:
-        """Do nothing, for the same reason."""
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
@@ -101,18 +86,11 @@ class TamperedSession:
             outputs[self._output] = tampered
         return outputs
 
-    def close(self) -> None:
-        """Do nothing: whoever loaded the other session closes it."""
-
 
 def tampered_inspectors(
     inspector: Inspector, rng: np.random.Generator
 ) -> Iterator[tuple[str, Inspector]]:
     """Give an Inspector for every output of its engines and every tampering.
-
-    Args:
-        inspector: Of a backend whose memory is the host's.
-        rng: Chooses elements.
 
     Yields:
         What is done to which output, and an Inspector with that output tampered with.

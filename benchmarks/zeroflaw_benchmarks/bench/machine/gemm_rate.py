@@ -35,11 +35,7 @@ _Matrix = NDArray[np.float32]
 def gemm_rates(
     shapes: tuple[tuple[int, int, int], ...] = SHAPES, *, repeats: int = 4
 ) -> dict[str, dict[str, float]]:
-    """The best rate of each library in each precision, over shapes and repeats.
-
-    Args:
-        shapes: Rows, inner size and columns of the products.
-        repeats: Products of each shape, after one that is not counted.
+    """Measure the best rate of each library in each precision, over shapes and repeats.
 
     Returns:
         GFLOP/s by precision (`fp32`, `bf16`) and library.
@@ -128,7 +124,7 @@ def _one_product(left: _Matrix, right: _Matrix) -> bytes:
 
 
 def main() -> None:
-    """Prints the rates."""
+    """Print the rates."""
     from rich.console import Console
 
     console = Console(highlight=False)

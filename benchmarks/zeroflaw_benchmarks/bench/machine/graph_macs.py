@@ -45,22 +45,17 @@ class GraphCost:
 
     @property
     def flops(self) -> int:
-        """Of products, convolutions and attentions."""
+        """Return the FLOPs of products, convolutions and attentions."""
         return 2 * sum(self.macs.values())
 
     @property
-    def least_bytes(self) -> int:
-        """What any way of running the graph must move: weights, inputs and outputs, each once."""
+    def min_bytes(self) -> int:
+        """Return what any run of the graph must move: weights, inputs and outputs, each once."""
         return self.weight_bytes + self.tensor_bytes
 
 
-def graph_macs(path: Path) -> dict[str, int]:
-    """MACs of a graph by operator; see `graph_cost`."""
-    return graph_cost(path).macs
-
-
 def graph_cost(path: Path, axes: Mapping[str, int] | None = None) -> GraphCost:
-    """Counts products of matrices, convolutions and attentions; the rest is not counted as MACs.
+    """Count products of matrices, convolutions and attentions; the rest is not counted as MACs.
 
     Args:
         path: An ONNX file whose tensors have recorded shapes, as PyTorch's exporter writes it.

@@ -70,7 +70,7 @@ class MachineState(_Record, frozen=True, kw_only=True):
 
 
 def machine_record() -> MachineRecord:
-    """Looks at this machine; what the system does not tell is left out."""
+    """Describe this machine; what the system does not tell is left out."""
     found = this_machine()
     name = found.processor
     about = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", _read("/proc/cpuinfo"), flags=re.MULTILINE))
@@ -93,11 +93,7 @@ def machine_record() -> MachineRecord:
 
 
 def machine_state(thermal: Path = Path("/sys/class/thermal")) -> MachineState:
-    """Clocks, temperatures and load at this moment.
-
-    Args:
-        thermal: Where Linux shows its thermal zones.
-    """
+    """Read clocks, temperatures and load at this moment."""
     clocks = re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read("/proc/cpuinfo"), flags=re.MULTILINE)
     free = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), flags=re.MULTILINE)
     temperatures = {}

@@ -1,7 +1,5 @@
 """The best rate at which the cores of this machine read memory together.
 
-    python -m zeroflaw_benchmarks.bench.machine.memory_rate
-
 An engine must at least read its weights once, so it cannot be faster than that at this rate.
 """
 
@@ -23,12 +21,7 @@ _GIGA: Final = 1e9
 def memory_rate(
     *, threads: int = 0, megabytes: int = _BYTES // 1_000_000, repeats: int = 5
 ) -> float:
-    """Reads an array that no cache holds, each thread its own part.
-
-    Args:
-        threads: How many read at once; 0: one for each core.
-        megabytes: Size of the array.
-        repeats: Of which the best counts.
+    """Read an array that no cache holds, each thread (0: one for each core) its own part.
 
     Returns:
         GB/s.
@@ -49,14 +42,3 @@ def memory_rate(
 def _read_all(part: NDArray[np.float32]) -> float:
     # A product with itself: BLAS reads as fast as memory gives, and NumPy lets other threads run.
     return float(np.dot(part, part))
-
-
-def main() -> None:
-    """Prints the rate."""
-    from rich.console import Console
-
-    Console(highlight=False).print(f"{memory_rate():.1f} GB/s")
-
-
-if __name__ == "__main__":
-    main()

@@ -26,10 +26,10 @@ class Spread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, least and most."""
+    """Return the median, the smallest and the largest value."""
     return Spread(median(values), min(values), max(values))
 
 
 def times_faster(slow: Sequence[float], fast: Sequence[float]) -> Spread:
-    """How many times faster, from the ratio inside each round."""
+    """Return how many times faster, from the ratio inside each round."""
     return spread([a / b for a, b in zip(slow, fast, strict=True)])

@@ -19,13 +19,9 @@ _BLOCKS: Final = 10
 def measure_endurance(
     inspector: Inspector, frame: BenchFrame, product: str, frames: int
 ) -> Endurance:
-    """Inspects one frame many times, shifted a little each time, and watches resident memory.
+    """Inspect one frame many times, shifted a little each time, and watch resident memory.
 
-    Args:
-        inspector: Warm.
-        frame: What is inspected.
-        product: Its product.
-        frames: How many, at least 20.
+    The Inspector is warm, and there are at least 20 frames.
     """
     totals, memory = [], []
     for number in range(frames):
@@ -45,7 +41,7 @@ def measure_endurance(
 
 
 def growth_per_frame(memory: NDArray[np.float64]) -> tuple[float, float]:
-    """Slope of resident memory over the second half, and how much it varies by itself.
+    """Fit the slope of resident memory over the second half, and how much it varies by itself.
 
     Successive values depend on each other, so the noise comes from the means of ten blocks, as
     if each block were one measurement.

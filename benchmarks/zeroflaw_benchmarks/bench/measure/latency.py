@@ -42,8 +42,8 @@ STAGES: Final[dict[str, StageKind]] = {
     "total": "total",
 }
 _ENGINES: Final = tuple(name for name, kind in STAGES.items() if kind == "engine")
-_FEWEST: Final = 3
-_MOST: Final = 200
+_MIN_RUNS: Final = 3
+_MAX_RUNS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TimedInspection:
 
     @property
     def host_work_ms(self) -> float:
-        """The work of all host stages but decoding, whether an engine ran beside it or not."""
+        """Sum all host stages but decoding, whether an engine ran beside it or not."""
         return sum(
             self.milliseconds[name]
             for name, kind in STAGES.items()
@@ -84,20 +84,20 @@ class WatchedInspector:
         self._inspector = inspector
 
     def encode_frame(self, image: NDArray[Any], **options: Any) -> EncodedFrame:  # noqa: ANN401
-        """See `Inspector.encode_frame`."""
+        """Encode as `Inspector.encode_frame` does."""
         encoded = self._inspector.encode_frame(image, **options)
         self.watches.append(encoded.watch)
         return encoded
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """See `Inspector.decode_frame`."""
+        """Decode as `Inspector.decode_frame` does."""
         return self._inspector.decode_frame(encoded, trace=trace)
 
 
 def time_inspection(
     inspector: WatchedInspector, stream: InspectionStream, frame: BenchFrame, product: str
 ) -> TimedInspection:
-    """Reads the file, hands the pixels to the stream and waits for the result.
+    """Read the file, hand the pixels to the stream and wait for the result.
 
     Raises:
         BenchmarkError: There is no result.
@@ -143,24 +143,19 @@ def measure_latency(
     runs: int = 0,
     seconds: float = 20.0,
 ) -> Latency:
-    """Inspects one frame again and again, one at a time.
+    """Inspect one frame again and again, one at a time.
 
-    Args:
-        inspector: Fresh: nothing has run on it, so that the first inspection is the cold one.
-        frame: What is inspected.
-        product: Its product.
-        load_ms: What loading it took.
-        runs: Warm inspections; 0: as many as fit into `seconds`, 3 to 200.
-        seconds: See `runs`.
+    The Inspector is fresh, so that its first inspection is the cold one. `runs` of 0 takes as many
+    warm inspections as fit into `seconds`, 3 to 200.
     """
     watched = WatchedInspector(inspector)
     with InspectionStream(watched, capacity=1, pipelined=False) as stream:
         cold = time_inspection(watched, stream, frame, product)
         warm: list[TimedInspection] = []
         end = time.perf_counter() + seconds
-        while len(warm) < (runs or _MOST):
+        while len(warm) < (runs or _MAX_RUNS):
             warm.append(time_inspection(watched, stream, frame, product))
-            if not runs and len(warm) >= _FEWEST and time.perf_counter() > end:
+            if not runs and len(warm) >= _MIN_RUNS and time.perf_counter() > end:
                 break
     totals = [one.milliseconds["total"] for one in warm]
     median_run = warm[int(np.argsort(totals)[len(totals) // 2])]
@@ -183,7 +178,7 @@ def measure_latency(
 def stage_latency(
     stage: str, kind: StageKind, cold: TimedInspection | None, samples: Sequence[float]
 ) -> StageLatency:
-    """Percentiles of one stage."""
+    """Compute the percentiles of one stage."""
     p50, p90, p99 = np.percentile(samples, [50, 90, 99])
     return StageLatency(
         stage=stage,

@@ -10,13 +10,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from zeroflaw_benchmarks.bench.machine.spread import spread, times_faster
 from zeroflaw_benchmarks.bench.process.child_process import answer, run_child
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.report.report import LoadTime
-from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+
+# Of each engine in one inspection.
+_CALLS: Final[dict[EngineName, int]] = {CLIP_ENCODER: 1, SAM_ENCODER: 1, SAM_DECODER: 3}
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,14 @@ class LoadTask:
 
     Attributes:
         bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision, which may be empty.
+        run_on: What runs the engines.
         product: Of the first frame.
         frame: File of the first frame.
         plain: Whether plain sessions are loaded in place of an Inspector.
     """
 
     bundle: str
-    way: str
+    run_on: RunOn
     product: str
     frame: str
     plain: bool = False
@@ -54,19 +59,12 @@ class LoadSeconds:
 
 
 def measure_load(task: LoadTask, rounds: int) -> LoadTime:
-    """Loads both ways in turn, with the files in the file cache.
-
-    Args:
-        task: What is loaded.
-        rounds: How often.
-    """
-    run_child(
-        "bench.measure.load_time", replace(task, plain=True), LoadSeconds
-    )  # fills the file cache
+    """Load an Inspector and plain sessions in turn, with the files in the file cache."""
+    run_child("measure.load_time", replace(task, plain=True), LoadSeconds)  # fills the file cache
     ours, plain = [], []
     for _ in range(rounds):
-        plain.append(run_child("bench.measure.load_time", replace(task, plain=True), LoadSeconds))
-        ours.append(run_child("bench.measure.load_time", task, LoadSeconds))
+        plain.append(run_child("measure.load_time", replace(task, plain=True), LoadSeconds))
+        ours.append(run_child("measure.load_time", task, LoadSeconds))
     return LoadTime(
         first_result_ms=spread([1e3 * one.first for one in ours]),
         load_ms=spread([1e3 * one.load for one in ours]),
@@ -79,7 +77,7 @@ def measure_load(task: LoadTask, rounds: int) -> LoadTime:
 
 
 def load_once(task: LoadTask) -> LoadSeconds:
-    """Loads the bundle one way and runs it once."""
+    """Load the bundle as a task says and run it once."""
     return _plain(task) if task.plain else _ours(task)
 
 
@@ -87,11 +85,15 @@ def _ours(task: LoadTask) -> LoadSeconds:
     from zeroflaw.inspector import Inspector
     from zeroflaw.pictures.images import read_image
 
-    backend, _, precision = task.way.partition(":")
-    _import_backend(backend)
+    task.run_on.import_library()
     image = read_image(Path(task.frame))
     start = time.perf_counter()
-    inspector = Inspector.load(task.bundle, backend, precision=precision or None)
+    inspector = Inspector.load(
+        task.bundle,
+        task.run_on.backend,
+        precision=task.run_on.precision,
+        threads=task.run_on.threads,
+    )
     loaded = time.perf_counter()
     inspector.inspect(image, product=task.product)
     end = time.perf_counter()
@@ -103,46 +105,18 @@ def _plain(task: LoadTask) -> LoadSeconds:
     """Sessions with the backend's defaults, as a researcher would make them."""
     from zeroflaw_engines.sessions.session import zeros_for
 
-    backend, _, precision = task.way.partition(":")
     bundle = open_bundle(task.bundle, verify_digests=False)
-    load = _openvino if backend == "openvino" else _onnxruntime
-    _import_backend(backend)
+    target: GraphTarget = "openvino" if task.run_on.backend == "openvino" else "onnxruntime"
+    task.run_on.import_library()
     start = time.perf_counter()
-    sessions = [
-        load(bundle, engine, precision) for engine in (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
-    ]
+    sessions = {
+        engine: task.run_on.plain_session(bundle.graph(engine, target).path) for engine in _CALLS
+    }
     loaded = time.perf_counter()
-    for (run, engine), calls in zip(sessions, (1, 1, 3), strict=True):
-        for _ in range(calls):
+    for engine, run in sessions.items():
+        for _ in range(_CALLS[engine]):
             run(zeros_for(bundle.contract(engine)))
     return LoadSeconds(loaded - start, time.perf_counter() - start)
-
-
-def _import_backend(backend: str) -> None:
-    """Importing a library is no part of loading with it, in either way."""
-    if backend == "openvino":
-        from zeroflaw_engines.sessions.openvino_session import load_openvino
-
-        load_openvino()
-    else:
-        import zeroflaw_engines.sessions.quiet_onnxruntime  # noqa: F401
-
-
-def _onnxruntime(bundle: Bundle, engine: Any, _precision: str) -> Any:  # noqa: ANN401 - a session
-    from zeroflaw_engines.sessions.quiet_onnxruntime import ort
-
-    path = str(bundle.graph(engine, "onnxruntime").path)
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, inputs), engine
-
-
-def _openvino(bundle: Bundle, engine: Any, precision: str) -> Any:  # noqa: ANN401 - as above
-    from zeroflaw_engines.sessions.openvino_session import load_openvino
-
-    settings = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")}
-    path = str(bundle.graph(engine, "openvino").path)
-    compiled = load_openvino().Core().compile_model(path, "CPU", settings)
-    return compiled, engine
 
 
 if __name__ == "__main__":

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace as replaced
 from PIL import Image
 
 from zeroflaw_benchmarks.bench.machine.spread import spread, times_faster
 from zeroflaw_benchmarks.bench.process import peer_graphs as graphs
 from zeroflaw_benchmarks.bench.process.cascade_run import CascadeTask
-from zeroflaw_benchmarks.bench.process.child_process import run_child
-from zeroflaw_benchmarks.bench.process.engine_run import EngineTask
-from zeroflaw_benchmarks.bench.process.pipeline_run import PipelineRun, PipelineTimes
+from zeroflaw_benchmarks.bench.process.child_process import RunTimes, run_child
+from zeroflaw_benchmarks.bench.process.engine_run import WINCLIP, EngineTask
+from zeroflaw_benchmarks.bench.process.pipeline_run import PipelineTask
+from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn
 from zeroflaw_benchmarks.bench.report.report import Peer
-from zeroflaw_engines.builder.differences import largest_difference, mask_iou
+from zeroflaw_engines.builder.differences import cosine, largest_difference, mask_iou
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import BenchmarkError, ComparisonError
 
-TORCH: Final = "torch"
 TORCH_BF16: Final = "torch-bf16"
+SAM_ENCODER: Final = "sam-encoder"
 SAM_ONNX: Final = "sam-onnx"
 SAMEXPORTER: Final = "samexporter"
-WINCLIP: Final = "winclip"
-PEERS: Final = (TORCH, TORCH_BF16, SAM_ONNX, SAMEXPORTER, WINCLIP)
+PEERS: Final = (TORCH, TORCH_BF16, SAM_ENCODER, SAM_ONNX, SAMEXPORTER, WINCLIP)
 
+_OURS: Final = "ours"
 _CASCADES: Final = 15
 _ENGINE_RUNS: Final = 3
 _THEIR_WEIGHTS: Final = "random, its own architecture"
+_PRECISIONS: Final = {TORCH: "fp32", TORCH_BF16: "bf16"}
+_INSTALL: Final = {
+    SAMEXPORTER: "not installed; its wheel pins other versions of torch, onnx and OpenCV than"
+    " ours, so: pip install --no-deps samexporter",
+    "anomalib": "not installed: pip install anomalib",
+}
 
 
 @dataclass(frozen=True)
@@ -43,23 +50,23 @@ class PeerTask:
 
     Attributes:
         bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision, of zeroflaw.
+        run_on: What runs zeroflaw; its threads are those of every peer.
         product: That the frame shows.
-        threads: Of every way; 0 takes every core.
         frame: Its file.
         cascades: Of three calls each, in each round of each decoder.
     """
 
     bundle: str
-    way: str
+    run_on: RunOn
     product: str
-    threads: int
     frame: str
     cascades: int = _CASCADES
 
 
-# Runs one way once, in a process of its own: seconds.
-_Once = Callable[[], float]
+# Runs one contender once, in a process of its own.
+_Once = Callable[[], RunTimes]
+# How near what a peer left in a file is to what ours left, in words.
+_Agreement = Callable[[Any, Any], str]
 
 
 def measure_peers(
@@ -67,16 +74,9 @@ def measure_peers(
     names: Iterable[str],
     rounds: int,
     directory: Path,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Peer, ...]:
-    """Runs zeroflaw and its peers in turn, every run in a process of its own.
-
-    Args:
-        task: What they are held against.
-        names: Of `PEERS`.
-        rounds: How often each way runs.
-        directory: For graphs and masks.
-        tell: Is told what is being measured.
+    """Run zeroflaw and its peers in turn, every run in a process of its own.
 
     Returns:
         A row for each peer and part; one that could not run says why.
@@ -84,235 +84,242 @@ def measure_peers(
     Raises:
         BenchmarkError: There is no such peer.
     """
-    chosen = list(dict.fromkeys(names))
+    chosen = tuple(dict.fromkeys(names))
     unknown = sorted(set(chosen) - set(PEERS))
     if unknown:
         raise BenchmarkError(f"there is no peer {unknown[0]!r}", f"choose from: {', '.join(PEERS)}")
-    rows: list[Peer] = []
+    race = _Race(task, chosen, rounds, directory, report)
     parts = (_inspections, _cascades, _encoders, _clips)
-    for part in parts:
-        rows += part(task, chosen, rounds, directory, tell)
-    return tuple(rows)
+    return tuple(row for part in parts for row in part(race))
 
 
-def _inspections(
-    task: PeerTask, names: list[str], rounds: int, directory: Path, tell: Callable[[str], None]
-) -> Iterator[Peer]:
-    references = {TORCH: "torch:fp32", TORCH_BF16: "torch:bf16"}
-    wanted = {name: way for name, way in references.items() if name in names}
-    if not wanted:
-        return
-    weights = _weights(task)
+@dataclass(frozen=True)
+class _Contender:
+    """A peer that does one part: its row, how it runs, or why it cannot."""
 
-    def once(way: str) -> _Once:
-        mask = str(directory / f"{way.replace(':', '_')}.npy")
-        run = PipelineRun(
-            task.bundle, way, task.product, task.frame, threads=task.threads, mask=mask
+    row: Peer
+    once: _Once
+    why_not: str = ""
+
+
+@dataclass
+class _Race:
+    task: PeerTask
+    names: tuple[str, ...]
+    rounds: int
+    directory: Path
+    report: Callable[[str], None]
+    weights: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        if set(self.names) - {WINCLIP}:
+            from zeroflaw_benchmarks.reference.reference_models import weights_note
+
+            self.weights = weights_note(open_bundle(self.task.bundle, verify_digests=False))
+
+    def torch(self, name: str) -> RunOn:
+        """Run on PyTorch in the precision of a peer."""
+        return RunOn(TORCH, _PRECISIONS[name], self.task.run_on.threads)
+
+    def graph(self, name: str) -> str:
+        """Return where a peer's graph lies."""
+        return str(self.directory / name)
+
+    def file(self, name: str) -> str:
+        """Return where a contender leaves what is compared."""
+        return str(self.directory / f"{Path(name).stem}.npy")
+
+    def rows(
+        self, part: str, ours: _Once, peers: dict[str, _Contender], agreement: _Agreement
+    ) -> Iterator[Peer]:
+        """Run ours and the peers of one part, interleaved, and fill in their rows."""
+        failures = {name: peer.why_not for name, peer in peers.items() if peer.why_not}
+        runs = {name: peer.once for name, peer in peers.items() if name not in failures}
+        times = self._interleaved(part, {_OURS: ours, **runs}, failures) if runs else {}
+        for name, peer in peers.items():
+            text = ""
+            if name in times and peer.row.weights.startswith("the bundle"):
+                try:
+                    files = (self.file(f"{part}_{who}") for who in (name, _OURS))
+                    text = agreement(*map(np.load, files))
+                except ComparisonError as error:
+                    failures[name] = error.cause
+            if name in failures:
+                yield replaced(peer.row, why_not=failures[name])
+                continue
+            seconds, ours_seconds = (
+                [median(run.seconds) for run in times[who]] for who in (name, _OURS)
+            )
+            memory, ours_memory = (max(r.peak_rss for r in times[who]) for who in (name, _OURS))
+            yield replaced(
+                peer.row,
+                seconds=spread(seconds),
+                ours=spread(ours_seconds),
+                times_faster=times_faster(seconds, ours_seconds),
+                agreement=text or peer.row.agreement,
+                peak_rss_gb=memory / 1e9,
+                ours_peak_rss_gb=ours_memory / 1e9,
+            )
+
+    def _interleaved(
+        self, part: str, runs: dict[str, _Once], failures: dict[str, str]
+    ) -> dict[str, list[RunTimes]]:
+        """Times of each round; why a peer failed goes into the failures. Ours must not fail."""
+        times: dict[str, list[RunTimes]] = {name: [] for name in runs}
+        for turn in range(self.rounds):
+            for name, once in runs.items():
+                if name in failures:
+                    continue
+                self.report(f"peers, round {turn + 1} of {self.rounds}: {part}, {name}")
+                try:
+                    times[name].append(once())
+                except BenchmarkError as error:
+                    if name == _OURS:
+                        raise
+                    failures[name] = error.cause
+                    times.pop(name)
+        return times
+
+    def exported(self, *wanted: str) -> str:
+        """Export graphs of one peer; why they could not be, if they could not."""
+        self.report(f"exporting {', '.join(wanted)}")
+        try:
+            export = graphs.GraphsTask(self.task.bundle, str(self.directory), wanted)
+            run_child("process.peer_graphs", export, str)
+        except BenchmarkError as error:
+            return error.cause
+        return ""
+
+
+def _inspections(race: _Race) -> Iterator[Peer]:
+    task, part = race.task, "inspection"
+
+    def once(name: str, run_on: RunOn) -> _Once:
+        mask = race.file(f"{part}_{name}")
+        run = PipelineTask(task.bundle, run_on, task.product, task.frame, mask)
+        return lambda: run_child("process.pipeline_run", run, RunTimes)
+
+    peers = {}
+    for name, precision in _PRECISIONS.items():
+        if name in race.names:
+            label = f"PyTorch {_version('torch')} {precision}: open_clip, SamPredictor"
+            row = Peer(name=label, part="inspection", weights=race.weights)
+            peers[name] = _Contender(row, once(name, race.torch(name)))
+    yield from race.rows(
+        part,
+        once(_OURS, task.run_on),
+        peers,
+        lambda theirs, ours: f"mask IoU {mask_iou(ours, theirs):.4f}",
+    )
+
+
+def _cascades(race: _Race) -> Iterator[Peer]:
+    task, part = race.task, "cascade"
+    official = (graphs.OFFICIAL_DECODER, graphs.OFFICIAL_DECODER_LOW_RES)
+    labels: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    if SAM_ONNX in race.names:
+        labels |= zip(
+            official,
+            ("SamOnnxModel, official export", "official export without its mask upscaling"),
+            strict=True,
         )
-        return lambda: run_child("bench.process.pipeline_run", run, PipelineTimes).seconds[0]
-
-    ways = {"ours": once(task.way), **{name: once(way) for name, way in wanted.items()}}
-    seconds, failures = _interleaved(ways, rounds, tell)
-    for name, way in wanted.items():
-        label = f"PyTorch {_version('torch')} {way.partition(':')[2]}: open_clip, SamPredictor"
-        row = Peer(name=label, part="inspection", weights=weights)
-        agreement = ""
-        if name in seconds and weights.startswith("the bundle"):
-            masks = [np.load(directory / f"{w.replace(':', '_')}.npy") for w in (task.way, way)]
-            try:
-                agreement = f"mask IoU {mask_iou(*masks):.4f}"
-            except ComparisonError as error:
-                failures[name] = error.cause
-        yield _row(row, name, seconds, failures, agreement)
-
-
-def _cascades(
-    task: PeerTask, names: list[str], rounds: int, directory: Path, tell: Callable[[str], None]
-) -> Iterator[Peer]:
-    labels: dict[str, tuple[str, str]] = {}
-    if SAM_ONNX in names:
-        labels |= {
-            graphs.OFFICIAL_DECODER: ("SamOnnxModel, official export", ""),
-            graphs.OFFICIAL_DECODER_LOW_RES: (
-                "official export without its mask upscaling",
-                "",
-            ),
-        }
-    if SAMEXPORTER in names:
-        labels[graphs.SAMEXPORTER_DECODER] = (
-            f"samexporter {_version('samexporter')} decoder",
-            _missing("samexporter"),
-        )
+        failures |= dict.fromkeys(official, race.exported(*official))
+    if SAMEXPORTER in race.names:
+        graph = graphs.SAMEXPORTER_DECODER
+        labels[graph] = f"samexporter {_version(SAMEXPORTER)} decoder"
+        failures[graph] = _missing(SAMEXPORTER) or race.exported(graph)
     if not labels:
         return
-    ready = tuple(name for name, (_, missing) in labels.items() if not missing)
-    failures = {name: missing for name, (_, missing) in labels.items() if missing}
-    failures |= _exported(task, ready, directory, tell)
     with Image.open(task.frame) as image:
         size = (image.height, image.width)
 
     def once(graph: str) -> _Once:
         run = CascadeTask(
             bundle=task.bundle,
-            way=task.way,
-            graph=str(directory / graph) if graph else "",
+            run_on=task.run_on,
+            graph=race.graph(graph) if graph else "",
             frame=size,
             runs=task.cascades,
-            threads=task.threads,
-            logits=str(directory / f"{Path(graph).stem or 'ours'}.npy"),
+            logits=race.file(f"{part}_{graph or _OURS}"),
         )
-        return lambda: median(run_child("bench.process.cascade_run", run, list[float]))
+        return lambda: run_child("process.cascade_run", run, RunTimes)
 
-    ways = {"ours": once(""), **{n: once(n) for n in ready if n not in failures}}
-    seconds, more = _interleaved(ways, rounds, tell)
-    weights = _weights(task)
-    for name, (label, _) in labels.items():
-        agreement = ""
-        if name in seconds and weights.startswith("the bundle"):
-            ours, theirs = (np.load(directory / f"{n}.npy") for n in ("ours", Path(name).stem))
-            try:
-                apart = largest_difference(theirs, ours, label)
-                agreement = f"logits differ by {apart:.1e} at most"
-            except ComparisonError as error:
-                failures[name] = error.cause
-        row = Peer(name=label, part="cascade", weights=weights)
-        yield _row(row, name, seconds, failures | more, agreement)
-
-
-def _encoders(
-    task: PeerTask, names: list[str], rounds: int, directory: Path, tell: Callable[[str], None]
-) -> Iterator[Peer]:
-    if SAMEXPORTER not in names:
-        return
-    row = Peer(
-        name=f"samexporter {_version('samexporter')} encoder",
-        part="sam_encoder",
-        weights=_weights(task),
+    peers = {
+        graph: _Contender(
+            Peer(name=label, part="cascade", weights=race.weights), once(graph), failures[graph]
+        )
+        for graph, label in labels.items()
+    }
+    yield from race.rows(
+        part,
+        once(""),
+        peers,
+        lambda theirs, ours: (
+            f"logits differ by {largest_difference(theirs, ours, 'logits'):.1e} at most"
+        ),
     )
-    graph = graphs.SAMEXPORTER_ENCODER
-    missing = _missing("samexporter")
-    failures = {graph: missing} if missing else _exported(task, (graph,), directory, tell)
-    if failures:
-        yield _not_run(row, failures[graph])
-        return
+
+
+def _encoders(race: _Race) -> Iterator[Peer]:
+    task, part = race.task, "sam_encoder"
     ours = EngineTask(
-        task.bundle, task.way, "sam_encoder", "", task.frame, _ENGINE_RUNS, task.threads
+        bundle=task.bundle,
+        run_on=task.run_on,
+        engine="sam_encoder",
+        peer="",
+        frame=task.frame,
+        runs=_ENGINE_RUNS,
+        features=race.file(f"{part}_{_OURS}"),
     )
-    theirs = replace(ours, peer=str(directory / graph))
-    ways = {"ours": _engine(ours), graph: _engine(theirs)}
-    seconds, failures = _interleaved(ways, rounds, tell)
-    yield _row(row, graph, seconds, failures, "")
+    row = Peer(name="", part="sam_encoder", weights=race.weights)
+    peers: dict[str, _Contender] = {}
+
+    def add(name: str, label: str, why_not: str = "", **changes: Any) -> None:  # noqa: ANN401
+        run = replace(ours, features=race.file(f"{part}_{name}"), **changes)
+        peers[name] = _Contender(replaced(row, name=label), _engine(run), why_not)
+
+    if SAM_ENCODER in race.names:
+        for name, precision in _PRECISIONS.items():
+            label = f"PyTorch {_version('torch')} {precision}: encoder, eager"
+            add(name, label, run_on=race.torch(name))
+        graph = graphs.PLAIN_ENCODER
+        why_not = race.exported(graph)
+        add(graph, "plain export, defaults of our backend", why_not, peer=race.graph(graph))
+    if SAMEXPORTER in race.names:
+        graph = graphs.SAMEXPORTER_ENCODER
+        why_not = _missing(SAMEXPORTER) or race.exported(graph)
+        run_on = RunOn(threads=task.run_on.threads)
+        label = f"samexporter {_version(SAMEXPORTER)} encoder"
+        add(graph, label, why_not, run_on=run_on, peer=race.graph(graph))
+    yield from race.rows(part, _engine(ours), peers, _features_agree)
 
 
-def _clips(
-    task: PeerTask, names: list[str], rounds: int, _: Path, tell: Callable[[str], None]
-) -> Iterator[Peer]:
-    if WINCLIP not in names:
+def _features_agree(theirs: Any, ours: Any) -> str:  # noqa: ANN401 - arrays
+    return f"cosine of features {cosine(ours, theirs, 'features'):.6f}"
+
+
+def _clips(race: _Race) -> Iterator[Peer]:
+    if WINCLIP not in race.names:
         return
     row = Peer(
         name=f"anomalib {_version('anomalib')} WinCLIP, ViT-B/16+ at 240 px",
         part="clip",
         weights=_THEIR_WEIGHTS,
+        agreement="another network: times alone",
     )
-    if missing := _missing("anomalib"):
-        yield _not_run(row, missing)
-        return
-    ours = EngineTask(
-        task.bundle, task.way, "clip_encoder", "", task.frame, _ENGINE_RUNS, task.threads
-    )
-    ways = {"ours": _engine(ours), WINCLIP: _engine(replace(ours, peer=WINCLIP))}
-    seconds, failures = _interleaved(ways, rounds, tell)
-    yield _row(row, WINCLIP, seconds, failures, "another network: times alone")
+    task = race.task
+    ours = EngineTask(task.bundle, task.run_on, "clip_encoder", "", task.frame, _ENGINE_RUNS)
+    theirs = _Contender(row, _engine(replace(ours, peer=WINCLIP)), _missing("anomalib"))
+    yield from race.rows("clip", _engine(ours), {WINCLIP: theirs}, lambda *_: "")
 
 
 def _engine(run: EngineTask) -> _Once:
-    return lambda: median(run_child("bench.process.engine_run", run, list[float]))
-
-
-def _interleaved(
-    ways: dict[str, _Once], rounds: int, tell: Callable[[str], None]
-) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds of each way and round, and why a way failed; ours must not fail."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    failures: dict[str, str] = {}
-    for turn in range(rounds):
-        for name, once in ways.items():
-            if name in failures:
-                continue
-            tell(f"peers, round {turn + 1} of {rounds}: {name}")
-            try:
-                seconds[name].append(once())
-            except BenchmarkError as error:
-                if name == "ours":
-                    raise
-                failures[name] = error.cause
-                seconds.pop(name)
-    return seconds, failures
-
-
-def _exported(
-    task: PeerTask, wanted: tuple[str, ...], directory: Path, tell: Callable[[str], None]
-) -> dict[str, str]:
-    """Exports graphs of the peers, those of one peer together; why one could not be."""
-    failures: dict[str, str] = {}
-    official = (graphs.OFFICIAL_DECODER, graphs.OFFICIAL_DECODER_LOW_RES)
-    others = tuple((name,) for name in wanted if name not in official)
-    for together in (tuple(name for name in wanted if name in official), *others):
-        if together:
-            tell(f"exporting {', '.join(together)}")
-            try:
-                export = graphs.GraphsTask(task.bundle, str(directory), together)
-                run_child("bench.process.peer_graphs", export, str)
-            except BenchmarkError as error:
-                failures |= dict.fromkeys(together, error.cause)
-    return failures
-
-
-def _row(
-    row: Peer,
-    name: str,
-    seconds: dict[str, list[float]],
-    failures: dict[str, str],
-    agreement: str,
-) -> Peer:
-    if name in failures:
-        return _not_run(row, failures[name])
-    ours, theirs = seconds["ours"], seconds[name]
-    return _replaced(
-        row,
-        seconds=spread(theirs),
-        ours=spread(ours),
-        times_faster=times_faster(theirs, ours),
-        agreement=agreement,
-    )
-
-
-def _not_run(row: Peer, why: str) -> Peer:
-    """The row of a peer that did not run."""
-    return _replaced(row, why_not=why)
-
-
-def _replaced(row: Peer, **changes: Any) -> Peer:  # noqa: ANN401 - fields of Peer
-    return msgspec.structs.replace(row, **changes)
-
-
-def _weights(task: PeerTask) -> str:
-    from zeroflaw_benchmarks.reference.bundle_originals import weights_note
-
-    return weights_note(open_bundle(task.bundle, verify_digests=False))
+    return lambda: run_child("process.engine_run", run, RunTimes)
 
 
 def _missing(module: str) -> str:
-    if importlib.util.find_spec(module) is not None:
-        return ""
-    return _INSTALL[module]
-
-
-_INSTALL: Final = {
-    "samexporter": "not installed; its wheel pins other versions of torch, onnx and OpenCV than"
-    " ours, so: pip install --no-deps samexporter",
-    "anomalib": "not installed: pip install anomalib",
-}
+    return "" if importlib.util.find_spec(module) is not None else _INSTALL[module]
 
 
 def _version(name: str) -> str:

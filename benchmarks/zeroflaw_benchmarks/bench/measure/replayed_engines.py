@@ -9,21 +9,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
-from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.manifest import (
-    SCHEMA_VERSION,
-    ClipIdentity,
-    Manifest,
-    Product,
-    SamIdentity,
-    WeightsIdentity,
-    parameters_record,
-)
+from zeroflaw_benchmarks.passive_session import PassiveSession
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import Manifest, parameters_record
 from zeroflaw_engines.bundle.prompt_bank import encode_prompt_bank
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
 from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor
@@ -33,36 +28,26 @@ _DEFECT = (0.55, 0.45, 0.08)  # centre x and y, radius, as parts of the frame's 
 _PROMPTS = "prompts.safetensors"
 
 
-class ReplayedSession:
+class ReplayedSession(PassiveSession):
     """A session that checks its inputs and returns the same outputs every time."""
 
     def __init__(self, contract: EngineContract, outputs: dict[str, Tensor]) -> None:
-        self.contract = contract
-        self.backend = "replay"
+        super().__init__(contract, "replay")
         self._outputs = outputs
-
-    def prepare(self) -> None:
-        """Nothing to allocate."""
-
-    def capture(self) -> None:
-        """Nothing to record."""
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        """Returns the recorded outputs."""
+        """Return the recorded outputs."""
         check_inputs(self.contract, inputs, kept=HostTensor)
         return {
             name: HostTensor(array) if name in keep else array
             for name, array in self._outputs.items()
         }
 
-    def close(self) -> None:
-        """Nothing to release."""
-
 
 def replaying_inspector(frame: tuple[int, int], directory: Path) -> Inspector:
-    """An Inspector of full-size contract (ViT-L/14 at 518 px, SAM at 1024 px) without networks.
+    """Make an Inspector without networks, of sizes as ViT-L/14 at 518 px and SAM at 1024 px.
 
     Args:
         frame: Height and width of the frames, px.
@@ -112,39 +97,15 @@ def _blob(size: tuple[int, int], scale: tuple[float, float]) -> NDArray[np.float
 
 
 def _full_size_manifest() -> Manifest:
-    weights = WeightsIdentity(name="replay")
-    zeros, ones = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        created="",
-        zeroflaw_version="",
-        random_weights=None,
-        clip=ClipIdentity(
-            architecture="vit_l_14_336",
-            activation="gelu",
-            image_size=518,
-            embedding_size=768,
-            tapped_blocks=(6, 12, 18, 24),
-            mean=zeros,
-            std=ones,
-            weights=weights,
-            adapters=weights,
-        ),
-        sam=SamIdentity(
-            architecture="vit_h",
-            image_size=1024,
-            feature_size=64,
-            feature_channels=256,
-            max_prompts=27,
-            mean=zeros,
-            std=ones,
-            weights=weights,
-        ),
-        text=None,
+    """The manifest of the shipped bundle with the sizes of the full models."""
+    shipped = open_bundle(SHIPPED_NAME, verify_digests=False).manifest
+    return replace(
+        shipped,
+        clip=replace(shipped.clip, image_size=518, embedding_size=768),
+        sam=replace(shipped.sam, image_size=1024, feature_size=64, feature_channels=256),
         engines={},
         prompts=_PROMPTS,
-        products={"object": Product(sentences=(1, 1))},
+        products={"object": shipped.products["object"]},
         parameters=parameters_record(MethodParameters()),
-        parity=(),
         files={},
     )

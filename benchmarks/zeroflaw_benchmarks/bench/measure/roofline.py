@@ -15,26 +15,21 @@ from zeroflaw_benchmarks.bench.machine.memory_rate import memory_rate
 from zeroflaw_benchmarks.bench.machine.spread import Spread, spread
 from zeroflaw_benchmarks.bench.report.report import Ceiling, EngineRoofline
 from zeroflaw_engines.bundle.graph_entries import GraphTarget
-from zeroflaw_engines.contract import SAM_DECODER
+from zeroflaw_engines.contract import SAM_DECODER, EngineContract
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session, zeros_for
 
 ONE_PROMPT: Final = {"batch": 1}
 _ON_CPU: Final = ("onnxruntime", "openvino")
-_FEWEST: Final = 2
-_MOST: Final = 30
+_MIN_RUNS: Final = 2
+_MAX_RUNS: Final = 30
 
 
 def measure_ceilings(
     *, shapes: tuple[tuple[int, int, int], ...] = SHAPES[1:2], repeats: int = 3
 ) -> tuple[Ceiling, ...]:
-    """The best products of matrices and the best reading of memory, by precision, on all cores.
-
-    Args:
-        shapes: Of the products.
-        repeats: Of each product.
-    """
+    """Measure the best products of matrices and reading of memory, by precision, on all cores."""
     gigabytes = memory_rate()
     ceilings = []
     for precision, rates in gemm_rates(shapes, repeats=repeats).items():
@@ -55,12 +50,9 @@ def measure_ceilings(
 def measure_roofline(
     inspector: Inspector, ceilings: Iterable[Ceiling], *, seconds: float = 5.0
 ) -> tuple[EngineRoofline, ...]:
-    """Runs each engine alone and holds its time against the floor of its graph.
+    """Run each engine alone and hold its time against the floor of its graph.
 
-    Args:
-        inspector: Its sessions are run.
-        ceilings: Of this machine; the one of the precision that the engines compute in counts.
-        seconds: For each engine; it runs at least twice.
+    The ceiling of the engines' precision counts; each engine runs for some seconds, at least twice.
 
     Returns:
         Nothing where there is no ceiling: on a GPU, or in a precision no library multiplies in.
@@ -85,15 +77,15 @@ def measure_roofline(
 def engine_roofline(
     engine: str, calls: int, cost: GraphCost, ceiling: Ceiling, call_ms: Spread
 ) -> EngineRoofline:
-    """The floor of one engine: the greater of its arithmetic and of the least it must move."""
+    """Compute the floor of one engine: the greater of its arithmetic and its least traffic."""
     arithmetic = 1e3 * cost.flops / (ceiling.gflops * 1e9)
-    memory = 1e3 * cost.least_bytes / (ceiling.gigabytes_per_second * 1e9)
+    memory = 1e3 * cost.min_bytes / (ceiling.gigabytes_per_second * 1e9)
     floor = max(arithmetic, memory)
     return EngineRoofline(
         engine=engine,
         calls=calls,
         gflop=cost.flops / 1e9,
-        megabytes=cost.least_bytes / 1e6,
+        megabytes=cost.min_bytes / 1e6,
         megabytes_unfused=cost.unfused_bytes / 1e6,
         floor_ms=floor,
         bound="arithmetic" if arithmetic >= memory else "memory",
@@ -102,21 +94,24 @@ def engine_roofline(
     )
 
 
-def random_inputs(session: Session) -> dict[str, Tensor]:
-    """Inputs for one prompt: noise where there are floats, as zeros may be a special case."""
+def random_inputs(contract: EngineContract) -> dict[str, Tensor]:
+    """Make inputs for one prompt: noise for floats and images, as zeros may be a special case."""
     rng = np.random.default_rng(0)
-    return {
-        name: rng.standard_normal(zeros.shape, np.float32) if zeros.dtype == np.float32 else zeros
-        for name, zeros in zeros_for(session.contract).items()
-    }
+    inputs = dict(zeros_for(contract))
+    for name, zeros in inputs.items():
+        if zeros.dtype == np.uint8:
+            inputs[name] = rng.integers(0, 256, zeros.shape, dtype=np.uint8)
+        elif zeros.dtype == np.float32:
+            inputs[name] = rng.random(zeros.shape, np.float32)
+    return inputs
 
 
 def _alone(session: Session, seconds: float) -> Spread:
-    inputs = random_inputs(session)
+    inputs = random_inputs(session.contract)
     session.execute(inputs)
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < _FEWEST or (len(times) < _MOST and time.perf_counter() < end):
+    while len(times) < _MIN_RUNS or (len(times) < _MAX_RUNS and time.perf_counter() < end):
         start = time.perf_counter()
         session.execute(inputs)
         times.append(1e3 * (time.perf_counter() - start))

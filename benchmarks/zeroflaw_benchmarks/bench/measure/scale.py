@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.process.child_process import run_child
-from zeroflaw_benchmarks.bench.process.scale_run import ScaleRun, ScaleTimes
+from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask, ScaleTimes
 from zeroflaw_benchmarks.bench.report.report import Axis, Growth, ScalePoint
 from zeroflaw_engines.errors import BenchmarkError
 from zeroflaw_engines.process.cores import usable_cores
@@ -39,40 +39,13 @@ _TOLERANCE: Final = 0.25
 _GATE_SECONDS: Final = 600.0
 
 
-@dataclass(frozen=True)
-class ScaleTask:
-    """What is measured along the axes.
-
-    Attributes:
-        bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision.
-        product: That the frame shows.
-        threads: Of each engine, where threads are not the axis; 0 takes every core.
-        frame: Height and width where the frame is not the axis, px.
-        seconds: Of inspections at each setting and round.
-    """
-
-    bundle: str
-    way: str
-    product: str
-    threads: int
-    frame: tuple[int, int]
-    seconds: float = 1.0
-
-
 def measure_scale(
     task: ScaleTask,
     axes: Iterable[str],
     rounds: int,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[ScalePoint, ...]:
-    """Measures each setting of each axis in processes of its own.
-
-    Args:
-        task: What is measured.
-        axes: Of `AXES`.
-        rounds: How often each setting is measured.
-        tell: Is told what is being measured.
+    """Measure each setting of each axis, of those in `AXES`, in processes of its own.
 
     Raises:
         BenchmarkError: There is no such axis, or a process failed.
@@ -85,14 +58,14 @@ def measure_scale(
     for axis in AXES:
         if axis in chosen:
             for value, run, processes in _settings(task, axis):
-                tell(f"scale: {axis} {value:g}")
+                report(f"scale: {axis} {value:g}")
                 times = [_together(run, processes) for _ in range(rounds)]
                 points.append(_point(axis, value, times))
     return tuple(points)
 
 
 def growth_of(points: Iterable[ScalePoint]) -> tuple[Growth, ...]:
-    """How each stage grows along the axes whose work is known.
+    """Fit how each stage grows along the axes whose work is known.
 
     A stage is a defect if the exponent over the upper half of the axis exceeds what its work
     grows with, though every stage whose time is mostly overhead is left out.
@@ -124,43 +97,39 @@ def growth_of(points: Iterable[ScalePoint]) -> tuple[Growth, ...]:
     return tuple(found)
 
 
-def _settings(task: ScaleTask, axis: Axis) -> Iterator[tuple[float, ScaleRun, int]]:
-    """Value, run and number of processes of each setting."""
-    base = ScaleRun(
-        bundle=task.bundle,
-        way=task.way,
-        product=task.product,
-        frame=task.frame,
-        threads=task.threads,
-        seconds=task.seconds,
-    )
+def _settings(task: ScaleTask, axis: Axis) -> Iterator[tuple[float, ScaleTask, int]]:
+    """Value, task and number of processes of each setting."""
     cores = usable_cores()
+
+    def on_threads(count: int) -> ScaleTask:
+        return replace(task, run_on=replace(task.run_on, threads=count))
+
     powers = sorted({*(2**i for i in range(cores.bit_length())), cores})
     if axis == "frames_in_flight":
         for count in sorted({*powers, 2 * cores, 4 * cores}):
-            yield count, replace(base, in_flight=count), 1
+            yield count, replace(task, in_flight=count), 1
     elif axis == "threads":
         for count in powers:
-            yield count, replace(base, threads=count), 1
+            yield count, on_threads(count), 1
     elif axis == "processes":
         for count in powers:
-            yield count, replace(base, threads=max(1, cores // count)), count
+            yield count, on_threads(max(1, cores // count)), count
     elif axis == "megapixels":
         for megapixels in MEGAPIXELS:
             width = round((megapixels * 1e6 * _ASPECT) ** 0.5)
-            yield megapixels, replace(base, frame=(round(width / _ASPECT), width)), 1
+            yield megapixels, replace(task, frame=(round(width / _ASPECT), width)), 1
     elif axis == "points":
         for count in (1, 3, 5, 10):
-            yield count, replace(base, points=count), 1
+            yield count, replace(task, points=count), 1
     else:
         for count in (10, 100, 1000):
-            yield count, replace(base, products=count), 1
+            yield count, replace(task, products=count), 1
 
 
-def _together(run: ScaleRun, processes: int) -> list[ScaleTimes]:
+def _together(run: ScaleTask, processes: int) -> list[ScaleTimes]:
     """Runs several processes that begin together."""
     if processes == 1:
-        return [run_child("bench.process.scale_run", run, ScaleTimes)]
+        return [run_child("process.scale_run", run, ScaleTimes)]
     with (
         tempfile.TemporaryDirectory(prefix="zeroflaw_gate_") as directory,
         ThreadPoolExecutor(processes) as pool,
@@ -168,8 +137,7 @@ def _together(run: ScaleRun, processes: int) -> list[ScaleTimes]:
         gate = Path(directory) / "gate"
         gated = replace(run, gate=str(gate))
         pending = [
-            pool.submit(run_child, "bench.process.scale_run", gated, ScaleTimes)
-            for _ in range(processes)
+            pool.submit(run_child, "process.scale_run", gated, ScaleTimes) for _ in range(processes)
         ]
         end = time.monotonic() + _GATE_SECONDS
         while len(list(Path(directory).iterdir())) < processes:

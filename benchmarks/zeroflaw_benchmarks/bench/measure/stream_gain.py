@@ -16,15 +16,7 @@ from zeroflaw_engines.errors import BenchmarkError
 def measure_stream(
     inspector: Inspector, frame: BenchFrame, product: str, *, frames: int, rounds: int
 ) -> StreamGain:
-    """Lets frames flow through a stream in both modes, interleaved.
-
-    Args:
-        inspector: Warm.
-        frame: Given again and again.
-        product: Its product.
-        frames: Of each round and mode.
-        rounds: How often.
-    """
+    """Let frames flow through a stream in both modes, interleaved."""
     seconds: dict[bool, list[float]] = {True: [], False: []}
     waits: list[float] = []
     for _ in range(rounds):

@@ -20,7 +20,7 @@ _BYTES: Final = {"uint8": 1, "int32": 4, "float32": 4}
 
 
 def transfers_of(inspector: Inspector) -> tuple[Transfer, ...]:
-    """Every tensor of one inspection with one prompt: CLIP, SAM and the calls of the cascade.
+    """List the tensors of an inspection with one prompt: CLIP, SAM, the calls of the cascade.
 
     On a CPU nothing crosses: engines read and write host memory in place. On a GPU features and
     mask logits stay there; features are copied out once, for the point prompts, and of the

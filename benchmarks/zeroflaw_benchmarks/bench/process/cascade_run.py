@@ -8,7 +8,6 @@ third call at the frame's size, and the box that the second call's mask at that 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,8 +27,8 @@ from zeroflaw.pipeline.geometry import (
     mask_at_frame,
 )
 from zeroflaw.pipeline.prompt_points import PointPrompts
-from zeroflaw_benchmarks.bench.process.child_process import answer
-from zeroflaw_engines.backends import load_session
+from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs
+from zeroflaw_benchmarks.bench.process.run_on import RunOn, plain_onnxruntime
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER
 from zeroflaw_engines.parameters import MethodParameters
@@ -45,25 +44,23 @@ class CascadeTask:
 
     Attributes:
         bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision, of our decoder.
+        run_on: What runs our decoder.
         graph: ONNX file of another decoder, run by ONNX Runtime; empty for ours.
         frame: Height and width of the frame, px.
         runs: Cascades that are timed, after two that are not.
-        threads: CPU threads; 0 takes every core.
         logits: Where the low-res logits of the last stage are written, `.npy`.
     """
 
     bundle: str
-    way: str
+    run_on: RunOn
     graph: str
     frame: tuple[int, int]
     runs: int
-    threads: int
     logits: str
 
 
 # Points, labels, box and logits of the last call in; low-res logits [4, L, L], predicted IoUs
-# [4] and a way to the mask of a token at the frame's size out.
+# [4] and a function to the mask of a token at the frame's size out.
 _Call = tuple[FloatArray, FloatArray, Callable[[int], BoolArray]]
 _Decode = Callable[["_Prompts"], _Call]
 
@@ -76,12 +73,8 @@ class _Prompts:
     device: Any
 
 
-def run_cascades(task: CascadeTask) -> list[float]:
-    """Runs the three calls again and again.
-
-    Returns:
-        Seconds of each cascade.
-    """
+def run_cascades(task: CascadeTask) -> RunTimes:
+    """Run the three calls again and again."""
     bundle = open_bundle(task.bundle, verify_digests=False)
     geometry = geometry_of(task.frame, bundle.manifest.sizes, MethodParameters())
     rng = np.random.default_rng(_SEED)
@@ -96,18 +89,13 @@ def run_cascades(task: CascadeTask) -> list[float]:
     )
     make = _theirs if task.graph else _ours
     decode = make(task, bundle, geometry, features)
-    seconds = []
-    for run in range(-2, task.runs):
-        start = time.perf_counter()
-        low_res = three_calls(decode, points, task.frame)
-        if run >= 0:
-            seconds.append(time.perf_counter() - start)
-    np.save(task.logits, low_res)
-    return seconds
+    times = time_runs(lambda: three_calls(decode, points, task.frame), task.runs, untimed=2)
+    np.save(task.logits, three_calls(decode, points, task.frame))
+    return times
 
 
 def three_calls(decode: _Decode, points: PointPrompts, frame: tuple[int, int]) -> FloatArray:
-    """Points; points and logits; points, box and logits.
+    """Run the decoder with points, with points and logits, and with points, box and logits.
 
     Returns:
         float32 [L, L], the chosen low-res logits of the third call.
@@ -128,10 +116,7 @@ def three_calls(decode: _Decode, points: PointPrompts, frame: tuple[int, int]) -
 def _ours(
     task: CascadeTask, bundle: Bundle, geometry: FrameGeometry, features: FloatArray
 ) -> _Decode:
-    backend, _, precision = task.way.partition(":")
-    session = load_session(
-        bundle, SAM_DECODER, backend=backend, precision=precision or None, threads=task.threads
-    )
+    session = task.run_on.session(bundle, SAM_DECODER)
     sizes, mask_of = bundle.manifest.sizes, _MaskOf(geometry)
 
     def decode(prompts: _Prompts) -> _Call:
@@ -154,11 +139,7 @@ def _theirs(
     task: CascadeTask, bundle: Bundle, geometry: FrameGeometry, features: FloatArray
 ) -> _Decode:
     """As segment_anything's notebook runs its export: the points there are, and one more."""
-    from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
-
-    options = quiet_settings()
-    options.intra_op_num_threads = task.threads
-    session = ort.InferenceSession(task.graph, options, providers=["CPUExecutionProvider"])
+    session = plain_onnxruntime(task.graph, task.run_on.threads)
     takes = {value.name for value in session.get_inputs()}
     names = [value.name for value in session.get_outputs()]
     low, mask_of = bundle.manifest.sizes.low_res_size, _MaskOf(geometry)

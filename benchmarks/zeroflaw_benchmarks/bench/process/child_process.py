@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,39 +19,58 @@ _Result = TypeVar("_Result")
 _LAST_LINES = 4
 
 
-def run_child(module: str, task: Any, result: type[_Result]) -> _Result:  # noqa: ANN401 - any record
-    """Runs a module in a process of its own, so that no run inherits another's memory.
+@dataclass(frozen=True)
+class RunTimes:
+    """What a process measured.
 
-    Args:
-        module: Its name below `zeroflaw_benchmarks`; it calls `answer`.
-        task: What it is to do, a dataclass or Struct.
-        result: What it answers with.
+    Attributes:
+        seconds: Of each run.
+        peak_rss: Largest resident memory of the process, bytes.
+    """
+
+    seconds: list[float]
+    peak_rss: int
+
+
+def run_child(module: str, task: Any, result: type[_Result]) -> _Result:  # noqa: ANN401 - any record
+    """Run a module in a process of its own, so that no run inherits another's memory.
 
     Raises:
         BenchmarkError: The process failed, or did not answer.
     """
-    command = [sys.executable, "-m", f"zeroflaw_benchmarks.{module}", _text(task)]
+    command = [sys.executable, "-m", f"zeroflaw_benchmarks.bench.{module}", _text(task)]
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         command, capture_output=True, text=True, check=False
     )
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        said = " | ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
+        reported = " | ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
         raise BenchmarkError(
-            f"the process of {module} ended with code {done.returncode}: {said}",
+            f"the process of {module} ended with code {done.returncode}: {reported}",
             f"run it alone: {' '.join(command[1:3])} '{command[3]}'",
         )
     return msgspec.json.decode(lines[-1], type=result)
 
 
 def answer(task: type[Any], work: Callable[[Any], Any]) -> None:
-    """The other end of `run_child`: does the task of the command line, prints the result."""
+    """Do the task of the command line and print the result: the other end of `run_child`."""
     result = work(msgspec.json.decode(sys.argv[1], type=task))
     sys.stdout.write("\n" + _text(result) + "\n")
 
 
+def time_runs(work: Callable[[], object], runs: int, *, untimed: int = 1) -> RunTimes:
+    """Run something again and again."""
+    seconds = []
+    for run in range(-untimed, runs):
+        start = time.perf_counter()
+        work()
+        if run >= 0:
+            seconds.append(time.perf_counter() - start)
+    return RunTimes(seconds, peak_rss())
+
+
 def peak_rss() -> int:
-    """Largest resident memory of this process so far, bytes.
+    """Return the largest resident memory of this process so far, bytes.
 
     Linux keeps in `ru_maxrss` what the parent held when it forked, if that was more.
     """
@@ -58,7 +79,7 @@ def peak_rss() -> int:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now; 0 where the system does not tell."""
+    """Return the resident memory of this process now; 0 where the system does not tell."""
     return _status("VmRSS") or 0
 
 

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 from zeroflaw_benchmarks.bench.process.child_process import answer
 from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.contract import SAM_ENCODER, EngineContract
 
 # The file of each graph, below the directory of the task.
 OFFICIAL_DECODER: Final = "sam_onnx_decoder.onnx"
 OFFICIAL_DECODER_LOW_RES: Final = "sam_onnx_decoder_low_res.onnx"
 SAMEXPORTER_DECODER: Final = "samexporter_decoder.onnx"
 SAMEXPORTER_ENCODER: Final = "samexporter_encoder/encoder.onnx"
+PLAIN_ENCODER: Final = "plain_encoder/plain_sam_encoder.onnx"
 _OFFICIAL_OPSET: Final = 17  # the script's default (export_onnx_model.py)
 _SAMEXPORTER_OPSET: Final = 18
 
@@ -38,14 +40,22 @@ class GraphsTask:
 
 
 def write_graphs(task: GraphsTask) -> str:
-    """Exports with the very modules and options that the peers' own scripts use."""
-    from zeroflaw_benchmarks.reference.bundle_originals import original_sam
+    """Export with the very modules and options that the peers' own scripts use."""
+    from zeroflaw_benchmarks.reference.reference_models import reference_sam
 
-    sam: Any = original_sam(open_bundle(task.bundle, verify_digests=False))
+    bundle = open_bundle(task.bundle, verify_digests=False)
+    sam: Any = reference_sam(bundle)
     for name in task.wanted:
         path = Path(task.directory) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name == SAMEXPORTER_ENCODER:
+        if name == PLAIN_ENCODER:
+            from zeroflaw_benchmarks.reference.plain_encoder import PlainEncoder
+            from zeroflaw_export.graphs.onnx_writer import onnx_from_module
+
+            ours = bundle.contract(SAM_ENCODER)
+            only_image = EngineContract(ours.name, ours.inputs[:1], ours.outputs)
+            onnx_from_module(PlainEncoder(sam).eval(), only_image, path)
+        elif name == SAMEXPORTER_ENCODER:
             _encoder(sam, path)
         elif name == SAMEXPORTER_DECODER:
             from samexporter.export_decoder import SamOnnxModel as Theirs
@@ -78,18 +88,14 @@ def _decoder(module: Any, sam: Any, path: Path, opset: int) -> None:  # noqa: AN
         "has_mask_input": torch.ones(1),
         "orig_im_size": torch.tensor([1500.0, 2250.0]),
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            output_names=["masks", "iou_predictions", "low_res_masks"],
-            dynamic_axes={"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}},
-            opset_version=opset,
-            dynamo=False,
-        )
+    _export(
+        module,
+        inputs,
+        path,
+        opset,
+        output_names=["masks", "iou_predictions", "low_res_masks"],
+        dynamic_axes={"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}},
+    )
 
 
 def _encoder(sam: Any, path: Path) -> None:  # noqa: ANN401 - torch modules
@@ -99,16 +105,23 @@ def _encoder(sam: Any, path: Path) -> None:  # noqa: ANN401 - torch modules
 
     side = sam.image_encoder.img_size
     module = ImageEncoderOnnxModel(model=sam, use_preprocess=False)
+    inputs = {"input_image": torch.randn(1, 3, side, side)}
+    _export(module, inputs, path, _SAMEXPORTER_OPSET, output_names=["image_embeddings"])
+
+
+def _export(module: Any, inputs: dict[str, Any], path: Path, opset: int, **options: Any) -> None:  # noqa: ANN401
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
-            (torch.randn(1, 3, side, side),),
+            tuple(inputs.values()),
             str(path),
-            input_names=["input_image"],
-            output_names=["image_embeddings"],
-            opset_version=_SAMEXPORTER_OPSET,
+            input_names=list(inputs),
+            opset_version=opset,
             dynamo=False,
+            **options,
         )
 
 

@@ -13,25 +13,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
-from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.writer import add_products
 
 
 @dataclass(frozen=True)
-class ScaleRun:
+class ScaleTask:
     """One setting.
 
     Attributes:
         bundle: As `open_bundle` takes it.
-        way: Backend, a colon and the precision.
+        run_on: What runs the engines.
         product: That the frame shows.
         frame: Height and width, px.
-        threads: Of each engine; 0 takes every core.
         in_flight: Frames inspected at once, by as many threads of one Inspector.
         points: Of each sign; 0 keeps the bundle's.
         products: In the bundle; 0 keeps its own.
@@ -41,10 +42,9 @@ class ScaleRun:
     """
 
     bundle: str
-    way: str
+    run_on: RunOn
     product: str
     frame: tuple[int, int]
-    threads: int = 0
     in_flight: int = 1
     points: int = 0
     products: int = 0
@@ -69,26 +69,26 @@ class ScaleTimes:
     peak_rss: int
 
 
-def run_scale(run: ScaleRun) -> ScaleTimes:
-    """Inspects at one setting."""
+def run_scale(task: ScaleTask) -> ScaleTimes:
+    """Inspect at one setting."""
     with tempfile.TemporaryDirectory(prefix="zeroflaw_scale_") as name:
         directory = Path(name)
-        pixels = bench_frame(run.frame, directory).pixels
-        with _loaded(run, directory) as inspector:
+        pixels = bench_frame(task.frame, directory).pixels
+        with _loaded(task, directory) as inspector:
             done: list[tuple[float, Inspection]] = []
 
             def inspect(_: int) -> None:
                 start = time.perf_counter()
-                inspection = inspector.inspect(pixels, product=run.product)
+                inspection = inspector.inspect(pixels, product=task.product)
                 done.append((1e3 * (time.perf_counter() - start), inspection))
 
             inspect(0)
             done.clear()
-            _wait_for(run.gate)
+            _wait_for(task.gate)
             start = time.perf_counter()
-            with ThreadPoolExecutor(run.in_flight) as pool:
-                while time.perf_counter() - start < run.seconds or len(done) < 3 * run.in_flight:
-                    list(pool.map(inspect, range(run.in_flight)))
+            with ThreadPoolExecutor(task.in_flight) as pool:
+                while time.perf_counter() - start < task.seconds or len(done) < 3 * task.in_flight:
+                    list(pool.map(inspect, range(task.in_flight)))
             seconds = time.perf_counter() - start
     stages = [_stages(inspection) for _, inspection in done]
     return ScaleTimes(
@@ -99,21 +99,12 @@ def run_scale(run: ScaleRun) -> ScaleTimes:
     )
 
 
-def _loaded(run: ScaleRun, directory: Path) -> Inspector:
-    backend, _, precision = run.way.partition(":")
-    bundle = run.bundle
-    if run.products:
-        bundle = str(_with_products(open_bundle(run.bundle), run.products, directory).path)
-    parameters = read_manifest(bundle).method_parameters.replace(no_region="always_run")
-    if run.points:
-        parameters = parameters.replace(positive_points=run.points, negative_points=run.points)
-    return Inspector.load(
-        bundle,
-        backend,
-        precision=precision or None,
-        parameters=parameters,
-        threads=run.threads,
-    )
+def _loaded(task: ScaleTask, directory: Path) -> Inspector:
+    bundle: str | Path = task.bundle
+    if task.products:
+        bundle = _with_products(open_bundle(task.bundle), task.products, directory).path
+    points: dict[str, Any] = {"positive_points": task.points, "negative_points": task.points}
+    return task.run_on.inspector(bundle, **(points if task.points else {}))
 
 
 def _with_products(bundle: Bundle, count: int, directory: Path) -> Bundle:
@@ -156,4 +147,4 @@ def _wait_for(gate: str) -> None:
 
 
 if __name__ == "__main__":
-    answer(ScaleRun, run_scale)
+    answer(ScaleTask, run_scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -97,25 +97,20 @@ class Comparison:
 
     @property
     def worse(self) -> tuple[Change, ...]:
-        """What moved to the worse."""
+        """Return what moved to the worse."""
         return tuple(change for change in self.changes if change.worse)
 
 
 def compare(
     old: BenchReport, new: BenchReport, *, ratios_only: bool = False, worse_by: float = 1.0
 ) -> Comparison:
-    """Compares every figure that both reports have.
+    """Compare every figure that both reports have.
 
     Times are compared only if both were measured on the same kind of machine with the same
     number of cores and threads; ratios and counts always.
 
-    Args:
-        old: Before.
-        new: Now.
-        ratios_only: Whether times are left out in any case, as on machines of a CI.
-        worse_by: From which factor on a measured figure is called worse, if it moved by more
-            than the noise. Ratios, too, differ between processors. Counts are exact: for them
-            it is always 1.
+    Ratios, too, differ between processors: `worse_by` is the factor from which on a figure that
+    moved by more than the noise is called worse. Counts are exact: for them it is always 1.
     """
     differences = tuple(_differences(old, new))
     comparable = not any(difference.forbids_times for difference in differences)
@@ -133,7 +128,7 @@ def compare(
 
 
 def figures_of(report: BenchReport) -> Iterator[Figure]:
-    """Every figure of a report that can be compared."""
+    """Yield every figure of a report that can be compared."""
     latency = report.latency
     for stage in latency.stages:
         low, high = own_noise(stage.samples_ms)
@@ -155,23 +150,13 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
             yield Figure(f"{row.engine}, {unit} a call", count, count, count, "count")
     for peer in report.peers:
         if peer.times_faster is not None:
-            yield _of_spread(
-                f"{peer.part}: {peer.name} over zeroflaw",
-                peer.times_faster,
-                kind="ratio",
-                smaller_is_better=False,
-            )
+            yield _gain(f"{peer.part}: {peer.name} over zeroflaw", peer.times_faster)
     if report.stream is not None:
-        yield _of_spread(
-            "gain of the pipelined stream",
-            report.stream.gain,
-            kind="ratio",
-            smaller_is_better=False,
-        )
+        yield _gain("gain of the pipelined stream", report.stream.gain)
 
 
 def own_noise(samples: Sequence[float]) -> tuple[float, float]:
-    """What a run varied by itself: from the 10th to the 90th percentile, or all of a few."""
+    """Return what a run varied by itself: its 10th to 90th percentile, or all of a few."""
     if len(samples) < _FEW:
         return min(samples), max(samples)
     low, high = np.percentile(samples, [10, 90])
@@ -194,12 +179,12 @@ def _differences(old: BenchReport, new: BenchReport) -> Iterator[Difference]:
             yield Difference(f"{name} was {before}, is {after}", forbids_times=False)
 
 
-def _of_spread(
-    name: str, value: Spread, *, kind: FigureKind, smaller_is_better: bool = True
-) -> Figure:
-    return Figure(
-        name, value.middle, value.least, value.most, kind, smaller_is_better=smaller_is_better
-    )
+def _of_spread(name: str, value: Spread, *, kind: FigureKind) -> Figure:
+    return Figure(name, value.middle, value.least, value.most, kind)
+
+
+def _gain(name: str, value: Spread) -> Figure:
+    return replace(_of_spread(name, value, kind="ratio"), smaller_is_better=False)
 
 
 def _change(old: Figure, new: Figure, worse_by: float) -> Change:
@@ -207,8 +192,8 @@ def _change(old: Figure, new: Figure, worse_by: float) -> Change:
     moved = abs(new.value - old.value) > noise
     rose, fell = new.value > old.value, new.value < old.value
     to_the_worse = rose if new.smaller_is_better else fell
-    least, most = sorted((old.value, new.value))
-    far = new.kind == "count" or most >= worse_by * least
+    smaller, larger = sorted((old.value, new.value))
+    far = new.kind == "count" or larger >= worse_by * smaller
     return Change(
         name=new.name,
         old=old.value,

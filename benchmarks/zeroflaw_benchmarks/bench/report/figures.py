@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-from zeroflaw_benchmarks.bench.report.report import BenchReport, Latency, ScalePoint
+from zeroflaw_benchmarks.bench.report.report import BenchReport, Endurance, Latency, ScalePoint
 
 _KIND_COLOURS: Final = {
     "engine": "#1b6ca8", "host": "#e07a1f", "queue": "#8a5fb0", "total": "#555555"
@@ -35,7 +35,7 @@ _Draw = Callable[[Figure], None]
 
 
 def plots_of(report: BenchReport) -> Iterator[tuple[str, str]]:
-    """Title and SVG of every plot that the report has figures for."""
+    """Yield title and SVG of every plot that the report has figures for."""
     latency = report.latency
     yield "Latency of one inspection", _svg((7, 2.6), lambda f: _distribution(f, latency))
     yield "Stages, p50 and p99", _svg((7, 3.4), lambda f: _stages(f, latency))
@@ -48,7 +48,7 @@ def plots_of(report: BenchReport) -> Iterator[tuple[str, str]]:
     if any(peer.times_faster for peer in report.peers):
         yield "Peers", _svg((7, 0.8 + 0.4 * len(report.peers)), lambda f: _peers(f, report))
     if report.endurance is not None:
-        yield "Many frames", _svg((7, 3.0), lambda f: _endurance(f, report))
+        yield "Many frames", _svg((7, 3.0), partial(_endurance, endurance=report.endurance))
 
 
 def _svg(size: tuple[float, float], draw: _Draw) -> str:
@@ -153,10 +153,7 @@ def _peers(figure: Figure, report: BenchReport) -> None:
     axes.set(xlabel="zeroflaw is faster, times")
 
 
-def _endurance(figure: Figure, report: BenchReport) -> None:
-    endurance = report.endurance
-    if endurance is None:
-        return
+def _endurance(figure: Figure, endurance: Endurance) -> None:
     times, memory = figure.subplots(2, 1, sharex=True)
     times.plot(endurance.totals_ms, ".", markersize=2)
     times.set(ylabel="total, ms")

@@ -17,32 +17,20 @@ OFFICIAL_DECODER: Final = "SamOnnxModel"
 
 
 def goals_of(report: BenchReport) -> tuple[Goal, ...]:
-    """The goals that this report has figures for."""
+    """List the goals that this report has figures for."""
     return tuple(_goals(report))
 
 
 def _goals(report: BenchReport) -> Iterator[Goal]:
     latency = report.latency
     if report.subject.models.endswith("vit_h at 1024 px"):
-        yield Goal(
-            goal="host share of the total",
-            limit=HOST_SHARE,
-            at_least=False,
-            value=latency.host_share.middle,
-            met=latency.host_share.middle <= HOST_SHARE,
-            note="all host work, also what runs beside an engine",
-        )
+        note = "all host work, also what runs beside an engine"
+        yield _at_most("host share of the total", HOST_SHARE, latency.host_share.middle, note)
     host = report.host
     if (host.frame_height, host.frame_width) == _FRAME:
         total = host.parts_ms["total"]
-        yield Goal(
-            goal="host time of a 1024x1024 frame, ms",
-            limit=HOST_MS,
-            at_least=False,
-            value=total.middle,
-            met=total.middle <= HOST_MS,
-            note=f"host code alone, {total}",
-        )
+        note = f"host code alone, {total}"
+        yield _at_most("host time of a 1024x1024 frame, ms", HOST_MS, total.middle, note)
     for peer in report.peers:
         if peer.part == "cascade" and OFFICIAL_DECODER in peer.name and peer.times_faster:
             yield Goal(
@@ -55,30 +43,18 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
             )
     if report.load is not None:
         load = report.load
-        yield Goal(
-            goal="load to first result over plain sessions",
-            limit=LOAD_RATIO,
-            at_least=False,
-            value=load.ratio_first.middle,
-            met=load.ratio_first.middle <= LOAD_RATIO,
-            note=f"load alone {load.ratio}, of which digests take"
-            f" {load.digests_ms.middle / load.load_ms.middle:.0%}",
-        )
+        digests = load.digests_ms.middle / load.load_ms.middle
+        note = f"load alone {load.ratio}, of which digests take {digests:.0%}"
+        goal = "load to first result over plain sessions"
+        yield _at_most(goal, LOAD_RATIO, load.ratio_first.middle, note)
     if report.endurance is not None:
-        endurance = report.endurance
-        yield Goal(
-            goal=f"growth of memory over {endurance.frames} frames, kB a frame",
-            limit=endurance.rss_slope_noise_kb,
-            at_least=False,
-            value=endurance.rss_slope_kb,
-            met=endurance.rss_slope_kb <= endurance.rss_slope_noise_kb,
-            note="the limit is the noise of the slope itself",
-        )
-        yield Goal(
-            goal=f"p99 over p50 of {endurance.frames} frames",
-            limit=TAIL,
-            at_least=False,
-            value=endurance.p99_over_p50,
-            met=endurance.p99_over_p50 <= TAIL,
-            note=f"load average {report.before.load_average} before the run",
-        )
+        seen = report.endurance
+        goal = f"growth of memory over {seen.frames} frames, kB a frame"
+        note = "the limit is the noise of the slope itself"
+        yield _at_most(goal, seen.rss_slope_noise_kb, seen.rss_slope_kb, note)
+        note = f"load average {report.before.load_average} before the run"
+        yield _at_most(f"p99 over p50 of {seen.frames} frames", TAIL, seen.p99_over_p50, note)
+
+
+def _at_most(goal: str, limit: float, value: float, note: str) -> Goal:
+    return Goal(goal=goal, limit=limit, at_least=False, value=value, met=value <= limit, note=note)

@@ -7,12 +7,7 @@ from zeroflaw_benchmarks.bench.report.tables import TextTable, tables_of
 
 
 def report_markdown(report: BenchReport, extra: tuple[TextTable, ...] = ()) -> str:
-    """Every table of the report, under the command that printed it.
-
-    Args:
-        report: What was measured.
-        extra: More tables, for instance a comparison.
-    """
+    """Write every table of the report, under the command that printed it."""
     parts = [f"# {report.subject.bundle} on {report.subject.backend}", ""]
     parts += [f"{report.created}, printed by", "", "```", report.command, "```", ""]
     parts += [f"**{_text(note)}**\n" for note in report.notes]

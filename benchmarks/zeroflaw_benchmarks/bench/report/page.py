@@ -19,12 +19,7 @@ _STYLE: Final = (
 
 
 def report_page(report: BenchReport, extra: tuple[TextTable, ...] = ()) -> str:
-    """The page: every table and every plot.
-
-    Args:
-        report: What was measured.
-        extra: More tables, for instance a comparison.
-    """
+    """Write the page: every table and every plot."""
     title = html.escape(f"zeroflaw bench: {report.subject.bundle} on {report.subject.backend}")
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',

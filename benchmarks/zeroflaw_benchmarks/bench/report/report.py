@@ -262,6 +262,8 @@ class Peer(_Record, frozen=True, kw_only=True):
         times_faster: Peer over ours, inside each round: over 1, zeroflaw is faster.
         agreement: How near its result is to ours, in words and figures.
         why_not: Why it did not run; empty if it did.
+        peak_rss_gb: Largest resident memory of the peer's processes; None in older reports.
+        ours_peak_rss_gb: The same of zeroflaw's.
     """
 
     name: str
@@ -272,6 +274,8 @@ class Peer(_Record, frozen=True, kw_only=True):
     times_faster: Spread | None = None
     agreement: str = ""
     why_not: str = ""
+    peak_rss_gb: float | None = None
+    ours_peak_rss_gb: float | None = None
 
 
 class Goal(_Record, frozen=True, kw_only=True):
@@ -362,12 +366,12 @@ class BenchReport(_Record, frozen=True, kw_only=True):
 
 
 def report_json(report: BenchReport) -> bytes:
-    """The report as `bench.json` holds it."""
+    """Write the report as `bench.json` holds it."""
     return msgspec.json.format(msgspec.json.encode(report)) + b"\n"
 
 
 def read_report(path: Path) -> BenchReport:
-    """Reads a `bench.json`.
+    """Read a `bench.json`.
 
     Raises:
         BenchmarkError: It cannot be read, or is not a report of this schema version.
@@ -384,7 +388,7 @@ def read_report(path: Path) -> BenchReport:
 
 
 def bench_json_schema() -> dict[str, Any]:
-    """The JSON schema of `bench.json`, as docs/bench.schema.json holds it."""
+    """Make the JSON schema of `bench.json`, as docs/bench.schema.json holds it."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"zeroflaw bench, schema version {BENCH_SCHEMA_VERSION}",

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
 from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
-from zeroflaw_benchmarks.bench.report.report import BenchReport
+from zeroflaw_benchmarks.bench.report.report import (
+    BenchReport,
+    Goal,
+    Growth,
+    HostTime,
+    LoadTime,
+    Peer,
+    ScalePoint,
+    StreamGain,
+)
 
 Row = tuple[str, ...]
 
@@ -29,26 +39,25 @@ class TextTable:
 
 
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
-    """Every section of a report that was measured."""
-    found = [machine_table(report), latency_table(report)]
-    found.append(host_table(report))
+    """Lay out every section of a report that was measured."""
+    found = [machine_table(report), latency_table(report), host_table(report.host)]
     if report.roofline:
         found.append(roofline_table(report))
     if report.stream is not None:
-        found.append(stream_table(report))
+        found.append(stream_table(report.stream))
     if report.peers:
-        found.append(peer_table(report))
+        found.append(peer_table(report.peers))
     if report.scale:
-        found += [scale_table(report), growth_table(report)]
+        found += [scale_table(report.scale), growth_table(report.growth)]
     if report.load is not None:
-        found.append(load_table(report))
+        found.append(load_table(report.load))
     if report.goals:
-        found.append(goal_table(report))
+        found.append(goal_table(report.goals))
     return tuple(found)
 
 
 def machine_table(report: BenchReport) -> TextTable:
-    """The machine and what was measured on it."""
+    """Lay out the machine and what was measured on it."""
     machine, before, after, subject = report.machine, report.before, report.after, report.subject
     clocks = [f"{min(state.clocks_mhz):.0f}" for state in (before, after) if state.clocks_mhz]
     heat = [
@@ -72,15 +81,15 @@ def machine_table(report: BenchReport) -> TextTable:
         ("load average", f"{before.load_average} before, {after.load_average} after"),
     ]
     if machine.thread_variables:
-        said = ", ".join(f"{name}={value}" for name, value in machine.thread_variables.items())
-        rows.append(("environment", said))
+        variables = (f"{name}={value}" for name, value in machine.thread_variables.items())
+        rows.append(("environment", ", ".join(variables)))
     if subject.parameters:
         rows.append(("parameters", ", ".join(f"{k}={v}" for k, v in subject.parameters.items())))
     return TextTable("What was measured", ("", ""), tuple(rows))
 
 
 def latency_table(report: BenchReport) -> TextTable:
-    """Milliseconds by stage."""
+    """Lay out the milliseconds of each stage."""
     latency = report.latency
     total = next(stage.p50 for stage in latency.stages if stage.kind == "total")
     limits = {row.engine: f"{100 * row.fraction:.0f} %" for row in report.roofline}
@@ -119,9 +128,8 @@ def latency_table(report: BenchReport) -> TextTable:
     )
 
 
-def host_table(report: BenchReport) -> TextTable:
-    """Host code alone."""
-    host = report.host
+def host_table(host: HostTime) -> TextTable:
+    """Lay out host code alone."""
     return TextTable(
         f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
         ("part", "ms"),
@@ -131,7 +139,7 @@ def host_table(report: BenchReport) -> TextTable:
 
 
 def roofline_table(report: BenchReport) -> TextTable:
-    """Engines against the machine's ceilings."""
+    """Lay out engines against the machine's ceilings."""
     rows = tuple(
         (
             row.engine,
@@ -146,7 +154,7 @@ def roofline_table(report: BenchReport) -> TextTable:
         )
         for row in report.roofline
     )
-    said = "; ".join(
+    rates = "; ".join(
         f"{one.precision}: {one.gflops:.0f} GFLOP/s ({one.library})" for one in report.ceilings
     )
     memory = report.ceilings[0].gigabytes_per_second if report.ceilings else 0.0
@@ -155,16 +163,13 @@ def roofline_table(report: BenchReport) -> TextTable:
         "Roofline, one call of each engine alone",
         (*heads, "p50, ms", "of the limit"),
         rows,
-        f"Ceilings measured in this run on {report.ceilings[0].threads} cores: {said};"
+        f"Ceilings measured in this run on {report.ceilings[0].threads} cores: {rates};"
         f" memory {memory:.1f} GB/s.",
     )
 
 
-def stream_table(report: BenchReport) -> TextTable:
-    """What the pipelined mode gains."""
-    stream = report.stream
-    if stream is None:
-        raise ValueError("the stream was not measured")
+def stream_table(stream: StreamGain) -> TextTable:
+    """Lay out what the pipelined mode gains."""
     return TextTable(
         f"Stream of {stream.frames} frames, {stream.rounds} rounds",
         ("mode", "frames a second", "gain", "queue, ms"),
@@ -180,8 +185,8 @@ def stream_table(report: BenchReport) -> TextTable:
     )
 
 
-def peer_table(report: BenchReport) -> TextTable:
-    """Other ways to do the job or a part of it."""
+def peer_table(peers: Sequence[Peer]) -> TextTable:
+    """Lay out what others take for the job or a part of it."""
     rows = tuple(
         (
             peer.name,
@@ -190,20 +195,22 @@ def peer_table(report: BenchReport) -> TextTable:
             _seconds(peer.seconds),
             _seconds(peer.ours),
             "" if peer.times_faster is None else str(peer.times_faster),
+            *_gigabytes(peer.peak_rss_gb, peer.ours_peak_rss_gb),
             peer.agreement if not peer.why_not else f"did not run: {peer.why_not}",
         )
-        for peer in report.peers
+        for peer in peers
     )
+    heads = ("peer", "part", "weights", "its ms", "ours, ms")
     return TextTable(
         "Peers, same image, same threads, interleaved rounds",
-        ("peer", "part", "weights", "its ms", "ours, ms", "ours is faster x", "agreement"),
+        (*heads, "ours is faster x", "its GB", "ours, GB", "agreement"),
         rows,
-        "Ratios are taken inside each round: median (least-most).",
+        "Ratios are taken inside each round: median (least-most). GB: largest resident memory.",
     )
 
 
-def scale_table(report: BenchReport) -> TextTable:
-    """Latency, throughput and memory along each axis."""
+def scale_table(scale: Sequence[ScalePoint]) -> TextTable:
+    """Lay out latency, throughput and memory along each axis."""
     rows = tuple(
         (
             point.axis,
@@ -214,7 +221,7 @@ def scale_table(report: BenchReport) -> TextTable:
             _ms(sum(point.stages_ms.get(name, 0.0) for name in ("mask", "regions"))),
             f"{point.peak_rss_gb:.2f}",
         )
-        for point in report.scale
+        for point in scale
     )
     return TextTable(
         "Scale",
@@ -223,8 +230,8 @@ def scale_table(report: BenchReport) -> TextTable:
     )
 
 
-def growth_table(report: BenchReport) -> TextTable:
-    """How stages grow."""
+def growth_table(growth: Sequence[Growth]) -> TextTable:
+    """Lay out how stages grow."""
     rows = tuple(
         (
             row.axis,
@@ -233,18 +240,15 @@ def growth_table(report: BenchReport) -> TextTable:
             f"{row.allowed:.2f}",
             "FASTER THAN ITS WORK" if row.defect else "",
         )
-        for row in report.growth
+        for row in growth
     )
     return TextTable(
         "Growth: time ~ value ^ exponent", ("axis", "stage", "exponent", "allowed", ""), rows
     )
 
 
-def load_table(report: BenchReport) -> TextTable:
-    """Load to first result against plain sessions."""
-    load = report.load
-    if load is None:
-        raise ValueError("loading was not measured")
+def load_table(load: LoadTime) -> TextTable:
+    """Lay out load to first result against plain sessions."""
     rows = (
         ("Inspector.load", _seconds(load.load_ms, 1.0), ""),
         ("... of which digests of every file", _seconds(load.digests_ms, 1.0), ""),
@@ -256,8 +260,8 @@ def load_table(report: BenchReport) -> TextTable:
     return TextTable("Load", ("", "ms", "ratio"), rows)
 
 
-def goal_table(report: BenchReport) -> TextTable:
-    """What must be reached."""
+def goal_table(goals: Sequence[Goal]) -> TextTable:
+    """Lay out what must be reached."""
     rows = tuple(
         (
             goal.goal,
@@ -266,13 +270,13 @@ def goal_table(report: BenchReport) -> TextTable:
             "met" if goal.met else "MISSED",
             goal.note,
         )
-        for goal in report.goals
+        for goal in goals
     )
     return TextTable("Goals", ("goal", "limit", "measured", "", ""), rows)
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
-    """What moved, and how far figures may differ without meaning anything."""
+    """Lay out what moved, and how far figures may differ without meaning anything."""
     rows = tuple(
         (
             change.name,
@@ -304,6 +308,10 @@ def _verdict(change: Change) -> str:
 
 def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
+
+
+def _gigabytes(*values: float | None) -> Iterator[str]:
+    yield from ("" if value is None else f"{value:.1f}" for value in values)
 
 
 def _seconds(value: Spread | None, scale: float = 1e3) -> str:

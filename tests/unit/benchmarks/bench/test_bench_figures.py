@@ -196,7 +196,7 @@ def test_bytes_of_a_graph(tmp_path: Path) -> None:
     assert cost.flops == 2 * 6 * 3 * 4 * 5
     assert cost.weight_bytes == w + b + 2 * 8
     assert cost.tensor_bytes == x + y
-    assert cost.least_bytes == w + b + 16 + x + y
+    assert cost.min_bytes == w + b + 16 + x + y
     assert cost.unfused_bytes == (x + w + y) + (y + b + y)
     with pytest.raises(ValueError, match="no fixed shape"):
         graph_cost(path)

@@ -17,9 +17,13 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from zeroflaw_benchmarks.evaluate import metrics as metrics_module
-from zeroflaw_benchmarks.evaluate.metrics import PixelScores, image_metrics, within_image_auroc
-from zeroflaw_benchmarks.evaluate.pro import exact_pro, pro_at_linear_thresholds
+from zeroflaw_benchmarks.evaluate.metrics import metrics as metrics_module
+from zeroflaw_benchmarks.evaluate.metrics.metrics import (
+    PixelScores,
+    image_metrics,
+    within_image_auroc,
+)
+from zeroflaw_benchmarks.evaluate.metrics.pro import exact_pro, pro_at_linear_thresholds
 from zeroflaw_engines.errors import ScoreError
 
 

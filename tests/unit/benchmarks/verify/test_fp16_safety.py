@@ -13,11 +13,11 @@ from scipy.spatial.distance import cosine
 from typer import Typer
 from typer.testing import CliRunner
 
-from zeroflaw_benchmarks.verify import backend_masks, fp16_safety
-from zeroflaw_benchmarks.verify.fp16_logits import LogitsReport, agreement_of, compare_logits
-from zeroflaw_benchmarks.verify.fp16_provocation import scale_what_islands_read
-from zeroflaw_benchmarks.verify.fp16_safety import (
-    LEAST_MASKS,
+from zeroflaw_benchmarks.verify.fp16 import safety
+from zeroflaw_benchmarks.verify.fp16.logits import LogitsReport, agreement_of, compare_logits
+from zeroflaw_benchmarks.verify.fp16.provocation import scale_what_islands_read
+from zeroflaw_benchmarks.verify.fp16.safety import (
+    MIN_MASKS,
     PROVOCATION,
     UNPROTECTED,
     EngineScan,
@@ -60,7 +60,7 @@ def test_the_provocation_scales_what_the_islands_read(tiny_bundle: Bundle, engin
 
 def agreement(**changes) -> MaskAgreement:
     fields = {
-        "frames": 60, "masks": LEAST_MASKS, "mean_iou": 0.999, "least_iou": 0.995,
+        "frames": 60, "masks": MIN_MASKS, "mean_iou": 0.999, "least_iou": 0.995,
         "largest_score_difference": 0.0, "flipped_decisions": 0, "misses": (),
     }  # fmt: skip
     return MaskAgreement(**{**fields, **changes})
@@ -68,7 +68,7 @@ def agreement(**changes) -> MaskAgreement:
 
 def test_what_is_accepted() -> None:
     assert agreement().accepted
-    assert not agreement(masks=LEAST_MASKS - 1).accepted
+    assert not agreement(masks=MIN_MASKS - 1).accepted
     assert not agreement(mean_iou=0.9979).accepted
     assert not agreement(mean_iou=float("nan")).accepted
     assert not agreement(misses=(Miss(3, 0.97, 40, 1),)).accepted
@@ -107,12 +107,12 @@ def test_frames_are_photos_then_quarters_then_drawn_ones(photos: Path) -> None:
 
 def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
     """On random weights, with bounds that a few frames can keep."""
-    monkeypatch.setattr(fp16_safety, "LEAST_MASKS", 0)
-    monkeypatch.setattr(fp16_safety, "MEAN_IOU", 0.0)
+    monkeypatch.setattr(safety, "MIN_MASKS", 0)
+    monkeypatch.setattr(safety, "MIN_MEAN_IOU", 0.0)
     import typer
 
     app = typer.Typer()
-    app.command()(fp16_safety.main)
+    app.command()(safety.main)
     report = tmp_path / "report.json"
     result = CliRunner().invoke(app, ["mini", str(photos), "--frames", "3", "--json", str(report)])
     assert result.exit_code in {0, 1}, result.output
@@ -132,7 +132,7 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
 def test_low_res_logits_agree_on_a_tiny_bundle_but_not_to_the_bit(tiny_bundle: Bundle) -> None:
     report = compare_logits(tiny_bundle, ["real", "noise"])
     assert [it.image for it in report.agreements] == ["real", "noise"]
-    assert all(0.9995 <= it.least_cosine < 1 for it in report.agreements), report.agreements
+    assert all(0.9995 <= it.min_cosine < 1 for it in report.agreements), report.agreements
     assert all(1e-6 < it.largest_difference < 0.05 for it in report.agreements)
     assert report.accepted
 
@@ -144,7 +144,7 @@ def test_the_agreement_of_logits_is_that_of_the_worst_mask() -> None:
     got[0, 2] += rng.normal(size=(8, 8)).astype(np.float32)
     it = agreement_of("real", [(want, want), (want, got)])
     a, b = want[0, 2].ravel(), got[0, 2].ravel()
-    assert it.least_cosine == pytest.approx(1 - cosine(a, b), abs=1e-6)
+    assert it.min_cosine == pytest.approx(1 - cosine(a, b), abs=1e-6)
     assert it.flipped == pytest.approx(((want > 0) != (got > 0)).mean() / 2)
     assert it.prompts == 2
 
@@ -160,7 +160,7 @@ def test_openvino_in_fp32_gives_the_masks_of_onnxruntime() -> None:
     photos = Path(__file__).parents[4] / "examples" / "images"
     command = ["mini", str(photos), "--backend", "openvino", "--frames", "3"]
     app = Typer()
-    app.command()(backend_masks.main)
+    app.command()(safety.main)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "3 frames, 3 with a mask" in result.output

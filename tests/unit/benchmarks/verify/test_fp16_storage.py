@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor, scan_report, store_in_fp16
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_export.graphs.precision_recipe import PrecisionRecipe
 from zeroflaw_export.graphs.typed_graph import apply_recipe
 

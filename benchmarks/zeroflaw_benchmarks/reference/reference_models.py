@@ -13,19 +13,22 @@ _OTHER_SEED = 3
 
 
 def weights_note(bundle: Bundle) -> str:
-    """What the weights of the originals are, for a reader of a comparison."""
+    """Say for a reader of a comparison what the weights of the reference models are."""
     if bundle.manifest.random_weights is not None:
         return "the bundle's"
     return "random, same architecture"
 
 
-def original_sam(bundle: Bundle) -> Sam:
-    """SAM with the bundle's weights if they are random, else with random ones: times are equal."""
+def reference_sam(bundle: Bundle) -> Sam:
+    """Load SAM: with the bundle's weights if they are random, else with random ones.
+
+    Times are the same with either.
+    """
     return load_sam(sam_architecture(bundle.manifest.sam.architecture), _source(bundle))
 
 
-def original_clip(bundle: Bundle) -> ReferenceClip:
-    """CLIP and its adapters; see `original_sam`."""
+def reference_clip(bundle: Bundle) -> ReferenceClip:
+    """Load CLIP and its adapters, with weights as those of `reference_sam`."""
     manifest = bundle.manifest
     architecture = clip_architecture(manifest.clip.architecture)
     size = manifest.clip.image_size

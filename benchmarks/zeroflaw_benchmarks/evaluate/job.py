@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
 from zeroflaw_benchmarks.evaluate.decoding_pass import (
-    DecodingPlan,
+    DecodingOptions,
     decoded_parameters,
     decoding_bytes,
 )
@@ -21,8 +21,8 @@ from zeroflaw_benchmarks.evaluate.encoding_pass import (
     encoding_variant,
     read_truth,
 )
-from zeroflaw_benchmarks.evaluate.published import STAGE_PROMPTS, TABLE_2
-from zeroflaw_engines.backends import load_session
+from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
+from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER
 from zeroflaw_engines.errors import EvaluationError, ProductError
@@ -40,8 +40,37 @@ ABLATIONS: Final[tuple[Ablation, ...]] = ("kernel", "cascade")
 SCORINGS: Final = ("fused", "map", "mask", "sam_probability")
 
 
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """How a bundle is measured.
+
+    Attributes:
+        cache: Directory for encodings and decodings; made if needed.
+        parameters: The method's parameters; None takes those that the bundle records.
+        product: As which every class is inspected; None: see `product_of_class`.
+        ablations: Tables of the paper to measure as well.
+        size: Side at which scores are measured, px.
+        backend: What runs the engines.
+        processes: At most so many; 0 takes one for each core.
+        threads: Of each engine in each process.
+    """
+
+    cache: Path
+    parameters: MethodParameters | None = None
+    product: str | None = None
+    ablations: tuple[Ablation, ...] = ()
+    size: int = EVALUATION_SIZE
+    backend: str = DEFAULT_BACKEND
+    processes: int = 0
+    threads: int = 1
+
+
 @dataclass(frozen=True)
-class RowPlan:
+class TableRow:
     """One row of a table: what is measured with which parameters.
 
     Attributes:
@@ -56,7 +85,7 @@ class RowPlan:
 
 
 @dataclass(frozen=True)
-class PlannedSample:
+class EvaluatedSample:
     """One image that is evaluated.
 
     Attributes:
@@ -75,18 +104,16 @@ class PlannedSample:
 
 
 @dataclass(frozen=True)
-class EvaluationPlan:
+class EvaluationJob:
     """What an evaluation does.
 
     Attributes:
         bundle: The bundle, verified.
         dataset: As it was read.
+        options: How it is measured.
         parameters: The method's parameters.
-        size: Side at which scores are measured, px.
-        backend: What runs the engines.
         backend_version: `Session.backend`.
-        processes: Most processes.
-        threads: Of each engine.
+        processes: At most so many, at least 1.
         cache: Where encodings and decodings are kept.
         samples: What is evaluated.
         rows: Of all tables.
@@ -98,72 +125,46 @@ class EvaluationPlan:
 
     bundle: Bundle
     dataset: Dataset
+    options: EvaluationOptions
     parameters: MethodParameters
-    size: int
-    backend: str
     backend_version: str
     processes: int
-    threads: int
     cache: EvaluationCache
-    samples: tuple[PlannedSample, ...]
-    rows: tuple[RowPlan, ...]
-    decodings: tuple[DecodingPlan, ...]
+    samples: tuple[EvaluatedSample, ...]
+    rows: tuple[TableRow, ...]
+    decodings: tuple[DecodingOptions, ...]
     skipped: tuple[Skipped, ...]
     bytes_needed: int
     bytes_free: int
 
-    def decoding_of(self, parameters: MethodParameters) -> DecodingPlan:
-        """The decoding that parameters need."""
+    def decoding_file(self, sample: EvaluatedSample, parameters: MethodParameters) -> Path:
+        """Return the file of a sample's decoding with some parameters."""
         wanted = decoded_parameters(parameters)
-        return next(
-            plan
-            for plan in self.decodings
-            if plan.parameters == wanted and parameters.cascade_stages in plan.stages
+        decoding = next(
+            one
+            for one in self.decodings
+            if one.parameters == wanted and parameters.cascade_stages in one.stages
         )
+        return self.cache.decoding(sample.encoding, decoding.digest())
 
-    def decoding_file(self, sample: PlannedSample, parameters: MethodParameters) -> Path:
-        """File of a sample's decoding with some parameters."""
-        return self.cache.decoding(sample.encoding, self.decoding_of(parameters).digest())
-
-    def samples_of(self, class_name: str) -> tuple[PlannedSample, ...]:
-        """The samples of one class."""
+    def samples_of(self, class_name: str) -> tuple[EvaluatedSample, ...]:
+        """Return the samples of one class."""
         return tuple(sample for sample in self.samples if sample.class_name == class_name)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Classes that have a sample, in the dataset's order."""
+        """List the classes that have a sample, in the dataset's order."""
         with_samples = {sample.class_name for sample in self.samples}
         return tuple(c.name for c in self.dataset.classes if c.name in with_samples)
 
 
-def plan_evaluation(
+def prepare_evaluation(
     bundle: str | Path,
     dataset: Dataset,
-    *,
-    cache: Path,
-    parameters: MethodParameters | None = None,
-    product: str | None = None,
-    ablations: Sequence[Ablation] = (),
-    size: int = EVALUATION_SIZE,
-    backend: str = "onnxruntime",
-    processes: int = 0,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> EvaluationPlan:
-    """Reads all truths, looks what the cache holds already, and checks that the rest fits.
-
-    Args:
-        bundle: The bundle's directory.
-        dataset: From `read_dataset`.
-        cache: Directory of the cache; made if needed.
-        parameters: Default: those that the bundle records.
-        product: Inspect every class as this product; default: see `product_of_class`.
-        ablations: Tables of the paper to measure as well.
-        size: Side at which scores are measured, px.
-        backend: What runs the engines.
-        processes: Most processes; 0 takes one for each core.
-        threads: Of each engine in each process.
-        progress: Is told how far it is.
+    options: EvaluationOptions,
+    progress: Progress = no_progress,
+) -> EvaluationJob:
+    """Read all truths, look what the cache holds already, and check that the rest fits.
 
     Raises:
         BundleError: The bundle is missing or damaged.
@@ -173,56 +174,54 @@ def plan_evaluation(
         EngineError: The decoder cannot be loaded.
     """
     opened = open_bundle(bundle)
-    chosen = parameters or opened.manifest.method_parameters
-    products = {c.name: product_of_class(opened, c.name, product) for c in dataset.classes}
-    decoder = load_session(opened, SAM_DECODER, backend=backend, threads=1)
+    parameters = options.parameters or opened.manifest.method_parameters
+    products = {c.name: product_of_class(opened, c.name, options.product) for c in dataset.classes}
+    decoder = load_session(opened, SAM_DECODER, backend=options.backend, threads=1)
     version = decoder.backend
     decoder.close()
     variants = {
-        name: encoding_variant(version, chosen, opened.text_embeddings(name))
+        name: encoding_variant(version, parameters, opened.text_embeddings(name))
         for name in set(products.values())
     }
-    store = open_cache(cache, opened.identity)
-    processes = processes or usable_cores()
+    cache = open_cache(options.cache, opened.identity)
+    processes = options.processes or usable_cores()
     listed = [(c.name, sample) for c in dataset.classes for sample in c.samples]
-    truths = _read_truths([sample for _, sample in listed], size, processes, progress)
+    truths = _read_truths([sample for _, sample in listed], options.size, processes, progress)
     samples = tuple(
-        PlannedSample(
+        EvaluatedSample(
             sample=sample,
             class_name=name,
             product=products[name],
             truth=truth,
-            encoding=store.encoding(truth.image_digest, variants[products[name]]),
+            encoding=cache.encoding(truth.image_digest, variants[products[name]]),
         )
         for (name, sample), truth in zip(listed, truths, strict=True)
         if isinstance(truth, Truth)
     )
     skipped = dataset.skipped + tuple(t for t in truths if isinstance(t, Skipped))
     require_samples(samples, dataset, skipped)
-    rows = planned_rows(chosen, ablations)
-    decodings = planned_decodings(chosen, rows)
-    needed = _bytes_needed(opened, store, samples, decodings)
-    return EvaluationPlan(
+    rows = table_rows(parameters, options.ablations)
+    decodings = required_decodings(parameters, rows)
+    needed = _bytes_needed(opened, cache, samples, decodings)
+    return EvaluationJob(
         bundle=opened,
         dataset=dataset,
-        parameters=chosen,
-        size=size,
-        backend=backend,
+        options=options,
+        parameters=parameters,
         backend_version=version,
         processes=processes,
-        threads=threads,
-        cache=store,
+        cache=cache,
         samples=samples,
         rows=rows,
         decodings=decodings,
         skipped=skipped,
         bytes_needed=needed,
-        bytes_free=require_space(cache, needed),
+        bytes_free=require_space(options.cache, needed),
     )
 
 
 def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None) -> str:
-    """The product as which a class is inspected.
+    """Choose the product as which a class is inspected.
 
     It is the one that was forced, or that of the class's name, or the only one there is.
 
@@ -241,14 +240,12 @@ def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None)
     )
 
 
-def planned_rows(
-    parameters: MethodParameters, ablations: Iterable[Ablation]
-) -> tuple[RowPlan, ...]:
-    """The rows that are measured: every scoring, and those of the ablations."""
-    rows = [RowPlan("scoring", name, parameters.replace(scoring=name)) for name in SCORINGS]
+def table_rows(parameters: MethodParameters, ablations: Iterable[Ablation]) -> tuple[TableRow, ...]:
+    """List the rows that are measured: every scoring, and those of the ablations."""
+    rows = [TableRow("scoring", name, parameters.replace(scoring=name)) for name in SCORINGS]
     if "kernel" in ablations:
         rows += [
-            RowPlan(
+            TableRow(
                 "kernel",
                 f"{kernel} {size}",
                 parameters.replace(dilation_kernel=kernel, dilation_size=size),
@@ -257,16 +254,16 @@ def planned_rows(
         ]
     if "cascade" in ablations:
         rows += [
-            RowPlan("cascade", f"stage {stages}", parameters.replace(cascade_stages=stages))
+            TableRow("cascade", f"stage {stages}", parameters.replace(cascade_stages=stages))
             for stages in STAGE_PROMPTS
         ]
     return tuple(rows)
 
 
-def planned_decodings(
-    parameters: MethodParameters, rows: Iterable[RowPlan]
-) -> tuple[DecodingPlan, ...]:
-    """What the decoder is run for: parameters that differ only afterwards share a run.
+def required_decodings(
+    parameters: MethodParameters, rows: Iterable[TableRow]
+) -> tuple[DecodingOptions, ...]:
+    """List what the decoder is run for: parameters that differ only afterwards share a run.
 
     Every length of the cascade is kept for the parameters themselves (contact sheets show
     them), and only the length that is measured for the rows of an ablation.
@@ -276,13 +273,13 @@ def planned_decodings(
     for row in rows:
         wanted = stages.setdefault(decoded_parameters(row.parameters), set())
         wanted.add(row.parameters.cascade_stages)
-    return tuple(DecodingPlan(key, tuple(sorted(wanted))) for key, wanted in stages.items())
+    return tuple(DecodingOptions(key, tuple(sorted(wanted))) for key, wanted in stages.items())
 
 
 def require_samples(
-    samples: Sequence[PlannedSample], dataset: Dataset, skipped: Sequence[Skipped]
+    samples: Sequence[EvaluatedSample], dataset: Dataset, skipped: Sequence[Skipped]
 ) -> None:
-    """Refuses an evaluation of nothing.
+    """Refuse an evaluation of nothing.
 
     Raises:
         EvaluationError: There is no sample.
@@ -297,29 +294,28 @@ def require_samples(
 
 
 def _read_truths(
-    samples: Sequence[Sample], size: int, processes: int, progress: Progress | None
+    samples: Sequence[Sample], size: int, processes: int, progress: Progress
 ) -> list[Truth | Skipped]:
     truths: list[Truth | Skipped] = []
     # Threads do: decoding, resizing and hashing release the interpreter's lock.
     with ThreadPoolExecutor(processes) as pool:
         for truth in pool.map(partial(read_truth, size), samples):
             truths.append(truth)
-            if progress:
-                progress("reading masks", len(truths), len(samples))
+            progress("reading masks", len(truths), len(samples))
     return truths
 
 
 def _bytes_needed(
     bundle: Bundle,
     cache: EvaluationCache,
-    samples: Iterable[PlannedSample],
-    decodings: Iterable[DecodingPlan],
+    samples: Iterable[EvaluatedSample],
+    decodings: Iterable[DecodingOptions],
 ) -> int:
     sizes = bundle.manifest.sizes
     encodings = {sample.encoding for sample in samples}
     needed = sum(encoding_bytes(sizes) for path in encodings if not path.exists())
-    for plan in decodings:
-        digest = plan.digest()
+    for decoding in decodings:
+        digest = decoding.digest()
         missing = sum(not cache.decoding(path, digest).exists() for path in encodings)
-        needed += missing * decoding_bytes(sizes, plan)
+        needed += missing * decoding_bytes(sizes, decoding)
     return needed

@@ -14,7 +14,11 @@ from typing import Final
 import numpy as np
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw_benchmarks.evaluate.pro import exact_pro, pro_at_linear_thresholds, region_scores
+from zeroflaw_benchmarks.evaluate.metrics.pro import (
+    exact_pro,
+    pro_at_linear_thresholds,
+    region_scores,
+)
 from zeroflaw_engines.errors import ScoreError
 
 # Defective scores looked at together: bounds what the counts take to some 50 MB.
@@ -84,7 +88,7 @@ class PixelScores:
         self._regions: list[FloatArray] = []
 
     def add(self, score: FloatArray, truth: BoolArray) -> None:
-        """Adds an image; the arrays are not kept.
+        """Add an image; the arrays are not kept.
 
         Args:
             score: float32 [S, S], the higher the more defective; any finite range.
@@ -100,7 +104,7 @@ class PixelScores:
         self._regions.extend(region_scores(exact, truth))
 
     def metrics(self) -> PixelMetrics:
-        """The metrics of what has been added so far; more may be added afterwards."""
+        """Compute the metrics of what has been added so far; more may be added afterwards."""
         negatives = _sorted_union(self._negatives)
         # The sorted array takes the place of its parts, so that a second call costs little.
         self._negatives = [negatives]
@@ -117,7 +121,7 @@ class PixelScores:
 
 
 def image_metrics(scores: FloatArray, anomalous: BoolArray) -> ImageMetrics:
-    """Metrics of image scores.
+    """Compute the metrics of image scores.
 
     Args:
         scores: float [n], the higher the more defective.
@@ -139,7 +143,7 @@ def image_metrics(scores: FloatArray, anomalous: BoolArray) -> ImageMetrics:
 
 
 def within_image_auroc(score: FloatArray, truth: BoolArray) -> float:
-    """AUROC of the pixels of one image: how well the defect stands out of its own surroundings.
+    """Compute the AUROC of one image: how well the defect stands out of its surroundings.
 
     Args:
         score: float32 [H, W].

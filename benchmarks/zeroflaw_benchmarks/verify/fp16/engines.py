@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from zeroflaw_benchmarks.verify.fp16_provocation import scale_what_islands_read
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor, scan_report, store_in_fp16
+from zeroflaw_benchmarks.passive_session import PassiveSession
+from zeroflaw_benchmarks.verify.fp16.provocation import scale_what_islands_read
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import EngineContract, EngineName
+from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.sessions.session import Outputs, check_inputs
@@ -19,7 +20,7 @@ from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.graphs.variants import fp16_model
 
 
-class StoredSession:
+class StoredSession(PassiveSession):
     """One FP16 graph with true FP16 storage on ONNX Runtime's CPU provider.
 
     It fulfils `zeroflaw_engines.sessions.session.Session`, so that an Inspector can run on it.
@@ -47,32 +48,16 @@ class StoredSession:
         fp16_model(model, engine, recipe)
         self._watched = store_in_fp16(model)
         self._session = _written_and_loaded(model, directory / f"{engine}.stored.onnx")
-        self._contract = bundle.contract(engine)
-        self._wanted = [spec.name for spec in self._contract.outputs]
+        super().__init__(bundle.contract(engine), f"FP16 storage on onnxruntime {ort.__version__}")
+        self._wanted = [spec.name for spec in self.contract.outputs]
         self._scans = [out.name for out in self._session.get_outputs() if "/" in out.name]
         self._worst: dict[str, float] = {}
-
-    @property
-    def contract(self) -> EngineContract:
-        """The tensors that go in and come out."""
-        return self._contract
-
-    @property
-    def backend(self) -> str:
-        """What runs it."""
-        return f"FP16 storage on onnxruntime {ort.__version__}"
-
-    def prepare(self) -> None:
-        """Nothing: a run on zeros would be scanned with the rest."""
-
-    def capture(self) -> None:
-        """Nothing: there are no CUDA graphs here."""
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        """Runs the graph once; see `Session.execute`."""
-        check_inputs(self._contract, inputs, kept=HostTensor)
+        """Run the graph once; see `Session.execute`."""
+        check_inputs(self.contract, inputs, kept=HostTensor)
         given = {name: on_host(tensor) for name, tensor in inputs.items()}
         values = self._session.run([*self._wanted, *self._scans], given)
         for name, value in zip(self._scans, values[len(self._wanted) :], strict=True):
@@ -84,16 +69,16 @@ class StoredSession:
         }
 
     def scan(self) -> list[StoredTensor]:
-        """The largest magnitude of every stored tensor over all runs."""
+        """Return the largest magnitude of every stored tensor over all runs."""
         return scan_report(self._watched, self._worst)
 
     def close(self) -> None:
-        """Releases the graph."""
+        """Release the graph."""
         del self._session
 
 
 class ScaledSession:
-    """The FP32 graph with the weights of the provocation: the authority for that of FP16."""
+    """The FP32 graph with the weights of the provocation: the reference for that of FP16."""
 
     def __init__(self, bundle: Bundle, engine: EngineName, directory: Path, scale: float) -> None:
         model = ir.load(bundle.onnx_path(engine))
@@ -102,7 +87,7 @@ class ScaledSession:
         self._wanted = [spec.name for spec in bundle.contract(engine).outputs]
 
     def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Runs the graph once; see `Session.execute`."""
+        """Run the graph once; see `Session.execute`."""
         values = self._session.run(self._wanted, dict(inputs))
         return dict(zip(self._wanted, values, strict=True))
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from zeroflaw_benchmarks.verify.fp16_engines import ScaledSession, StoredSession
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor
+from zeroflaw_benchmarks.verify.fp16.engines import ScaledSession, StoredSession
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import relative_difference, require_finite
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER
@@ -52,7 +52,7 @@ class EngineScan:
 
     @property
     def accepted(self) -> bool:
-        """Whether everything stays in the range of FP16 with room to spare, outputs as well."""
+        """Say whether everything stays in the range of FP16 with room to spare, outputs as well."""
         finite = self.relative_error is None or math.isfinite(self.relative_error)
         return finite and not self.overflowing and not self.large
 
@@ -60,7 +60,7 @@ class EngineScan:
 def scan_summary(
     engine: str, recipe: PrecisionRecipe, scale: float, scan: list[StoredTensor]
 ) -> EngineScan:
-    """The figures of a scan."""
+    """Compute the figures of a scan."""
     by_size = max(scan, key=lambda tensor: tensor.largest)
     worst = next((tensor for tensor in scan if tensor.overflows), by_size)
     return EngineScan(
@@ -76,7 +76,7 @@ def scan_summary(
 
 
 def provoke(bundle: Bundle, recipe: PrecisionRecipe, scale: float) -> tuple[EngineScan, ...]:
-    """Scans every engine on the images of the parity check, with weights that provoke overflow."""
+    """Scan every engine on the images of the parity check, with weights that provoke overflow."""
     scans = []
     features: dict[str, Tensor] = {}
     # The encoder comes before the decoder, whose features are those of its FP32 graph.

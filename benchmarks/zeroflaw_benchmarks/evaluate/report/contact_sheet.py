@@ -18,7 +18,7 @@ from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw.pipeline.geometry import BoolArray, logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
-from zeroflaw_benchmarks.evaluate.plan import EvaluationPlan, PlannedSample
+from zeroflaw_benchmarks.evaluate.job import EvaluatedSample, EvaluationJob
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_export.datasets import read_sample_image
@@ -33,15 +33,10 @@ _RED: Final = (255, 40, 40)
 _GREEN: Final = (60, 220, 60)
 
 
-def write_contact_sheets(plan: EvaluationPlan, rows: int, out_dir: Path) -> Path:
-    """Writes one PNG for each class, and a page with all of them.
+def write_contact_sheets(job: EvaluationJob, rows: int, out_dir: Path) -> Path:
+    """Write one PNG for each class, and a page with all of them; the passes must have run.
 
     Masks and truth are contours on the image; all cells show the square that CLIP sees.
-
-    Args:
-        plan: Encoders and decoder must have run.
-        rows: Images of each class; see `chosen_samples`.
-        out_dir: Directory of the page; the PNGs go into `contact_sheets` in it.
 
     Returns:
         The page.
@@ -55,15 +50,15 @@ def write_contact_sheets(plan: EvaluationPlan, rows: int, out_dir: Path) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sections = []
-        for number, name in enumerate(plan.class_names):
+        for number, name in enumerate(job.class_names):
             # Class names are the dataset's: they need not be safe in a file name.
             file = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
-            write_image(file, class_sheet(plan, chosen_samples(plan.samples_of(name), rows)))
+            write_image(file, class_sheet(job, chosen_samples(job.samples_of(name), rows)))
             sections.append(
                 f'<h2>{html.escape(name)}</h2>\n<img src="{folder.name}/{file.name}" '
                 f'alt="contact sheet of {html.escape(name)}">\n'
             )
-        title = f"{plan.bundle.path.name} on {plan.dataset.root.name}"
+        title = f"{job.bundle.path.name} on {job.dataset.root.name}"
         write_whole(page, _page(title, "".join(sections)).encode())
     except OSError as error:
         raise EvaluationError(
@@ -73,8 +68,8 @@ def write_contact_sheets(plan: EvaluationPlan, rows: int, out_dir: Path) -> Path
     return page
 
 
-def chosen_samples(samples: Sequence[PlannedSample], rows: int) -> list[PlannedSample]:
-    """Images that a sheet shows: spread evenly over the class, about a quarter of them good.
+def chosen_samples(samples: Sequence[EvaluatedSample], rows: int) -> list[EvaluatedSample]:
+    """Choose what a sheet shows: spread evenly over the class, about a quarter of it good.
 
     The choice depends on the dataset alone, so sheets of two bundles show the same images.
     """
@@ -84,20 +79,20 @@ def chosen_samples(samples: Sequence[PlannedSample], rows: int) -> list[PlannedS
     return _spread(defective, rows - wanted_good) + _spread(good, wanted_good)
 
 
-def class_sheet(plan: EvaluationPlan, samples: Sequence[PlannedSample]) -> Frame:
-    """One row for each sample: image, truth, map, and the mask after each stage.
+def class_sheet(job: EvaluationJob, samples: Sequence[EvaluatedSample]) -> Frame:
+    """Draw a row for each sample: image, truth, map, and the mask after each stage.
 
     Returns:
         uint8 RGB.
     """
-    stages = range(1, plan.parameters.cascade_stages + 1)
+    stages = range(1, job.parameters.cascade_stages + 1)
     titles = ["image", "truth", "map", *(f"stage {stage}" for stage in stages)]
     height = _CAPTION + len(samples) * (_CELL + _CAPTION + _GAP)
     sheet = np.full((height, len(titles) * (_CELL + _GAP), 3), _PAPER, np.uint8)
     texts = [(column * (_CELL + _GAP), 2, title) for column, title in enumerate(titles)]
     for row, sample in enumerate(samples):
         top = _CAPTION + row * (_CELL + _CAPTION + _GAP)
-        cells, captions = _row(plan, sample, stages)
+        cells, captions = _row(job, sample, stages)
         for column, (cell, caption) in enumerate(zip(cells, captions, strict=True)):
             left = column * (_CELL + _GAP)
             sheet[top : top + _CELL, left : left + _CELL] = cell
@@ -110,7 +105,7 @@ def class_sheet(plan: EvaluationPlan, samples: Sequence[PlannedSample]) -> Frame
 
 
 def _row(
-    plan: EvaluationPlan, sample: PlannedSample, stages: Sequence[int]
+    job: EvaluationJob, sample: EvaluatedSample, stages: Sequence[int]
 ) -> tuple[list[Frame], list[str]]:
     size = (_CELL, _CELL)
     frame = read_sample_image(sample.sample)
@@ -126,20 +121,20 @@ def _row(
         "defective" if sample.sample.anomalous else "good",
         f"peak {float(peak):.3f}, CLS {float(score):.3f}",
     ]
-    file = plan.decoding_file(sample, plan.parameters)
+    file = job.decoding_file(sample, job.parameters)
     for stage in stages:
         mask = read_stage_mask(file, stage)
-        cells.append(_outlined(cell, _mask_of(plan, mask, frame.shape[:2]), _RED))
+        cells.append(_outlined(cell, _mask_of(job, mask, frame.shape[:2]), _RED))
         captions.append(f"IoU {mask.predicted_iou:.3f}" if mask.status == "ok" else mask.status)
     return cells, captions
 
 
-def _mask_of(plan: EvaluationPlan, mask: StageMask, frame: tuple[int, ...]) -> BoolArray:
+def _mask_of(job: EvaluationJob, mask: StageMask, frame: tuple[int, ...]) -> BoolArray:
     size = (_CELL, _CELL)
     if mask.low_res_logits is None:
         return np.zeros(size, np.bool_)
-    sizes = plan.bundle.manifest.sizes
-    geometry = geometry_of((frame[0], frame[1]), sizes, plan.parameters)
+    sizes = job.bundle.manifest.sizes
+    geometry = geometry_of((frame[0], frame[1]), sizes, job.parameters)
     positive: BoolArray = logits_at(logits_at_sam(mask.low_res_logits, geometry), size) > 0
     return positive
 
@@ -154,7 +149,7 @@ def _outlined(cell: Frame, mask: BoolArray, colour: tuple[int, int, int]) -> Fra
     return picture
 
 
-def _spread(samples: Sequence[PlannedSample], count: int) -> list[PlannedSample]:
+def _spread(samples: Sequence[EvaluatedSample], count: int) -> list[EvaluatedSample]:
     if count >= len(samples):
         return list(samples)
     return [samples[(2 * i + 1) * len(samples) // (2 * count)] for i in range(count)]

@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from zeroflaw_benchmarks.evaluate.cache import write_whole
-from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics, PixelMetrics
-from zeroflaw_benchmarks.evaluate.published import (
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
+from zeroflaw_benchmarks.evaluate.report.published import (
     STAGE_PROMPTS,
     TABLE_1,
     TABLE_2,
@@ -35,7 +35,7 @@ _CSV_COLUMNS: Final = (
 
 
 def write_tables(evaluation: Evaluation, out_dir: Path) -> tuple[Path, ...]:
-    """Writes `evaluation.md`, `evaluation.csv` and `evaluation.json`.
+    """Write `evaluation.md`, `evaluation.csv` and `evaluation.json`.
 
     Returns:
         Their paths.
@@ -61,12 +61,12 @@ def write_tables(evaluation: Evaluation, out_dir: Path) -> tuple[Path, ...]:
 
 
 def percent(value: float) -> str:
-    """A share in percent with one decimal; `n/a` for NaN."""
+    """Write a share in percent with one decimal; `n/a` for NaN."""
     return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def paper_table(evaluation: Evaluation) -> str:
-    """Table 1 of the paper in Markdown, with a row for each scoring that was measured."""
+    """Write Table 1 of the paper in Markdown, with a row for each scoring that was measured."""
     name = Path(evaluation.dataset).name
     # Three blocks: a measured row must not stand under a dataset that it was not measured on.
     header = ["method"]
@@ -85,7 +85,7 @@ def paper_table(evaluation: Evaluation) -> str:
 
 
 def kernel_table(evaluation: Evaluation) -> str:
-    """Table 2 of the paper in Markdown, the dilation kernel, published and measured."""
+    """Write Table 2 of the paper in Markdown, the dilation kernel, published and measured."""
     rows = evaluation.table("kernel")
     lines = [
         [kernel, str(size), *_published(published)[:-1], *_measured(row.mean)]
@@ -95,7 +95,7 @@ def kernel_table(evaluation: Evaluation) -> str:
 
 
 def cascade_table(evaluation: Evaluation) -> str:
-    """Table 3 of the paper in Markdown, stages of the cascade, published and measured."""
+    """Write Table 3 of the paper in Markdown, stages of the cascade, published and measured."""
     rows = evaluation.table("cascade")
     lines = [
         [STAGE_PROMPTS[stage], *_published(TABLE_3[stage])[:-1], *_measured(row.mean)]
@@ -105,12 +105,12 @@ def cascade_table(evaluation: Evaluation) -> str:
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The whole evaluation in Markdown."""
+    """Write the whole evaluation in Markdown."""
     return "\n".join(_sections(evaluation)) + "\n"
 
 
 def table_csv(evaluation: Evaluation) -> str:
-    """One line for each row and class, and one for each mean; figures in [0, 1]."""
+    """Write a line for each row and class, and one for each mean; figures in [0, 1]."""
     file = io.StringIO()
     table = csv.DictWriter(file, _CSV_COLUMNS, restval="", lineterminator="\n")
     table.writeheader()
@@ -146,7 +146,7 @@ def table_csv(evaluation: Evaluation) -> str:
 
 
 def evaluation_json(evaluation: Evaluation) -> bytes:
-    """Everything, as JSON; figures in [0, 1], null where undefined."""
+    """Write everything as JSON; figures in [0, 1], null where undefined."""
     encoded = msgspec.json.encode(evaluation, enc_hook=str)
     return msgspec.json.format(encoded, indent=2) + b"\n"
 

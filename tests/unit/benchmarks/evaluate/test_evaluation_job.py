@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from zeroflaw_benchmarks.evaluate.decoding_pass import (
-    DecodingPlan,
+    DecodingOptions,
     StageMask,
     decoded_parameters,
     read_stage_mask,
     write_stage_masks,
 )
 from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, encoding_variant
-from zeroflaw_benchmarks.evaluate.measuring_pass import processes_within_memory
-from zeroflaw_benchmarks.evaluate.metrics import ImageMetrics
-from zeroflaw_benchmarks.evaluate.plan import (
-    planned_decodings,
-    planned_rows,
+from zeroflaw_benchmarks.evaluate.job import (
     product_of_class,
+    required_decodings,
+    table_rows,
 )
-from zeroflaw_benchmarks.evaluate.published import TABLE_1, TABLE_2, TABLE_3
+from zeroflaw_benchmarks.evaluate.measuring_pass import processes_within_memory
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics
+from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, TABLE_2, TABLE_3
 from zeroflaw_benchmarks.evaluate.result import mean_of
 from zeroflaw_engines.errors import ProductError
 from zeroflaw_engines.parameters import MethodParameters
@@ -26,15 +26,15 @@ from zeroflaw_engines.parameters import MethodParameters
 
 def test_rows_and_what_is_decoded_for_them():
     own = MethodParameters(extreme_threshold=0.3, cascade_stages=2)
-    rows = planned_rows(own, ["kernel", "cascade"])
+    rows = table_rows(own, ["kernel", "cascade"])
     assert len(rows) == 4 + 9 + 3
     assert {row.parameters.extreme_threshold for row in rows} == {0.3}
-    decodings = planned_decodings(own, rows)
+    decodings = required_decodings(own, rows)
     assert len(decodings) == 9  # the bundle's own kernel is one of the nine
     assert decodings[0].stages == (1, 2, 3)
     assert {decoding.stages for decoding in decodings[1:]} == {(2,)}
     assert len({decoding.digest() for decoding in decodings}) == 9
-    assert planned_decodings(own, planned_rows(own, []))[0].stages == (1, 2)
+    assert required_decodings(own, table_rows(own, []))[0].stages == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_stage_masks_survive_their_file(tmp_path, rng):
 def test_plans_are_named_by_parameters_and_stages():
     own = decoded_parameters(MethodParameters())
     digests = {
-        DecodingPlan(own, (3,)).digest(),
-        DecodingPlan(own, (1, 2, 3)).digest(),
-        DecodingPlan(own.replace(positive_points=1), (3,)).digest(),
+        DecodingOptions(own, (3,)).digest(),
+        DecodingOptions(own, (1, 2, 3)).digest(),
+        DecodingOptions(own.replace(positive_points=1), (3,)).digest(),
     }
     assert len(digests) == 3
-    assert DecodingPlan(own, (3,)).digest() in digests
+    assert DecodingOptions(own, (3,)).digest() in digests
 
 
 def test_truth_bits(rng):

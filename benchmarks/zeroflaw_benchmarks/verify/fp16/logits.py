@@ -1,10 +1,10 @@
 """How closely FP16 storage keeps SAM's low-res logits, at any size and with any weights.
 
-    python -m zeroflaw_benchmarks.verify.fp16_logits BUNDLE
+    python -m zeroflaw_benchmarks.verify.fp16.logits BUNDLE
 
 With random weights the final masks say little: thresholds cut noise. The logits that are
 thresholded say it all the same, so encoder and decoder run one after the other with true FP16
-storage (see `fp16_storage`), and their logits are compared with those of the FP32 graphs.
+storage (see `storage`), and their logits are compared with those of the FP32 graphs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from zeroflaw_benchmarks.verify.fp16_engines import StoredSession
-from zeroflaw_benchmarks.verify.fp16_storage import StoredTensor
+from zeroflaw_benchmarks.verify.fp16.engines import StoredSession
+from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import cosine, relative_difference
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
@@ -33,7 +33,7 @@ from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
 from zeroflaw_export.parity import checks as parity
 
-LEAST_COSINE: Final = 0.9995
+MIN_COSINE: Final = 0.9995
 
 _Logits = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ class LogitsAgreement:
     Attributes:
         image: Which of the images that exports are checked with.
         prompts: Prompts that the decoder was given, each with four masks.
-        least_cosine: Of the low-res logits of one mask, the least of all; NaN where they cannot
+        min_cosine: Of the low-res logits of one mask, the least of all; NaN where they cannot
             be compared, such as logits that are not finite.
         largest_difference: Over the largest logit of the same prompt; NaN as above.
         flipped: Share of all logits that change their sign.
@@ -53,7 +53,7 @@ class LogitsAgreement:
 
     image: parity.ImageKind
     prompts: int
-    least_cosine: float
+    min_cosine: float
     largest_difference: float
     flipped: float
 
@@ -72,19 +72,14 @@ class LogitsReport:
 
     @property
     def accepted(self) -> bool:
-        """Whether every mask's logits agree, and nothing overflowed."""
+        """Say whether every mask's logits agree, and nothing overflowed."""
         overflow = any(tensor.overflows for scan in self.stored.values() for tensor in scan)
         # A NaN is refused as well.
-        return not overflow and all(it.least_cosine >= LEAST_COSINE for it in self.agreements)
+        return not overflow and all(it.min_cosine >= MIN_COSINE for it in self.agreements)
 
 
 def compare_logits(bundle: Bundle, images: Sequence[parity.ImageKind]) -> LogitsReport:
-    """Runs SAM's two engines in FP32 and with FP16 storage.
-
-    Args:
-        bundle: With any weights.
-        images: Which images to compare on.
-    """
+    """Run SAM's two engines in FP32 and with FP16 storage."""
     full_features = _features(_reference(bundle, SAM_ENCODER), images)
     full = _reference(bundle, SAM_DECODER)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +104,7 @@ def compare_logits(bundle: Bundle, images: Sequence[parity.ImageKind]) -> Logits
 def agreement_of(
     image: parity.ImageKind, pairs: Sequence[tuple[_Logits, _Logits]]
 ) -> LogitsAgreement:
-    """The figures of one image.
+    """Compute the figures of one image.
 
     Args:
         image: Which.
@@ -117,18 +112,18 @@ def agreement_of(
     """
     what = f"low-res logits of the {image} image"
     try:
-        least_cosine = min(
+        min_cosine = min(
             cosine(got_mask, want_mask, what)
             for want, got in pairs
             for want_mask, got_mask in zip(want[0], got[0], strict=True)
         )
         largest = max(relative_difference(got, want, what) for want, got in pairs)
     except ComparisonError:
-        least_cosine = largest = math.nan
+        min_cosine = largest = math.nan
     return LogitsAgreement(
         image=image,
         prompts=len(pairs),
-        least_cosine=least_cosine,
+        min_cosine=min_cosine,
         largest_difference=largest,
         flipped=float(np.mean([((want > 0) != (got > 0)).mean() for want, got in pairs])),
     )
@@ -176,7 +171,7 @@ def main(
         table.add_row(
             it.image,
             str(it.prompts),
-            f"{it.least_cosine:.6f}",
+            f"{it.min_cosine:.6f}",
             f"{it.largest_difference:.1e}",
             f"{it.flipped:.2%}",
         )
@@ -187,7 +182,7 @@ def main(
             f"{engine}: {len(scan)} tensors stored in FP16, the largest magnitude "
             f"{max(tensor.largest for tensor in scan):.1f}"
         )
-    out.print(f"{'accepted' if report.accepted else 'NOT accepted'} (cosine {LEAST_COSINE})")
+    out.print(f"{'accepted' if report.accepted else 'NOT accepted'} (cosine {MIN_COSINE})")
     raise typer.Exit(0 if report.accepted else 1)
 
 

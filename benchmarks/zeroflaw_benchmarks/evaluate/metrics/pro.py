@@ -22,7 +22,7 @@ _STEPS: Final = 200
 
 
 def region_scores(score: FloatArray, truth: BoolArray) -> list[FloatArray]:
-    """The scores of each 8-connected region of the truth, ascending.
+    """Return the scores of each 8-connected region of the truth, ascending.
 
     Args:
         score: float32 [H, W].
@@ -41,7 +41,7 @@ def region_scores(score: FloatArray, truth: BoolArray) -> list[FloatArray]:
 
 
 def pro_at_linear_thresholds(negatives: FloatArray, regions: Sequence[FloatArray]) -> float:
-    """PRO as APRIL-GAN and AnomalyCLIP report it (`cal_pro_score`; algorithm.md section 1.6).
+    """Compute PRO as APRIL-GAN and AnomalyCLIP report it (`cal_pro_score`).
 
     200 thresholds t_k = min + k (max - min) / 200 over the pooled scores of the class; a pixel is
     predicted where its score is above t_k (`>`). Of the points (FPR, mean overlap) those with
@@ -78,7 +78,7 @@ def pro_at_linear_thresholds(negatives: FloatArray, regions: Sequence[FloatArray
 
 
 def exact_pro(negatives: FloatArray, regions: Sequence[FloatArray]) -> float:
-    """PRO as anomalib's AUPRO: over every threshold, up to FPR 0.3, divided by 0.3.
+    """Compute PRO as anomalib's AUPRO: over every threshold, up to FPR 0.3, divided by 0.3.
 
     The curve has a point for each distinct score t, predicting score >= t, joined by straight
     lines and cut at FPR 0.3 by interpolation. Instead of building it, each defect pixel's own

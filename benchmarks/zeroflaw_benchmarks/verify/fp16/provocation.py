@@ -17,12 +17,7 @@ from zeroflaw_export.graphs.typed_graph import LINEAR, MOVING, fp32_nodes
 def scale_what_islands_read(
     model: ir.Model, factor: float, recipe: PrecisionRecipe = FP16_RECIPE
 ) -> int:
-    """Scales the weights of the products that FP32 islands read, in an FP32 graph, in place.
-
-    Args:
-        model: The FP32 graph.
-        factor: By how much.
-        recipe: Whose islands.
+    """Scale the weights of the products that FP32 islands read, in an FP32 graph, in place.
 
     Returns:
         How many products were scaled.

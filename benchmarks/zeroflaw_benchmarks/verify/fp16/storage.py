@@ -46,12 +46,12 @@ class StoredTensor:
 
     @property
     def overflows(self) -> bool:
-        """Whether a value is not finite in FP16."""
+        """Say whether a value is not finite in FP16."""
         return self.has_nan or not self.largest <= LARGEST_FP16
 
 
 def store_in_fp16(model: ir.Model) -> dict[str, str]:
-    """Rewrites a strongly typed graph in place, to run it on ONNX Runtime's CPU provider.
+    """Rewrite a strongly typed graph in place, to run it on ONNX Runtime's CPU provider.
 
     Adds two scalar outputs for each tensor that is stored in FP16: `scan/NAME/largest` and
     `scan/NAME/nan`, the latter 1 if any value is not a number.
@@ -205,12 +205,7 @@ class _Storage:
 
 
 def scan_report(watched: Mapping[str, str], outputs: Mapping[str, float]) -> list[StoredTensor]:
-    """What a run saw, in the order of the graph.
-
-    Args:
-        watched: From `store_in_fp16`.
-        outputs: The scalar outputs by name.
-    """
+    """List what a run saw, in the order of the graph."""
     return [
         StoredTensor(
             name=name,

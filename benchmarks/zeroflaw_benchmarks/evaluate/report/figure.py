@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from zeroflaw_benchmarks.evaluate.published import TABLE_1
+from zeroflaw_benchmarks.evaluate.report.published import TABLE_1
 from zeroflaw_benchmarks.evaluate.result import Evaluation
 from zeroflaw_engines.errors import EvaluationError
 
@@ -19,7 +19,7 @@ _PAPER: Final = TABLE_1[-1]
 
 
 def write_figure(evaluation: Evaluation, path: Path) -> None:
-    """Draws pixel metrics by class and scoring, with the paper's own means as grey lines.
+    """Draw pixel metrics by class and scoring, with the paper's own means as grey lines.
 
     Raises:
         EvaluationError: The file cannot be written.

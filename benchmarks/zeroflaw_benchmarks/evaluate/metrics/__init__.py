@@ -1,0 +1,1 @@
+"""What is measured of score maps and image scores."""

@@ -1,0 +1,1 @@
+"""An evaluation as tables, figure and contact sheets, beside the published figures."""

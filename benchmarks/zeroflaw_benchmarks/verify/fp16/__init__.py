@@ -1,0 +1,1 @@
+"""Is a bundle safe in FP16? Found out without a GPU."""
