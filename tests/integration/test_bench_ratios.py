@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW
 from zeroflaw_benchmarks.bench.cli import EXIT_WORSE
 
 BASELINE = Path(__file__).parents[1] / "baseline" / "bench.json"

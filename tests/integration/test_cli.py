@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from support.command_line import zeroflaw
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw import Inspector
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_map

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from support.command_line import ZEROFLAW
 from support.manifests import written
-from support.measured_process import ZEROFLAW
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.station.calibration import calibrate_product, image_scorer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

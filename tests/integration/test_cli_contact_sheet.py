@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW
 from zeroflaw_engines.bundle.bundle import Bundle
 
 NAMES = ["plain.png", 'it\'s "50%" #1 <b>&amp;.png', "größe 螺丝?.png", "a.b.png", "new\nline.png"]

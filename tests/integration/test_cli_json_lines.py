@@ -13,8 +13,7 @@ import jsonschema
 import pytest
 from PIL import Image
 
-from support.command_line import zeroflaw
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw_engines.bundle.bundle import open_bundle
 
 ROOT = Path(__file__).parents[2]

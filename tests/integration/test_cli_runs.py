@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.command_line import zeroflaw
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw.records.record import InspectionRecord
 
 GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"

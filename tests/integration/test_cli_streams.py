@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import zeroflaw
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw_engines.bundle.prompt_ensembles import read_prompt_ensembles
 
 GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"

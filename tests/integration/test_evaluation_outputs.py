@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.command_line import ZEROFLAW
 from support.datasets import save
 from support.evaluations import evaluated, evaluated_job
-from support.measured_process import ZEROFLAW
 from zeroflaw_benchmarks.evaluate.report.contact_sheet import chosen_samples, write_contact_sheets
 from zeroflaw_benchmarks.evaluate.report.tables import evaluation_json, markdown, table_csv
 from zeroflaw_engines.errors import EvaluationError

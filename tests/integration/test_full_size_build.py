@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.command_line import ZEROFLAW, run_measured
 from support.exported_bundle import Exported
-from support.measured_process import ZEROFLAW, run_measured
 from zeroflaw_benchmarks.verify.fp16.logits import compare_logits
 from zeroflaw_engines.built_engines.lookup import find_engine
 from zeroflaw_engines.bundle.bundle import open_bundle

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.measured_process import ZEROFLAW
+from support.command_line import ZEROFLAW
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.evaluate.metrics.metrics import image_metrics, within_image_auroc
 from zeroflaw_engines.bundle.bundle import open_bundle

@@ -18,8 +18,8 @@ from PIL import Image
 from segment_anything import SamPredictor
 from skimage import data
 
+from support.command_line import ZEROFLAW, run_measured
 from support.exported_bundle import SEED, TINY_SEED, Exported, export
-from support.measured_process import ZEROFLAW, run_measured
 from zeroflaw import Inspector
 from zeroflaw.pipeline.cascade import decoder_prompts
 from zeroflaw.pipeline.geometry import frame_geometry

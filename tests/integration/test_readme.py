@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from support.command_line import ZEROFLAW
 from support.datasets import write_dataset
-from support.measured_process import ZEROFLAW
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from zeroflaw_benchmarks.evaluate.evaluation import evaluate_bundle
 from zeroflaw_benchmarks.evaluate.job import EvaluationJob, EvaluationOptions
 from zeroflaw_benchmarks.evaluate.result import Evaluation
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_export.datasets.datasets import read_dataset
+from zeroflaw_export.datasets import read_dataset
 
 MAP_SIZE = 224
 

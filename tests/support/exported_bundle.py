@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.measured_process import ZEROFLAW, Cost, run_measured
+from support.command_line import ZEROFLAW, Cost, run_measured
 
 if TYPE_CHECKING:
     from zeroflaw_export.export import ExportJob

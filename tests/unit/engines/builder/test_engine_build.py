@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.built_engines import VERSION
+from support.gpu.built_engines import VERSION
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.builder import build as engine_build
 from zeroflaw_engines.builder import compiler_process

@@ -17,7 +17,7 @@ import pytest
 import tensorrt_rtx
 
 from support import small_graphs
-from support.tensorrt_bindings_alone import import_bindings_alone
+from support.gpu.tensorrt_bindings_alone import import_bindings_alone
 from zeroflaw_engines.builder.compiler import CompiledPlan, compile_engine, refuse_options
 from zeroflaw_engines.built_engines.options import BatchRange, BuildOptions
 from zeroflaw_engines.contract import EngineContract, TensorSpec

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.built_engines import PLAN, VERSION, publish
+from support.gpu.built_engines import PLAN, VERSION, publish
 from zeroflaw_engines.built_engines import cache as engine_cache
 from zeroflaw_engines.built_engines.cache import (
     build_command,

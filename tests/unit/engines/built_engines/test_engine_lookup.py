@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from support.built_engines import PLAN, VERSION, publish, sidecar_for
+from support.gpu.built_engines import PLAN, VERSION, publish, sidecar_for
 from zeroflaw_engines.built_engines.key import key_differences, key_parts
 from zeroflaw_engines.built_engines.lookup import engine_statuses, find_engine
 from zeroflaw_engines.built_engines.options import BatchRange, BuildOptions, gpu_architectures

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from support.built_engines import publish
-from support.simulated_gpu import SimulatedCuda, SimulatedTensorRt, argument_counts
+from support.gpu.built_engines import publish
+from support.gpu.simulated_gpu import SimulatedCuda, SimulatedTensorRt, argument_counts
 from zeroflaw_engines import tensorrt_bindings
 from zeroflaw_engines.backends import availability, load_session
 from zeroflaw_engines.built_engines import lookup as engine_lookup
