@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from support.exported_bundle import Exported, export
 
 # The bundle with its FP16 graphs and engines (8 GB) and a graph of one test beside it.
 FULL_SIZE_DISK = 14e9
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +58,21 @@ def dataset_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encodings that several tests read; none of them changes what is in it."""
     return tmp_path_factory.mktemp("caches") / "shared"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, by the README's command; what it is built in does not stay in the checkout."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"^pip (wheel --no-deps -w )dist \.", readme, flags=re.MULTILINE)
+    folder = tmp_path_factory.mktemp("wheel")
+    settings = folder / "build.cfg"
+    settings.write_text(f"[build]\nbuild_base = {folder / 'build'}\n", encoding="utf-8")
+    subprocess.run(
+        [sys.executable, "-m", "pip", *words.split(), folder, ROOT],
+        env={**os.environ, "DIST_EXTRA_CONFIG": str(settings)},
+        check=True,
+        capture_output=True,
+    )
+    (built,) = folder.glob("zeroflaw-*.whl")
+    return built

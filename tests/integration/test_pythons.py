@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -33,17 +32,6 @@ LEAN_TESTS = (
 )
 
 pytestmark = pytest.mark.every_python
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by the README's command."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (words,) = re.findall(r"^pip (wheel --no-deps -w )dist \.", readme, flags=re.MULTILINE)
-    folder = tmp_path_factory.mktemp("dist")
-    run([sys.executable, "-m", "pip", *words.split(), folder, ROOT])
-    (built,) = folder.glob("zeroflaw-*.whl")
-    return built
 
 
 def test_the_oldest_declared_python_is_the_one_required() -> None:
