@@ -65,8 +65,8 @@ def processes_within_memory(images: Sequence[int], size: int) -> int:
     Returns:
         1 or more.
     """
-    most = _PROCESS_BYTES + max(images, default=0) * size**2 * _BYTES_A_PIXEL
-    return max(1, _MEMORY // most)
+    largest = _PROCESS_BYTES + max(images, default=0) * size**2 * _BYTES_A_PIXEL
+    return max(1, _MEMORY // largest)
 
 
 def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:

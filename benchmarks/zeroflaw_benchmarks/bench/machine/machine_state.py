@@ -35,7 +35,7 @@ class MachineRecord(_Record, frozen=True, kw_only=True):
         python: Version of Python.
         gpus: Names and drivers of NVIDIA GPUs.
         versions: Of the libraries that say most.
-        governor: How the system chooses clocks; None where it does not tell.
+        governor: How the system chooses clocks; None where it does not report it.
         thread_variables: Environment variables that set threads, where they are set.
     """
 
@@ -70,7 +70,7 @@ class MachineState(_Record, frozen=True, kw_only=True):
 
 
 def machine_record() -> MachineRecord:
-    """Describe this machine; what the system does not tell is left out."""
+    """Describe this machine; what the system does not report is left out."""
     found = this_machine()
     name = found.processor
     about = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", _read("/proc/cpuinfo"), flags=re.MULTILINE))

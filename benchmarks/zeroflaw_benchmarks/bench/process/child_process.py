@@ -79,7 +79,7 @@ def peak_rss() -> int:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process now; 0 where the system does not tell."""
+    """Return the resident memory of this process now; 0 where the system does not report it."""
     return _status("VmRSS") or 0
 
 

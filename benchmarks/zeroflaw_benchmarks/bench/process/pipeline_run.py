@@ -1,4 +1,4 @@
-"""One way of inspecting a frame, in a process of its own: time of one inspection, and its mask.
+"""One pipeline on one frame, in a process of its own: time of one inspection, and its mask.
 
     python -m zeroflaw_benchmarks.bench.process.pipeline_run '{"bundle": "...", ...}'
 

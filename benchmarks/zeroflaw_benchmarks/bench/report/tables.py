@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
@@ -195,7 +195,7 @@ def peer_table(peers: Sequence[Peer]) -> TextTable:
             _seconds(peer.seconds),
             _seconds(peer.ours),
             "" if peer.times_faster is None else str(peer.times_faster),
-            *_gigabytes(peer.peak_rss_gb, peer.ours_peak_rss_gb),
+            _both(peer.peak_rss_gb, peer.ours_peak_rss_gb),
             peer.agreement if not peer.why_not else f"did not run: {peer.why_not}",
         )
         for peer in peers
@@ -203,9 +203,10 @@ def peer_table(peers: Sequence[Peer]) -> TextTable:
     heads = ("peer", "part", "weights", "its ms", "ours, ms")
     return TextTable(
         "Peers, same image, same threads, interleaved rounds",
-        (*heads, "ours is faster x", "its GB", "ours, GB", "agreement"),
+        (*heads, "ours is faster x", "GB", "agreement"),
         rows,
-        "Ratios are taken inside each round: median (least-most). GB: largest resident memory.",
+        "Ratios are taken inside each round: median (least-most). GB: largest resident memory,"
+        " its / ours.",
     )
 
 
@@ -310,8 +311,8 @@ def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
 
 
-def _gigabytes(*values: float | None) -> Iterator[str]:
-    yield from ("" if value is None else f"{value:.1f}" for value in values)
+def _both(its: float | None, ours: float | None) -> str:
+    return "" if its is None or ours is None else f"{its:.1f} / {ours:.1f}"
 
 
 def _seconds(value: Spread | None, scale: float = 1e3) -> str:

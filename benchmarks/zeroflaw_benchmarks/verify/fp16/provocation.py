@@ -2,7 +2,7 @@
 
 A transformer sums the outputs of its blocks into one stream, and norms divide the stream by its own
 size. To scale what is added makes a network of which the stream is large and whose products read
-normed values as before. In FP32 it is as sound as the original; where the stream, a norm or a
+normed values as before. In FP32 it is as sound as before; where the stream, a norm or a
 length is in FP16, it overflows.
 """
 
