@@ -44,10 +44,6 @@ def whole_number(
 ) -> int:
     """Check that a value is a whole number, Python's or NumPy's, but no truth value and no text.
 
-    Args:
-        minimum: Smallest that is accepted.
-        maximum: Largest that is accepted.
-
     Raises:
         ZeroflawError: It is of another kind, or out of the range.
     """
@@ -70,10 +66,6 @@ def number(
     error: type[ZeroflawError] = ArgumentError,
 ) -> float:
     """Check that a value is a finite number, Python's or NumPy's.
-
-    Args:
-        above: What it must exceed.
-        minimum: Smallest that is accepted.
 
     Raises:
         ZeroflawError: It is of another kind, not finite, or out of the range.
@@ -136,9 +128,6 @@ def instance(
     error: type[ZeroflawError] = ArgumentError,
 ) -> _Thing:
     """Check that a value is an object of a class.
-
-    Args:
-        kind: What it must be.
 
     Raises:
         ZeroflawError: It is something else.

@@ -81,11 +81,7 @@ class Machine:
 
 
 def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
-    """Look at this machine; what cannot be seen is left out, nothing is raised.
-
-    Args:
-        cpuinfo: Linux's description of the processors.
-    """
+    """Look at this machine; what cannot be seen is left out, nothing is raised."""
     try:
         fields = _fields(cpuinfo.read_text("utf-8", errors="replace"))
     except OSError:

@@ -72,7 +72,7 @@ from zeroflaw_export.models.text_encoder import TextEncoder
 from zeroflaw_export.models.tokenizer import write_tokenizer
 from zeroflaw_export.parity import checks as parity
 from zeroflaw_export.parity import references
-from zeroflaw_export.parity.freed_memory import keep_freed_memory
+from zeroflaw_export.parity.references import keep_freed_memory
 
 # 10 positive and 10 negative points and a box, in rows that make 32 tokens with SAM's own five.
 MAX_PROMPTS: Final = 27

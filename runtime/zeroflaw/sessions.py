@@ -54,7 +54,6 @@ def load_bundle(
     """Open a bundle and load its engines, all of one and the same state of it.
 
     Args:
-        bundle: As for `open_bundle`.
         backend: A backend's name, or `auto`.
         precision: What the engines compute in; None takes that of the backend.
         threads: CPU threads of each engine; 0 takes every core that the process may use.

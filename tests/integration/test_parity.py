@@ -29,7 +29,7 @@ from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
-from zeroflaw_export.parity.freed_memory import keep_freed_memory
+from zeroflaw_export.parity.references import keep_freed_memory
 
 FRAMES = {
     "square": lambda: np.ascontiguousarray(data.astronaut()),

@@ -118,8 +118,7 @@ def bench(
         from zeroflaw_benchmarks.bench.measure.scale import AXES
         from zeroflaw_benchmarks.bench.process.run_on import RunOn
         from zeroflaw_benchmarks.bench.report.compare import compare as compare_reports
-        from zeroflaw_benchmarks.bench.report.markdown import report_markdown
-        from zeroflaw_benchmarks.bench.report.page import report_page
+        from zeroflaw_benchmarks.bench.report.page import report_markdown, report_page
         from zeroflaw_benchmarks.bench.report.report import read_report, report_json
         from zeroflaw_benchmarks.bench.report.tables import comparison_table, tables_of
         from zeroflaw_benchmarks.bench.run import BenchOptions, run_bench

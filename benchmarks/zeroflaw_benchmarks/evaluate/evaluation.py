@@ -66,7 +66,6 @@ def evaluate_bundle(
     Args:
         bundle: As `open_bundle` takes it.
         dataset: From `read_dataset`.
-        options: How it is measured.
         progress: Called with what is being done, how much of it is done, and how much there is.
         begin: Called with the job once all truths are read, before any engine runs.
 

@@ -117,7 +117,6 @@ def reference_inspection(
 
     Args:
         clip: CLIP with its adapters.
-        sam: With its weights.
         frame: uint8 [H, W, 3], RGB.
         embeddings: float32 [2, E], normal and abnormal, L2-normalised.
         k: Points of each sign.

@@ -167,8 +167,6 @@ def soak(
     """Check that memory does not grow and results do not change over many inspections.
 
     Args:
-        inspect: Inspects one frame.
-        frames: Taken in turn.
         runs: Inspections, at least `MIN_SOAK_RUNS`; memory may grow in their first third.
         host_memory: Resident memory of this process, bytes.
         device_memory: Memory of the GPU in use, bytes; None without one.

@@ -63,9 +63,7 @@ class TamperedSession(PassiveSession):
 
         Args:
             session: Runs the engine; it is not closed with this one.
-            rng: Chooses elements.
             output: Name of the output; None leaves all as they are.
-            tamper: What is done to it.
         """
         super().__init__(session.contract, session.backend)
         self._session = session

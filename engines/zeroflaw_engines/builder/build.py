@@ -80,7 +80,6 @@ def build_engine(
     """Build one engine, prove it and publish it; do nothing if it is up to date.
 
     Args:
-        bundle: Whose files were verified.
         force: Whether to build even if it is up to date.
         open_session: Opens the engine for the parity check where there is a GPU.
 

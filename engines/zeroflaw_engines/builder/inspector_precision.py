@@ -31,9 +31,6 @@ _KINDS: tuple[tuple[OperationKind, str], ...] = (
 def inspector_precision(trt: Any, logger: Any, plan: Any) -> PrecisionReport | None:  # noqa: ANN401
     """Report the precision of a plan that was built a moment ago.
 
-    Args:
-        plan: The serialized engine.
-
     Returns:
         None if this machine cannot load the engine.
     """

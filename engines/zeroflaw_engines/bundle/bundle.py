@@ -262,7 +262,6 @@ def require_same_models(bundle: Bundle, now: Bundle) -> None:
 
     Args:
         bundle: As it was when the computing began.
-        now: As it is.
 
     Raises:
         BundleChangedError: They are not the same models.

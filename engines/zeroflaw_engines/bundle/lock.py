@@ -58,7 +58,6 @@ def locked_bundle(path: Path, *, seconds: float | None = None) -> Iterator[Path]
     """Hold the lock of a bundle that exists.
 
     Args:
-        path: Any path to it.
         seconds: How long to wait for another process; default: 10.
 
     Yields:

@@ -62,7 +62,6 @@ def require_distinct(names: Iterable[str], known: Iterable[str]) -> None:
     """Refuse names that look like another one: they would not be told apart on a screen.
 
     Args:
-        names: Names to add.
         known: Names that are there already; one of them may be among `names`.
 
     Raises:

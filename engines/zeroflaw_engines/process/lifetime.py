@@ -111,7 +111,6 @@ def refuse_copy(name: str, remedy: str) -> NoReturn:
 
     Args:
         name: What it is, such as `an Inspector`.
-        remedy: What can be done instead.
 
     Raises:
         ProcessError: Always.

@@ -87,9 +87,7 @@ def offset_of(whole: tuple[int, ...], index: tuple[int, ...], part: tuple[int, .
     """Count the elements before a part of a C-contiguous tensor at some leading indices.
 
     Args:
-        whole: Shape of the tensor.
         index: One index for each of its first axes.
-        part: Shape of the part.
 
     Raises:
         IndexError: An index is out of range.

@@ -102,9 +102,7 @@ class OnnxRuntimeSession(CheckedSession):
     after each call; see `OnnxRuntimeOptions`.
 
     Args:
-        path: The ONNX file.
         threads: Threads inside one operator, if there are no options; 0 takes every core.
-        precision: Of the graph, for `backend`.
 
     Raises:
         BackendUnavailableError: ONNX Runtime lacks the provider, or cannot start it.

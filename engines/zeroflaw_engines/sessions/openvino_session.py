@@ -67,7 +67,6 @@ class OpenVinoSession(CheckedSession):
     that OpenVINO reads and writes in place.
 
     Args:
-        path: The ONNX file.
         precision: What it computes in; inputs and outputs stay those of the contract.
 
     Raises:

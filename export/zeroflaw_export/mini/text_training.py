@@ -93,7 +93,6 @@ def train_text(
     """Train the text tower in place and freeze it.
 
     Args:
-        sentences: Of the same tower.
         steps: Steps; each sees the sentences of one product.
         learning_rate: Peak of the schedule.
         checkpoint: File of the state; where it exists, the training goes on from it.

@@ -6,6 +6,9 @@ modules are not involved, so that a mistake in one of them shows.
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -121,3 +124,17 @@ def reference_text(clip: CLIP, tokens: NDArray[np.int32]) -> NDArray[np.float32]
         torch.from_numpy(padded), normalize=True
     ).numpy()
     return embeddings
+
+
+def keep_freed_memory() -> None:
+    """Make glibc reuse freed memory instead of giving it back to the system.
+
+    PyTorch's eager SAM allocates and frees gigabytes in every block; without this, half of the
+    time of the parity check is spent on page faults (ViT-B: 30 s against 15 s).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    m_trim_threshold, m_mmap_max = -1, -4
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)

@@ -110,7 +110,6 @@ def prepare_samples(
     are one), then an image of that kind.
 
     Args:
-        cache: That of the tower.
         mosaic: Share of the samples of an epoch that become mosaics, in [0, 1].
         seed: Of the pool of mosaics, at least 0.
         report: Called after each image.

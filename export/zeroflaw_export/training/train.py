@@ -288,7 +288,6 @@ def _step(
     """Take one step of Adam.
 
     Args:
-        adapters: One layer for each block.
         tokens: float16 [batch, blocks, patches, width].
         difference: float32 [batch, E], abnormal minus normal text embedding, scaled.
         masks: bool [batch, S, S].

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal, NoReturn, Self, TypeVar, get_args
+from typing import Any, Literal, NoReturn, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from zeroflaw.pipeline.intake import INHERITED, CameraSettings, Inherited
 from zeroflaw.records.stamp import new_stamp
 from zeroflaw.stream.closing_at_exit import close_at_exit
 from zeroflaw.stream.frame_job import FrameJob
-from zeroflaw.stream.halves import TwoHalves
 from zeroflaw.stream.result import StreamHealth, StreamResult, require_sound
 from zeroflaw_engines import arguments
 from zeroflaw_engines.errors import StreamError, StreamFullError, ZeroflawError
@@ -30,6 +29,23 @@ WhenFull = Literal["wait", "drop_oldest", "refuse"]
 
 _log = logging.getLogger(__name__)
 _Half = TypeVar("_Half", EncodedFrame, Inspection)
+
+
+class TwoHalves(Protocol):
+    """What a stream needs of an `Inspector`; see its `encode_frame` and `decode_frame`."""
+
+    def encode_frame(
+        self,
+        image: NDArray[Any],
+        *,
+        product: str | None = None,
+        channel_order: ChannelOrder | Inherited = INHERITED,
+        white_level: float | Inherited | None = INHERITED,
+    ) -> EncodedFrame:
+        """Do the first half of an inspection."""
+
+    def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
+        """Do the second half."""
 
 
 class InspectionStream:

@@ -1,4 +1,4 @@
-"""A bench report as one HTML page that needs nothing but itself."""
+"""A bench report as one HTML page that needs nothing but itself, and as Markdown for the docs."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def report_page(report: BenchReport, extra: tuple[TextTable, ...] = ()) -> str:
     return "\n".join(parts)
 
 
+def report_markdown(report: BenchReport, extra: tuple[TextTable, ...] = ()) -> str:
+    """Write every table of the report, under the command that printed it."""
+    parts = [f"# {report.subject.bundle} on {report.subject.backend}", ""]
+    parts += [f"{report.created}, printed by", "", "```", report.command, "```", ""]
+    parts += [f"**{_markdown(note)}**\n" for note in report.notes]
+    for table in (*tables_of(report), *extra):
+        parts += [f"## {_markdown(table.title)}", "", *_markdown_rows(table), ""]
+        parts += [_markdown(table.note), ""] if table.note else []
+    return "\n".join(parts)
+
+
 def _table(table: TextTable) -> str:
     wide = ' class="wide"' if len(table.heads) == 2 else ""
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in table.heads)
@@ -46,3 +57,15 @@ def _table(table: TextTable) -> str:
     return (
         f"<h2>{html.escape(table.title)}</h2>\n<table{wide}><tr>{heads}</tr>\n{rows}</table>{note}"
     )
+
+
+def _markdown_rows(table: TextTable) -> list[str]:
+    left = len(table.heads) == 2
+    aligned = "|".join("---" if left or not i else "---:" for i in range(len(table.heads)))
+    rows = [table.heads, *table.rows]
+    lines = [f"| {' | '.join(map(_markdown, row))} |" for row in rows]
+    return [lines[0], f"|{aligned}|", *lines[1:]]
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -27,9 +27,7 @@ class StoredSession(PassiveSession):
 
     Args:
         bundle: Whose engine; its FP32 graph is taken, and the recipe applied.
-        engine: Which.
         directory: Where the graph is written; the caller removes it.
-        recipe: What stays in FP32.
         scale: Factor of the provocation; 1 for the weights as they are.
     """
 

@@ -107,7 +107,6 @@ def agreement_of(
     """Compute the figures of one image.
 
     Args:
-        image: Which.
         pairs: Of each prompt, what was wanted and what was got, float32 [1, 4, L, L].
     """
     what = f"low-res logits of the {image} image"
