@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
@@ -31,12 +30,18 @@ def station(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_python_example_runs(station: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "product"), [("README.md", "metal_nut"), ("docs/index.md", "object")]
+)
+def test_python_example_runs(
+    page: str, product: str, station: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     monkeypatch.chdir(station)
-    names = {"frame": np.ascontiguousarray(data.coffee()[..., ::-1])}
-    exec(code, names)  # noqa: S102 - our own README
-    assert names["inspection"].product == "metal_nut"  # type: ignore[attr-defined]
+    names = {"frame": data.coffee()}
+    exec(code, names)  # noqa: S102 - our own pages
+    assert names["inspection"].product == product  # type: ignore[attr-defined]
 
 
 def test_station_commands_run(station: Path) -> None:
