@@ -47,8 +47,7 @@ class Backend:
         except ImportError as error:
             raise BackendUnavailableError(
                 f"the backend {self.name} cannot be imported: {error}",
-                "install zeroflaw again with what it depends on: pip install --force-reinstall"
-                " zeroflaw",
+                "install what zeroflaw depends on: pip install zeroflaw",
             ) from error
 
 

@@ -194,7 +194,7 @@ def load_openvino() -> ModuleType:
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"the libraries of OpenVINO cannot be loaded: {error}",
-            "install it again: pip install --force-reinstall 'zeroflaw[openvino]'",
+            "install it again: pip install --force-reinstall openvino",
         ) from error
 
 

@@ -49,6 +49,26 @@ def test_every_row_names_a_module_that_probes_and_loads(backend) -> None:
         assert [*got] == [*wanted][1:]
 
 
+def test_a_new_backend_takes_one_module_and_one_row(mini, monkeypatch) -> None:
+    session, asked = SimpleNamespace(), []
+
+    def load(_backend, request):
+        asked.append((request.engine, request.precision))
+        return session
+
+    module = SimpleNamespace(
+        probe=lambda backend: ("7.1", backend.precisions), require=lambda *_: None, load=load
+    )
+    monkeypatch.setitem(sys.modules, "acme_session", module)
+    acme = Backend("acme", "acme_session", ("fp16",), "an accelerator of its own")
+    monkeypatch.setattr(backends, "RANKING", (acme, *RANKING))
+    monkeypatch.setattr(backends, "BACKENDS", {"acme": acme, **backends.BACKENDS})
+    assert availability("acme").version == "7.1"
+    assert choose_backend("auto", bundle=mini).backend == "acme"
+    assert load_session(mini, "clip_encoder", backend="acme", precision="fp16") is session
+    assert asked == [("clip_encoder", "fp16")]
+
+
 def test_a_backend_whose_library_is_missing_says_so() -> None:
     backend = Backend("missing", "zeroflaw_engines.no_such_module", ("fp32",), "is not there")
     with pytest.raises(BackendUnavailableError, match="the backend missing cannot be imported"):
