@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -98,3 +100,23 @@ def test_links_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_modules_and_files_that_pages_name_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    modules, files = set(), set()
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        modules |= set(re.findall(r"python\s+-m\s+((?:zeroflaw|support)[\w.]*)", text))
+        modules |= set(re.findall(r"`(zeroflaw_[a-z]+(?:\.[a-z_0-9]+)+)`", text))
+        files |= set(re.findall(r"`((?:engines|export|runtime|benchmarks|tests)/[\w/.]+)`", text))
+    assert len(modules) > 12
+    for module in modules:
+        name, _, member = module.rpartition(".")
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        assert found or hasattr(importlib.import_module(name), member), module
+    for file in files:
+        assert (ROOT / file).exists(), file
