@@ -169,7 +169,7 @@ def no_zeroflaw(directory: Path) -> Path:
 
 
 def broken_zeroflaw(directory: Path) -> Path:
-    package = directory / "broken" / "zeroflaw" / "embedding"
+    package = directory / "broken" / "zeroflaw" / "capi"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").write_text("raise ImportError('half an upgrade')\n")
