@@ -17,8 +17,12 @@ demo: $(LEAN)
 	$(BIN)/zeroflaw inspect mini examples/images examples/frames --out out/demo --product object
 	@echo "Open out/demo/index.html"
 
+# Two processes share the tests; those that measure or take all the memory come after, alone, in CI.
 test: $(INSTALLED) lint docs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full_size and not every_python"
+ifeq ($(CI),true)
+	$(BIN)/python -m pytest -m "full_size or every_python"
+endif
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
