@@ -38,8 +38,6 @@ LINES_OF_A_FILE: Final = 400
 ENTRIES_OF_A_PACKAGE: Final = 16
 ENTRIES_OF_A_FOLDER: Final = 17
 NOT_ENTRIES: Final = {"__pycache__", "py.typed"}
-# Each file there walks the whole program, so that no package's folders sort them.
-FLAT_FOLDERS: Final = {"tests/integration"}
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def full_folders(root: Path) -> list[str]:
     for top in (*package_roots, root / "tests"):
         for folder in (top, *sorted(path for path in top.rglob("*") if path.is_dir())):
             place = folder.relative_to(root).as_posix()
-            if folder.name in NOT_ENTRIES or place in FLAT_FOLDERS or not folder.is_dir():
+            if folder.name in NOT_ENTRIES or not folder.is_dir():
                 continue
             limit = ENTRIES_OF_A_PACKAGE if folder in package_roots else ENTRIES_OF_A_FOLDER
             count = sum(

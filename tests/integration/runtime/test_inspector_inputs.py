@@ -11,7 +11,7 @@ from PIL import Image
 
 from zeroflaw import Inspection, InspectionStream, Inspector, errors, read_image
 
-PHOTO = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
+PHOTO = Path(__file__).parents[3] / "examples" / "frames" / "casting_good.jpg"
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_inspecting_never_imports_torch_or_the_export() -> None:
 
 
 def test_lean_packages_do_not_name_torch_or_the_export() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     for folder in ("engines", "runtime"):
         for path in (root / folder).rglob("*.py"):
             for line in path.read_text().splitlines():

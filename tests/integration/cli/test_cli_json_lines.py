@@ -16,7 +16,7 @@ from PIL import Image
 from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw_engines.bundle.bundle import open_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FRAMES = ROOT / "examples" / "frames"
 SCHEMA = json.loads((ROOT / "docs" / "inspection.schema.json").read_text())
 

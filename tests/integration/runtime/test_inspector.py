@@ -21,7 +21,7 @@ from zeroflaw.sessions import Sessions
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import EngineError, FrameError, ProductError
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "inspection.schema.json"
+SCHEMA = Path(__file__).parents[3] / "docs" / "inspection.schema.json"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.errors import BundleError, ProductError
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 ADDER = """
 import itertools, sys
 from support.small_bundle import ENTRY, rows

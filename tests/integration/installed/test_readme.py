@@ -18,7 +18,7 @@ from support.command_line import ZEROFLAW
 from support.datasets import write_dataset
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = [
     entry.rpartition(" ")[2]
@@ -20,7 +20,7 @@ DECLARED = [
 ]
 # Tests that need no more than the lean package and pytest.
 LEAN_TESTS = (
-    "tests/integration/test_lean_runtime.py",
+    "tests/integration/installed/test_lean_runtime.py",
     "tests/unit/engines/image_files",
     "tests/unit/engines/process/test_calls_under_way.py",
     "tests/unit/runtime/pictures",

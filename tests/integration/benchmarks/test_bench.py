@@ -31,7 +31,7 @@ from zeroflaw_benchmarks.bench.report.report import bench_json_schema, read_repo
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "bench.schema.json"
+SCHEMA = Path(__file__).parents[3] / "docs" / "bench.schema.json"
 ONE_THREAD = RunOn(threads=1)
 
 

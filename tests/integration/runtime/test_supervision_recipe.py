@@ -14,7 +14,7 @@ import supervision as sv
 from zeroflaw import Inspection, Inspector
 from zeroflaw.pipeline.regions import regions_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

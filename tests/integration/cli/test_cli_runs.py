@@ -17,7 +17,7 @@ from PIL import Image
 from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw.records.record import InspectionRecord
 
-GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
+GOOD = Path(__file__).parents[3] / "examples" / "frames" / "casting_good.jpg"
 DENT = GOOD.with_name("casting_dent.jpg")
 
 

@@ -16,7 +16,7 @@ import pytest
 from support.command_line import ZEROFLAW
 from zeroflaw_benchmarks.bench.cli import EXIT_WORSE
 
-BASELINE = Path(__file__).parents[1] / "baseline" / "bench.json"
+BASELINE = Path(__file__).parents[2] / "baseline" / "bench.json"
 BENCH = ("bench", "mini", "--runs", "40", "--rounds", "3", "--stream", "--peers", "sam-onnx")
 # Ratios differ between processors: of two (Zen 4 and an Intel of model 207), the decoder's share
 # of the roofline is 9 and 5 %, its ratio to the official export 1.7 and 1.2.

@@ -15,7 +15,7 @@ from zeroflaw_benchmarks.evaluate.metrics.metrics import image_metrics, within_i
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LARGEST_WHEEL = 12e6
 
 

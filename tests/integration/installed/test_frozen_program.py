@@ -12,7 +12,7 @@ import pytest
 
 from zeroflaw import packaging
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import numpy as np
 from zeroflaw import Inspector

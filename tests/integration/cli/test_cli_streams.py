@@ -15,7 +15,7 @@ import pytest
 from support.command_line import ZEROFLAW, zeroflaw
 from zeroflaw_engines.bundle.prompt_ensembles import read_prompt_ensembles
 
-GOOD = Path(__file__).parents[2] / "examples" / "frames" / "casting_good.jpg"
+GOOD = Path(__file__).parents[3] / "examples" / "frames" / "casting_good.jpg"
 COMMANDS = [
     ("--help",), ("--version",), ("inspect", "--help"), ("doctor",), ("doctor", "--json"),
     ("bundle", "info", "mini"), ("bundle", "info", "mini", "--json"), ("products", "list", "mini"),

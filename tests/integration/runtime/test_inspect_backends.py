@@ -20,7 +20,7 @@ from zeroflaw_engines.errors import BackendUnavailableError, EngineError, Zerofl
 from zeroflaw_engines.image_files.frame import rgb_frame
 from zeroflaw_engines.sessions.openvino_session import precisions_of
 
-FRAMES = sorted((Path(__file__).parents[2] / "examples" / "frames").glob("*.jpg"))
+FRAMES = sorted((Path(__file__).parents[3] / "examples" / "frames").glob("*.jpg"))
 CASES = [("openvino", "fp32", 0.999)] + [
     ("openvino", precision, 0.99)
     for precision in precisions_of(openvino.Core())
