@@ -28,7 +28,6 @@ _ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODE
 
 _log = logging.getLogger(__name__)
 
-
 _ONNXRUNTIME: Final = "zeroflaw_engines.sessions.onnxruntime_session"
 _OPENVINO: Final = "zeroflaw_engines.sessions.openvino_session"
 _TENSORRT: Final = "zeroflaw_engines.sessions.tensorrt_session"
@@ -74,7 +73,7 @@ class Availability:
     """Whether this machine can run a backend.
 
     Attributes:
-        backend: Its name.
+        backend: A name in `BACKENDS`.
         version: Of its library; empty if there is none.
         missing: What is missing; empty if nothing is.
         remedy: What helps.
@@ -98,7 +97,7 @@ class BackendChoice:
     """The backend that runs, and why it and not a faster one.
 
     Attributes:
-        backend: Its name.
+        backend: A name in `BACKENDS`.
         precision: What it computes in.
         reason: In words.
     """

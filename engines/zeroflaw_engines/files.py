@@ -19,8 +19,6 @@ _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 # What a kernel or a file system answers that cannot exchange.
 _NO_EXCHANGE: Final = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
-
-
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from support.small_bundle import ENTRY, left_overs, rows, write_small_bundle
+from support.small_bundle import CALIBRATION, ENTRY, left_overs, rows, write_small_bundle
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
-from zeroflaw_engines.bundle.manifest import Calibration
 from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.bundle.writer import (
     add_products,
@@ -32,16 +31,6 @@ from zeroflaw_engines.bundle.writer import (
 from zeroflaw_engines.errors import ZeroflawError
 
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.copyfile"}
-CALIBRATION = Calibration(
-    false_reject_rate=0.1,
-    images=10,
-    rank=10,
-    interval=(0.0, 0.3),
-    observed_rate=0.0,
-    image_scoring="cls",
-    data_digest="0" * 64,
-    created="",
-)
 
 
 def add(bundle: Path, _: Path) -> None:

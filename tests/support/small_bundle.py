@@ -6,6 +6,7 @@ Everything that reads, verifies and changes bundles takes it; no engine can be l
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -14,11 +15,21 @@ import msgspec
 import numpy as np
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.manifest import Product
+from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.bundle.writer import write_manifest
 
 ENTRY = Product(sentences=(1, 1))
 PRODUCT = Product(sentences=(245, 175))
+CALIBRATION = Calibration(
+    false_reject_rate=0.1,
+    images=10,
+    rank=10,
+    interval=(0.0, 0.3),
+    observed_rate=0.0,
+    image_scoring="cls",
+    data_digest=hashlib.sha256(b"").hexdigest(),
+    created="2026-01-01T00:00:00+00:00",
+)
 
 
 def write_small_bundle(directory: Path, *, mark: str = "") -> Bundle:

@@ -29,11 +29,7 @@ class _Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 @dataclass(frozen=True)
 class EvaluationCache:
-    """Where one bundle's encodings and decodings are kept.
-
-    Attributes:
-        root: The directory.
-    """
+    """Where one bundle's encodings and decodings are kept."""
 
     root: Path
 

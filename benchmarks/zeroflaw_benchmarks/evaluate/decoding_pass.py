@@ -72,7 +72,6 @@ class DecodingJob:
     """One encoding to decode.
 
     Attributes:
-        encoding: Its file.
         targets: Options to decode with, and the file of what comes of it.
     """
 

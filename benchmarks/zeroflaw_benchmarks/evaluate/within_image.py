@@ -37,7 +37,6 @@ class WithinImage:
     """Figures of one photo.
 
     Attributes:
-        image: Its file.
         map_auroc: Of the anomaly map.
         fused_auroc: Of the score map.
     """

@@ -35,7 +35,7 @@ class EngineSidecar(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         key: Digest over `parts`.
         parts: What the engine depends on.
         engine_sha256: Of the engine's file.
-        engine_bytes: Its size.
+        engine_bytes: Size of the engine's file.
         created: UTC time, ISO 8601.
         zeroflaw_version: Version that built it.
         build_seconds: Parsing and building.

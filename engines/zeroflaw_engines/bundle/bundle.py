@@ -46,7 +46,6 @@ class Graph:
     """One graph of an engine, as a backend loads it.
 
     Attributes:
-        engine: The engine.
         path: The ONNX file.
         weights_path: The file of its external weights, if it has one.
         opset: Version of the ONNX operators.
@@ -71,8 +70,6 @@ class Bundle:
     """A bundle whose manifest was read and whose files were checked.
 
     Attributes:
-        path: The directory.
-        manifest: Its manifest.
         read_bank: The prompt bank that was read with the manifest; None if none was.
     """
 

@@ -38,7 +38,6 @@ class ImageFile:
     """An image file that was read completely.
 
     Attributes:
-        path: The file.
         format: Name of the format that its content has, as "JPEG".
         pixels: uint8, uint16, or float32 (not negative, at most the white level); [H, W] grey,
             [H, W, 3] RGB or [H, W, 4] RGB with alpha. Values as the file has them.

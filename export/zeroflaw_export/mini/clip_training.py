@@ -42,7 +42,7 @@ class ClipTraining:
 
     Attributes:
         text_steps: Steps of the text tower, before the rest.
-        text_learning_rate: Its peak.
+        text_learning_rate: Peak of the schedule of the text tower.
         phases: Of the image tower.
         seed: Of weights and data.
     """

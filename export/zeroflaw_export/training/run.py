@@ -44,7 +44,6 @@ class TrainingJob:
 
     Attributes:
         dataset: The data set.
-        settings: The recipe.
         clip_architecture: Name in the registry.
         clip_weights: Of both towers.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.

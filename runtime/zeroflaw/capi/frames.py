@@ -43,8 +43,8 @@ class Request:
         white_level: Value that counts as white; None: the dtype's largest.
         product: Name; None: the only one.
         frame_id: Echoed; None if there is none.
-        part_id: The same.
-        camera_id: The same.
+        part_id: The same of the part.
+        camera_id: The same of the camera.
         deadline_ms: From the call; None: no deadline.
     """
 

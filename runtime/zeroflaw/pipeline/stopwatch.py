@@ -14,7 +14,6 @@ class Span:
     """One stretch of time in which a stage ran.
 
     Attributes:
-        stage: Its name.
         thread: Name of the thread it ran in.
         start: Seconds, on the clock of `time.perf_counter`.
         end: The same.

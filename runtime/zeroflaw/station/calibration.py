@@ -124,7 +124,6 @@ class ProductCalibration:
 
     Attributes:
         bundle: The bundle as it is now.
-        fit: The threshold.
         good: The scores behind it.
     """
 

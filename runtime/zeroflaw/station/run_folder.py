@@ -60,7 +60,6 @@ class Job:
     """One picture of a run.
 
     Attributes:
-        picture: The file.
         entry: Its line in the log, as it was planned.
     """
 
@@ -92,7 +91,6 @@ class RunFolder:
     """A folder of results while a run writes it; see `open_run_folder`, which makes it.
 
     Attributes:
-        path: The folder.
         jobs: The pictures of the run, with the names of their results.
         earlier: What became of the results of earlier runs.
         set_aside: Files of the user's that had the names of page or summary, as they are called

@@ -147,8 +147,8 @@ class InspectionStream:
             white_level: Value that counts as white; default: the stream's.
             trace: Whether the inspection says how its mask came about.
             frame_id: Of the caller's own; comes back with the result.
-            part_id: The same.
-            camera_id: The same.
+            part_id: The same of the part.
+            camera_id: The same of the camera.
             deadline_ms: From now; a result that would come later is not an acceptance.
             copy: Whether the frame is copied now, so that the camera may write into its buffer
                 again at once. Without it the buffer must stay as it is until the result is out.

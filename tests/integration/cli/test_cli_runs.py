@@ -152,12 +152,7 @@ def test_a_signal_ends_a_run_with_a_page_of_what_was_done(
     photos: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    for i in range(300):
-        shutil.copy(GOOD, photos / f"{i:03d}.jpg")
-    process = start(photos, "-o", out)
-    while not (out / "003.json").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start_on(photos, 300, out, until="003.json")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -171,12 +166,7 @@ def test_a_signal_ends_a_run_with_a_page_of_what_was_done(
 
 def test_a_run_that_is_killed_is_made_up_for_by_the_next(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for i in range(100):
-        shutil.copy(GOOD, photos / f"{i:03d}.jpg")
-    process = start(photos, "-o", out)
-    while not (out / "003.json").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start_on(photos, 100, out, until="003.json")
     process.kill()
     process.communicate()
     done = rows(out)  # whole, and as far as it came, but for the last moments
@@ -191,12 +181,7 @@ def test_a_run_that_is_killed_is_made_up_for_by_the_next(photos: Path, tmp_path:
 
 def test_the_second_of_two_runs_at_once_is_refused(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for i in range(100):
-        shutil.copy(GOOD, photos / f"{i:03d}.jpg")
-    first = start(photos, "-o", out)
-    while not (out / "000.json").exists():
-        assert first.poll() is None
-        time.sleep(0.02)
+    first = start_on(photos, 100, out, until="000.json")
     second = inspect(DENT, "-o", out)
     first.terminate()
     first.communicate(timeout=60)
@@ -224,6 +209,17 @@ def test_odd_names_stay_inside_and_cannot_speak_to_the_terminal(tmp_path: Path) 
     assert {Path(file).name for file in rows(out)} == {path.name for path in folder.iterdir()}
     for row in rows(out).values():
         assert json.loads((out / f"{row['output']}.json").read_bytes())["decision"]
+
+
+def start_on(photos: Path, copies: int, out: Path, *, until: str) -> subprocess.Popen[bytes]:
+    """Start a run on copies of the good frame, and wait for one of its results."""
+    for i in range(copies):
+        shutil.copy(GOOD, photos / f"{i:03d}.jpg")
+    process = start(photos, "-o", out)
+    while not (out / until).exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process
 
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:

@@ -52,7 +52,7 @@ class PeerTask:
         bundle: As `open_bundle` takes it.
         run_on: What runs zeroflaw; its threads are those of every peer.
         product: That the frame shows.
-        frame: Its file.
+        frame: Path of the image file.
         cascades: Of three calls each, in each round of each decoder.
     """
 

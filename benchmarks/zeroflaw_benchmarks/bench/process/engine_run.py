@@ -35,7 +35,7 @@ class EngineTask:
         engine: Which engine is ours, or is to be replaced.
         peer: A graph of another, run with the library's defaults; `winclip` for anomalib's; empty
             for ours.
-        frame: Its file.
+        frame: Path of the image file.
         runs: That are timed, after one that is not.
         features: Where the features of SAM's encoder are written, `.npy`; empty: nowhere.
     """

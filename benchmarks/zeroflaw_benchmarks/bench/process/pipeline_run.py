@@ -30,7 +30,7 @@ class PipelineTask:
         bundle: As `open_bundle` takes it.
         run_on: What runs the engines, or `torch`.
         product: That the frame shows.
-        frame: Its file.
+        frame: Path of the image file.
         mask: Where the mask is written, `.npy`.
     """
 

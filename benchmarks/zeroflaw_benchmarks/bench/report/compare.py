@@ -26,7 +26,7 @@ class Figure:
 
     Attributes:
         name: What it is.
-        value: Its median.
+        value: Median over the rounds.
         low: Lower end of what it varied by itself, in its own run.
         high: Upper end.
         kind: Times can be compared on one kind of machine alone, ratios and counts between
@@ -48,8 +48,8 @@ class Change:
 
     Attributes:
         name: What it is.
-        old: Its median before.
-        new: Its median now.
+        old: Median in the older report.
+        new: Median in the newer report.
         noise: How far medians may differ without meaning anything: half of what each run varied
             by itself, together.
         moved: Whether they differ by more.

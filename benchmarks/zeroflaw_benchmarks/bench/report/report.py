@@ -78,7 +78,7 @@ class Transfer(_Record, frozen=True, kw_only=True):
 
     Attributes:
         engine: Whose.
-        tensor: Its name.
+        tensor: As the engine's contract names it.
         direction: `in` or `out`, seen from the engine.
         megabytes: 1e6 bytes, all calls of one inspection together.
         crosses: Whether it is copied between host memory and the backend's; a tensor that stays
@@ -169,7 +169,7 @@ class EngineRoofline(_Record, frozen=True, kw_only=True):
     """One engine against the machine's ceilings.
 
     Attributes:
-        engine: Its name.
+        engine: `clip_encoder`, `sam_encoder` or `sam_decoder`.
         calls: In one inspection.
         gflop: Of one call: products of matrices, convolutions and attentions of its graph.
         megabytes: That one call must move at least: weights, inputs and outputs, each once.
@@ -216,7 +216,7 @@ class ScalePoint(_Record, frozen=True, kw_only=True):
 
     Attributes:
         axis: What is varied.
-        value: The setting.
+        value: A count, or megapixels, as the axis says.
         latency_ms: Of one inspection.
         per_second: Inspections a second, all threads and processes together.
         stages_ms: Median of each stage.
@@ -236,7 +236,7 @@ class Growth(_Record, frozen=True, kw_only=True):
 
     Attributes:
         axis: What is varied.
-        stage: Its name.
+        stage: As `Inspection.timings_ms` names it.
         exponent: Of the power law over the upper half of the axis: time ~ value ** exponent.
         allowed: What its work grows with: 1 for a stage that sees every pixel of a frame, 0 for
             one that sees grids of a fixed size.

@@ -28,7 +28,7 @@ class EngineScan:
     """What a scan of one engine saw.
 
     Attributes:
-        engine: Its name.
+        engine: `clip_encoder`, `sam_encoder` or `sam_decoder`.
         recipe: Identity of the recipe.
         scale: Factor of the provocation; 1 for the weights as they are.
         tensors: Tensors that are stored in FP16.

@@ -33,7 +33,6 @@ class StoredTensor:
     """What a scan saw of one tensor that is stored in FP16.
 
     Attributes:
-        name: The tensor.
         operator: The operator that computes it.
         largest: Its largest magnitude before it is rounded; infinity if any is.
         has_nan: Whether any value is not a number.

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.small_bundle import CALIBRATION
 from zeroflaw_engines.bundle import shipped
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
-from zeroflaw_engines.bundle.manifest import Calibration, Product
+from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, require_changeable
 from zeroflaw_engines.bundle.writer import add_products, copy_bundle, set_calibration
 from zeroflaw_engines.errors import BundleDamagedError, BundleError
-
-CALIBRATION = Calibration(
-    false_reject_rate=0.1,
-    images=10,
-    rank=10,
-    interval=(0.0, 0.3),
-    observed_rate=0.0,
-    image_scoring="cls",
-    data_digest=hashlib.sha256(b"").hexdigest(),
-    created="2026-01-01T00:00:00+00:00",
-)
 
 
 @pytest.fixture
