@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zeroflaw_engines.contract import EngineContract
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 
 
 class PassiveSession:
@@ -17,6 +18,10 @@ class PassiveSession:
 
     def capture(self) -> None:
         """Do nothing."""
+
+    def upload(self, name: str, array: Tensor) -> Tensor | DeviceTensor:  # noqa: ARG002
+        """Leave the array where it is."""
+        return array
 
     def close(self) -> None:
         """Do nothing: whoever loaded an engine releases it."""

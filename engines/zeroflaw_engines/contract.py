@@ -10,12 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-EngineName = Literal["clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"]
+from zeroflaw_engines.errors import EngineContractError
+
+EngineName = Literal[
+    "clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher"
+]
 
 CLIP_ENCODER: Final = "clip_encoder"
 SAM_ENCODER: Final = "sam_encoder"
 SAM_DECODER: Final = "sam_decoder"
 TEXT_ENCODER: Final = "text_encoder"
+REFERENCE_MATCHER: Final = "reference_matcher"
+PATCH_TOKENS: Final = "patch_tokens"
 
 # Labels of the rows of `point_labels`. The first five are SAM's own (prompt_encoder.py); the
 # last is ours: a row that the decoder's attention masks out, so that a fixed number of rows is
@@ -70,6 +76,28 @@ class EngineContract:
 
 
 @dataclass(frozen=True)
+class ReferenceSizes:
+    """The sizes of reference banks, and of the patch tokens that are matched with them.
+
+    Attributes:
+        blocks: Tapped blocks of the CLIP encoder, each of which has tokens and a bank of its own.
+        tokens: Patch tokens of one image, those of a square grid.
+        width: Width of a token.
+        rows: Rows of a bank that the matcher takes for each block; a smaller bank is padded.
+    """
+
+    blocks: int
+    tokens: int
+    width: int
+    rows: int
+
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes of a full bank in FP16."""
+        return 2 * self.blocks * self.rows * self.width
+
+
+@dataclass(frozen=True)
 class EngineSizes:
     """Every size that the contract depends on; the manifest holds them.
 
@@ -82,6 +110,7 @@ class EngineSizes:
         sam_feature_channels: Channels of SAM's features.
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
             not-a-point row together).
+        reference: Those of reference banks; None for bundles that take none.
     """
 
     clip_image_size: int
@@ -90,6 +119,7 @@ class EngineSizes:
     sam_feature_size: int
     sam_feature_channels: int
     max_prompts: int
+    reference: ReferenceSizes | None = None
 
     @property
     def low_res_size(self) -> int:
@@ -103,13 +133,17 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     - `clip_encoder`: `image` is RGB, squashed to a square. `text_embeddings` has the normal
       sentence ensemble in row 0, the abnormal one in row 1, both L2-normalised. `anomaly_map`
       is in [0, 1]: the mean over the tapped blocks of P(abnormal), upsampled before softmax.
-      `image_score` is P(abnormal) of the CLS token.
+      `image_score` is P(abnormal) of the CLS token. `patch_tokens`, in bundles that take
+      reference banks, are those of the tapped blocks, L2-normalised, row by row of the grid.
     - `sam_encoder`: `image` is RGB with the content at the top left; `image_size` is the height
       and width of that content. All outside it is set to SAM's mean colour *after*
       normalisation, as `Sam.preprocess` does, whatever the pixels there are.
     - `sam_decoder`: `point_coords` are (x, y) in the padded image, before SAM's half-pixel
       shift. `mask_input` are logits of an earlier call, or zeros with `has_mask_input` 0.
       All four masks and predicted IoUs come out; token 0 is the single-mask one.
+    - `reference_matcher`: `bank` has the tokens of good photos, L2-normalised; rows from
+      `valid_rows` on are padding, which nothing is matched with. `reference_map` is in [0, 2]:
+      the mean over the blocks of 1 - the highest cosine to a row, upsampled.
     - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
       embeddings out.
     """
@@ -119,6 +153,16 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
         "features",
         "float32",
         (1, s.sam_feature_channels, s.sam_feature_size, s.sam_feature_size),
+    )
+    reference = s.reference
+    tokens = (
+        ()
+        if reference is None
+        else (
+            TensorSpec(
+                PATCH_TOKENS, "float32", (reference.blocks, reference.tokens, reference.width)
+            ),
+        )
     )
     if name == CLIP_ENCODER:
         return EngineContract(
@@ -130,6 +174,7 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
             (
                 TensorSpec("anomaly_map", "float32", (1, clip, clip)),
                 TensorSpec("image_score", "float32", (1,)),
+                *tokens,
             ),
         )
     if name == SAM_ENCODER:
@@ -155,6 +200,21 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
                 TensorSpec("low_res_logits", "float32", ("batch", MASKS_PER_PROMPT, low, low)),
                 TensorSpec("predicted_iou", "float32", ("batch", MASKS_PER_PROMPT)),
             ),
+        )
+    if name == REFERENCE_MATCHER:
+        if reference is None:
+            raise EngineContractError(
+                "there is no contract of a reference_matcher without the sizes of its banks",
+                "export the bundle again with this version of zeroflaw",
+            )
+        return EngineContract(
+            REFERENCE_MATCHER,
+            (
+                *tokens,
+                TensorSpec("bank", "float16", (reference.blocks, reference.rows, reference.width)),
+                TensorSpec("valid_rows", "int32", (1,)),
+            ),
+            (TensorSpec("reference_map", "float32", (1, clip, clip)),),
         )
     return EngineContract(
         TEXT_ENCODER,

@@ -162,6 +162,12 @@ class RecordError(ZeroflawError):
     code = "record"
 
 
+class ReferenceBankError(ZeroflawError):
+    """A reference bank does not belong to the bundle, or none can be made of the photos given."""
+
+    code = "reference_bank"
+
+
 class CalibrationError(ZeroflawError):
     """No decision threshold can be set from the images given."""
 

@@ -50,6 +50,14 @@ class MethodParameters:
             `map`, `mask`, `sam_probability` alone.
         fusion_weight: w of `fused`, in [0, 1].
         image_scoring: The image score: softmax of the `cls` token, or `map_max`.
+        reference_distance: Distance of a patch to a product's reference bank: 1 - the highest
+            `cosine` (APRIL-GAN), or half of that (`half_cosine`, WinCLIP+).
+        reference_fusion: The anomaly map of a product with a bank: the zero-shot map plus the
+            reference map, at most 1 (`sum`, APRIL-GAN); their `mean` (WinCLIP+) or `max`; or one
+            of them alone, `reference` or `zero_shot`. Prompt points and cascade take it.
+        reference_image_scoring: The image score of a product with a bank: the `mean` of that of
+            `image_scoring` and the highest value of the reference map, at most 1 (WinCLIP+); or
+            one of the two alone, `reference` or `zero_shot`.
         decision_threshold: Image score at and above which a frame is rejected, unless the
             product has a threshold of its own.
         min_contrast: Least difference between the darkest and the brightest part of a frame, as
@@ -81,6 +89,9 @@ class MethodParameters:
     scoring: Literal["fused", "map", "mask", "sam_probability"] = "fused"
     fusion_weight: float = 0.5
     image_scoring: Literal["cls", "map_max"] = "cls"
+    reference_distance: Literal["cosine", "half_cosine"] = "cosine"
+    reference_fusion: Literal["sum", "mean", "max", "reference", "zero_shot"] = "sum"
+    reference_image_scoring: Literal["mean", "reference", "zero_shot"] = "mean"
     decision_threshold: float = 0.5
     min_contrast: float = 0.04
     max_clipped: float = 0.9

@@ -25,7 +25,7 @@ from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, is_shipped
-from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
+from zeroflaw_engines.contract import CLIP_ENCODER, EngineContract, EngineName, engine_contract
 from zeroflaw_engines.errors import (
     BundleChangedError,
     BundleDamagedError,
@@ -90,6 +90,13 @@ class Bundle:
             for file in (engine.onnx, engine.weights)
             if file
         ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @property
+    def tower(self) -> str:
+        """Digest of the CLIP encoder, its preprocessing included: what reference banks are of."""
+        entry = self._engine_file(CLIP_ENCODER)
+        lines = [self.manifest.files[name].sha256 for name in (entry.onnx, entry.weights) if name]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def contract(self, engine: EngineName) -> EngineContract:

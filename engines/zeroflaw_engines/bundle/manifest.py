@@ -1,8 +1,8 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 4 of the schema. Version 1, which had no calibration and no demonstration models, version
-2, which had one graph an engine, and version 3, which had no digest of itself, are read as well. A
-reader refuses versions newer than its own; inside a known version, names that are unknown, missing
+Version 5 of the schema. Version 1, which had no calibration and no demonstration models, version
+2, which had one graph an engine, version 3, which had no digest of itself, and version 4, which
+had no reference banks, are read as well. A reader refuses versions newer than its own; inside a known version, names that are unknown, missing
 or there twice are refused too, since they mean damage or a typing error, never a feature.
 """
 
@@ -14,13 +14,17 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struct
-from zeroflaw_engines.contract import EngineName, EngineSizes
+from zeroflaw_engines.contract import EngineName, EngineSizes, ReferenceSizes
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
 # Where a station keeps the engines that it built; no part of the manifest.
 ENGINES_DIRECTORY: Final = "engines"
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
+
+CalibrationScheme = Literal["split", "leave_one_out"]
+# Other views of each reference photo that join its rows of the bank.
+Augmentation = Literal["rotate_90", "rotate_180", "rotate_270", "flip_horizontal", "flip_vertical"]
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -108,6 +112,45 @@ class TextIdentity(Struct, frozen=True, kw_only=True):
     ensembles: str
 
 
+class ReferenceIdentity(Struct, frozen=True, kw_only=True):
+    """The sizes of the reference banks that a bundle takes; see `ReferenceSizes`."""
+
+    tokens: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    rows: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ReferencePhoto(Struct, frozen=True, kw_only=True):
+    """A photo whose tokens are in a bank: the name of its file, and the file's digest."""
+
+    name: str
+    sha256: str
+
+
+class Reference(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A product's reference bank, and where it comes from.
+
+    Attributes:
+        bank: File of the bank.
+        rows: Rows of the bank for each tapped block.
+        photos: Whose tokens they are.
+        tower: Digest of the CLIP encoder that gave them, its preprocessing included.
+        backend: What ran it, as its session describes itself.
+        precision: What it computed in.
+        created: UTC time, ISO 8601.
+        augmentations: Other views of each photo that are in the bank.
+    """
+
+    bank: str
+    rows: Annotated[int, msgspec.Meta(ge=1)]
+    photos: tuple[ReferencePhoto, ...]
+    tower: str
+    backend: str
+    precision: str
+    created: str
+    augmentations: tuple[Augmentation, ...] = ()
+
+
 class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a product's decision threshold comes from: scores of good images alone.
 
@@ -115,7 +158,8 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
         false_reject_rate: The rate that was aimed at, inside (0, 1).
         images: Number of good images that were scored, each content once.
         rank: The threshold lies just above the rank-th smallest of their scores.
-        interval: 95 % interval of the true false-reject rate at the threshold.
+        interval: 95 % interval of the true false-reject rate at the threshold; None where none
+            can be given (`leave_one_out`).
         observed_rate: Share of the images themselves that the threshold rejects.
         image_scoring: The parameter that the scores depend on; the threshold holds for no other.
         data_digest: SHA-256 over the sorted SHA-256 of the image files, one a line.
@@ -125,12 +169,15 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
         precision: What it computed in.
         parameters: The method parameters, by name.
         parameters_digest: Their digest, as inspections record it.
+        scheme: `split`: no image is in the product's bank. `leave_one_out`: each is, and was
+            scored without its own rows.
+        reference: Digest of the bank that the scores were computed with; None without a bank.
     """
 
     false_reject_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     images: Annotated[int, msgspec.Meta(ge=1)]
     rank: Annotated[int, msgspec.Meta(ge=1)]
-    interval: tuple[Share, Share]
+    interval: tuple[Share, Share] | None
     observed_rate: Share
     image_scoring: Literal["cls", "map_max"]
     data_digest: str
@@ -139,6 +186,8 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     precision: str | None = None
     parameters: dict[str, Any] | None = None
     parameters_digest: str | None = None
+    scheme: CalibrationScheme = "split"
+    reference: str | None = None
 
 
 class Product(Struct, frozen=True, kw_only=True):
@@ -149,11 +198,13 @@ class Product(Struct, frozen=True, kw_only=True):
         threshold: The product's own decision threshold, in [0, 1], if it has one.
         calibration: Where the threshold comes from, if it was calibrated. It holds for these
             embeddings alone, so that new ones drop both.
+        reference: Its reference bank, if it has learned one; new embeddings drop it too.
     """
 
     sentences: tuple[int, int]
     threshold: Share | None = None
     calibration: Calibration | None = None
+    reference: Reference | None = None
 
 
 class ParityFigure(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,6 +237,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         random_weights: Seed, if any part of the weights is random: such a bundle finds nothing.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with
             and not one to inspect with.
+        reference: What reference banks it takes, if it takes any.
         clip: The CLIP side.
         sam: The SAM side.
         text: The text engine, if the bundle has one.
@@ -211,6 +263,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     parity: tuple[ParityFigure, ...]
     files: dict[str, FileEntry]
     demonstration: str | None = None
+    reference: ReferenceIdentity | None = None
 
     @property
     def sizes(self) -> EngineSizes:
@@ -222,6 +275,14 @@ class Manifest(Struct, frozen=True, kw_only=True):
             sam_feature_size=self.sam.feature_size,
             sam_feature_channels=self.sam.feature_channels,
             max_prompts=self.sam.max_prompts,
+            reference=None
+            if self.reference is None
+            else ReferenceSizes(
+                blocks=len(self.clip.tapped_blocks),
+                tokens=self.reference.tokens,
+                width=self.reference.width,
+                rows=self.reference.rows,
+            ),
         )
 
     @property

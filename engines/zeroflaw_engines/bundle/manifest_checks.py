@@ -27,6 +27,7 @@ _PARAMETERS_SINCE: Final[dict[int, tuple[str, ...]]] = {
         "fusion_weight", "image_scoring", "decision_threshold",
     ),
     4: ("min_contrast", "max_clipped", "min_peak", "contradiction", "contradiction_area"),
+    5: ("reference_distance", "reference_fusion", "reference_image_scoring"),
 }  # fmt: skip
 
 

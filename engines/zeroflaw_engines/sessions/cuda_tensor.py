@@ -54,6 +54,7 @@ class CudaTensor:
     Args:
         shape: Sizes of all axes.
         dtype: NumPy dtype name.
+        buffer: Whose memory it is.
         download: Copies some bytes, from an offset on, to the buffer's pinned memory and waits.
         first: Bytes of the buffer before it.
         owner: The tensor that it is a part of: it keeps the memory from being used again.
@@ -69,7 +70,7 @@ class CudaTensor:
         first: int = 0,
         owner: CudaTensor | None = None,
     ) -> None:
-        self._buffer = buffer
+        self.buffer = buffer
         self._download = download
         self._first = first
         self._owner = owner
@@ -98,7 +99,7 @@ class CudaTensor:
     @property
     def address(self) -> int:
         """In GPU memory."""
-        return self._buffer.device + self._first
+        return self.buffer.device + self._first
 
     @property
     def size(self) -> int:
@@ -107,12 +108,12 @@ class CudaTensor:
 
     def numpy(self) -> Tensor:
         """Copy the values to host memory of their own."""
-        self._download(self._buffer, self._first, self.size)
-        return self._buffer.host(self.shape, self.dtype, self._first).copy()
+        self._download(self.buffer, self._first, self.size)
+        return self.buffer.host(self.shape, self.dtype, self._first).copy()
 
     def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> CudaTensor:
         """Return the part at some leading indices; see `DeviceTensor.view`."""
         first = self._first + offset_of(self.shape, index, shape) * np.dtype(self.dtype).itemsize
         return CudaTensor(
-            self._buffer, shape, self.dtype, self._download, first=first, owner=self._owner or self
+            self.buffer, shape, self.dtype, self._download, first=first, owner=self._owner or self
         )

@@ -172,6 +172,10 @@ class OnnxRuntimeSession(CheckedSession):
             ) from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
+    def _put(self, array: Tensor) -> Tensor | DeviceTensor:
+        device = self._provider.device
+        return array if device == "cpu" else OrtDeviceTensor.uploaded(array, device)
+
     def _release(self) -> None:
         del self._session
 

@@ -39,6 +39,12 @@ class OrtDeviceTensor:
         value = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype), device, 0)
         return cls(value, None, device, shape, dtype)
 
+    @classmethod
+    def uploaded(cls, array: Tensor, device: str) -> OrtDeviceTensor:
+        """Copy an array to a device other than the CPU."""
+        value = ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+        return cls(value, None, device, array.shape, array.dtype.name)
+
     @property
     def is_on_host(self) -> bool:
         """Whether the device is the CPU."""

@@ -66,6 +66,21 @@ class Session(Protocol):
             EngineError: The backend failed, or the session is closed.
         """
 
+    def upload(self, name: str, array: Tensor) -> Tensor | DeviceTensor:
+        """Put an input where the engine reads it, for any number of calls.
+
+        Args:
+            name: Of the input.
+            array: C-contiguous, as the contract says; not written to afterwards.
+
+        Returns:
+            What to give to `execute`: a tensor on the device, or the array where that is the host.
+
+        Raises:
+            EngineContractError: There is no such input, or it is of another dtype or shape.
+            EngineError: There is not enough memory.
+        """
+
     def close(self) -> None:
         """Release the engine once the calls under way have ended; no more may follow."""
 
@@ -108,6 +123,12 @@ class CheckedSession(ABC):
         with self._lifetime.call():
             return self._run(inputs, keep, shapes)
 
+    def upload(self, name: str, array: Tensor) -> Tensor | DeviceTensor:
+        """Put an input where the engine reads it; see `Session.upload`."""
+        check_input(self._contract, name, array)
+        with self._lifetime.call():
+            return self._put(array)
+
     def close(self) -> None:
         """Release the engine once the calls under way have ended; no more may follow."""
         self._lifetime.close(self._release)
@@ -125,6 +146,10 @@ class CheckedSession(ABC):
         shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
         """Run the engine on inputs that were checked; `shapes` are those of the outputs."""
+
+    def _put(self, array: Tensor) -> Tensor | DeviceTensor:
+        """Put an input that was checked where the engine reads it: here, where it is."""
+        return array
 
     @abstractmethod
     def _release(self) -> None:
@@ -145,32 +170,54 @@ def check_inputs(
     Raises:
         EngineContractError: An input is missing, unknown, of another dtype, shape or backend.
     """
-    wanted = {spec.name: spec for spec in contract.inputs}
-    if inputs.keys() != wanted.keys():
+    names = {spec.name for spec in contract.inputs}
+    if inputs.keys() != names:
         raise EngineContractError(
-            f"{contract.name} takes the inputs {sorted(wanted)}, not {sorted(inputs)}",
+            f"{contract.name} takes the inputs {sorted(names)}, not {sorted(inputs)}",
             "give exactly the inputs of the contract",
         )
-    for name, spec in wanted.items():
-        tensor = inputs[name]
-        if isinstance(tensor, np.ndarray):
-            dtype = tensor.dtype.name if tensor.dtype.isnative else tensor.dtype.str
-        elif kept is not None and isinstance(tensor, kept):
-            dtype = tensor.dtype
-        else:
-            raise EngineContractError(
-                f"{contract.name} takes {spec}, not a {type(tensor).__name__}",
-                "give a NumPy array, or a tensor that a session of this backend kept",
-            )
-        if not spec.accepts(dtype, tensor.shape):
-            raise EngineContractError(
-                f"{contract.name} takes {spec}, not {dtype}{list(tensor.shape)}",
-                "give an array of that dtype and shape",
-            )
-        if isinstance(tensor, np.ndarray) and not tensor.flags.c_contiguous:
-            raise EngineContractError(
-                f"{contract.name} takes {name} C-contiguous", "use numpy.ascontiguousarray"
-            )
+    for name, tensor in inputs.items():
+        check_input(contract, name, tensor, kept=kept)
+
+
+def check_input(
+    contract: EngineContract,
+    name: str,
+    tensor: Tensor | DeviceTensor,
+    *,
+    kept: type[DeviceTensor] | None = None,
+) -> None:
+    """Check one input against the contract.
+
+    Args:
+        kept: The backend's own `DeviceTensor`; None accepts arrays alone.
+
+    Raises:
+        EngineContractError: It is unknown, or of another dtype, shape or backend.
+    """
+    spec = next((spec for spec in contract.inputs if spec.name == name), None)
+    if spec is None:
+        raise EngineContractError(
+            f"{contract.name} takes no input {name}", "give an input of the contract"
+        )
+    if isinstance(tensor, np.ndarray):
+        dtype = tensor.dtype.name if tensor.dtype.isnative else tensor.dtype.str
+    elif kept is not None and isinstance(tensor, kept):
+        dtype = tensor.dtype
+    else:
+        raise EngineContractError(
+            f"{contract.name} takes {spec}, not a {type(tensor).__name__}",
+            "give a NumPy array, or a tensor that a session of this backend kept",
+        )
+    if not spec.accepts(dtype, tensor.shape):
+        raise EngineContractError(
+            f"{contract.name} takes {spec}, not {dtype}{list(tensor.shape)}",
+            "give an array of that dtype and shape",
+        )
+    if isinstance(tensor, np.ndarray) and not tensor.flags.c_contiguous:
+        raise EngineContractError(
+            f"{contract.name} takes {name} C-contiguous", "use numpy.ascontiguousarray"
+        )
 
 
 def check_keep(contract: EngineContract, keep: Collection[str]) -> None:

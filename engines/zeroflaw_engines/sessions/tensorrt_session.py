@@ -200,6 +200,17 @@ class TensorRtSession(CheckedSession):
                 for name, output in outputs.items()
             }
 
+    def _put(self, array: Tensor) -> Tensor | DeviceTensor:
+        with self._lock:
+            self._cuda.use()
+            kept = CudaTensor.from_pool(self._pool, array.shape, array.dtype.name, self._download)
+            kept.buffer.host(array.shape, array.dtype.name)[...] = array
+            self._cuda.copy(
+                kept.address, kept.buffer.pinned, kept.size, "HostToDevice", self._stream
+            )
+            self._wait()
+            return kept
+
     def _release(self) -> None:
         with self._lock:
             self._cuda.use()

@@ -1,0 +1,141 @@
+"""Reference banks: patch tokens of a product's good photos, in one safetensors file a product."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from zeroflaw_engines.contract import ReferenceSizes
+from zeroflaw_engines.errors import BundleDamagedError, ReferenceBankError
+
+# FP16 rounds each of a token's values by 2^-11 of itself at most.
+_NORM_TOLERANCE: Final = 2e-3
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceBank:
+    """The tokens of a product's good photos.
+
+    Attributes:
+        tokens: float16 [blocks, rows, width], L2-normalised, in the order of the photos.
+        photos: int32 [rows], the number of the photo that each row is of, from 0, ascending.
+        tower: Digest of the CLIP encoder that gave the tokens; see `Bundle.tower`.
+    """
+
+    tokens: NDArray[np.float16]
+    photos: NDArray[np.int32]
+    tower: str
+
+    @property
+    def rows(self) -> int:
+        """Rows for each block."""
+        return int(self.tokens.shape[1])
+
+    def without_photo(self, number: int) -> ReferenceBank:
+        """Return the bank without the rows of one photo."""
+        others = self.photos != number
+        return ReferenceBank(self.tokens[:, others], self.photos[others], self.tower)
+
+    def padded(self, rows: int) -> NDArray[np.float16]:
+        """Return the tokens with zeros after them, float16 [blocks, rows, width]."""
+        padded = np.zeros((self.tokens.shape[0], rows, self.tokens.shape[2]), np.float16)
+        padded[:, : self.rows] = self.tokens
+        return padded
+
+
+def check_reference_bank(bank: ReferenceBank, sizes: ReferenceSizes | None, tower: str) -> None:
+    """Refuse a bank that does not belong to a bundle, or that nothing can be matched with.
+
+    Args:
+        sizes: Of the bundle; None if it takes no banks.
+        tower: Digest of the bundle's CLIP encoder.
+
+    Raises:
+        ReferenceBankError: The bundle takes no banks; the bank is of another encoder or size; or
+            its tokens are not finite, not L2-normalised or not assigned to photos.
+    """
+    if sizes is None:
+        raise ReferenceBankError(
+            "this bundle takes no reference banks: it has no reference_matcher",
+            "export the bundle again with this version of zeroflaw",
+        )
+    fault = _fault(bank, sizes, tower)
+    if fault:
+        raise ReferenceBankError(
+            f"the reference bank {fault}",
+            "learn the product anew with `zeroflaw products learn`, in this bundle",
+        )
+
+
+def encode_reference_bank(bank: ReferenceBank) -> bytes:
+    """Encode a bank as a safetensors file; the tower's digest is a tensor of 32 bytes."""
+    arrays: dict[str, NDArray[Any]] = {
+        "tokens": np.ascontiguousarray(bank.tokens),
+        "photos": np.ascontiguousarray(bank.photos),
+        "tower": np.frombuffer(bytes.fromhex(bank.tower), np.uint8),
+    }
+    data: bytes = save(arrays)
+    return data
+
+
+def decode_reference_bank(
+    data: bytes, path: Path, sizes: ReferenceSizes | None, tower: str
+) -> ReferenceBank:
+    """Decode a bank, and check that it belongs to a bundle; see `check_reference_bank`.
+
+    Args:
+        path: For error messages.
+
+    Raises:
+        BundleDamagedError: It is not such a file.
+        ReferenceBankError: It does not belong to the bundle.
+    """
+    try:
+        arrays: dict[str, NDArray[Any]] = load(data)
+        bank = ReferenceBank(arrays["tokens"], arrays["photos"], arrays["tower"].tobytes().hex())
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise BundleDamagedError(
+            f"the reference bank {path} cannot be read ({error})",
+            "copy the bundle anew, or learn the product again",
+        ) from error
+    check_reference_bank(bank, sizes, tower)
+    return bank
+
+
+def digest_of_bank(data: bytes) -> str:
+    """Name an encoded bank: SHA-256, as the manifest and inspections record it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _fault(bank: ReferenceBank, sizes: ReferenceSizes, tower: str) -> str | None:
+    """Say what is wrong with a bank; None if nothing is."""
+    if bank.tower != tower:
+        return f"is of another CLIP encoder ({bank.tower[:12]}, not {tower[:12]})"
+    tokens, photos = bank.tokens, bank.photos
+    blocks, width = sizes.blocks, sizes.width
+    if tokens.dtype != np.float16 or tokens.ndim != 3 or tokens.shape[::2] != (blocks, width):
+        return (
+            f"has tokens {tokens.dtype}{list(tokens.shape)}, not float16[{blocks}, rows, {width}]"
+        )
+    if not 1 <= bank.rows <= sizes.rows:
+        return f"has {bank.rows} rows a block, not 1 to {sizes.rows}"
+    if (
+        photos.dtype != np.int32
+        or photos.shape != (bank.rows,)
+        or photos[0] != 0
+        or not np.isin(np.diff(photos), (0, 1)).all()
+    ):
+        return "does not say of which photo each row is"
+    norms = np.linalg.norm(tokens.astype(np.float32), axis=-1)
+    if not np.isfinite(norms).all():
+        return "has tokens that are not finite"
+    if np.abs(norms - 1).max() > _NORM_TOLERANCE:
+        return "has tokens that are not L2-normalised"
+    return None
