@@ -2,8 +2,9 @@
 
 Version 5 of the schema. Version 1, which had no calibration and no demonstration models, version
 2, which had one graph an engine, version 3, which had no digest of itself, and version 4, which
-had no reference banks, are read as well. A reader refuses versions newer than its own; inside a known version, names that are unknown, missing
-or there twice are refused too, since they mean damage or a typing error, never a feature.
+had no reference banks, are read as well. A reader refuses versions newer than its own; inside a
+known version, names that are unknown, missing or there twice are refused too, since they mean
+damage or a typing error, never a feature.
 """
 
 from __future__ import annotations

@@ -133,6 +133,10 @@ def _fault(bank: ReferenceBank, sizes: ReferenceSizes, tower: str) -> str | None
         or not np.isin(np.diff(photos), (0, 1)).all()
     ):
         return "does not say of which photo each row is"
+    return _fault_of_tokens(tokens)
+
+
+def _fault_of_tokens(tokens: NDArray[np.float16]) -> str | None:
     norms = np.linalg.norm(tokens.astype(np.float32), axis=-1)
     if not np.isfinite(norms).all():
         return "has tokens that are not finite"

@@ -75,10 +75,13 @@ def threshold_text(product: Product, default: float) -> str:
     calibration = product.calibration
     if calibration is None:
         return f"{own} (not calibrated)"
-    low, high = calibration.interval
+    interval = ""
+    if calibration.interval is not None:
+        low, high = calibration.interval
+        interval = f" {low:.2g} to {high:.2g} with 95 % confidence,"
     return (
         f"{own}, calibrated {calibration.created[:10]} on {calibration.images} good images for"
-        f" {calibration.false_reject_rate:.4g} false rejects, {low:.2g} to {high:.2g} with 95 %"
-        f" confidence, image_scoring={calibration.image_scoring}"
+        f" {calibration.false_reject_rate:.4g} false rejects,{interval}"
+        f" image_scoring={calibration.image_scoring}"
         + (f" on {calibration.backend} in {calibration.precision}" if calibration.backend else "")
     )

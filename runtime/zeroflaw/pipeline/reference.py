@@ -72,7 +72,8 @@ def match(tokens: Tensor | DeviceTensor, bank: LoadedBank, matcher: Session) -> 
             f"{REFERENCE_MATCHER} returned distances from {low:g} to {high:g}, outside [0, 2]",
             "learn the product again; `zeroflaw bundle verify` checks the bundle",
         )
-    return found.clip(0, 2)
+    clipped: FloatArray = found.clip(0, 2)
+    return clipped
 
 
 def reference_distances(reference_map: FloatArray, parameters: MethodParameters) -> FloatArray:
@@ -87,7 +88,8 @@ def reference_distances(reference_map: FloatArray, parameters: MethodParameters)
         bank, are 1.
     """
     scale = np.float32(0.5 if parameters.reference_distance == "half_cosine" else 1)
-    return np.minimum(scale * reference_map, np.float32(1))
+    distances: FloatArray = np.minimum(scale * reference_map, np.float32(1))
+    return distances
 
 
 def fused_map(
@@ -109,11 +111,12 @@ def fused_map(
     if fusion == "reference":
         return reference_map
     if fusion == "max":
-        return np.maximum(zero_shot_map, reference_map)
-    total = zero_shot_map + reference_map
-    if fusion == "mean":
-        return np.float32(0.5) * total
-    return np.minimum(total, np.float32(1))
+        fused = np.maximum(zero_shot_map, reference_map)
+    elif fusion == "mean":
+        fused = np.float32(0.5) * (zero_shot_map + reference_map)
+    else:
+        fused = np.minimum(zero_shot_map + reference_map, np.float32(1))
+    return fused
 
 
 def fused_score(
