@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.files import replacing
 
-CACHE_VERSION: Final = 2
+CACHE_VERSION: Final = 3
 _IDENTITY_NAME: Final = "cache.json"
 _SPARE: Final = 100_000_000  # bytes that are left free for the outputs and everyone else
 
@@ -42,9 +42,26 @@ class EvaluationCache:
         """
         return self.root / "encodings" / variant[:16] / f"{image[:40]}.npz"
 
-    def decoding(self, encoding: Path, parameters: str) -> Path:
-        """Return the file of what the decoder made of an encoding."""
-        return self.root / "decodings" / f"{encoding.parent.name}-{parameters[:16]}" / encoding.name
+    def photo(self, image: str, variant: str) -> Path:
+        """Return the file of a reference photo's tokens; the digests are as for `encoding`."""
+        return self.root / "photos" / variant[:16] / f"{image[:40]}.npz"
+
+    def reference(self, encoding: Path, bank: str) -> Path:
+        """Return the file of an image's reference map.
+
+        Args:
+            bank: Digest of the reference bank that it was matched with.
+        """
+        return self.root / "references" / f"{encoding.parent.name}-{bank[:16]}" / encoding.name
+
+    def decoding(self, encoding: Path, parameters: str, reference: Path | None = None) -> Path:
+        """Return the file of what the decoder made of an encoding.
+
+        Args:
+            reference: File of its reference map; None without one.
+        """
+        maps = encoding if reference is None else reference
+        return self.root / "decodings" / f"{maps.parent.name}-{parameters[:16]}" / encoding.name
 
 
 def open_cache(root: Path, bundle_identity: str) -> EvaluationCache:
@@ -101,7 +118,7 @@ def require_space(root: Path, wanted: int) -> int:
             f"the cache {root} needs {readable_bytes(wanted)} more and {readable_bytes(_SPARE)} "
             f"to spare, and its disk has {readable_bytes(free)} free",
             "free some space, choose a --cache on another disk, or evaluate some of the classes "
-            "(--class)",
+            "(--class), with fewer --shots or --seeds",
         )
     return free
 

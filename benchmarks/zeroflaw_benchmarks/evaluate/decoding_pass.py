@@ -31,6 +31,7 @@ _AFTERWARDS = (
     "scoring",
     "fusion_weight",
     "image_scoring",
+    "reference_image_scoring",
     "decision_threshold",
 )
 
@@ -68,15 +69,25 @@ class DecodingOptions:
 
 
 @dataclass(frozen=True)
-class DecodingJob:
-    """One encoding to decode.
+class DecodingTarget:
+    """What an encoding is decoded for.
 
     Attributes:
-        targets: Options to decode with, and the file of what comes of it.
+        reference: File of the image's reference map; None without a bank.
+        file: For what comes of it.
     """
 
+    options: DecodingOptions
+    reference: Path | None
+    file: Path
+
+
+@dataclass(frozen=True)
+class DecodingJob:
+    """One encoding to decode."""
+
     encoding: Path
-    targets: tuple[tuple[DecodingOptions, Path], ...]
+    targets: tuple[DecodingTarget, ...]
 
 
 @dataclass(frozen=True)
@@ -107,9 +118,10 @@ def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
         EngineError: The decoder failed.
         EvaluationError: A file cannot be read or written.
     """
-    for options, target in job.targets:
-        encoding = read_encoding(job.encoding, decoder.sizes, options.parameters)
-        write_stage_masks(target, decode_stages(decoder, encoding, options))
+    for target in job.targets:
+        parameters = target.options.parameters
+        encoding = read_encoding(job.encoding, target.reference, decoder.sizes, parameters)
+        write_stage_masks(target.file, decode_stages(decoder, encoding, target.options))
 
 
 def decode_stages(

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroflaw.pipeline.encoding import Encoding, encode, geometry_of
+from zeroflaw.pipeline.encoding import Encoding, encode, encode_clip, geometry_of
 from zeroflaw.pipeline.frame_information import FrameInformation
-from zeroflaw.pipeline.geometry import BoolArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.reference import fused_map, reference_distances
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
+from zeroflaw_benchmarks.evaluate.reference_pass import BankSource, Matcher, TokenTap, load_matcher
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.errors import DatasetError, FrameError
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import on_host
 from zeroflaw_engines.sessions.session import Session
@@ -60,23 +63,43 @@ class EncodingJob:
     Attributes:
         sample: Whose image.
         product: As which it is inspected.
-        target: File for the encoding.
+        encoding: File of the encoding; one that is there is left as it is.
+        references: Banks to match the image with, and the files for the reference maps.
     """
 
     sample: Sample
     product: str
-    target: Path
+    encoding: Path
+    references: tuple[tuple[BankSource, Path], ...] = ()
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """What a process needs to encode."""
+    """What a process needs to encode; without banks there is nothing that matches."""
 
     clip_encoder: Session
     sam_encoder: Session
+    matcher: Matcher | None
     sizes: EngineSizes
     parameters: MethodParameters
     embeddings: dict[str, TextEmbeddings]
+
+
+@dataclass(frozen=True)
+class CachedMaps:
+    """The maps of one image as the cache holds them.
+
+    Attributes:
+        frame: Height and width, px.
+        zero_shot: float32 [S, S] in [0, 1].
+        reference: float32 [S, S] in [0, 1], after `reference_distances`; None without a bank.
+        anomaly: float32 [S, S] in [0, 1]: the two fused.
+    """
+
+    frame: tuple[int, int]
+    zero_shot: FloatArray
+    reference: FloatArray | None
+    anomaly: FloatArray
 
 
 def read_truth(size: int, sample: Sample) -> Truth | Skipped:
@@ -99,12 +122,14 @@ def load_encoders(
     *,
     backend: str,
     threads: int,
+    with_banks: bool = False,
 ) -> Encoders:
     """Load the engines of this pass."""
     load = partial(load_session, bundle, backend=backend, threads=threads)
     return Encoders(
         clip_encoder=load(CLIP_ENCODER),
         sam_encoder=load(SAM_ENCODER),
+        matcher=load_matcher(bundle, backend=backend, threads=threads) if with_banks else None,
         sizes=bundle.manifest.sizes,
         parameters=parameters,
         embeddings={name: bundle.text_embeddings(name) for name in products},
@@ -112,7 +137,9 @@ def load_encoders(
 
 
 def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
-    """Encode one image into its file, or say why the image cannot be read.
+    """Encode one image into its files, or say why the image cannot be read.
+
+    CLIP runs once, whatever the number of banks; SAM only where there is no encoding yet.
 
     Raises:
         EngineError: An engine failed.
@@ -122,39 +149,57 @@ def encode_sample(encoders: Encoders, job: EncodingJob) -> Skipped | None:
         frame = read_sample_image(job.sample)
     except (DatasetError, FrameError) as error:
         return Skipped(job.sample.image, error.cause)
-    geometry = geometry_of((frame.shape[0], frame.shape[1]), encoders.sizes, encoders.parameters)
-    encoding = encode(
-        frame,
-        geometry,
-        encoders.embeddings[job.product],
-        clip_encoder=encoders.clip_encoder,
-        sam_encoder=encoders.sam_encoder,
-    )
-    assert encoding.features is not None  # noqa: S101 - `encode` was not told to leave SAM out
-    write_arrays(
-        job.target,
-        frame=np.array(geometry.frame),
-        cls_score=np.array(encoding.cls_score),
-        information=np.array(dataclasses.astuple(encoding.information)),
-        map_max=encoding.anomaly_map.max(),
-        anomaly_map=encoding.anomaly_map,
-        features=on_host(encoding.features),
-    )
+    embeddings = encoders.embeddings[job.product]
+    tap = TokenTap(encoders.clip_encoder)
+    clip_encoder = tap if job.references else encoders.clip_encoder
+    if job.encoding.exists():
+        encode_clip(frame, encoders.sizes.clip_image_size, embeddings, clip_encoder)
+    else:
+        _encode_whole(frame, embeddings, clip_encoder, encoders, job.encoding)
+    if encoders.matcher is not None and tap.tokens is not None:
+        encoders.matcher.write_maps(tap.tokens, job.references)
     return None
 
 
-def read_encoding(path: Path, sizes: EngineSizes, parameters: MethodParameters) -> Encoding:
+def read_encoding(
+    path: Path, reference: Path | None, sizes: EngineSizes, parameters: MethodParameters
+) -> Encoding:
     """Read an encoding as it was made; nothing is rounded.
 
+    Args:
+        reference: File of the image's reference map; None without a bank.
+        parameters: `sam_input`, and how the maps are fused.
+
     Raises:
-        EvaluationError: The file is missing or damaged.
+        EvaluationError: A file is missing or damaged.
     """
-    frame, score, information, anomaly_map, features = read_arrays(
-        path, "frame", "cls_score", "information", "anomaly_map", "features"
+    maps = read_maps(path, reference, parameters)
+    score, information, features = read_arrays(path, "cls_score", "information", "features")
+    return Encoding(
+        geometry=geometry_of(maps.frame, sizes, parameters),
+        anomaly_map=maps.anomaly,
+        cls_score=float(score),
+        information=FrameInformation(*map(float, information)),
+        features=features,
     )
-    geometry = geometry_of((int(frame[0]), int(frame[1])), sizes, parameters)
-    seen = FrameInformation(*map(float, information))
-    return Encoding(geometry, anomaly_map, float(score), seen, features)
+
+
+def read_maps(path: Path, reference: Path | None, parameters: MethodParameters) -> CachedMaps:
+    """Read the maps of an encoding, and fuse them.
+
+    Args:
+        reference: File of the image's reference map; None without a bank.
+        parameters: How the maps are fused.
+
+    Raises:
+        EvaluationError: A file is missing or damaged.
+    """
+    size, zero_shot = read_arrays(path, "frame", "zero_shot_map")
+    frame = int(size[0]), int(size[1])
+    if reference is None:
+        return CachedMaps(frame, zero_shot, None, zero_shot)
+    distances = reference_distances(read_arrays(reference, "reference_map")[0], parameters)
+    return CachedMaps(frame, zero_shot, distances, fused_map(zero_shot, distances, parameters))
 
 
 def encoding_variant(backend: str, parameters: MethodParameters, embeddings: TextEmbeddings) -> str:
@@ -172,3 +217,30 @@ def encoding_bytes(sizes: EngineSizes) -> int:
     """Return the bytes of one encoding on disk."""
     features = sizes.sam_feature_channels * sizes.sam_feature_size**2
     return 4 * (sizes.clip_image_size**2 + features) + 4096
+
+
+def _encode_whole(
+    frame: Frame,
+    embeddings: TextEmbeddings,
+    clip_encoder: Session,
+    encoders: Encoders,
+    target: Path,
+) -> None:
+    geometry = geometry_of((frame.shape[0], frame.shape[1]), encoders.sizes, encoders.parameters)
+    encoding = encode(
+        frame,
+        geometry,
+        embeddings,
+        clip_encoder=clip_encoder,
+        sam_encoder=encoders.sam_encoder,
+    )
+    assert encoding.features is not None  # noqa: S101 - `encode` was not told to leave SAM out
+    write_arrays(
+        target,
+        frame=np.array(geometry.frame),
+        cls_score=np.array(encoding.cls_score),
+        information=np.array(dataclasses.astuple(encoding.information)),
+        map_max=encoding.anomaly_map.max(),
+        zero_shot_map=encoding.anomaly_map,
+        features=on_host(encoding.features),
+    )

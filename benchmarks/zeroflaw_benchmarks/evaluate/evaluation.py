@@ -13,12 +13,14 @@ import numpy as np
 
 from zeroflaw_benchmarks.evaluate.decoding_pass import (
     DecodingJob,
+    DecodingTarget,
     decode_encoding,
     load_decoder,
     read_stage_mask,
 )
 from zeroflaw_benchmarks.evaluate.encoding_pass import EncodingJob, encode_sample, load_encoders
 from zeroflaw_benchmarks.evaluate.job import (
+    EvaluatedSample,
     EvaluationJob,
     EvaluationOptions,
     Progress,
@@ -36,6 +38,12 @@ from zeroflaw_benchmarks.evaluate.measuring_pass import (
     sizes_of,
 )
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
+from zeroflaw_benchmarks.evaluate.reference_pass import (
+    BankSource,
+    PhotoJob,
+    encode_photo,
+    load_photo_encoder,
+)
 from zeroflaw_benchmarks.evaluate.result import (
     CONVENTIONS,
     ClassCount,
@@ -44,6 +52,8 @@ from zeroflaw_benchmarks.evaluate.result import (
     Row,
     mean_of,
 )
+from zeroflaw_benchmarks.evaluate.shots import photo_files
+from zeroflaw_benchmarks.evaluate.shots_measuring import measure_shots
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
@@ -77,20 +87,54 @@ def evaluate_bundle(
         ProductError: The bundle has no product for a class.
         EngineError: An engine cannot be loaded, or failed.
         EvaluationError: The cache is of another bundle, cannot be read or written, or its disk is
-            too small; no image can be used; or a worker died.
+            too small; no image can be used; reference photos cannot be drawn as asked for, or
+            one cannot be read; or a worker died.
         ScoreError: A score is not finite.
     """
     job = prepare_evaluation(bundle, dataset, options, progress)
     begin(job)
+    _encode_photos(job, progress)
     job = _run_encoders(job, progress)
     _run_decoder(job, progress)
     return job, _measure(job, progress)
 
 
+def _encode_photos(job: EvaluationJob, progress: Progress) -> None:
+    """Take the tokens of every reference photo that the cache does not hold."""
+    missing = {
+        file: photo for file, photo in photo_files(job.shot_banks).items() if not file.exists()
+    }
+    jobs = [PhotoJob(photo, file) for file, photo in missing.items()]
+    set_up = partial(
+        load_photo_encoder,
+        job.bundle,
+        job.samples[0].product,
+        backend=job.options.backend,
+        threads=job.options.threads,
+    )
+    work = run_jobs(encode_photo, jobs, set_up=set_up, processes=job.processes)
+    for done, _ in enumerate(work, 1):
+        progress("encoding reference photos", done, len(jobs))
+
+
 def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
     """Encode every image that the cache does not hold; images that cannot be read leave the job."""
-    missing = {s.encoding: s for s in job.samples if not s.encoding.exists()}
-    jobs = [EncodingJob(s.sample, s.product, path) for path, s in missing.items()]
+    missing: dict[Path, dict[Path, BankSource]] = {}
+    first: dict[Path, EvaluatedSample] = {}
+    for sample in job.samples:
+        maps = {path: bank for bank, path in job.references_of(sample) if not path.exists()}
+        if maps or not sample.encoding.exists():
+            first.setdefault(sample.encoding, sample)
+            missing.setdefault(sample.encoding, {}).update(maps)
+    jobs = [
+        EncodingJob(
+            first[encoding].sample,
+            first[encoding].product,
+            encoding,
+            tuple((bank, path) for path, bank in maps.items()),
+        )
+        for encoding, maps in missing.items()
+    ]
     set_up = partial(
         load_encoders,
         job.bundle,
@@ -98,12 +142,13 @@ def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
         job.parameters,
         backend=job.options.backend,
         threads=job.options.threads,
+        with_banks=any(one.references for one in jobs),
     )
     unreadable: dict[Path, Skipped] = {}
     work = run_jobs(encode_sample, jobs, set_up=set_up, processes=job.processes)
     for done, (index, skipped) in enumerate(work, 1):
         if skipped is not None:
-            unreadable[jobs[index].target] = skipped
+            unreadable[jobs[index].encoding] = skipped
         progress("encoding images", done, len(jobs))
     if not unreadable:
         return job
@@ -121,15 +166,14 @@ def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
 
 def _run_decoder(job: EvaluationJob, progress: Progress) -> None:
     """Decode every encoding for all parameters that the cache does not hold."""
-    digests = {decoding: decoding.digest() for decoding in job.decodings}
-    jobs: list[DecodingJob] = []
-    for encoding in dict.fromkeys(sample.encoding for sample in job.samples):
-        targets = tuple(
-            (decoding, job.cache.decoding(encoding, digest)) for decoding, digest in digests.items()
-        )
-        missing = tuple(target for target in targets if not target[1].exists())
-        if missing:
-            jobs.append(DecodingJob(encoding, missing))
+    missing: dict[Path, dict[Path, DecodingTarget]] = {}
+    for sample in job.samples:
+        for target in job.decodings_of(sample):
+            if not target.file.exists():
+                missing.setdefault(sample.encoding, {})[target.file] = target
+    jobs = [
+        DecodingJob(encoding, tuple(targets.values())) for encoding, targets in missing.items()
+    ]
     set_up = partial(
         load_decoder, job.bundle, backend=job.options.backend, threads=job.options.threads
     )
@@ -169,6 +213,7 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
         statuses=_statuses(job),
         rows=rows,
         image_rows=image_rows,
+        shot_runs=measure_shots(job, progress),
         skipped=tuple(sorted(job.skipped, key=lambda skip: skip.path)),
         notes=_notes(job, counts, rows, image_rows),
         conventions=tuple(text.format(size=job.options.size) for text in CONVENTIONS),
@@ -202,7 +247,7 @@ def _measured_rows(job: EvaluationJob, progress: Progress) -> tuple[Row, ...]:
 
 def _measuring_job(job: EvaluationJob, parameters: MethodParameters, name: str) -> MeasuringJob:
     cached = tuple(
-        CachedSample(s.truth, s.encoding, job.decoding_file(s, parameters))
+        CachedSample(s.truth, s.encoding, job.decoding_file(s, parameters), s.reference)
         for s in job.samples_of(name)
     )
     return MeasuringJob(cached, parameters)
@@ -213,7 +258,8 @@ def _image_rows(job: EvaluationJob) -> tuple[ImageRow, ...]:
     for name in job.class_names:
         samples = job.samples_of(name)
         anomalous = np.array([s.sample.anomalous for s in samples], np.bool_)
-        for scoring, scores in read_image_scores([s.encoding for s in samples]).items():
+        cached = _measuring_job(job, job.parameters, name).samples
+        for scoring, scores in read_image_scores(cached, job.parameters).items():
             rows.setdefault(scoring, {})[name] = image_metrics(scores, anomalous)
     return tuple(
         ImageRow(scoring, classes, mean_of(ImageMetrics, classes))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Final, Literal
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
 from zeroflaw_benchmarks.evaluate.decoding_pass import (
     DecodingOptions,
+    DecodingTarget,
     decoded_parameters,
     decoding_bytes,
 )
@@ -21,7 +23,9 @@ from zeroflaw_benchmarks.evaluate.encoding_pass import (
     encoding_variant,
     read_truth,
 )
+from zeroflaw_benchmarks.evaluate.reference_pass import BankSource, map_bytes, photo_bytes
 from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
+from zeroflaw_benchmarks.evaluate.shots import ShotBank, photo_files, shot_banks
 from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER
@@ -57,6 +61,8 @@ class EvaluationOptions:
         backend: What runs the engines.
         processes: At most so many; 0 takes one for each core.
         threads: Of each engine in each process.
+        shots: Numbers of reference photos to measure with as well.
+        seeds: Draws of the photos for each number of them.
     """
 
     cache: Path
@@ -67,6 +73,8 @@ class EvaluationOptions:
     backend: str = DEFAULT_BACKEND
     processes: int = 0
     threads: int = 1
+    shots: tuple[int, ...] = ()
+    seeds: int = 5
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class EvaluatedSample:
         product: As which it is inspected.
         truth: At the evaluation's size.
         encoding: File of its encoding.
+        reference: File of its reference map; None if the product has no reference bank.
     """
 
     sample: Sample
@@ -101,6 +110,7 @@ class EvaluatedSample:
     product: str
     truth: Truth
     encoding: Path
+    reference: Path | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,8 @@ class EvaluationJob:
         samples: What is evaluated.
         rows: Of all tables.
         decodings: What the decoder is run for.
+        own_banks: Reference banks that the bundle has, by product.
+        shot_banks: Reference banks that are measured as well, of photos of the dataset.
         skipped: Files that were left out so far.
         bytes_needed: What the cache will grow by, at most.
         bytes_free: On the cache's disk.
@@ -133,9 +145,11 @@ class EvaluationJob:
     samples: tuple[EvaluatedSample, ...]
     rows: tuple[TableRow, ...]
     decodings: tuple[DecodingOptions, ...]
+    own_banks: Mapping[str, BankSource]
+    shot_banks: tuple[ShotBank, ...]
     skipped: tuple[Skipped, ...]
-    bytes_needed: int
-    bytes_free: int
+    bytes_needed: int = 0
+    bytes_free: int = 0
 
     def decoding_file(self, sample: EvaluatedSample, parameters: MethodParameters) -> Path:
         """Return the file of a sample's decoding with some parameters."""
@@ -145,7 +159,45 @@ class EvaluationJob:
             for one in self.decodings
             if one.parameters == wanted and parameters.cascade_stages in one.stages
         )
-        return self.cache.decoding(sample.encoding, decoding.digest())
+        return self.cache.decoding(sample.encoding, decoding.digest(), sample.reference)
+
+    def shot_reference(self, sample: EvaluatedSample, bank: ShotBank) -> Path:
+        """Return the file of a sample's reference map with a bank of photos of its class."""
+        return self.cache.reference(sample.encoding, bank.source.key)
+
+    def shot_decoding(self, sample: EvaluatedSample, bank: ShotBank) -> DecodingTarget:
+        """Return what a sample is decoded for with a bank: the whole cascade, and no ablation."""
+        stages = (self.parameters.cascade_stages,)
+        options = DecodingOptions(decoded_parameters(self.parameters), stages)
+        reference = self.shot_reference(sample, bank)
+        file = self.cache.decoding(sample.encoding, options.digest(), reference)
+        return DecodingTarget(options, reference, file)
+
+    def references_of(self, sample: EvaluatedSample) -> list[tuple[BankSource, Path]]:
+        """List the banks that a sample is matched with, and the files of its reference maps."""
+        own = self.own_banks.get(sample.product)
+        found = [] if own is None or sample.reference is None else [(own, sample.reference)]
+        return found + [
+            (bank.source, self.shot_reference(sample, bank))
+            for bank in self.shot_banks
+            if bank.class_name == sample.class_name
+        ]
+
+    def decodings_of(self, sample: EvaluatedSample) -> list[DecodingTarget]:
+        """List all that a sample is decoded for."""
+        own = [
+            DecodingTarget(
+                options,
+                sample.reference,
+                self.cache.decoding(sample.encoding, options.digest(), sample.reference),
+            )
+            for options in self.decodings
+        ]
+        return own + [
+            self.shot_decoding(sample, bank)
+            for bank in self.shot_banks
+            if bank.class_name == sample.class_name
+        ]
 
     def samples_of(self, class_name: str) -> tuple[EvaluatedSample, ...]:
         """Return the samples of one class."""
@@ -169,8 +221,8 @@ def prepare_evaluation(
     Raises:
         BundleError: The bundle is missing or damaged.
         ProductError: The bundle has no product for a class.
-        EvaluationError: The cache is of another bundle, its disk is too small, or no image of
-            the dataset can be used.
+        EvaluationError: The cache is of another bundle, its disk is too small, no image of the
+            dataset can be used, or reference photos cannot be drawn as asked for.
         EngineError: The decoder cannot be loaded.
     """
     opened = open_bundle(bundle)
@@ -184,26 +236,32 @@ def prepare_evaluation(
         for name in set(products.values())
     }
     cache = open_cache(options.cache, opened.identity)
+    banks: tuple[ShotBank, ...] = ()
+    if options.shots:
+        banks = shot_banks(
+            opened, dataset, options.shots, options.seeds, cache=cache, backend=version
+        )
+    own = _own_banks(opened, set(products.values()))
     processes = options.processes or usable_cores()
     listed = [(c.name, sample) for c in dataset.classes for sample in c.samples]
     truths = _read_truths([sample for _, sample in listed], options.size, processes, progress)
+
+    def evaluated(name: str, sample: Sample, truth: Truth) -> EvaluatedSample:
+        product = products[name]
+        encoding = cache.encoding(truth.image_digest, variants[product])
+        bank = own.get(product)
+        reference = cache.reference(encoding, bank.key) if bank else None
+        return EvaluatedSample(sample, name, product, truth, encoding, reference)
+
     samples = tuple(
-        EvaluatedSample(
-            sample=sample,
-            class_name=name,
-            product=products[name],
-            truth=truth,
-            encoding=cache.encoding(truth.image_digest, variants[products[name]]),
-        )
+        evaluated(name, sample, truth)
         for (name, sample), truth in zip(listed, truths, strict=True)
         if isinstance(truth, Truth)
     )
     skipped = dataset.skipped + tuple(t for t in truths if isinstance(t, Skipped))
     require_samples(samples, dataset, skipped)
     rows = table_rows(parameters, options.ablations)
-    decodings = required_decodings(parameters, rows)
-    needed = _bytes_needed(opened, cache, samples, decodings)
-    return EvaluationJob(
+    job = EvaluationJob(
         bundle=opened,
         dataset=dataset,
         options=options,
@@ -213,11 +271,14 @@ def prepare_evaluation(
         cache=cache,
         samples=samples,
         rows=rows,
-        decodings=decodings,
+        decodings=required_decodings(parameters, rows),
+        own_banks=own,
+        shot_banks=banks,
         skipped=skipped,
-        bytes_needed=needed,
-        bytes_free=require_space(options.cache, needed),
     )
+    needed = _bytes_needed(job)
+    free = require_space(options.cache, needed)
+    return dataclasses.replace(job, bytes_needed=needed, bytes_free=free)
 
 
 def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None) -> str:
@@ -305,17 +366,19 @@ def _read_truths(
     return truths
 
 
-def _bytes_needed(
-    bundle: Bundle,
-    cache: EvaluationCache,
-    samples: Iterable[EvaluatedSample],
-    decodings: Iterable[DecodingOptions],
-) -> int:
-    sizes = bundle.manifest.sizes
-    encodings = {sample.encoding for sample in samples}
-    needed = sum(encoding_bytes(sizes) for path in encodings if not path.exists())
-    for decoding in decodings:
-        digest = decoding.digest()
-        missing = sum(not cache.decoding(path, digest).exists() for path in encodings)
-        needed += missing * decoding_bytes(sizes, decoding)
-    return needed
+def _own_banks(bundle: Bundle, products: Iterable[str]) -> dict[str, BankSource]:
+    digests = {name: bundle.reference_digest(name) for name in products}
+    return {name: BankSource(digest, name) for name, digest in digests.items() if digest}
+
+
+def _bytes_needed(job: EvaluationJob) -> int:
+    sizes = job.bundle.manifest.sizes
+    files: dict[Path, int] = {}
+    for sample in job.samples:
+        files[sample.encoding] = encoding_bytes(sizes)
+        files |= {file: map_bytes(sizes) for _, file in job.references_of(sample)}
+        for target in job.decodings_of(sample):
+            files[target.file] = decoding_bytes(sizes, target.options)
+    if sizes.reference is not None:
+        files |= dict.fromkeys(photo_files(job.shot_banks), photo_bytes(sizes.reference))
+    return sum(size for file, size in files.items() if not file.exists())

@@ -12,10 +12,11 @@ import numpy as np
 
 from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw.pipeline.geometry import FloatArray, logits_at_sam
+from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
 from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
-from zeroflaw_benchmarks.evaluate.encoding_pass import Truth
+from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, read_maps
 from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
@@ -35,11 +36,13 @@ class CachedSample:
         truth: At the size of the measurement.
         encoding: File of its encoding.
         decoding: File of its decoding.
+        reference: File of its reference map; None without a bank.
     """
 
     truth: Truth
     encoding: Path
     decoding: Path
+    reference: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,21 +101,28 @@ def cached_score(
         EvaluationError: A file of the cache cannot be read.
     """
     size = (sample.truth.size, sample.truth.size)
-    frame, anomaly_map = read_arrays(sample.encoding, "frame", "anomaly_map")
+    maps = read_maps(sample.encoding, sample.reference, parameters)
+    anomaly_map = maps.anomaly
     if anomaly_map.shape != size:
-        anomaly_map = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
+        anomaly_map = np.asarray(resized, np.float32)
     if parameters.scoring == "map":
         return score_of_logits(anomaly_map, None, 0.0, parameters)
     mask = read_stage_mask(sample.decoding, parameters.cascade_stages)
     content = None
     if mask.low_res_logits is not None:
-        geometry = geometry_of((int(frame[0]), int(frame[1])), sizes, parameters)
+        geometry = geometry_of(maps.frame, sizes, parameters)
         content = logits_at_sam(mask.low_res_logits, geometry)
     return score_of_logits(anomaly_map, content, mask.predicted_iou, parameters)
 
 
-def read_image_scores(encodings: list[Path]) -> dict[str, FloatArray]:
-    """Read the image scores of some encodings under each `image_scoring`.
+def read_image_scores(
+    samples: Sequence[CachedSample], parameters: MethodParameters
+) -> dict[str, FloatArray]:
+    """Read the image scores of some samples under each `image_scoring`.
+
+    Args:
+        parameters: Of samples with a reference map: how the scores are fused with it.
 
     Returns:
         `cls` and `map_max`: float32 [n].
@@ -120,8 +130,12 @@ def read_image_scores(encodings: list[Path]) -> dict[str, FloatArray]:
     Raises:
         EvaluationError: A file of the cache cannot be read.
     """
-    both = [read_arrays(path, "cls_score", "map_max") for path in encodings]
-    return {
-        "cls": np.array([cls for cls, _ in both], np.float32),
-        "map_max": np.array([peak for _, peak in both], np.float32),
-    }
+    scores = np.empty((2, len(samples)), np.float32)
+    for place, sample in enumerate(samples):
+        both = [float(score) for score in read_arrays(sample.encoding, "cls_score", "map_max")]
+        if sample.reference is not None:
+            found = read_arrays(sample.reference, "reference_map")[0]
+            distances = reference_distances(found, parameters)
+            both = [fused_score(score, distances, parameters) for score in both]
+        scores[:, place] = both
+    return {"cls": scores[0], "map_max": scores[1]}

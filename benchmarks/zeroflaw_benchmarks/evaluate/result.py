@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -81,6 +81,34 @@ class ImageRow:
 
 
 @dataclass(frozen=True)
+class ShotRun:
+    """What one draw of reference photos gave.
+
+    Attributes:
+        shots: Photos of each class.
+        seed: Of the draw.
+        photos: By class, relative to the dataset's directory.
+        pixels: Pixel metrics by scoring, `map` or `fused`, and class.
+        images: Metrics of the image score, by class.
+    """
+
+    shots: int
+    seed: int
+    photos: dict[str, tuple[str, ...]]
+    pixels: dict[str, dict[str, PixelMetrics]]
+    images: dict[str, ImageMetrics]
+
+    def pixel_mean(self, scoring: str) -> PixelMetrics:
+        """Average the pixel metrics of one scoring over the classes."""
+        return mean_of(PixelMetrics, self.pixels[scoring])
+
+    @property
+    def image_mean(self) -> ImageMetrics:
+        """Metrics of the image score, averaged over the classes."""
+        return mean_of(ImageMetrics, self.images)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured, and on what.
 
@@ -102,6 +130,8 @@ class Evaluation:
         statuses: How many images had which `Inspection.status`.
         rows: Pixel metrics.
         image_rows: Image metrics.
+        shot_runs: What was measured with reference photos of the dataset, whatever bank a product
+            has itself; ascending by shots, then by seed.
         skipped: Files that were left out, and why.
         notes: Which figures are undefined and left out of means.
         conventions: How the figures are defined.
@@ -124,6 +154,7 @@ class Evaluation:
     statuses: dict[str, int]
     rows: tuple[Row, ...]
     image_rows: tuple[ImageRow, ...]
+    shot_runs: tuple[ShotRun, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     conventions: tuple[str, ...]
@@ -131,6 +162,18 @@ class Evaluation:
     def table(self, table: Table) -> tuple[Row, ...]:
         """Return the rows of one table."""
         return tuple(row for row in self.rows if row.table == table)
+
+
+def spread_of(kind: type[Metrics], runs: Sequence[Metrics]) -> tuple[Metrics, Metrics]:
+    """Return the mean and the standard deviation of metrics over draws.
+
+    Returns:
+        Both; the deviation is of the sample (n - 1), NaN for one draw. A figure that is undefined
+        in a draw is undefined in both.
+    """
+    values = np.array([dataclasses.astuple(metrics) for metrics in runs], np.float64)
+    deviations = values.std(axis=0, ddof=1) if len(runs) > 1 else np.full(values.shape[1], np.nan)
+    return kind(*map(float, values.mean(axis=0))), kind(*map(float, deviations))
 
 
 def mean_of(kind: type[Metrics], classes: Mapping[str, Metrics]) -> Metrics:

@@ -18,6 +18,7 @@ from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw.pipeline.geometry import BoolArray, logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
+from zeroflaw_benchmarks.evaluate.encoding_pass import read_maps
 from zeroflaw_benchmarks.evaluate.job import EvaluatedSample, EvaluationJob
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.image_files.frame import Frame
@@ -110,7 +111,8 @@ def _row(
     size = (_CELL, _CELL)
     frame = read_sample_image(sample.sample)
     cell: Frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
-    score, peak, anomaly_map = read_arrays(sample.encoding, "cls_score", "map_max", "anomaly_map")
+    (score,) = read_arrays(sample.encoding, "cls_score")
+    anomaly_map = read_maps(sample.encoding, sample.reference, job.parameters).anomaly
     truth = cv2.resize(
         sample.truth.mask().view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT
     )
@@ -119,7 +121,7 @@ def _row(
     captions = [
         f"{sample.sample.defect}/{name}"[-36:],
         "defective" if sample.sample.anomalous else "good",
-        f"peak {float(peak):.3f}, CLS {float(score):.3f}",
+        f"peak {anomaly_map.max():.3f}, CLS {float(score):.3f}",
     ]
     file = job.decoding_file(sample, job.parameters)
     for stage in stages:
