@@ -181,6 +181,8 @@ def read_encoding(
         cls_score=float(score),
         information=FrameInformation(*map(float, information)),
         features=features,
+        zero_shot_map=maps.zero_shot,
+        reference_map=maps.reference,
     )
 
 

@@ -179,10 +179,11 @@ def tokens_of(frame: Frame, encoder: PhotoEncoder) -> NDArray[np.float32]:
     Raises:
         EngineError: The engine failed.
     """
-    tap = TokenTap(encoder.clip_encoder)
-    encode_clip(frame, encoder.sizes.clip_image_size, encoder.embeddings, tap)
-    assert tap.tokens is not None  # noqa: S101 - the engine has just run
-    tokens: NDArray[np.float32] = on_host(tap.tokens)
+    seen = encode_clip(
+        frame, encoder.sizes.clip_image_size, encoder.embeddings, encoder.clip_encoder
+    )
+    assert seen.patch_tokens is not None  # noqa: S101 - whoever draws photos has asked for them
+    tokens: NDArray[np.float32] = on_host(seen.patch_tokens)
     return tokens
 
 

@@ -57,6 +57,7 @@ static void null_pointers(void) {
   report("null clone target", zeroflaw_clone(inspector, NULL));
   report("null destroy", zeroflaw_destroy(NULL));
   report("null warm_up", zeroflaw_warm_up(NULL, 1));
+  report("null reload", zeroflaw_reload(NULL));
   report("null inspect", zeroflaw_inspect(NULL, &good, &inspection));
   report("null inspect frame", zeroflaw_inspect(inspector, NULL, &inspection));
   report("null inspect target", zeroflaw_inspect(inspector, &good, NULL));
@@ -93,7 +94,7 @@ static void struct_sizes(void) {
   report("size health", zeroflaw_health(inspector, &health));
   zeroflaw_inspection inspection;
   if (zeroflaw_inspect(inspector, &good, &inspection) != ZEROFLAW_OK) return;
-  zeroflaw_inspection_view view = {.struct_size = sizeof view - 8};
+  zeroflaw_inspection_view view = {.struct_size = sizeof view - 16};
   report("size view", zeroflaw_view(inspection, &view));
   zeroflaw_release(inspection);
 }
@@ -126,6 +127,13 @@ static void first_header(void) {
                      health.struct_size == first_health && health.inspected > 0;
   printf("first header\t0\t0\t%s, %s\n", filled ? "filled" : "not filled",
          kept ? "nothing behind it touched" : "written behind it");
+  /* A header without reference banks. */
+  view = untouched;
+  view.struct_size = offsetof(zeroflaw_inspection_view, reference);
+  report("second view", zeroflaw_view(inspection, &view));
+  printf("second header\t0\t0\t%s, %s\n",
+         strlen(view.parameters) == 64 ? "filled" : "not filled",
+         view.reference == untouched.reference ? "nothing behind it touched" : "written behind it");
   zeroflaw_release(inspection);
 }
 

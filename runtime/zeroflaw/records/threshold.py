@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from zeroflaw_engines.bundle.manifest import Calibration, Product
@@ -57,7 +57,8 @@ def decision_threshold(
                 f" {own:.6f} of {name!r}"
             )
     elif calibration:
-        differences = tuple(_differences(calibration, parameters, backend))
+        unused = () if product.reference else ("reference_",)
+        differences = tuple(_differences(calibration, parameters, backend, unused))
         if differences:
             warnings.append(
                 f"the threshold of {name!r} was calibrated with other settings than those of this"
@@ -71,20 +72,6 @@ def decision_threshold(
     return threshold, tuple(warnings)
 
 
-def product_thresholds(
-    products: Mapping[str, Product],
-    parameters: MethodParameters,
-    *,
-    backend: str | None = None,
-    explicit: bool = False,
-) -> dict[str, tuple[float, tuple[str, ...]]]:
-    """Give `decision_threshold` of every product, by name."""
-    return {
-        name: decision_threshold(name, product, parameters, backend=backend, explicit=explicit)
-        for name, product in products.items()
-    }
-
-
 def is_near_one(threshold: float) -> bool:
     """Tell whether a threshold leaves hardly any score to reject."""
     # Without the margin, 0.999 would lie outside by the rounding of 1 - 0.999.
@@ -92,12 +79,15 @@ def is_near_one(threshold: float) -> bool:
 
 
 def _differences(
-    calibration: Calibration, parameters: MethodParameters, backend: str | None
+    calibration: Calibration,
+    parameters: MethodParameters,
+    backend: str | None,
+    unused: tuple[str, ...],
 ) -> Iterator[str]:
     """Yield what differs from the calibration; what that did not record is not known."""
     if None not in {backend, calibration.backend} and backend != calibration.backend:
         yield f"backend {calibration.backend}, now {backend}"
     for name, value in (calibration.parameters or {}).items():
         now = getattr(parameters, name, value)
-        if name not in _NOT_COMPARED and now != value:
+        if name not in _NOT_COMPARED and not name.startswith(unused) and now != value:
             yield f"{name}={value}, now {now}"

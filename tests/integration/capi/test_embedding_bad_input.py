@@ -29,6 +29,7 @@ CASES = [
     ("null clone target", Status.INVALID_ARGUMENT, "clone is a null pointer"),
     ("null destroy", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null warm_up", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
+    ("null reload", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null inspect", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null inspect frame", Status.INVALID_ARGUMENT, "frame is a null pointer"),
     ("null inspect target", Status.INVALID_ARGUMENT, "inspection is a null pointer"),
