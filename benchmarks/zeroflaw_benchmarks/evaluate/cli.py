@@ -68,6 +68,16 @@ def evaluate(
         list[_Ablation] | None,
         typer.Option(help="Measure the paper's Table 2 (kernel) or 3 (cascade); repeatable."),
     ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,…",
+            help="Measure with so many reference photos as well, drawn from the train split.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Draws of the reference photos for each number of them.")
+    ] = 5,
     contact_sheet: Annotated[
         int, typer.Option(min=0, metavar="N", help="Images of each class on contact sheets.")
     ] = 4,
@@ -95,6 +105,10 @@ def evaluate(
         zeroflaw evaluate my_bundle mvtec_ad/ -o results
 
         zeroflaw evaluate my_bundle mvtec_ad/ --class screw --class tile --ablate kernel
+
+    And with 1, 2, 4 and 8 good photos of each class as reference, five draws of each:
+
+        zeroflaw evaluate my_bundle mvtec_ad/ --shots 1,2,4,8 --seeds 5
     """
     try:
         import matplotlib as mpl  # noqa: F401 - to say so before the work, not after it
@@ -104,6 +118,7 @@ def evaluate(
         from zeroflaw_benchmarks.evaluate.job import ABLATIONS, EvaluationOptions
         from zeroflaw_benchmarks.evaluate.report.contact_sheet import write_contact_sheets
         from zeroflaw_benchmarks.evaluate.report.figure import write_figure
+        from zeroflaw_benchmarks.evaluate.report.shots_table import shots_table
         from zeroflaw_benchmarks.evaluate.report.tables import (
             EVALUATION_NAME,
             cascade_table,
@@ -111,6 +126,7 @@ def evaluate(
             paper_table,
             write_tables,
         )
+        from zeroflaw_benchmarks.evaluate.shots import parsed_shots
         from zeroflaw_export.datasets import read_dataset
     except ImportError as error:
         raise MissingExtraError(
@@ -127,6 +143,8 @@ def evaluate(
         backend=backend,
         processes=processes,
         threads=threads,
+        shots=parsed_shots(shots) if shots is not None else (),
+        seeds=seeds,
     )
 
     def begin(job: EvaluationJob) -> None:
@@ -148,6 +166,7 @@ def evaluate(
     if contact_sheet:
         write_contact_sheets(job, contact_sheet, out_dir)
     tables = [paper_table(result)]
+    tables += [shots_table(result)] if result.shot_runs else []
     tables += [kernel_table(result)] if "kernel" in ablations else []
     tables += [cascade_table(result)] if "cascade" in ablations else []
     for table in tables:

@@ -171,9 +171,7 @@ def _run_decoder(job: EvaluationJob, progress: Progress) -> None:
         for target in job.decodings_of(sample):
             if not target.file.exists():
                 missing.setdefault(sample.encoding, {})[target.file] = target
-    jobs = [
-        DecodingJob(encoding, tuple(targets.values())) for encoding, targets in missing.items()
-    ]
+    jobs = [DecodingJob(encoding, tuple(targets.values())) for encoding, targets in missing.items()]
     set_up = partial(
         load_decoder, job.bundle, backend=job.options.backend, threads=job.options.threads
     )
@@ -213,6 +211,7 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
         statuses=_statuses(job),
         rows=rows,
         image_rows=image_rows,
+        own_banks={name: bank.key for name, bank in sorted(job.own_banks.items())},
         shot_runs=measure_shots(job, progress),
         skipped=tuple(sorted(job.skipped, key=lambda skip: skip.path)),
         notes=_notes(job, counts, rows, image_rows),
@@ -298,6 +297,11 @@ def _notes(
             notes.append(f"The class {count.name} has no good image.")
         if not count.defective:
             notes.append(f"The class {count.name} has no defective image.")
+    notes += [
+        f"The product {product} has a reference bank of its own: all rows are with it, but those"
+        " of reference photos drawn here."
+        for product in sorted(job.own_banks)
+    ]
     undefined: dict[str, list[str]] = {}
     measured: list[tuple[str, Mapping[str, PixelMetrics | ImageMetrics]]] = [
         *((f"of the pixels, {row.name}", row.classes) for row in rows),

@@ -1,4 +1,4 @@
-"""Reference photos of an evaluation: their tokens, kept on disk, and matching with banks of them."""
+"""Reference photos of an evaluation: their tokens on disk, and matching with banks of them."""
 
 from __future__ import annotations
 

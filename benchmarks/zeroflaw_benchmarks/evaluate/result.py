@@ -130,6 +130,8 @@ class Evaluation:
         statuses: How many images had which `Inspection.status`.
         rows: Pixel metrics.
         image_rows: Image metrics.
+        own_banks: Digests of the reference banks that the bundle has, by product; all rows but
+            those of `shot_runs` are with them.
         shot_runs: What was measured with reference photos of the dataset, whatever bank a product
             has itself; ascending by shots, then by seed.
         skipped: Files that were left out, and why.
@@ -154,6 +156,7 @@ class Evaluation:
     statuses: dict[str, int]
     rows: tuple[Row, ...]
     image_rows: tuple[ImageRow, ...]
+    own_banks: dict[str, str]
     shot_runs: tuple[ShotRun, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]

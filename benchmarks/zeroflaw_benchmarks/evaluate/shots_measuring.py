@@ -80,9 +80,7 @@ def _cached(job: EvaluationJob, bank: ShotBank) -> tuple[CachedSample, ...]:
     )
 
 
-def _image_metrics(
-    job: EvaluationJob, name: str, cached: tuple[CachedSample, ...]
-) -> ImageMetrics:
+def _image_metrics(job: EvaluationJob, name: str, cached: tuple[CachedSample, ...]) -> ImageMetrics:
     scores = read_image_scores(cached, job.parameters)[job.parameters.image_scoring]
     anomalous = np.array([s.sample.anomalous for s in job.samples_of(name)], np.bool_)
     return image_metrics(scores, anomalous)

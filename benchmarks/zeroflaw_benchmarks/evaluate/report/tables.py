@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ import msgspec
 
 from zeroflaw_benchmarks.evaluate.cache import write_whole
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
+from zeroflaw_benchmarks.evaluate.report.markdown import listed, percent, table
 from zeroflaw_benchmarks.evaluate.report.published import (
     STAGE_PROMPTS,
     TABLE_1,
@@ -21,6 +22,7 @@ from zeroflaw_benchmarks.evaluate.report.published import (
     TABLE_3,
     PublishedFigures,
 )
+from zeroflaw_benchmarks.evaluate.report.shots_table import shots_lines, shots_sections
 from zeroflaw_benchmarks.evaluate.result import Evaluation, Row
 from zeroflaw_engines.errors import EvaluationError
 
@@ -60,11 +62,6 @@ def write_tables(evaluation: Evaluation, out_dir: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def percent(value: float) -> str:
-    """Write a share in percent with one decimal; `n/a` for NaN."""
-    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
-
-
 def paper_table(evaluation: Evaluation) -> str:
     """Write Table 1 of the paper in Markdown, with a row for each scoring that was measured."""
     name = Path(evaluation.dataset).name
@@ -81,7 +78,7 @@ def paper_table(evaluation: Evaluation) -> str:
         [f"**measured: {row.name}**", *empty, *empty, *_measured(row.mean)]
         for row in evaluation.table("scoring")
     ]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def kernel_table(evaluation: Evaluation) -> str:
@@ -91,7 +88,7 @@ def kernel_table(evaluation: Evaluation) -> str:
         [kernel, str(size), *_published(published)[:-1], *_measured(row.mean)]
         for ((kernel, size), published), row in zip(TABLE_2.items(), rows, strict=True)
     ]
-    return _table(["shape", "size", *_two_sources()], lines)
+    return table(["shape", "size", *_two_sources()], lines)
 
 
 def cascade_table(evaluation: Evaluation) -> str:
@@ -101,7 +98,7 @@ def cascade_table(evaluation: Evaluation) -> str:
         [STAGE_PROMPTS[stage], *_published(TABLE_3[stage])[:-1], *_measured(row.mean)]
         for stage, row in zip(STAGE_PROMPTS, rows, strict=True)
     ]
-    return _table(["stage", *_two_sources()], lines)
+    return table(["stage", *_two_sources()], lines)
 
 
 def markdown(evaluation: Evaluation) -> str:
@@ -110,10 +107,13 @@ def markdown(evaluation: Evaluation) -> str:
 
 
 def table_csv(evaluation: Evaluation) -> str:
-    """Write a line for each row and class, and one for each mean; figures in [0, 1]."""
+    """Write a line for each row and class, and one for each mean; figures in [0, 1].
+
+    Rows of reference photos are those of every draw, and the mean and deviation over the draws.
+    """
     file = io.StringIO()
-    table = csv.DictWriter(file, _CSV_COLUMNS, restval="", lineterminator="\n")
-    table.writeheader()
+    writer = csv.DictWriter(file, _CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
     counts = {
         count.name: {"product": count.product, "good": count.good, "defective": count.defective}
         for count in evaluation.classes
@@ -125,7 +125,7 @@ def table_csv(evaluation: Evaluation) -> str:
 
     def write(level: str, name: str, row: str, where: str, metrics: object) -> None:
         figures = asdict(metrics)  # type: ignore[call-overload]
-        table.writerow(
+        writer.writerow(
             {
                 "level": level,
                 "table": name,
@@ -142,6 +142,8 @@ def table_csv(evaluation: Evaluation) -> str:
     for image_row in evaluation.image_rows:
         for where, images in (*image_row.classes.items(), ("mean", image_row.mean)):
             write("image", "image", image_row.name, where, images)
+    for level, row_name, where, metrics in shots_lines(evaluation):
+        write(level, "shots", row_name, where, metrics)
     return file.getvalue()
 
 
@@ -172,7 +174,7 @@ def _sections(evaluation: Evaluation) -> Iterator[str]:
         "parameters": _parameters(evaluation),
         "zeroflaw": evaluation.zeroflaw_version,
     }
-    yield from _list(f"{name}: {fact}" for name, fact in facts.items())
+    yield from listed(f"{name}: {fact}" for name, fact in facts.items())
     yield "## Table 1: pixel level, %, means over the classes\n"
     yield (
         "The published rows were measured by their authors on MVTec-AD and VisA; the measured "
@@ -180,6 +182,8 @@ def _sections(evaluation: Evaluation) -> Iterator[str]:
         "Figures of different datasets cannot be compared.\n"
     )
     yield paper_table(evaluation)
+    if evaluation.shot_runs:
+        yield from shots_sections(evaluation)
     if evaluation.table("kernel"):
         yield "## Table 2: dilation kernel, pixel level, %\n"
         yield _two_datasets(evaluation)
@@ -198,15 +202,15 @@ def _sections(evaluation: Evaluation) -> Iterator[str]:
         yield f"### {image_row.name}{' (the bundle decides by it)' if chosen else ''}\n"
         lines = [[name, *_image_figures(metrics)] for name, metrics in image_row.classes.items()]
         lines.append(["**mean**", *_image_figures(image_row.mean)])
-        yield _table(["class", "AUROC", "F1-max", "AP"], lines)
+        yield table(["class", "AUROC", "F1-max", "AP"], lines)
     yield "## How the figures are defined\n"
-    yield from _list(evaluation.conventions)
+    yield from listed(evaluation.conventions)
     if evaluation.notes:
         yield "## Notes\n"
-        yield from _list(evaluation.notes)
+        yield from listed(evaluation.notes)
     if evaluation.skipped:
         yield f"## {len(evaluation.skipped)} files skipped\n"
-        yield from _list(f"`{skip.path}`: {skip.reason}" for skip in evaluation.skipped)
+        yield from listed(f"`{skip.path}`: {skip.reason}" for skip in evaluation.skipped)
 
 
 def _class_table(evaluation: Evaluation, row: Row) -> str:
@@ -224,7 +228,7 @@ def _class_table(evaluation: Evaluation, row: Row) -> str:
     ]
     lines.append(["**mean**", "", "", "", *_measured(row.mean), percent(row.mean.pro_exact)])
     header = ["class", "product", "good", "defective", *_FIGURES.values(), "exact PRO"]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _two_datasets(evaluation: Evaluation) -> str:
@@ -254,14 +258,3 @@ def _image_figures(metrics: ImageMetrics) -> list[str]:
 
 def _parameters(evaluation: Evaluation) -> str:
     return ", ".join(f"{name} {value}" for name, value in asdict(evaluation.parameters).items())
-
-
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in rows)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)
-
-
-def _list(items: Iterable[str]) -> Iterator[str]:
-    yield from (f"- {item}" for item in items)
-    yield ""
