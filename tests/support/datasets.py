@@ -21,7 +21,11 @@ candle,test,normal,candle/Data/Images/Normal/0000.JPG,
 
 
 def write_dataset(
-    root: Path, classes: tuple[str, ...] = ("metal_nut", "object"), good: int = 2, bad: int = 2
+    root: Path,
+    classes: tuple[str, ...] = ("metal_nut", "object"),
+    good: int = 2,
+    bad: int = 2,
+    train: int = 0,
 ) -> Path:
     """Write blocks of random grey and colour; a defect is a rectangle of one colour.
 
@@ -30,14 +34,14 @@ def write_dataset(
         classes: Names.
         good: Good images of each class.
         bad: Images of each kind of defect.
+        train: Good images of each class in its train split.
     """
     rng = np.random.default_rng(5)
     for name in classes:
         for kind, count in (("good", good), *((defect, bad) for defect in DEFECTS)):
             for number in range(count):
-                size = (90 + 13 * number, 120)
-                image = rng.integers(0, 255, (size[0] // 9 + 1, size[1] // 9 + 1, 3))
-                image = image.repeat(9, 0).repeat(9, 1)[: size[0], : size[1]].astype(np.uint8)
+                image = _blocks(rng, 90 + 13 * number)
+                size = image.shape[:2]
                 if kind != "good":
                     y, x, h, w = rng.integers(8, 40, 4)
                     mask = np.zeros(size, np.uint8)
@@ -45,7 +49,17 @@ def write_dataset(
                     image[mask > 0] = rng.integers(0, 255, 3)
                     save(root / name / "ground_truth" / kind / f"{number:03d}_mask.png", mask)
                 save(root / name / "test" / kind / f"{number:03d}.png", image)
+    for name in classes:
+        for number in range(train):
+            image = _blocks(rng, 90 + 5 * number)
+            save(root / name / "train" / "good" / f"{number:03d}.png", image)
     return root
+
+
+def _blocks(rng: np.random.Generator, height: int) -> np.ndarray:
+    size = (height, 120)
+    image = rng.integers(0, 255, (size[0] // 9 + 1, size[1] // 9 + 1, 3))
+    return image.repeat(9, 0).repeat(9, 1)[: size[0], : size[1]].astype(np.uint8)
 
 
 def write_defect_pictures(

@@ -46,6 +46,33 @@ class WithinImage:
     fused_auroc: float
 
 
+def photos_in(folder: Path) -> list[Path]:
+    """List the photos of a directory, sorted.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    photos = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not photos:
+        raise DatasetError(f"there is no image in {folder}", "name the directory of the photos")
+    return photos
+
+
+def masked_photos(images: Path, masks: Path) -> list[Sample]:
+    """List defective photos with their masks.
+
+    Raises:
+        DatasetError: There is no photo, or one has no mask.
+    """
+    samples = []
+    for path in photos_in(images):
+        mask = masks / f"{path.stem}.png"
+        if not mask.is_file():
+            raise DatasetError(f"{path} has no mask {mask}", "name the directory of the masks")
+        samples.append(Sample(path, mask, anomalous=True, defect="anomaly"))
+    return samples
+
+
 def within_images(
     inspector: Inspector, images: Path, masks: Path, product: str | None = None
 ) -> Iterator[WithinImage]:
@@ -54,14 +81,7 @@ def within_images(
     Raises:
         DatasetError: There is no photo, one has no mask, or a file is not what it should be.
     """
-    photos = sorted(p for p in images.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not photos:
-        raise DatasetError(f"there is no image in {images}", "name the directory of the photos")
-    for path in photos:
-        mask_path = masks / f"{path.stem}.png"
-        if not mask_path.is_file():
-            raise DatasetError(f"{path} has no mask {mask_path}", "name the directory of the masks")
-        sample = Sample(path, mask_path, anomalous=True, defect="anomaly")
+    for sample in masked_photos(images, masks):
         frame = read_sample_image(sample)
         truth = mask_at_size(read_sample_mask(sample, frame.shape[:2]), SIZE)
         inspection = inspector.inspect(frame, product=product)
@@ -69,7 +89,7 @@ def within_images(
             np.asarray(cv2.resize(score, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), np.float32)
             for score in (inspection.anomaly_map, inspection.score_map)
         )
-        yield WithinImage(path, *(within_image_auroc(score, truth) for score in scores))
+        yield WithinImage(sample.image, *(within_image_auroc(score, truth) for score in scores))
 
 
 def main(
