@@ -195,6 +195,8 @@ class Bundle:
             data = path.read_bytes()
         except FileNotFoundError:
             raise _changed(self) from None
+        if hashlib.sha256(data).hexdigest() != self.reference_digest(product):
+            raise _altered(self.path, reference.bank)
         return decode_reference_bank(data, path, self.manifest.sizes.reference, self.tower)
 
     def product_name(self, product: str) -> str | None:
