@@ -205,6 +205,7 @@ static void bad_handles(void) {
   report("handle destroy", zeroflaw_destroy(other));
   report("handle destroyed twice", zeroflaw_destroy(other));
   report("handle destroyed inspect", zeroflaw_inspect(other, &good, &inspection));
+  report("handle destroyed reload", zeroflaw_reload(other));
   report("handle destroyed poll", zeroflaw_poll(other, 0, &inspection));
   report("handle destroyed describe", zeroflaw_describe(other, NULL, 0, &needed));
   if (zeroflaw_inspect(inspector, &good, &inspection) != ZEROFLAW_OK) return;
@@ -236,6 +237,7 @@ static void bad_configurations(const char *damaged) {
   config.when_full = NULL;
   config.python_home = "/usr";
   report("config other python", zeroflaw_create(&config, &other));
+  report("reload", zeroflaw_reload(inspector));
   report("warm up", zeroflaw_warm_up(inspector, 0));
   report("poll nothing", zeroflaw_poll(inspector, 1, &(zeroflaw_inspection){0}));
   report("poll negative", zeroflaw_poll(inspector, -1, &(zeroflaw_inspection){0}));
