@@ -21,7 +21,7 @@ from rich.table import Table
 from zeroflaw_engines.process.terminal import run_module
 
 _COUNTED: Final = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
-_OF_AN_INSPECTION: Final = ("clip_encoder", "sam_encoder", "sam_decoder")
+_OF_AN_INSPECTION: Final = ("clip_encoder", "reference_matcher", "sam_encoder", "sam_decoder")
 _RENAMES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape")
 _Shape = tuple[int, ...]
 
@@ -137,7 +137,7 @@ def main(
     table = Table("graph", box=None)
     for head in ("GMAC", "weights, MB", "inputs and outputs, MB", "unfused, MB"):
         table.add_column(head, justify="right")
-    for path in sorted(bundle.glob("*coder.onnx")):
+    for path in sorted(bundle.glob("*.onnx")):
         if path.stem in _OF_AN_INSPECTION:
             cost = graph_cost(path, {"batch": 1})
             figures = (cost.flops / 2e9, *(n / 1e6 for n in (cost.weight_bytes, cost.tensor_bytes)))

@@ -21,9 +21,11 @@ from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
 from zeroflaw_benchmarks.bench.process.child_process import peak_rss
 from zeroflaw_benchmarks.bench.report.report import Latency, StageKind, StageLatency, TimelineSpan
+from zeroflaw_engines.contract import REFERENCE_MATCHER
 from zeroflaw_engines.errors import BenchmarkError
 
-# Of one inspection, in its order. `mask` is the cascade without its decoder calls.
+# Of one inspection, in its order. `mask` is the cascade without its decoder calls; the matcher
+# runs for products with a reference bank.
 STAGES: Final[dict[str, StageKind]] = {
     "queue": "queue",
     "decode": "host",
@@ -31,6 +33,7 @@ STAGES: Final[dict[str, StageKind]] = {
     "squash": "host",
     "fit": "host",
     "clip_encoder": "engine",
+    REFERENCE_MATCHER: "engine",
     "sam_encoder": "engine",
     "prompt_points": "host",
     "sam_decoder_1": "engine",
@@ -119,7 +122,7 @@ def time_inspection(
     times["mask"] = times.pop("cascade", 0.0) - sum(
         value for name, value in times.items() if name.startswith("sam_decoder_")
     )
-    missing = [name for name in STAGES if name not in times]
+    missing = [name for name in STAGES if name not in (*times, REFERENCE_MATCHER)]
     if missing:
         raise BenchmarkError(
             f"the inspection ended with status {result.inspection.status} and never reached:"
@@ -127,7 +130,7 @@ def time_inspection(
             "choose another --frame: the bench has to see every stage",
         )
     return TimedInspection(
-        milliseconds={name: times[name] for name in STAGES},
+        milliseconds={name: times[name] for name in STAGES if name in times},
         spans=(*file.spans, *watch.spans),
         host_ms=_outside_engines(watch.spans),
         status=result.inspection.status,
@@ -164,12 +167,13 @@ def measure_latency(
         stages=tuple(
             stage_latency(name, kind, cold, [one.milliseconds[name] for one in warm])
             for name, kind in STAGES.items()
+            if name in cold.milliseconds
         ),
         host_ms=spread([one.host_ms for one in warm]),
         host_work_ms=spread([one.host_work_ms for one in warm]),
         host_share=spread([one.host_work_ms / one.milliseconds["total"] for one in warm]),
         status=median_run.status,
-        transfers=transfers_of(inspector),
+        transfers=transfers_of(inspector, product),
         timeline=_timeline(median_run.spans),
         peak_rss_gb=peak_rss() / 1e9,
     )

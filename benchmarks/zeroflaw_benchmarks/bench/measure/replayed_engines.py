@@ -106,6 +106,7 @@ def _full_size_manifest() -> Manifest:
         engines={},
         prompts=_PROMPTS,
         products={"object": shipped.products["object"]},
+        reference=None,
         parameters=parameters_record(MethodParameters()),
         files={},
     )

@@ -95,14 +95,16 @@ def engine_roofline(
 
 
 def random_inputs(contract: EngineContract) -> dict[str, Tensor]:
-    """Make inputs for one prompt: noise for floats and images, as zeros may be a special case."""
+    """Make inputs for one prompt and a full bank: noise, as zeros may be a special case."""
     rng = np.random.default_rng(0)
     inputs = dict(zeros_for(contract))
     for name, zeros in inputs.items():
         if zeros.dtype == np.uint8:
             inputs[name] = rng.integers(0, 256, zeros.shape, dtype=np.uint8)
-        elif zeros.dtype == np.float32:
-            inputs[name] = rng.random(zeros.shape, np.float32)
+        elif zeros.dtype in (np.float32, np.float16):
+            inputs[name] = rng.random(zeros.shape, np.float32).astype(zeros.dtype)
+    if "valid_rows" in inputs:
+        inputs["valid_rows"] = np.array([inputs["bank"].shape[1]], np.int32)
     return inputs
 
 

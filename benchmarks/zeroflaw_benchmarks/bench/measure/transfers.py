@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import numpy as np
+
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.report.report import Transfer
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     MASKS_PER_PROMPT,
+    PATCH_TOKENS,
+    REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
+    EngineName,
     TensorSpec,
 )
 
 _ON_HOST: Final = ("onnxruntime", "openvino")
-_BYTES: Final = {"uint8": 1, "int32": 4, "float32": 4}
 
 
-def transfers_of(inspector: Inspector) -> tuple[Transfer, ...]:
+def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Transfer, ...]:
     """List the tensors of an inspection with one prompt: CLIP, SAM, the calls of the cascade.
+
+    The matcher is among them where the product has a reference bank, which stays on a GPU.
 
     On a CPU nothing crosses: engines read and write host memory in place. On a GPU features and
     mask logits stay there; features are copied out once, for the point prompts, and of the
@@ -29,18 +35,24 @@ def transfers_of(inspector: Inspector) -> tuple[Transfer, ...]:
     calls = inspector.parameters.cascade_stages
     gpu = inspector.choice is not None and inspector.choice.backend not in _ON_HOST
     found = []
-    for engine in (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER):
+    engines: list[EngineName] = [CLIP_ENCODER, SAM_ENCODER, SAM_DECODER]
+    if product is not None and inspector.bundle.reference_digest(product) is not None:
+        engines.insert(1, REFERENCE_MATCHER)
+    for engine in engines:
         times = calls if engine == SAM_DECODER else 1
         contract = inspector.bundle.contract(engine)
         for spec in contract.inputs:
-            # Features come from the encoder; the first call's mask input is zeros of the host.
+            # Features and tokens come from the encoders, and banks are uploaded once; the first
+            # call's mask input is zeros of the host.
             stays = engine == SAM_DECODER and spec.name == "features"
+            stays = stays or spec.name in (PATCH_TOKENS, "bank")
             crossing = 1 if spec.name == "mask_input" else times
             if not stays:
                 found.append(_transfer(engine, spec, "in", crossing, crosses=gpu))
         for spec in contract.outputs:
             part = 1 / MASKS_PER_PROMPT if spec.name == "low_res_logits" else 1
-            found.append(_transfer(engine, spec, "out", times * part, crosses=gpu))
+            crosses = gpu and spec.name != PATCH_TOKENS
+            found.append(_transfer(engine, spec, "out", times * part, crosses=crosses))
     return tuple(found)
 
 
@@ -52,6 +64,6 @@ def _transfer(
         engine=engine,
         tensor=spec.name,
         direction="in" if direction == "in" else "out",
-        megabytes=times * elements * _BYTES[spec.dtype] / 1e6,
+        megabytes=times * elements * np.dtype(spec.dtype).itemsize / 1e6,
         crosses=crosses,
     )

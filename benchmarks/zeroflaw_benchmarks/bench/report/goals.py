@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from zeroflaw_benchmarks.bench.report.report import BenchReport, Goal
+from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER
 
 HOST_SHARE: Final = 0.015
 HOST_MS: Final = 12.0
 DECODER_RATIO: Final = 1.5
 LOAD_RATIO: Final = 2.0
 TAIL: Final = 1.3
+MATCHER_SHARE: Final = 0.1
+MATCHER_MS: Final = 30.0
 _FRAME: Final = (1024, 1024)
 OFFICIAL_DECODER: Final = "SamOnnxModel"
 
@@ -26,6 +29,7 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
     if report.subject.models.endswith("vit_h at 1024 px"):
         note = "all host work, also what runs beside an engine"
         yield _at_most("host share of the total", HOST_SHARE, latency.host_share.middle, note)
+    yield from _matcher_goals(report)
     host = report.host
     if (host.frame_height, host.frame_width) == _FRAME:
         total = host.parts_ms["total"]
@@ -54,6 +58,20 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
         yield _at_most(goal, seen.rss_slope_noise_kb, seen.rss_slope_kb, note)
         note = f"load average {report.before.load_average} before the run"
         yield _at_most(f"p99 over p50 of {seen.frames} frames", TAIL, seen.p99_over_p50, note)
+
+
+def _matcher_goals(report: BenchReport) -> Iterator[Goal]:
+    """Hold matching with a full bank against the CLIP encoder, or against a time for small ones."""
+    alone = {row.engine: row.call_ms for row in report.roofline}
+    if REFERENCE_MATCHER not in alone:
+        return
+    matcher, encoder = alone[REFERENCE_MATCHER], alone[CLIP_ENCODER]
+    share = matcher.middle / encoder.middle
+    note = f"{matcher.middle:.1f} ms, {share:.1%} of the CLIP encoder, each alone"
+    if report.subject.models.startswith("vit_l"):
+        yield _at_most("a full reference bank over the CLIP encoder", MATCHER_SHARE, share, note)
+    else:
+        yield _at_most("matching with a full reference bank, ms", MATCHER_MS, matcher.middle, note)
 
 
 def _at_most(goal: str, limit: float, value: float, note: str) -> Goal:

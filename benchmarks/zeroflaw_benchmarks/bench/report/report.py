@@ -169,8 +169,9 @@ class EngineRoofline(_Record, frozen=True, kw_only=True):
     """One engine against the machine's ceilings.
 
     Attributes:
-        engine: `clip_encoder`, `sam_encoder` or `sam_decoder`.
-        calls: In one inspection.
+        engine: `clip_encoder`, `sam_encoder`, `sam_decoder`, or `reference_matcher` where the
+            bundle has it, with a full bank.
+        calls: In one inspection; the matcher is called for products with a reference bank.
         gflop: Of one call: products of matrices, convolutions and attentions of its graph.
         megabytes: That one call must move at least: weights, inputs and outputs, each once.
         megabytes_unfused: That it would move if every node read and wrote memory.
