@@ -4,42 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections import Counter
 
 import pytest
 
 from support.evaluations import evaluated
 from zeroflaw import MethodParameters
 from zeroflaw_benchmarks.evaluate import cache as evaluation_cache
-from zeroflaw_benchmarks.evaluate import decoding_pass, encoding_pass
 from zeroflaw_benchmarks.evaluate.report.tables import evaluation_json
 from zeroflaw_engines.errors import EvaluationError, ProductError
-
-
-@pytest.fixture
-def calls(monkeypatch) -> Counter:
-    """Counts the calls of each engine in this process."""
-    counted: Counter = Counter()
-
-    class Counting:
-        def __init__(self, session):
-            self._session = session
-            self.contract, self.backend, self.close = (
-                session.contract,
-                session.backend,
-                session.close,
-            )
-
-        def execute(self, inputs, *, keep=()):
-            counted[self.contract.name] += 1
-            return self._session.execute(inputs, keep=keep)
-
-    for module in (encoding_pass, decoding_pass):
-        load = module.load_session
-        monkeypatch.setattr(
-            module, "load_session", lambda *a, load=load, **k: Counting(load(*a, **k))
-        )
-    return counted
 
 
 def test_ablations_run_the_encoders_once_and_change_only_what_they_should(
