@@ -66,7 +66,8 @@ def test_all_engines_build_within_2_minutes_and_8_gb(
     peaks = {name: sidecar.peak_memory_bytes or 0 for name, sidecar in sidecars.items()}
     with capsys.disabled():
         print(
-            f"\n{len(ENGINES)} full-size engines for {', '.join(ARCHITECTURES)}: {cost.seconds:.0f} s"
+            f"\n{len(ENGINES)} full-size engines for {', '.join(ARCHITECTURES)}:"
+            f" {cost.seconds:.0f} s"
         )
         for name, one in sidecars.items():
             print(
