@@ -40,6 +40,6 @@ def calls(monkeypatch) -> Counter:
 
 @pytest.fixture(scope="session")
 def train_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One class with four good photos to draw from."""
+    """One class with ten good photos to draw from."""
     root = tmp_path_factory.mktemp("datasets") / "train"
-    return write_dataset(root, classes=("object",), train=4)
+    return write_dataset(root, classes=("object",), train=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,11 +16,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from support.learned_product import bank_of, store
 from zeroflaw import Inspector
+from zeroflaw.pictures.images import read_image
 from zeroflaw_benchmarks.bench import run
 from zeroflaw_benchmarks.bench.cli import bench
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.measure.host import measure_host
+from zeroflaw_benchmarks.bench.measure.latency import measure_latency
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
 from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
 from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
@@ -28,7 +32,7 @@ from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask, run_scale
 from zeroflaw_benchmarks.bench.report.report import bench_json_schema, read_report, report_json
-from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import BenchmarkError
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "bench.schema.json"
@@ -77,7 +81,11 @@ def test_the_command_end_to_end(tmp_path: Path) -> None:
         "clip_encoder",
         "sam_encoder",
         "sam_decoder",
+        "reference_matcher",
     }
+    matching = next(goal for goal in report.goals if "reference bank" in goal.goal)
+    assert re.fullmatch(r"[\d.]+ ms, [\d.]+% of the CLIP encoder, each alone", matching.note)
+    assert "reference_matcher" not in stages, "the product has no bank"
     assert report.stream is not None
     assert report.stream.frames == 3
     assert report.endurance is not None
@@ -126,6 +134,22 @@ def test_transfers_are_the_tensors_of_the_contract() -> None:
     assert logits == pytest.approx(3 * 4 * sizes.low_res_size**2 / 1e6), "the chosen mask alone"
     assert ("sam_decoder", "in", "features") not in found, "they stay where the encoder left them"
     assert not any(transfer.crosses for transfer in found.values()), "a CPU copies nothing"
+
+
+def test_a_product_with_a_bank_has_the_matcher_among_its_stages(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(open_bundle("mini").path, tmp_path / "bundle"))
+    frame = bench_frame((96, 128), tmp_path)
+    with Inspector.load(bundle) as inspector:
+        store(bundle, "object", bank_of(inspector, [read_image(frame.path)], 700))
+    parameters = open_bundle(bundle).manifest.method_parameters.replace(no_region="always_run")
+    with Inspector.load(bundle, parameters=parameters) as inspector:
+        latency = measure_latency(inspector, frame, "object", load_ms=1.0, runs=2)
+    stages = {stage.stage: stage for stage in latency.stages}
+    assert stages["reference_matcher"].kind == "engine"
+    assert 0 < stages["reference_matcher"].p50 < stages["total"].p50
+    found = {(one.engine, one.direction, one.tensor) for one in latency.transfers}
+    assert ("reference_matcher", "out", "reference_map") in found
+    assert ("reference_matcher", "in", "bank") not in found, "it is uploaded once"
 
 
 def test_peers_on_random_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> None:

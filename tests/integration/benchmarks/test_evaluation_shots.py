@@ -16,6 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from support.evaluations import MAP_SIZE, evaluated, evaluated_job
+from support.learned_product import bank_of, store
+from zeroflaw import Inspector
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import encode, geometry_of
 from zeroflaw.pipeline.geometry import squash
@@ -24,11 +26,12 @@ from zeroflaw.pipeline.scoring import score_map
 from zeroflaw_benchmarks.evaluate.measuring_pass import CachedSample, cached_score
 from zeroflaw_benchmarks.evaluate.report.tables import evaluation_json, markdown, table_csv
 from zeroflaw_engines.backends import load_session
-from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.errors import EvaluationError, ReferenceBankError
 
-SHOTS = {"shots": (1, 3), "seeds": 2}
+# Nine photos share a bank that holds all tokens of eight.
+SHOTS = {"shots": (1, 9), "seeds": 2}
 
 
 def image(path: Path) -> np.ndarray:
@@ -46,10 +49,11 @@ def plain_coreset(tokens: np.ndarray, rows: int) -> np.ndarray:
     tokens = tokens.astype(np.float64)
     mean = tokens.mean(axis=0)
     chosen = [int(np.argmin(np.linalg.norm(tokens - mean, axis=1)))]
+    nearest = np.full(len(tokens), np.inf)
     while len(chosen) < min(rows, len(tokens)):
-        distances = np.linalg.norm(tokens[:, None] - tokens[chosen][None], axis=2).min(axis=1)
-        distances[chosen] = -1
-        chosen.append(int(distances.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(tokens - tokens[chosen[-1]], axis=1))
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
     return tokens[chosen]
 
 
@@ -75,9 +79,11 @@ def test_rows_of_every_draw_are_what_numpy_makes_of_the_tokens(
     tiny_bundle, train_dataset, tmp_path
 ) -> None:
     got = evaluated(tiny_bundle, train_dataset, tmp_path, **SHOTS)
-    assert [(run.shots, run.seed) for run in got.shot_runs] == [(1, 0), (1, 1), (3, 0), (3, 1)]
+    assert [(run.shots, run.seed) for run in got.shot_runs] == [(1, 0), (1, 1), (9, 0), (9, 1)]
     session = load_session(tiny_bundle, "clip_encoder", threads=1)
-    rows = tiny_bundle.manifest.sizes.reference.rows
+    sizes = tiny_bundle.manifest.sizes.reference
+    rows = sizes.rows
+    assert rows // 9 < sizes.tokens
     tests = sorted((train_dataset / "object" / "test").glob("*/*.png"))
     seen = {path: clip(tiny_bundle, path, session) for path in tests}
     truths = []
@@ -240,6 +246,45 @@ def test_a_damaged_reference_photo_is_named(tiny_bundle, train_dataset, tmp_path
 
 
 def test_more_photos_than_the_class_has(tiny_bundle, train_dataset, tmp_path, calls) -> None:
-    with pytest.raises((EvaluationError, ReferenceBankError), match="has 4 good images"):
-        evaluated(tiny_bundle, train_dataset, tmp_path, shots=(5,), seeds=1)
+    with pytest.raises((EvaluationError, ReferenceBankError), match="has 10 good images"):
+        evaluated(tiny_bundle, train_dataset, tmp_path, shots=(11,), seeds=1)
     assert not calls
+
+
+def test_a_product_that_has_learned_is_measured_with_its_bank(
+    tiny_bundle, train_dataset, tmp_path, calls
+) -> None:
+    path = Path(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
+    photos = drawn(train_dataset, 2, 7)
+    with Inspector.load(path, threads=1) as inspector:
+        bank = bank_of(inspector, [image(photo) for photo in photos], 200)
+    before = evaluated(tiny_bundle, train_dataset, tmp_path / "cache", shots=(1,), seeds=1)
+    assert not before.own_banks
+    digest = store(path, "object", bank)
+    learned = open_bundle(path)
+    calls.clear()
+    got = evaluated(learned, train_dataset, tmp_path / "cache", shots=(1,), seeds=1)
+    # CLIP gives the tokens; the encodings are what they were, and so are the draws' maps.
+    assert calls == {"clip_encoder": 6, "reference_matcher": 6, "sam_decoder": 18}
+    assert got.own_banks == {"object": digest}
+    assert any("object has a reference bank of its own" in note for note in got.notes)
+    assert got.shot_runs == before.shot_runs
+    assert "| 0 | **measured: map** | train | - | - |" in markdown(got)
+    tests = sorted((train_dataset / "object" / "test").glob("*/*.png"))
+    bad = [one.parent.name != "good" for one in tests]
+    with Inspector.load(path, threads=1) as inspector, threadpool_limits(1):
+        found = [inspector.inspect(image(one), product="object") for one in tests]
+        assert {inspection.reference for inspection in found} == {digest}
+        score = roc_auc_score(bad, [inspection.image_score for inspection in found])
+    assert got.image_rows[0].classes["object"].auroc == pytest.approx(score, abs=1e-9)
+    job, _ = evaluated_job(learned, train_dataset, tmp_path / "cache")
+    sizes = learned.manifest.sizes
+    for sample in job.samples:
+        (want,) = (i for i, one in zip(found, tests, strict=True) if one == sample.sample.image)
+        cached = CachedSample(
+            sample.truth,
+            sample.encoding,
+            job.decoding_file(sample, job.parameters),
+            sample.reference,
+        )
+        np.testing.assert_array_equal(cached_score(cached, job.parameters, sizes), want.score_map)

@@ -14,6 +14,7 @@ import pytest
         ("verify.gpu_acceptance", "nowhere", "--backend", "onnxruntime"),
         ("verify.fp16.safety", "nowhere", "photos", "--backend", "onnxruntime"),
         ("verify.attention_kernels", "--backend", "nothing"),
+        ("evaluate.photos_as_reference", "nowhere", "defective", "masks", "clean"),
     ],
     ids=lambda words: words[0],
 )
