@@ -28,6 +28,9 @@ from zeroflaw_engines.files import exchange, sync, sync_tree
 
 LOCK_NAME: Final = ".lock"
 PARTIAL: Final = ".partial-"
+# Directories in which products are being learned. They outlive their process, which can go on
+# from them, so that no other writer removes them.
+LEARNING: Final = ".learning-"
 _REPLACED: Final = ".replaced-"
 _LOCK_SECONDS = 10.0
 # An export of hours is not thrown away for graphs that are being added meanwhile.

@@ -20,12 +20,8 @@ from zeroflaw.cli.options import (
     print_file_warnings,
     progress_bar,
 )
-from zeroflaw.station.calibration import (
-    CONFIDENCE,
-    ConformalThreshold,
-    ProductCalibration,
-    calibrate_product,
-)
+from zeroflaw.station.calibration import ProductCalibration, calibrate_product
+from zeroflaw.station.conformal import CONFIDENCE, ConformalThreshold
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import FrameError, ImageFileError
 from zeroflaw_engines.process.terminal import err, out, print_error, print_warning
