@@ -92,6 +92,8 @@ def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str)
     missing = _missing(msgspec.to_builtins(manifest), document)
     if version < 2:
         missing = [name for name in missing if name not in {"demonstration", "calibration"}]
+    if version < 5:
+        missing = [name for name in missing if name != "reference"]
     for since, names in _PARAMETERS_SINCE.items():
         if since <= version:
             missing += [name for name in names if name not in manifest.parameters]
