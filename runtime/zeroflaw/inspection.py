@@ -45,7 +45,8 @@ class Inspection:
         frame_size: Height and width, px.
         frame: uint8 [H, W, 3], RGB: the frame as it was inspected.
         mask: bool [H, W], at the frame's size.
-        anomaly_map: float32 [S, S] in [0, 1], CLIP's map of the squashed frame.
+        anomaly_map: float32 [S, S] in [0, 1], CLIP's map of the squashed frame; of a product with
+            a reference bank, fused with the reference map. The trace has both.
         score_map: float32 [S, S] in [0, 1], the map fused with SAM's mask.
         regions: Connected components of the mask, largest first.
         timings_ms: Milliseconds by stage; the encoders run side by side, so the parts add up
@@ -53,6 +54,7 @@ class Inspection:
         software: Version of zeroflaw.
         bundle: Digest of the engines and weights.
         text_embeddings: Digest of the product's text embeddings.
+        reference: Digest of the product's reference bank; None if it has none.
         calibration: Digest of the product's threshold and where it comes from; None if it has
             no threshold of its own.
         parameters: Digest of the method's parameters.
@@ -83,6 +85,7 @@ class Inspection:
     software: str = field(repr=False)
     bundle: str
     text_embeddings: str = field(repr=False)
+    reference: str | None = field(repr=False)
     calibration: str | None = field(repr=False)
     parameters: str = field(repr=False)
     backend: str
@@ -125,6 +128,7 @@ class Inspection:
             timings_ms=self.timings_ms,
             bundle=self.bundle,
             text_embeddings=self.text_embeddings,
+            reference=self.reference,
             calibration=self.calibration,
             parameters=self.parameters,
             backend=self.backend,

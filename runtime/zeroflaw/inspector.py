@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, Literal, NoReturn, Self, get_args
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
+from zeroflaw.loaded_products import load_products, reopened
 from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
@@ -26,15 +28,13 @@ from zeroflaw.pipeline.intake import (
 )
 from zeroflaw.pipeline.resizing import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.records.provenance import bundle_warnings, provenances
 from zeroflaw.records.stamp import Stamp, new_stamp
-from zeroflaw.records.threshold import product_thresholds
 from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND, BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
-from zeroflaw_engines.errors import EngineError, ProductError
+from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS, ChannelOrder
 from zeroflaw_engines.machine import MAX_THREADS
 from zeroflaw_engines.parameters import MethodParameters
@@ -56,7 +56,6 @@ class Inspector:
     that process, a copy and a pickle are refused with a `ProcessError`.
 
     Attributes:
-        bundle: The bundle it was loaded from.
         backend: What runs the engines: name, version, device and precision.
         choice: The backend that was chosen and why; None if it was made of loaded sessions.
     """
@@ -88,7 +87,6 @@ class Inspector:
             MethodParameters,
             "call MethodParameters.from_mapping",
         )
-        self.bundle = bundle
         if decision_threshold is not None:
             parameters = parameters.replace(decision_threshold=decision_threshold)
         self._parameters = parameters
@@ -98,16 +96,16 @@ class Inspector:
         self._schedule = encoder_schedule
         self._max_frame_pixels = max_frame_pixels
         self._sizes = bundle.manifest.sizes
-        self._prompts = bundle.bank
-        self._provenances = provenances(bundle, self._prompts, self.parameters, self.backend)
-        self._warnings = bundle_warnings(bundle)
-        self._thresholds = product_thresholds(
-            bundle.manifest.products,
-            parameters,
-            backend=sessions.clip_encoder.backend,
+        self._load_products = partial(
+            load_products,
+            sessions=sessions,
+            parameters=parameters,
             explicit=decision_threshold is not None
             or parameters.decision_threshold != recorded.decision_threshold,
         )
+        # Read once a frame, and replaced as a whole.
+        self._products = self._load_products(bundle)
+        self._reloading = threading.Lock()
         # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
         resizers = threads or usable_cores()
@@ -193,6 +191,11 @@ class Inspector:
         return self._parameters
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle that it was loaded from, as it was then or at the latest `reload`."""
+        return self._products.bundle
+
+    @property
     def sessions(self) -> Sessions:
         """The engines; they are closed with the Inspector."""
         return self._sessions
@@ -200,7 +203,7 @@ class Inspector:
     @property
     def products(self) -> tuple[str, ...]:
         """Names of the products that can be inspected."""
-        return tuple(sorted(self.bundle.manifest.products))
+        return self._products.names
 
     def product_name(self, product: str | None) -> str:
         """Return the product that is meant: the one named, or the only one there is.
@@ -208,17 +211,7 @@ class Inspector:
         Raises:
             ProductError: It is unknown, or there are several to choose from.
         """
-        known = self.products
-        if product is None and len(known) == 1:
-            return known[0]
-        name = self.bundle.product_name(product) if isinstance(product, str) else None
-        if name is None:
-            asked = "no product was named" if product is None else f"unknown product {product!r}"
-            raise ProductError(
-                f"{asked}; this bundle has: {', '.join(known) or 'none'}",
-                f"name one of these, or {self.bundle.how_to_add(str(product or 'NAME'))}",
-            )
-        return name
+        return self._products.named(product).name
 
     def decision_threshold(self, product: str) -> tuple[float, tuple[str, ...]]:
         """Return the threshold that frames of a product are judged by, and what to know about it.
@@ -229,7 +222,27 @@ class Inspector:
         Returns:
             The image score at and above which they are rejected, in [0, 1], and warnings.
         """
-        return self._thresholds[product]
+        found = self._products.by_name[product]
+        return found.threshold, found.threshold_warnings
+
+    def reload(self) -> None:
+        """Take over the products that the bundle has now: learned, calibrated, added, forgotten.
+
+        Frames that begin after it are judged by them, all of them at once; those under way end
+        with what they began with, and nothing waits. Reference banks that have not changed stay
+        where they are. Method parameters stay as well. If it raises, everything is as it was.
+
+        Raises:
+            BundleChangedError: The bundle was replaced by one of other models: load an Inspector
+                of that.
+            BundleError: The bundle is gone or damaged.
+            EngineMissingError: A product has learned a reference bank, and no reference_matcher
+                was loaded, since it had not been built.
+            ReferenceBankError: A bank does not belong to the bundle.
+        """
+        with self._lifetime.call(), fork_gate().call(), self._reloading:
+            loaded = self._products
+            self._products = self._load_products(reopened(loaded.bundle), loaded=loaded)
 
     def warm_up(self, runs: int = 1) -> None:
         """Prepare every engine, so that the first inspection is as fast as the rest.
@@ -321,7 +334,7 @@ class Inspector:
         """
         arguments.flag("trace", trace)
         arguments.instance("encoded", encoded, EncodedFrame, "give what encode_frame returned")
-        name, watch = encoded.product, encoded.watch
+        watch = encoded.watch
         with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
             decoding = decode(
                 encoded.encoding,
@@ -331,16 +344,7 @@ class Inspector:
                 workspace=self._workspace,
                 watch=watch,
             )
-            threshold, warnings = self._thresholds[name]
-            return conclude(
-                encoded,
-                decoding,
-                self.parameters,
-                threshold=threshold,
-                warnings=self._warnings + warnings,
-                provenance=self._provenances[name],
-                trace=trace,
-            )
+            return conclude(encoded, decoding, self.parameters, trace=trace)
 
     def close(self) -> None:
         """Release the engines once the calls of other threads have ended; new ones are refused.
@@ -365,22 +369,25 @@ class Inspector:
         """Take a frame in and run both encoders on it."""
         watch = Stopwatch()
         with self._lifetime.call(), fork_gate().call(), watch.stage("total"):
-            name = self.product_name(product)
+            judge = self._products.named(product)
             with watch.stage("frame"):
                 taken = take()
             frame = taken.frame
             encoding = encode(
                 frame,
                 geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self.parameters),
-                self._prompts[name],
+                judge.embeddings,
                 clip_encoder=self._sessions.clip_encoder,
                 sam_encoder=self._sessions.sam_encoder,
+                matcher=self._sessions.reference_matcher,
+                bank=judge.bank,
+                parameters=self.parameters,
                 pool=self._pool if self._schedule == "side_by_side" else None,
                 needs_sam=self._needs_sam,
                 strips=self._strips,
                 watch=watch,
             )
-        return EncodedFrame(stamp, frame, name, encoding, watch, taken.warnings)
+        return EncodedFrame(stamp, frame, judge, encoding, watch, taken.warnings)
 
     def _release(self) -> None:
         self._pool.shutdown()

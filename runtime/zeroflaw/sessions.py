@@ -1,7 +1,8 @@
-"""The three engines that an inspection runs."""
+"""The engines that an inspection runs."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,24 +11,43 @@ from typing import Final
 
 from zeroflaw_engines.backends import BackendChoice, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.errors import BundleChangedError
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
+from zeroflaw_engines.errors import BundleChangedError, EngineError
 from zeroflaw_engines.sessions.session import Session, zeros_for
 
 # How often a bundle may be replaced by another while its engines load.
 _MAX_LOADS: Final = 20
+_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """The three engines that an inspection runs."""
+    """The engines that an inspection runs.
+
+    Attributes:
+        clip_encoder: Always run.
+        sam_encoder: Run where CLIP finds an extreme region, or beside CLIP.
+        sam_decoder: Run by the cascade.
+        reference_matcher: Run for products with a reference bank; None if none can be inspected.
+    """
 
     clip_encoder: Session
     sam_encoder: Session
     sam_decoder: Session
+    reference_matcher: Session | None = None
 
     def __iter__(self) -> Iterator[Session]:
-        return iter((self.clip_encoder, self.sam_encoder, self.sam_decoder))
+        yield from (self.clip_encoder, self.sam_encoder, self.sam_decoder)
+        if self.reference_matcher is not None:
+            yield self.reference_matcher
 
     def warm_up(self, runs: int) -> None:
         """Prepare every engine and run it as often, on zeros."""
@@ -66,7 +86,8 @@ def load_bundle(
     """
     for _ in range(_MAX_LOADS):
         opened = open_bundle(bundle)
-        choice = choose_backend(backend, precision, bundle=opened)
+        wanted = (*_ENGINES, REFERENCE_MATCHER) if _has_bank(opened) else _ENGINES
+        choice = choose_backend(backend, precision, bundle=opened, engines=wanted)
         try:
             sessions = load_sessions(
                 opened, choice, precision=precision, threads=threads, model_cache=model_cache
@@ -87,6 +108,9 @@ def load_sessions(
     model_cache: Path | None = None,
 ) -> Sessions:
     """Load the engines of a bundle: all of them, or none.
+
+    A reference_matcher that cannot be loaded is left out where no product has a bank: a station
+    that learns nothing need not have built it.
 
     Args:
         precision: What they compute in, if it was asked for.
@@ -111,10 +135,27 @@ def load_sessions(
             loaded.callback(session.close)
             return session
 
+        def load_matcher() -> Session | None:
+            has_bank = _has_bank(bundle)
+            if not has_bank and REFERENCE_MATCHER not in bundle.manifest.engines:
+                return None
+            try:
+                return load(REFERENCE_MATCHER)
+            except EngineError as error:
+                if has_bank:
+                    raise
+                _log.info("no product has a reference bank, and left out is: %s", error)
+                return None
+
         sessions = Sessions(
             clip_encoder=load(CLIP_ENCODER),
             sam_encoder=load(SAM_ENCODER),
             sam_decoder=load(SAM_DECODER),
+            reference_matcher=load_matcher(),
         )
         loaded.pop_all()
     return sessions
+
+
+def _has_bank(bundle: Bundle) -> bool:
+    return any(product.reference for product in bundle.manifest.products.values())

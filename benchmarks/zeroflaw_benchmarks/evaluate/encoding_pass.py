@@ -154,7 +154,7 @@ def read_encoding(path: Path, sizes: EngineSizes, parameters: MethodParameters) 
     )
     geometry = geometry_of((int(frame[0]), int(frame[1])), sizes, parameters)
     seen = FrameInformation(*map(float, information))
-    return Encoding(geometry, anomaly_map, float(score), seen, features)
+    return Encoding(geometry, anomaly_map, float(score), seen, features, anomaly_map)
 
 
 def encoding_variant(backend: str, parameters: MethodParameters, embeddings: TextEmbeddings) -> str:

@@ -24,6 +24,7 @@ from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
+from zeroflaw_engines.bundle.reference_bank import ReferenceBank, decode_reference_bank
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, is_shipped
 from zeroflaw_engines.contract import CLIP_ENCODER, EngineContract, EngineName, engine_contract
 from zeroflaw_engines.errors import (
@@ -178,6 +179,23 @@ class Bundle:
         return read_prompt_bank(
             self.path / self.manifest.prompts, self.manifest.clip.embedding_size
         )
+
+    def reference_digest(self, product: str) -> str | None:
+        """Return the digest of a product's reference bank; None if it has none."""
+        reference = self.manifest.products[product].reference
+        return None if reference is None else self.manifest.files[reference.bank].sha256
+
+    def reference_bank(self, product: str) -> ReferenceBank | None:
+        """Read a product's reference bank; None if it has none."""
+        reference = self.manifest.products[product].reference
+        if reference is None:
+            return None
+        path = self.path / reference.bank
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise _changed(self) from None
+        return decode_reference_bank(data, path, self.manifest.sizes.reference, self.tower)
 
     def product_name(self, product: str) -> str | None:
         """Return the bundle's own spelling of a product's name; None if it is not known."""

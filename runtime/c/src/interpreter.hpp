@@ -28,6 +28,7 @@ struct Functions {
   int32_t (*frame_sha256)(uint64_t, const char**);
   int32_t (*before_fork)();
   int32_t (*after_fork)();
+  int32_t (*reload)(uint64_t);
 };
 
 // Starts Python in the environment `home` (null: $ZEROFLAW_PYTHON_HOME) unless it runs already,

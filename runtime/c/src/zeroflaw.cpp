@@ -38,24 +38,26 @@ zeroflaw_status require(std::initializer_list<Argument> arguments) {
   return ZEROFLAW_OK;
 }
 
-// `first` is the struct's size in the first header of this ABI, which older programs give.
+// `older` are the struct's sizes in older headers of this ABI, which older programs give.
 template <typename Struct>
 zeroflaw_status require_size(const char* name, const Struct* given,
-                             size_t first = sizeof(Struct)) {
+                             std::initializer_list<size_t> older = {}) {
   const size_t size = given->struct_size;
-  if (size == sizeof(Struct) || size == first) return ZEROFLAW_OK;
-  const std::string known =
-      (first == sizeof(Struct) ? "" : std::to_string(first) + " and ") +
-      std::to_string(sizeof(Struct));
+  if (size == sizeof(Struct) || std::find(older.begin(), older.end(), size) != older.end())
+    return ZEROFLAW_OK;
+  std::string known;
+  for (const size_t one : older) known += std::to_string(one) + " and ";
+  known += std::to_string(sizeof(Struct));
   return fail(ZEROFLAW_STRUCT_SIZE,
               std::string(name) + "->struct_size is " + std::to_string(size) +
                   ", and this library knows " + known +
                   " -- set it to sizeof of the struct, and compile against this library's header");
 }
 
-constexpr size_t kFirstFrame = offsetof(zeroflaw_frame, camera_id);
+constexpr size_t kOlderFrame = offsetof(zeroflaw_frame, camera_id);
 constexpr size_t kFirstView = offsetof(zeroflaw_inspection_view, reason);
-constexpr size_t kFirstHealth = offsetof(zeroflaw_health_report, held);
+constexpr size_t kSecondView = offsetof(zeroflaw_inspection_view, reference);
+constexpr size_t kOlderHealth = offsetof(zeroflaw_health_report, held);
 
 // Runs `call` with Python's functions, whatever happens inside.
 template <typename Body>
@@ -212,13 +214,20 @@ zeroflaw_status zeroflaw_warm_up(zeroflaw_inspector inspector, int32_t runs) {
   });
 }
 
+zeroflaw_status zeroflaw_reload(zeroflaw_inspector inspector) {
+  return guarded([&]() -> zeroflaw_status {
+    REQUIRE(require({{"inspector", inspector}}));
+    return in_python([&](const Functions& python) { return python.reload(number(inspector)); });
+  });
+}
+
 zeroflaw_status zeroflaw_inspect(zeroflaw_inspector inspector, const zeroflaw_frame* frame,
                                  zeroflaw_inspection* inspection) {
   return guarded([&]() -> zeroflaw_status {
     REQUIRE(require({{"inspection", inspection}}));
     *inspection = nullptr;
     REQUIRE(require({{"inspector", inspector}, {"frame", frame}}));
-    REQUIRE(require_size("frame", frame, kFirstFrame));
+    REQUIRE(require_size("frame", frame, {kOlderFrame}));
     return in_python([&](const Functions& python) {
       uint64_t made = 0;
       const zeroflaw_status status = python.inspect(number(inspector), frame, &made);
@@ -235,7 +244,7 @@ zeroflaw_status zeroflaw_submit(zeroflaw_inspector inspector, const zeroflaw_fra
     uint64_t* given = ticket ? ticket : &ignored;
     *given = 0;
     REQUIRE(require({{"inspector", inspector}, {"frame", frame}}));
-    REQUIRE(require_size("frame", frame, kFirstFrame));
+    REQUIRE(require_size("frame", frame, {kOlderFrame}));
     return in_python([&](const Functions& python) {
       return python.submit(number(inspector), frame, given);
     });
@@ -270,7 +279,7 @@ zeroflaw_status zeroflaw_poll(zeroflaw_inspector inspector, double timeout_ms,
 zeroflaw_status zeroflaw_view(zeroflaw_inspection inspection, zeroflaw_inspection_view* view) {
   return guarded([&]() -> zeroflaw_status {
     REQUIRE(require({{"inspection", inspection}, {"view", view}}));
-    REQUIRE(require_size("view", view, kFirstView));
+    REQUIRE(require_size("view", view, {kFirstView, kSecondView}));
     clear(view);
     return in_python(
         [&](const Functions& python) { return python.view(number(inspection), view); });
@@ -318,7 +327,7 @@ zeroflaw_status zeroflaw_describe(zeroflaw_inspector inspector, char* buffer, si
 zeroflaw_status zeroflaw_health(zeroflaw_inspector inspector, zeroflaw_health_report* report) {
   return guarded([&]() -> zeroflaw_status {
     REQUIRE(require({{"inspector", inspector}, {"report", report}}));
-    REQUIRE(require_size("report", report, kFirstHealth));
+    REQUIRE(require_size("report", report, {kOlderHealth}));
     clear(report);
     return in_python(
         [&](const Functions& python) { return python.health(number(inspector), report); });

@@ -57,6 +57,7 @@ static void null_pointers(void) {
   report("null clone target", zeroflaw_clone(inspector, NULL));
   report("null destroy", zeroflaw_destroy(NULL));
   report("null warm_up", zeroflaw_warm_up(NULL, 1));
+  report("null reload", zeroflaw_reload(NULL));
   report("null inspect", zeroflaw_inspect(NULL, &good, &inspection));
   report("null inspect frame", zeroflaw_inspect(inspector, NULL, &inspection));
   report("null inspect target", zeroflaw_inspect(inspector, &good, NULL));
@@ -93,7 +94,7 @@ static void struct_sizes(void) {
   report("size health", zeroflaw_health(inspector, &health));
   zeroflaw_inspection inspection;
   if (zeroflaw_inspect(inspector, &good, &inspection) != ZEROFLAW_OK) return;
-  zeroflaw_inspection_view view = {.struct_size = sizeof view - 8};
+  zeroflaw_inspection_view view = {.struct_size = sizeof view - 16};
   report("size view", zeroflaw_view(inspection, &view));
   zeroflaw_release(inspection);
 }
@@ -126,6 +127,13 @@ static void first_header(void) {
                      health.struct_size == first_health && health.inspected > 0;
   printf("first header\t0\t0\t%s, %s\n", filled ? "filled" : "not filled",
          kept ? "nothing behind it touched" : "written behind it");
+  /* A header without reference banks. */
+  view = untouched;
+  view.struct_size = offsetof(zeroflaw_inspection_view, reference);
+  report("second view", zeroflaw_view(inspection, &view));
+  printf("second header\t0\t0\t%s, %s\n",
+         strlen(view.parameters) == 64 ? "filled" : "not filled",
+         view.reference == untouched.reference ? "nothing behind it touched" : "written behind it");
   zeroflaw_release(inspection);
 }
 
@@ -197,6 +205,7 @@ static void bad_handles(void) {
   report("handle destroy", zeroflaw_destroy(other));
   report("handle destroyed twice", zeroflaw_destroy(other));
   report("handle destroyed inspect", zeroflaw_inspect(other, &good, &inspection));
+  report("handle destroyed reload", zeroflaw_reload(other));
   report("handle destroyed poll", zeroflaw_poll(other, 0, &inspection));
   report("handle destroyed describe", zeroflaw_describe(other, NULL, 0, &needed));
   if (zeroflaw_inspect(inspector, &good, &inspection) != ZEROFLAW_OK) return;
@@ -228,6 +237,7 @@ static void bad_configurations(const char *damaged) {
   config.when_full = NULL;
   config.python_home = "/usr";
   report("config other python", zeroflaw_create(&config, &other));
+  report("reload", zeroflaw_reload(inspector));
   report("warm up", zeroflaw_warm_up(inspector, 0));
   report("poll nothing", zeroflaw_poll(inspector, 1, &(zeroflaw_inspection){0}));
   report("poll negative", zeroflaw_poll(inspector, -1, &(zeroflaw_inspection){0}));

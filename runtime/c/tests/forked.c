@@ -37,6 +37,7 @@ static void call_everything(void) {
   report("create_from_file", zeroflaw_create_from_file("/nowhere", NULL, &other));
   report("clone", zeroflaw_clone(inspector, &other));
   report("warm_up", zeroflaw_warm_up(inspector, 1));
+  report("reload", zeroflaw_reload(inspector));
   report("inspect", zeroflaw_inspect(inspector, &frame, &made));
   report("submit", zeroflaw_submit(inspector, &frame, NULL));
   report("poll", zeroflaw_poll(inspector, 1e9, &made));

@@ -91,6 +91,7 @@ int main(void) {
   FIELD(zeroflaw_inspection_view, text_embeddings);
   FIELD(zeroflaw_inspection_view, calibration);
   FIELD(zeroflaw_inspection_view, parameters);
+  FIELD(zeroflaw_inspection_view, reference);
   SIZE(zeroflaw_health_report);
   FIELD(zeroflaw_health_report, struct_size);
   FIELD(zeroflaw_health_report, state);

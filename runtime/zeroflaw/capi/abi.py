@@ -184,6 +184,7 @@ class ViewStruct(ctypes.Structure):
         ("text_embeddings", ctypes.c_char_p),
         ("calibration", ctypes.c_char_p),
         ("parameters", ctypes.c_char_p),
+        ("reference", ctypes.c_char_p),
     )
 
 

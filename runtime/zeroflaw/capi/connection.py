@@ -49,6 +49,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "frame_sha256": (_HANDLE, ctypes.POINTER(ctypes.c_char_p)),
     "before_fork": (),
     "after_fork": (),
+    "reload": (_HANDLE,),
 }
 _PROTOTYPES: Final = {
     name: ctypes.CFUNCTYPE(ctypes.c_int32, *arguments) for name, arguments in _SIGNATURES.items()
@@ -150,6 +151,10 @@ class Connection:
     def warm_up(self, handle: int, runs: int) -> None:
         """Implement `zeroflaw_warm_up`."""
         self._inspectors.get(handle).warm_up(runs)
+
+    def reload(self, handle: int) -> None:
+        """Implement `zeroflaw_reload`."""
+        self._inspectors.get(handle).reload()
 
     def inspect(self, handle: int, frame: Any, made: Any) -> None:  # noqa: ANN401
         """Implement `zeroflaw_inspect`."""

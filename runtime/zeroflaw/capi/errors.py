@@ -13,6 +13,7 @@ from zeroflaw_engines.errors import (
     FrameError,
     ProcessError,
     ProductError,
+    ReferenceBankError,
     StreamError,
     StreamFullError,
     ZeroflawError,
@@ -37,6 +38,7 @@ class EmbeddingError(ZeroflawError):
 _STATUSES: Final[tuple[tuple[type[ZeroflawError], Status], ...]] = (
     (BackendUnavailableError, Status.BACKEND),
     (BundleError, Status.BUNDLE),
+    (ReferenceBankError, Status.BUNDLE),
     (EngineError, Status.ENGINE),
     (FrameError, Status.FRAME),
     (ProductError, Status.PRODUCT),

@@ -63,7 +63,7 @@ class HostedInspector:
     """One handle of the C ABI.
 
     Any thread may call any method. `inspect`, `warm_up` and `close` wait for each other; `poll`,
-    `describe` and `report_health` wait for nobody.
+    `describe` and `report_health` wait for nobody, and `reload` for no inspection.
     """
 
     def __init__(self, shared: SharedInspector, configuration: Configuration) -> None:
@@ -112,6 +112,12 @@ class HostedInspector:
             self._require_open()
             self._shared.inspector.warm_up(runs)
             self._state = State.READY
+
+    def reload(self) -> None:
+        """Take over the products that the bundle has now, in all clones; see `Inspector.reload`."""
+        self._home.require()
+        self._require_open()
+        self._shared.inspector.reload()
 
     def inspect(self, request: Request) -> Outcome:
         """Inspect a frame; the time that it waits for its turn counts.
@@ -203,12 +209,15 @@ class HostedInspector:
         self._home.require()
         self._require_open()
         inspector = self._shared.inspector
+        bundle = inspector.bundle  # once: it may be reloaded meanwhile
+        products = sorted(bundle.manifest.products)
         return {
             "zeroflaw": __version__,
             "abi_version": ABI_VERSION,
-            "bundle": str(inspector.bundle.path),
-            "bundle_digest": inspector.bundle.identity,
-            "products": list(inspector.products),
+            "bundle": str(bundle.path),
+            "bundle_digest": bundle.identity,
+            "products": products,
+            "references": {name: bundle.reference_digest(name) for name in products},
             "backend": inspector.backend,
             "queue_size": self._configuration.queue_size,
             "when_full": self._configuration.when_full,

@@ -47,7 +47,7 @@ class OutcomeView:
         view.camera_id = _c_text(stamp.camera_id)
         view.software = _c_text(__version__)
         view.product = view.outcome = view.bundle = view.backend = b""
-        view.text_embeddings = view.calibration = view.parameters = b""
+        view.text_embeddings = view.calibration = view.parameters = view.reference = b""
         if outcome.inspection is not None:
             self._fill(view, outcome.inspection)
 
@@ -80,6 +80,7 @@ class OutcomeView:
         view.text_embeddings = _c_text(inspection.text_embeddings)
         view.calibration = _c_text(inspection.calibration)
         view.parameters = _c_text(inspection.parameters)
+        view.reference = _c_text(inspection.reference)
         view.score = inspection.image_score
         view.threshold = inspection.threshold
         view.frame_height, view.frame_width = inspection.frame_size

@@ -11,7 +11,6 @@ from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.pipeline.trace import Status
 from zeroflaw.records.decision import verdict_of
-from zeroflaw.records.provenance import Provenance
 from zeroflaw_engines.parameters import MethodParameters
 
 
@@ -20,22 +19,17 @@ def conclude(
     decoding: Decoding,
     parameters: MethodParameters,
     *,
-    threshold: float,
-    warnings: tuple[str, ...],
-    provenance: Provenance,
     trace: bool = False,
 ) -> Inspection:
     """Score, decide, and gather the result; the frame's stopwatch times the parts.
 
     Args:
-        threshold: Image score at and above which the frame is rejected, in [0, 1].
-        warnings: What a reader of every result of this product must know.
         trace: Whether the result says how its mask came about.
 
     Raises:
         EngineError: The score is not finite.
     """
-    encoding, watch = encoded.encoding, encoded.watch
+    encoding, watch, product = encoded.encoding, encoded.watch, encoded.product
     cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
     with watch.stage("score"):
         score = score_map(anomaly_map, cascade, parameters)
@@ -43,11 +37,13 @@ def conclude(
     mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
     with watch.stage("regions"):
         regions = regions_of(mask, score)
-    whole = image_score(encoding.cls_score, anomaly_map, parameters)
+    whole = image_score(
+        encoding.cls_score, encoding.zero_shot_map, parameters, encoding.reference_map
+    )
     with watch.stage("verdict"):
         verdict = verdict_of(
             whole,
-            threshold,
+            product.threshold,
             information=encoding.information,
             mask=mask,
             anomaly_map=anomaly_map,
@@ -56,13 +52,13 @@ def conclude(
     status: Status = "no_region" if cascade is None else cascade.status
     return Inspection(
         **vars(encoded.stamp),
-        **vars(provenance),
+        **vars(product.provenance),
         status=status,
-        product=encoded.product,
+        product=product.name,
         decision=verdict.decision,
         reason=verdict.reason,
         image_score=whole,
-        threshold=threshold,
+        threshold=product.threshold,
         frame_size=size,
         frame=encoded.frame,
         mask=mask,
@@ -70,6 +66,6 @@ def conclude(
         score_map=score,
         regions=regions,
         timings_ms=watch.milliseconds,
-        warnings=warnings + verdict.warnings + encoded.warnings,
-        trace=decoding.trace() if trace else None,
+        warnings=product.warnings + verdict.warnings + encoded.warnings,
+        trace=decoding.trace(encoding) if trace else None,
     )

@@ -31,12 +31,16 @@ class Decoding:
     points: PointPrompts | None
     cascade: Cascade | None
 
-    def trace(self) -> Trace:
-        """Say how the mask came about."""
-        if self.cascade is None:
-            return Trace(points=self.points, stages=(), kept_stage=0)
+    def trace(self, encoding: Encoding) -> Trace:
+        """Say how the mask came about from an encoding."""
         cascade = self.cascade
-        return Trace(points=self.points, stages=cascade.stages, kept_stage=cascade.kept_stage)
+        return Trace(
+            points=self.points,
+            stages=() if cascade is None else cascade.stages,
+            kept_stage=0 if cascade is None else cascade.kept_stage,
+            zero_shot_map=encoding.zero_shot_map,
+            reference_map=encoding.reference_map,
+        )
 
 
 def decode(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
 from zeroflaw.pipeline.frame_information import FrameInformation, frame_information
 from zeroflaw.pipeline.geometry import (
@@ -18,14 +19,16 @@ from zeroflaw.pipeline.geometry import (
     squash,
     to_resize_twice,
 )
+from zeroflaw.pipeline.reference import LoadedBank, fused_map, match, reference_distances
 from zeroflaw.pipeline.resizing import Picture, Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
-from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.contract import PATCH_TOKENS, EngineSizes
+from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.device_tensor import DeviceTensor
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Session
 
 
@@ -35,11 +38,14 @@ class Encoding:
 
     Attributes:
         geometry: The frame's grids.
-        anomaly_map: float32 [S, S] in [0, 1].
+        anomaly_map: float32 [S, S] in [0, 1]: the zero-shot map, fused with the reference map
+            where the product has a bank.
         cls_score: P(abnormal) of CLIP's CLS token.
         information: What there is to see in the frame.
         features: float32 [1, C, G, G] of SAM, where its encoder left them; None if that was left
             out.
+        zero_shot_map: float32 [S, S] in [0, 1], of the product's texts alone.
+        reference_map: float32 [S, S] in [0, 1], from `reference_distances`; None without a bank.
     """
 
     geometry: FrameGeometry
@@ -47,6 +53,8 @@ class Encoding:
     cls_score: float
     information: FrameInformation
     features: FloatArray | DeviceTensor | None
+    zero_shot_map: FloatArray
+    reference_map: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +62,21 @@ class ClipEncoding:
     """What the CLIP encoder says of one frame.
 
     Attributes:
-        anomaly_map: float32 [S, S] in [0, 1].
+        anomaly_map: float32 [S, S] in [0, 1], fused as that of `Encoding` is.
         cls_score: P(abnormal) of the CLS token, in [0, 1].
         information: What there is to see in the frame.
+        zero_shot_map: float32 [S, S] in [0, 1], of the product's texts alone.
+        reference_map: float32 [S, S] in [0, 1], from `reference_distances`; None without a bank.
+        patch_tokens: float32 [blocks, tokens, width], where the encoder left them; None if it
+            gives none.
     """
 
     anomaly_map: FloatArray
     cls_score: float
     information: FrameInformation
+    zero_shot_map: FloatArray
+    reference_map: FloatArray | None = None
+    patch_tokens: Tensor | DeviceTensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +86,8 @@ class EncodedFrame:
     Attributes:
         stamp: Of the frame.
         frame: uint8 [H, W, 3], RGB; memory that nobody else writes to.
-        product: Name of the product it is inspected as.
+        product: That it is inspected as, with what judges it: a frame ends with what it began
+            with.
         encoding: What the encoders say of it.
         watch: Its times so far.
         warnings: What is to be known of the file that it was read from.
@@ -79,7 +95,7 @@ class EncodedFrame:
 
     stamp: Stamp
     frame: Frame
-    product: str
+    product: LoadedProduct
     encoding: Encoding
     watch: Stopwatch
     warnings: tuple[str, ...] = ()
@@ -109,30 +125,63 @@ def encode_clip(
     embeddings: TextEmbeddings,
     clip_encoder: Session,
     *,
+    matcher: Session | None = None,
+    bank: LoadedBank | None = None,
+    parameters: MethodParameters | None = None,
     picture: Picture | None = None,
     strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> ClipEncoding:
-    """Run the CLIP encoder alone.
+    """Run the CLIP encoder, and match its patches where the product has a bank.
 
     Args:
         frame: uint8 [H, W, 3], RGB.
         size: Side of the encoder's input, px.
         embeddings: float32 [2, embedding_size] of the product.
+        matcher: The session of `reference_matcher`; without a bank it is not run.
+        bank: Of the product, if it has one.
+        parameters: `reference_distance` and `reference_fusion`; default: the published ones.
         picture: The frame as `to_resize_twice` gives it, if it is there already.
 
     Raises:
-        EngineError: The engine failed, or returned values that are not probabilities.
+        EngineError: An engine failed, or returned values that are not probabilities, or not
+            distances.
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
         image = squash(frame if picture is None else picture, size, strips)
     with watch.stage("frame_information"):
         information = frame_information(frame)
+    # On a GPU nothing crosses to the host but the maps.
+    kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
     with watch.stage("clip_encoder"):
-        out = run_engine(clip_encoder, {"image": image[None], "text_embeddings": embeddings})
-    anomaly_map, cls_score = clip_outputs(out)
-    return ClipEncoding(anomaly_map, cls_score, information)
+        out = run_engine(
+            clip_encoder, {"image": image[None], "text_embeddings": embeddings}, keep=kept
+        )
+    zero_shot_map, cls_score = clip_outputs(out)
+    tokens = out.get(PATCH_TOKENS)
+    if bank is None:
+        return ClipEncoding(
+            zero_shot_map, cls_score, information, zero_shot_map, patch_tokens=tokens
+        )
+    if matcher is None or tokens is None:
+        raise EngineError(
+            "there is a reference bank, and no "
+            + ("reference_matcher" if matcher is None else "patch_tokens of the clip_encoder")
+            + " to match it with",
+            "load an Inspector of the bundle that the bank is of",
+        )
+    parameters = parameters or MethodParameters()
+    with watch.stage("reference_matcher"):
+        reference_map = reference_distances(match(tokens, bank, matcher), parameters)
+    return ClipEncoding(
+        fused_map(zero_shot_map, reference_map, parameters),
+        cls_score,
+        information,
+        zero_shot_map,
+        reference_map,
+        tokens,
+    )
 
 
 def encode(
@@ -142,6 +191,9 @@ def encode(
     *,
     clip_encoder: Session,
     sam_encoder: Session,
+    matcher: Session | None = None,
+    bank: LoadedBank | None = None,
+    parameters: MethodParameters | None = None,
     pool: Executor | None = None,
     needs_sam: Callable[[FloatArray], bool] | None = None,
     strips: Strips | None = None,
@@ -152,6 +204,7 @@ def encode(
     Args:
         frame: uint8 [H, W, 3], RGB.
         embeddings: float32 [2, embedding_size] of the product.
+        matcher: As `encode_clip` takes it, with `bank` and `parameters`.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
         strips: Threads that share the resizing; not of `pool`.
@@ -171,6 +224,9 @@ def encode(
             geometry.map_size,
             embeddings,
             clip_encoder,
+            matcher=matcher,
+            bank=bank,
+            parameters=parameters,
             picture=picture,
             strips=strips,
             watch=watch,
@@ -199,4 +255,12 @@ def encode(
             features = sam()
         finally:
             seen = pending.result()
-    return Encoding(geometry, seen.anomaly_map, seen.cls_score, seen.information, features)
+    return Encoding(
+        geometry,
+        seen.anomaly_map,
+        seen.cls_score,
+        seen.information,
+        features,
+        seen.zero_shot_map,
+        seen.reference_map,
+    )

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.engine_outputs import require_finite, run_engine
+from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.contract import PATCH_TOKENS, REFERENCE_MATCHER
@@ -63,6 +63,8 @@ def match(tokens: Tensor | DeviceTensor, bank: LoadedBank, matcher: Session) -> 
     """
     inputs = {PATCH_TOKENS: tokens, "bank": bank.tokens, "valid_rows": bank.valid_rows}
     found: FloatArray = run_engine(matcher, inputs)["reference_map"][0]
+    # Memory that no kernel wrote would say that every patch is a good one.
+    require_alive(REFERENCE_MATCHER, "reference_map", found)
     low, high = float(found.min()), float(found.max())  # NaN is carried through
     if low >= 0 and high <= 2:
         return found

@@ -6,6 +6,7 @@ import numpy as np
 
 from zeroflaw.pipeline.cascade import Cascade
 from zeroflaw.pipeline.geometry import FloatArray, logits_at
+from zeroflaw.pipeline.reference import fused_score
 from zeroflaw_engines.parameters import MethodParameters
 
 
@@ -68,12 +69,22 @@ def score_of_logits(
     return fused
 
 
-def image_score(cls_score: float, anomaly_map: FloatArray, parameters: MethodParameters) -> float:
-    """Return the image score in [0, 1]: CLIP's CLS softmax, or the peak of the anomaly map.
+def image_score(
+    cls_score: float,
+    zero_shot_map: FloatArray,
+    parameters: MethodParameters,
+    reference_map: FloatArray | None = None,
+) -> float:
+    """Return the image score in [0, 1]: CLIP's CLS softmax, or the peak of the zero-shot map.
+
+    With a reference map it is what `fused_score` makes of that and the map's peak.
 
     Args:
         cls_score: From the CLIP encoder.
-        anomaly_map: float32 [S, S] in [0, 1].
-        parameters: `image_scoring`.
+        zero_shot_map: float32 [S, S] in [0, 1].
+        parameters: `image_scoring` and `reference_image_scoring`.
+        reference_map: float32 [S, S] in [0, 1], from `reference_distances`, if the product has a
+            bank.
     """
-    return cls_score if parameters.image_scoring == "cls" else float(anomaly_map.max())
+    score = cls_score if parameters.image_scoring == "cls" else float(zero_shot_map.max())
+    return score if reference_map is None else fused_score(score, reference_map, parameters)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zeroflaw.pipeline.cascade import Stage
+from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.prompt_points import PointPrompts
 
 Status = Literal["ok", "no_region", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
@@ -19,8 +20,13 @@ class Trace:
         points: The points that PPG gave, in frame pixels; None if there was no extreme region.
         stages: Of the cascade: low-res logits, predicted IoUs, chosen mask, boxes.
         kept_stage: 1 to 3, the stage whose mask is the result; 0 if none.
+        zero_shot_map: float32 [S, S] in [0, 1], CLIP's map by the product's texts alone.
+        reference_map: float32 [S, S] in [0, 1], how far each patch is from the product's good
+            photos; None without a reference bank.
     """
 
     points: PointPrompts | None
     stages: tuple[Stage, ...]
     kept_stage: int
+    zero_shot_map: FloatArray
+    reference_map: FloatArray | None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zeroflaw.records.record import calibration_digest
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 
@@ -20,33 +18,29 @@ class Provenance:
     software: str
     bundle: str
     text_embeddings: str
+    reference: str | None
     calibration: str | None
     parameters: str
     backend: str
 
 
-def provenances(
-    bundle: Bundle,
-    prompts: Mapping[str, TextEmbeddings],
-    parameters: MethodParameters,
-    backend: str,
-) -> dict[str, Provenance]:
-    """Name what judges the frames of each product, by the product's name.
+def provenance_of(
+    bundle: Bundle, product: str, parameters: MethodParameters, backend: str
+) -> Provenance:
+    """Name what judges the frames of a product.
 
     Args:
-        prompts: Its text embeddings, by product.
+        product: A name in the bundle's manifest.
     """
-    return {
-        name: Provenance(
-            software=__version__,
-            bundle=bundle.identity,
-            text_embeddings=hashlib.sha256(prompts[name].tobytes()).hexdigest(),
-            calibration=calibration_digest(product),
-            parameters=parameters.digest,
-            backend=backend,
-        )
-        for name, product in bundle.manifest.products.items()
-    }
+    return Provenance(
+        software=__version__,
+        bundle=bundle.identity,
+        text_embeddings=hashlib.sha256(bundle.bank[product].tobytes()).hexdigest(),
+        reference=bundle.reference_digest(product),
+        calibration=calibration_digest(bundle.manifest.products[product]),
+        parameters=parameters.digest,
+        backend=backend,
+    )
 
 
 def bundle_warnings(bundle: Bundle) -> tuple[str, ...]:

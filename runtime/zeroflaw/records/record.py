@@ -19,7 +19,9 @@ from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.errors import RecordError
 from zeroflaw_engines.version import __version__
 
-RECORD_SCHEMA_VERSION: Final = 2
+RECORD_SCHEMA_VERSION: Final = 3
+# Version 2 had no reference banks: what it lacks has the default that says so.
+_READ_VERSIONS: Final = frozenset({2, RECORD_SCHEMA_VERSION})
 
 Coordinate = Annotated[int, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -66,11 +68,13 @@ class StageRecord(_Record, frozen=True, kw_only=True):
 
 
 class TraceRecord(_Record, frozen=True, kw_only=True):
-    """How the mask came about."""
+    """How the mask came about; `Trace` describes the maps."""
 
     points: tuple[PromptPointRecord, ...]
     stages: tuple[StageRecord, ...]
     kept_stage: Annotated[int, msgspec.Meta(ge=0, le=3)]
+    zero_shot_map_max: Score | None = None
+    reference_map_max: Score | None = None
 
 
 class InspectionRecord(_Record, frozen=True, kw_only=True):
@@ -104,6 +108,7 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
     timings_ms: dict[str, float] = {}
     bundle: Sha256 | None = None
     text_embeddings: Sha256 | None = None
+    reference: Sha256 | None = None
     calibration: Sha256 | None = None
     parameters: Sha256 | None = None
     backend: str | None = None
@@ -116,7 +121,7 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, data: bytes) -> InspectionRecord:
-        """Read a record.
+        """Read a record, and bring one of version 2 to the current version.
 
         Args:
             data: What `to_json` gave.
@@ -130,22 +135,23 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
             raise RecordError(
                 f"this is not a record of an inspection: {error}", "give what `to_json` wrote"
             ) from error
-        if version != RECORD_SCHEMA_VERSION:
+        if version not in _READ_VERSIONS:
             raise RecordError(
-                f"the record has schema version {version}, not the {RECORD_SCHEMA_VERSION} that is"
-                " read here",
+                f"the record has schema version {version}, and"
+                f" {' and '.join(map(str, sorted(_READ_VERSIONS)))} are read here",
                 "upgrade zeroflaw"
                 if version > RECORD_SCHEMA_VERSION
                 else "inspect the frame again: older records say neither what judged the frame"
                 " nor that it was held",
             )
         try:
-            return msgspec.json.decode(data, type=cls)
+            record = msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as error:
             raise RecordError(
                 f"the record does not fit schema version {version}: {error}",
                 "compare it with docs/inspection.schema.json",
             ) from error
+        return msgspec.structs.replace(record, schema_version=RECORD_SCHEMA_VERSION)
 
 
 class _Version(msgspec.Struct):
@@ -184,7 +190,14 @@ def trace_record(trace: Trace) -> TraceRecord:
         )
         for stage in trace.stages
     )
-    return TraceRecord(points=points, stages=stages, kept_stage=trace.kept_stage)
+    reference = trace.reference_map
+    return TraceRecord(
+        points=points,
+        stages=stages,
+        kept_stage=trace.kept_stage,
+        zero_shot_map_max=float(trace.zero_shot_map.max()),
+        reference_map_max=None if reference is None else float(reference.max()),
+    )
 
 
 def held_record(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from zeroflaw_engines.bundle.manifest import Calibration, Product
@@ -75,32 +75,6 @@ def decision_threshold(
             " score there is: nearly every part is accepted"
         )
     return threshold, tuple(warnings)
-
-
-def product_thresholds(
-    products: Mapping[str, Product],
-    parameters: MethodParameters,
-    *,
-    backend: str | None = None,
-    explicit: bool = False,
-    references: Mapping[str, str | None] | None = None,
-) -> dict[str, tuple[float, tuple[str, ...]]]:
-    """Give `decision_threshold` of every product, by name.
-
-    Args:
-        references: Digests of the reference banks that are used, by product; default: none is.
-    """
-    return {
-        name: decision_threshold(
-            name,
-            product,
-            parameters,
-            backend=backend,
-            explicit=explicit,
-            reference=(references or {}).get(name),
-        )
-        for name, product in products.items()
-    }
 
 
 def is_near_one(threshold: float) -> bool:

@@ -52,7 +52,8 @@ from zeroflaw_engines.bundle.reference_bank import (
     encode_reference_bank,
 )
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.bundle.writer import add_products, set_reference
+from zeroflaw_engines.bundle.reference_writer import set_reference
+from zeroflaw_engines.bundle.writer import add_products
 from zeroflaw_engines.contract import ReferenceSizes
 from zeroflaw_engines.errors import CalibrationError, ReferenceBankError
 from zeroflaw_engines.image_files.frame import Frame

@@ -29,6 +29,7 @@ CASES = [
     ("null clone target", Status.INVALID_ARGUMENT, "clone is a null pointer"),
     ("null destroy", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null warm_up", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
+    ("null reload", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null inspect", Status.INVALID_ARGUMENT, "inspector is a null pointer"),
     ("null inspect frame", Status.INVALID_ARGUMENT, "frame is a null pointer"),
     ("null inspect target", Status.INVALID_ARGUMENT, "inspection is a null pointer"),
@@ -55,6 +56,8 @@ CASES = [
     ("first view", Status.OK, ""),
     ("first health", Status.OK, ""),
     ("first header", Status.OK, "filled, nothing behind it touched"),
+    ("second view", Status.OK, ""),
+    ("second header", Status.OK, "filled, nothing behind it touched"),
     ("held call", Status.OK, ""),
     ("held names", Status.OK, "dark f p c 32 64"),
     ("held json", Status.OK, '"decision":"hold","reason":{"code":"dark"'),
@@ -77,6 +80,7 @@ CASES = [
     ("handle destroy", Status.OK, ""),
     ("handle destroyed twice", Status.INVALID_HANDLE, "it was destroyed"),
     ("handle destroyed inspect", Status.INVALID_HANDLE, "it was destroyed"),
+    ("handle destroyed reload", Status.INVALID_HANDLE, "it was destroyed"),
     ("handle destroyed poll", Status.INVALID_HANDLE, "it was destroyed"),
     ("handle destroyed describe", Status.INVALID_HANDLE, "it was destroyed"),
     ("handle of other kind", Status.INVALID_HANDLE, "not of an inspector"),
@@ -91,6 +95,7 @@ CASES = [
     ("config when_full", Status.CONFIGURATION, "'panic'"),
     ("config file missing", Status.CONFIGURATION, "/nowhere.toml cannot be read"),
     ("config other python", Status.ENVIRONMENT, "this process already runs"),
+    ("reload", Status.OK, ""),
     ("warm up", Status.INVALID_ARGUMENT, "give 1 or more"),
     ("poll nothing", Status.TIMEOUT, "no result within 1 ms"),
     ("poll negative", Status.INVALID_ARGUMENT, "timeout_ms is -1"),
@@ -160,7 +165,7 @@ def test_every_record_fits_the_schema_and_is_no_acceptance(
 ) -> None:
     record = json.loads(refusals[name][2])
     jsonschema.validate(record, inspection_json_schema())
-    assert (record["schema_version"], record["decision"]) == (2, "hold")
+    assert (record["schema_version"], record["decision"]) == (3, "hold")
     assert (record["image_score"] is None) == (name == "queue product json")
 
 

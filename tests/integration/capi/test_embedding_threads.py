@@ -69,7 +69,7 @@ def test_calls_in_a_fork_are_refused_and_its_exit_is_clean(
     assert {code for name, code, _ in lines if "parent" in name or "again" in name} == {"0"}
     calls = [line for line in lines if " " not in line[0] and line[0] not in ("child", "version")]
     counts = Counter(name for name, _, _ in calls)
-    assert len(counts) == 14
+    assert len(counts) == 15
     assert set(counts.values()) == {8}
     for name, status, text in calls:
         assert int(status) == Status.ENVIRONMENT, name

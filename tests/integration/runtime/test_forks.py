@@ -48,6 +48,7 @@ REFUSED = {
     "encode_frame": "inspector.encode_frame(FRAME, product='object')",
     "decode_frame": "inspector.decode_frame(encoded)",
     "warm_up": "inspector.warm_up()",
+    "reload": "inspector.reload()",
     "submit": "stream.submit(FRAME, product='object')",
     "submit with a deadline": "stream.submit(FRAME, product='object', deadline_ms=5)",
     "poll": "stream.poll()",

@@ -180,7 +180,7 @@ def test_every_frame_has_a_record_with_its_stamp(inspector, photo) -> None:
     records = [json.loads(r.to_json()) for r in (late, dropped, failed, good)]
     for record in records:
         jsonschema.validate(record, inspection_json_schema())
-        assert record["schema_version"] == 2
+        assert record["schema_version"] == 3
         assert {name: record[name] for name in names} == names
         assert before <= record["monotonic_ns"] <= time.monotonic_ns()
     assert len({record["id"] for record in records}) == 4

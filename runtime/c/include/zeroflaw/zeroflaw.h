@@ -169,7 +169,8 @@ typedef struct zeroflaw_inspection_view {
   double queue_ms;       /* time the frame waited before its inspection began */
   const uint8_t *mask;   /* 1 where there is a defect, else 0; frame_height rows */
   size_t mask_stride;    /* bytes from row to row */
-  const float *anomaly_map; /* CLIP's map in [0, 1], map_height rows of map_width, packed */
+  const float *anomaly_map; /* CLIP's map in [0, 1], fused with that of the product's reference
+                               bank if it has one; map_height rows of map_width, packed */
   const float *score_map;   /* the map fused with SAM's mask, likewise */
   const zeroflaw_region *const *regions; /* largest first */
   size_t region_count;
@@ -189,6 +190,7 @@ typedef struct zeroflaw_inspection_view {
   const char *text_embeddings; /* digest of the product's; "" if not inspected, as what follows */
   const char *calibration;     /* digest of the product's threshold and its origin; "" if none */
   const char *parameters;      /* digest of the method's parameters */
+  const char *reference;       /* digest of the product's reference bank; "" if none */
 } zeroflaw_inspection_view;
 
 typedef int32_t zeroflaw_state;
@@ -246,6 +248,12 @@ ZEROFLAW_API zeroflaw_status zeroflaw_destroy(zeroflaw_inspector inspector);
 /* Runs every engine `runs` times (>= 1), so that the first inspection is as fast as the rest. */
 ZEROFLAW_API zeroflaw_status zeroflaw_warm_up(zeroflaw_inspector inspector, int32_t runs);
 
+/* Takes over the products that the bundle has now: learned, calibrated, added or forgotten since it
+ * was loaded. Applies to all clones. Frames that begin after it are judged by them; those under way
+ * end with what they began with, and nothing waits for it. ZEROFLAW_BUNDLE if the bundle has other
+ * models by now. After a failure everything is as it was. */
+ZEROFLAW_API zeroflaw_status zeroflaw_reload(zeroflaw_inspector inspector);
+
 /* Inspects a frame. The pixels are read where they are, and not after the call.
  * The call returns ZEROFLAW_OK for every frame that was inspected: what the decision is, and
  * whether there is one, is in zeroflaw_view. A result that came too late has the status
@@ -273,7 +281,7 @@ ZEROFLAW_API zeroflaw_status zeroflaw_view(zeroflaw_inspection inspection,
 /* Releases an inspection and everything that its views point to. */
 ZEROFLAW_API zeroflaw_status zeroflaw_release(zeroflaw_inspection inspection);
 
-/* The frame's record as JSON (docs/inspection.schema.json), version 2; of a frame that failed, came
+/* The frame's record as JSON (docs/inspection.schema.json), version 3; of a frame that failed, came
  * too late, was dropped or held, it says "hold".
  * `needed` gets the size with the final zero byte; `buffer` may be null to ask for it alone. */
 ZEROFLAW_API zeroflaw_status zeroflaw_inspection_json(zeroflaw_inspection inspection, char *buffer,
@@ -285,7 +293,8 @@ ZEROFLAW_API zeroflaw_status zeroflaw_inspection_json(zeroflaw_inspection inspec
 ZEROFLAW_API zeroflaw_status zeroflaw_frame_sha256(zeroflaw_inspection inspection,
                                                    const char **digest);
 
-/* What the inspector is made of as JSON: bundle and its digest, products, backend, versions. */
+/* What the inspector is made of as JSON: bundle and its digest, products and the digests of their
+ * reference banks, backend, versions. */
 ZEROFLAW_API zeroflaw_status zeroflaw_describe(zeroflaw_inspector inspector, char *buffer,
                                                size_t capacity, size_t *needed);
 

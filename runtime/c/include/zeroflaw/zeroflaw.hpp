@@ -153,6 +153,7 @@ class Inspection {
   std::string_view text_embeddings() const noexcept { return view_.text_embeddings; }
   std::string_view calibration() const noexcept { return view_.calibration; }
   std::string_view parameters() const noexcept { return view_.parameters; }
+  std::string_view reference() const noexcept { return view_.reference; }  // empty: no bank
   double score() const noexcept { return view_.score; }
   double threshold() const noexcept { return view_.threshold; }
   double queue_ms() const noexcept { return view_.queue_ms; }
@@ -298,6 +299,8 @@ class Inspector {
   }
   // Runs every engine, so that the first inspection is as fast as the rest.
   void warm_up(std::int32_t runs = 1) { require_ok(zeroflaw_warm_up(handle_, runs)); }
+  // Takes over the products that the bundle has now, in all clones; see zeroflaw_reload.
+  void reload() { require_ok(zeroflaw_reload(handle_)); }
   // Reads the pixels where they are, and not after the call.
   Inspection inspect(const Frame& frame) {
     const zeroflaw_frame given = detail::c_frame(frame);

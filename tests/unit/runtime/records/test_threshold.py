@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from zeroflaw.records.threshold import decision_threshold, is_near_one, product_thresholds
+from zeroflaw.records.threshold import decision_threshold, is_near_one
 from zeroflaw.station.conformal import conformal_threshold
 from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.parameters import MethodParameters
@@ -152,11 +152,3 @@ def test_parameters_that_change_the_score_with_a_bank_set_the_threshold_aside(
     # Without a bank they change nothing.
     got = decision_threshold("nut", calibrated(), parameters, backend=BACKEND)
     assert got == (0.8, ())
-
-
-def test_the_banks_of_products_are_told_apart() -> None:
-    products = {"nut": calibrated(reference=BANK), "bolt": calibrated()}
-    got = product_thresholds(products, PARAMETERS, backend=BACKEND, references={"nut": BANK})
-    assert got == {"nut": (0.8, ()), "bolt": (0.8, ())}
-    got = product_thresholds(products, PARAMETERS, backend=BACKEND)
-    assert [threshold for threshold, _ in got.values()] == [PARAMETERS.decision_threshold, 0.8]
