@@ -10,12 +10,13 @@ Leave-one-out: all n photos are in the bank, and each is scored without its own 
 gives the same bound, by the argument of the jackknife-minmax (Barber, Candès, Ramdas, Tibshirani,
 Predictive inference with the jackknife+, Annals of Statistics 49, 2021, arXiv 1905.02928). Let the
 new part be photo n + 1, and R(i, j) the score of photo i against the bank of all but i and j.
-Photos are thinned alone, so that banks differ by whole photos, and a score never falls where a bank
-loses rows. A new part that is rejected against the bank of all n therefore has m = min_j R(n + 1, j)
-above R(i, n + 1) for k of the i: it is strange. Of n + 1 photos at most n + 1 - k are strange: the
-one of them with the smallest m exceeds none of the others' R, and exceeds k. Any of the exchangeable
-photos may be the new one, so that it is strange with a probability of at most 1 - k / (n + 1). How
-the true rate varies with the photos is not known here, so that there is no interval.
+Photos are thinned alone, so that banks differ by whole photos, and a score never falls where a
+bank loses rows. A new part that is rejected against the bank of all n therefore has
+m = min_j R(n + 1, j) above R(i, n + 1) for k of the i: it is strange. Of n + 1 photos at most
+n + 1 - k are strange: the one of them with the smallest m exceeds none of the others' R, and
+exceeds k. Any of the exchangeable photos may be the new one, so that it is strange with a
+probability of at most 1 - k / (n + 1). How the true rate varies with the photos is not known here,
+so that there is no interval.
 """
 
 from __future__ import annotations

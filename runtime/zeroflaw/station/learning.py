@@ -6,33 +6,30 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final, get_args
 
 from zeroflaw.pictures.images import Orientation
-from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.station.conformal import ConformalThreshold, conformal_threshold
-from zeroflaw.station.reference.plan import CalibrationChoice, LearningPlan, plan_learning
-from zeroflaw.station.reference.judgement import near_copies, require_usual
-from zeroflaw.station.reference.scorer import PhotoEncoding, PhotoScorer, photo_scorer
 from zeroflaw.station.products import embeddings_by_name
+from zeroflaw.station.reference.judgement import near_copies, require_usual
+from zeroflaw.station.reference.learner import PhotoLearner, digest_of, require_space
 from zeroflaw.station.reference.photos import (
-    Arrays,
     Photo,
     PhotoReader,
     PhotoStore,
     Progress,
     disk_errors,
     learning_directory,
-    require_disk_space,
     survey_photos,
 )
-from zeroflaw.station.thinning import bank_of_photos, thinned
+from zeroflaw.station.reference.plan import (
+    CalibrationChoice,
+    plan_learning,
+    reference_sizes,
+    rows_of_budget,
+)
+from zeroflaw.station.reference.scorer import photo_scorer
 from zeroflaw_engines import arguments
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, require_same_models
@@ -47,22 +44,14 @@ from zeroflaw_engines.bundle.manifest import (
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.reference_bank import (
-    ReferenceBank,
     digest_of_bank,
     encode_reference_bank,
 )
+from zeroflaw_engines.bundle.reference_writer import forget_reference, set_reference
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.bundle.reference_writer import set_reference
 from zeroflaw_engines.bundle.writer import add_products
-from zeroflaw_engines.contract import ReferenceSizes
-from zeroflaw_engines.errors import CalibrationError, ReferenceBankError
-from zeroflaw_engines.image_files.frame import Frame
 
 ADVISED_PHOTOS: Final = 8
-# Photos are thinned to more rows than they need, so that they serve a bank of fewer photos too.
-_SPARE: Final = 2
-# Patches of a photo that tell which other photo it is nearest to.
-_PATCHES_COMPARED: Final = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,23 +83,6 @@ class LearnedProduct:
     copies: tuple[Path, ...]
     failed: tuple[Path, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Photos that were scored without their own rows, in one order.
-
-    Attributes:
-        photos: All of the bank, if it has several; then those that only calibrate.
-        scores: Their image scores.
-        highest: The highest values of their reference maps.
-        nearest: The photos in the bank that they are nearest to.
-    """
-
-    photos: tuple[Photo, ...]
-    scores: NDArray[np.float64]
-    highest: NDArray[np.float64]
-    nearest: tuple[Path, ...]
 
 
 def learn_product(
@@ -167,7 +139,8 @@ def learn_product(
     """
     # What can be refused is refused before hours of encoding.
     require_changeable(bundle.path)
-    rows = _rows(bundle.manifest.sizes.reference, bank_bytes)
+    sizes = reference_sizes(bundle)
+    rows = rows_of_budget(sizes, bank_bytes)
     for view in augmentations:
         arguments.choice("augmentations", view, get_args(Augmentation))
     views = tuple(dict.fromkeys(augmentations))
@@ -198,13 +171,13 @@ def learn_product(
             precision=precision,
             threads=threads,
         ) as scorer:
-            settings = _digest(
+            settings = digest_of(
                 current.tower, scorer.backend, scorer.precision, parameters.digest,
                 embeddings.tobytes(), views, white_level, orientation,
             )  # fmt: skip
             store = PhotoStore(directory, current.path, settings)
-            _require_space(current, plan, store)
-            learner = _Learner(scorer, reader, store, plan, views, progress)
+            require_space(sizes, plan, store)
+            learner = PhotoLearner(scorer, reader, store, plan, views, progress)
             bank = learner.bank(current.tower)
             judged = learner.judge(bank)
         if not keep_unusual:
@@ -270,134 +243,21 @@ def learn_product(
     )
 
 
-@dataclass(frozen=True)
-class _Learner:
-    """One learning under way: what its steps share."""
+def forget_product(bundle: Bundle, product: str) -> Bundle:
+    """Take a product's bank and threshold out of a bundle, and what a learning of it left there.
 
-    scorer: PhotoScorer
-    reader: PhotoReader
-    store: PhotoStore
-    plan: LearningPlan
-    views: tuple[Augmentation, ...]
-    progress: Progress | None
+    Returns:
+        The bundle as it is now.
 
-    def bank(self, tower: str) -> ReferenceBank:
-        """Encode the photos of the bank, and thin each alone."""
-        rows = self.plan.rows_of_a_photo
-        parts = []
-        for photo in self.plan.bank:
-            stored = self._stored(photo) or self._encoded(photo)
-            parts.append(stored["thinned"][:, :rows])
-            self._done(photo)
-        return bank_of_photos(parts, tower)
-
-    def judge(self, bank: ReferenceBank) -> _Judged:
-        """Score every photo without its own rows: those of the bank, then the others."""
-        found: list[tuple[Photo, float, float, int]] = []
-        for number, photo in enumerate(self.plan.bank if len(self.plan.bank) > 1 else ()):
-            stored = self._stored(photo) or self._encoded(photo)
-            seen = PhotoEncoding(float(stored["zero_shot"][0]), stored["tokens"])
-            others = bank.without_photo(number)
-            found.append((photo, *self.scorer.score(seen, self.scorer.load(others)),
-                          nearest_photo(stored["tokens"], others)))  # fmt: skip
-        others = [photo for photo in self.plan.calibrating if photo not in set(self.plan.bank)]
-        digest = digest_of_bank(encode_reference_bank(bank))
-        whole = self.scorer.load(bank) if others else None
-        scored = PhotoStore(
-            self.store.directory, self.store.bundle, _digest(self.store.settings, digest)
-        )
-        for photo in others:
-            stored = scored.read(photo)
-            if stored is None or "judged" not in stored:
-                seen = self.scorer.encode(self.reader.frame(photo))
-                near = -1 if seen.tokens is None else nearest_photo(seen.tokens, bank)
-                stored = {"judged": np.array([*self.scorer.score(seen, whole), near], np.float64)}
-                scored.write(photo, stored)
-            score, highest, near = stored["judged"].tolist()
-            found.append((photo, score, highest, int(near)))
-            self._done(photo)
-        return _Judged(
-            tuple(photo for photo, *_ in found),
-            np.array([score for _, score, _, _ in found]),
-            np.array([highest for *_, highest, _ in found]),
-            tuple(self.plan.bank[near].path for *_, near in found),
-        )
-
-    def _stored(self, photo: Photo) -> Arrays | None:
-        """Return what an earlier learning computed of a photo, if it serves this one."""
-        stored = self.store.read(photo)
-        if stored is None or stored.keys() != {"tokens", "thinned", "zero_shot"}:
-            return None
-        every = stored["tokens"].shape[1] * (1 + len(self.views))
-        enough = min(self.plan.rows_of_a_photo, every)
-        return stored if stored["thinned"].shape[1] >= enough else None
-
-    def _encoded(self, photo: Photo) -> Arrays:
-        """Encode a photo and its other views, and keep what comes of it."""
-        frame = self.reader.frame(photo)
-        seen = self.scorer.encode(frame)
-        others = [self.scorer.encode(view_of(frame, view)).tokens for view in self.views]
-        tokens = [one for one in (seen.tokens, *others) if one is not None]
-        computed: Arrays = {
-            "tokens": tokens[0],
-            "thinned": thinned(np.concatenate(tokens, axis=1), _SPARE * self.plan.rows_of_a_photo),
-            "zero_shot": np.array([seen.zero_shot]),
-        }
-        self.store.write(photo, computed)
-        return computed
-
-    def _done(self, photo: Photo) -> None:
-        if self.progress:
-            self.progress(photo.path, None)
-
-
-def view_of(frame: Frame, view: Augmentation) -> Frame:
-    """Turn or mirror a frame; angles are counter-clockwise.
-
-    Args:
-        frame: uint8 [H, W, 3].
+    Raises:
+        ProductError: The product is unknown, or has no bank.
+        ReferenceBankError: A process is learning it.
+        BundleError: The bundle cannot be written.
     """
-    turned = {
-        "rotate_90": partial(np.rot90, k=1),
-        "rotate_180": partial(np.rot90, k=2),
-        "rotate_270": partial(np.rot90, k=3),
-        "flip_horizontal": np.fliplr,
-        "flip_vertical": np.flipud,
-    }[view]
-    return np.ascontiguousarray(turned(frame))
-
-
-def nearest_photo(tokens: FloatArray, bank: ReferenceBank) -> int:
-    """Return the number of the photo in a bank that most patches of a photo are like.
-
-    Args:
-        tokens: float32 [blocks, N, width], L2-normalised.
-    """
-    some = tokens[0, :: max(1, tokens.shape[1] // _PATCHES_COMPARED)]
-    cosines = some @ bank.tokens[0].astype(np.float32).T
-    starts = np.flatnonzero(np.diff(bank.photos, prepend=-1))
-    likeness = np.maximum.reduceat(cosines, starts, axis=1).mean(axis=0)
-    return int(bank.photos[starts[likeness.argmax()]])
-
-
-def _rows(sizes: ReferenceSizes | None, bank_bytes: int | None) -> int:
-    """Return the rows that a bank may have for each block."""
-    if sizes is None:
-        raise ReferenceBankError(
-            "this bundle cannot learn products: it has no reference_matcher",
-            "export the bundle again with this version of zeroflaw",
-        )
-    if bank_bytes is None:
-        return sizes.rows
-    arguments.whole_number("bank_bytes", bank_bytes, minimum=1)
-    row = sizes.bank_bytes // sizes.rows
-    if not row <= bank_bytes <= sizes.bank_bytes:
-        raise ReferenceBankError(
-            f"a bank of {bank_bytes} bytes was asked for; this bundle takes banks of {row} to"
-            f" {sizes.bank_bytes} bytes",
-            "choose another budget, or leave it out for the largest bank",
-        )
-    return bank_bytes // row
+    require_changeable(bundle.path)
+    name = bundle.product_name(product) or normal_name(product)
+    with learning_directory(bundle, name):
+        return forget_reference(bundle, name)
 
 
 def _embeddings(bundle: Bundle, name: str) -> tuple[TextEmbeddings, Product | None]:
@@ -408,33 +268,20 @@ def _embeddings(bundle: Bundle, name: str) -> tuple[TextEmbeddings, Product | No
     return embeddings[name], entry
 
 
-def _require_space(bundle: Bundle, plan: LearningPlan, store: PhotoStore) -> None:
-    sizes = bundle.manifest.sizes.reference
-    if sizes is None:
-        return
-    thin = 2 * sizes.blocks * sizes.width * _SPARE * plan.rows_of_a_photo
-    photo = 4 * sizes.blocks * sizes.tokens * sizes.width + thin
-    missing = sum(not store.has(photo) for photo in plan.bank)
-    require_disk_space(bundle.path, missing * photo + 2 * sizes.bank_bytes)
-
-
 def _few(images: int, photos: int) -> tuple[str, ...]:
     if photos >= ADVISED_PHOTOS:
         return ()
-    return (
+    text = (
         f"{photos} photos in the bank are few: {ADVISED_PHOTOS} or more show better what is usual."
         f" With {images} to calibrate, no false-reject rate below {1 / (images + 1):.2g} can be"
-        " claimed",
+        " claimed"
     )
+    return (text,)
 
 
 def _digest_of_photos(photos: Iterable[Photo]) -> str:
     lines = "".join(f"{digest}\n" for digest in sorted(photo.sha256 for photo in photos))
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _digest(*values: Any) -> str:  # noqa: ANN401 - what msgspec encodes
-    return hashlib.sha256(msgspec.json.encode(values)).hexdigest()
 
 
 def _text(name: str) -> str:

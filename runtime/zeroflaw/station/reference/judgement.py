@@ -80,7 +80,7 @@ def near_copies(
     values = np.asarray(highest, np.float64)
     pairs = {
         tuple(sorted((str(paths[i]), str(nearest[i]))))
-        for i in np.flatnonzero(values < _NEAR_COPY * np.median(values))
+        for i in np.flatnonzero(values < _NEAR_COPY * np.median(values)).tolist()
     }
     return tuple(
         f"{one} and {other} are nearly the same picture: what is claimed holds for photos of"

@@ -136,9 +136,7 @@ def survey_photos(
         if progress:
             progress(path, error)
     taken = tuple(photos.values())
-    return PhotoSurvey(
-        taken, tuple(copies), tuple(failed), (*warnings, *_other_sizes(taken))
-    )
+    return PhotoSurvey(taken, tuple(copies), tuple(failed), (*warnings, *_other_sizes(taken)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from zeroflaw.station.conformal import images_for, quantile_of_beta, require_rat
 from zeroflaw.station.reference.photos import Photo
 from zeroflaw.station.thinning import rows_of_a_photo
 from zeroflaw_engines import arguments
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import CalibrationScheme
+from zeroflaw_engines.contract import ReferenceSizes
 from zeroflaw_engines.errors import ReferenceBankError
 
 CalibrationChoice = Literal["auto", "split", "leave_one_out"]
@@ -101,6 +103,43 @@ def plan_learning(
     quantile_of_beta()
     others = tuple(photo for photo in photos if photo not in drawn)
     return LearningPlan("split", bank, others, share)
+
+
+def reference_sizes(bundle: Bundle) -> ReferenceSizes:
+    """Return the sizes of the banks that a bundle takes.
+
+    Raises:
+        ReferenceBankError: It takes none.
+    """
+    sizes = bundle.manifest.sizes.reference
+    if sizes is None:
+        raise ReferenceBankError(
+            f"the bundle {bundle.path} cannot learn products: it has no reference_matcher",
+            "export it again with this version of zeroflaw",
+        )
+    return sizes
+
+
+def rows_of_budget(sizes: ReferenceSizes, bank_bytes: int | None) -> int:
+    """Return the rows that a bank may have for each block.
+
+    Args:
+        bank_bytes: What its tokens may take; default: as much as the bundle takes.
+
+    Raises:
+        ReferenceBankError: The bundle takes no such bank.
+    """
+    if bank_bytes is None:
+        return sizes.rows
+    arguments.whole_number("bank_bytes", bank_bytes, minimum=1)
+    row = sizes.bank_bytes // sizes.rows
+    if not row <= bank_bytes <= sizes.bank_bytes:
+        raise ReferenceBankError(
+            f"a bank of {bank_bytes} bytes was asked for; this bundle takes banks of {row} to"
+            f" {sizes.bank_bytes} bytes",
+            "choose another budget, or leave it out for the largest bank",
+        )
+    return bank_bytes // row
 
 
 def _too_few(photos: int, shots: int | None, failed: int) -> ReferenceBankError:
