@@ -16,10 +16,18 @@ from pathlib import Path
 
 import msgspec
 
-from support.small_bundle import CALIBRATION, ENTRY, left_overs, rows, write_small_bundle
+from support.small_bundle import (
+    CALIBRATION,
+    ENTRY,
+    learn,
+    left_overs,
+    rows,
+    write_small_bundle,
+)
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
+from zeroflaw_engines.bundle.reference_writer import forget_reference
 from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.bundle.writer import (
     add_products,
@@ -37,10 +45,25 @@ def add(bundle: Path, _: Path) -> None:
     add_products(open_bundle(bundle), {"new": rows(1)}, {"new": ENTRY})
 
 
+def add_again(bundle: Path, _: Path) -> None:
+    add_products(open_bundle(bundle), {"object": rows(1)}, {"object": ENTRY})
+
+
 def calibrate(bundle: Path, _: Path) -> None:
     opened = open_bundle(bundle)
     embeddings = opened.text_embeddings("object")
-    set_calibration(opened, "object", 0.5, CALIBRATION, embeddings=embeddings)
+    set_calibration(
+        opened, "object", 0.5, CALIBRATION,
+        embeddings=embeddings, reference=opened.reference_digest("object"),
+    )  # fmt: skip
+
+
+def learn_again(bundle: Path, _: Path) -> None:
+    learn(open_bundle(bundle), seed=1)
+
+
+def forget(bundle: Path, _: Path) -> None:
+    forget_reference(open_bundle(bundle), "object")
 
 
 def variants(bundle: Path, _: Path) -> None:
@@ -76,7 +99,9 @@ def export_new(bundle: Path, other: Path) -> None:
 
 OPERATIONS: dict[str, Callable[[Path, Path], None]] = {
     operation.__name__: operation
-    for operation in (add, calibrate, variants, copy, export, export_new)
+    for operation in (
+        add, add_again, calibrate, learn_again, forget, variants, copy, export, export_new
+    )  # fmt: skip
 }
 
 
@@ -126,7 +151,7 @@ def main(name: str, directory: str, way: str) -> None:
     operation, place = OPERATIONS[name], Path(directory)
     if way == "renames":
         bundle_lock.exchange = lambda *_: False
-    write_small_bundle(place / "first", mark="first")
+    learn(write_small_bundle(place / "first", mark="first"))
     write_small_bundle(place / "other" / "b", mark="other")
     problems, step = [], 0
     while True:
@@ -139,7 +164,11 @@ def main(name: str, directory: str, way: str) -> None:
         killed = run_until_step(step, root, lambda to=bundle: operation(to, place / "other" / "b"))
         try:
             if name != "export_new":
-                open_bundle(bundle)
+                opened = open_bundle(bundle)
+                # With a bank goes its threshold, whichever of the two states this is.
+                entry = opened.manifest.products["object"]
+                if (opened.reference_bank("object") is None) != (entry.threshold is None):
+                    problems.append(f"step {step}: bank and threshold do not go together")
             operation(bundle, place / "other" / "b") if name.startswith("export") else add(
                 bundle, bundle
             )

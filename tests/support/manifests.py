@@ -19,8 +19,24 @@ def written(raw: dict[str, Any]) -> bytes:
     return sealed(raw)
 
 
+def as_version_4(raw: dict[str, Any], version: int = 4) -> dict[str, Any]:
+    """The manifest as version 4 wrote it, or version 3: without reference banks."""
+    old = {**raw, "schema_version": version}
+    old.pop("reference", None)
+    old["products"] = {
+        name: {key: value for key, value in product.items() if key != "reference"}
+        for name, product in raw["products"].items()
+    }
+    for field in ("engines", "parameters"):
+        old[field] = {
+            name: value for name, value in raw[field].items() if not name.startswith("reference_")
+        }
+    return old
+
+
 def as_version_2(raw: dict[str, Any]) -> dict[str, Any]:
     """The manifest as version 2 wrote it: one graph an engine."""
+    raw = as_version_4(raw)
     engines = {
         name: {key: value for key, value in engine.items() if key not in {"attention", "variants"}}
         for name, engine in raw["engines"].items()
@@ -34,7 +50,7 @@ def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
     del old["demonstration"]
     old["products"] = {
         name: {key: value for key, value in product.items() if key != "calibration"}
-        for name, product in raw["products"].items()
+        for name, product in old["products"].items()
     }
     return old
 

@@ -15,7 +15,17 @@ import msgspec
 import numpy as np
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.manifest import Calibration, Product
+from zeroflaw_engines.bundle.graph_entries import EngineFile
+from zeroflaw_engines.bundle.manifest import (
+    Calibration,
+    Product,
+    Reference,
+    ReferenceIdentity,
+    ReferencePhoto,
+    brought_up,
+)
+from zeroflaw_engines.bundle.reference_bank import ReferenceBank
+from zeroflaw_engines.bundle.reference_writer import set_reference
 from zeroflaw_engines.bundle.writer import write_manifest
 
 ENTRY = Product(sentences=(1, 1))
@@ -30,22 +40,63 @@ CALIBRATION = Calibration(
     data_digest=hashlib.sha256(b"").hexdigest(),
     created="2026-01-01T00:00:00+00:00",
 )
+# Without an interval, as the scheme has none.
+LEFT_OUT = msgspec.structs.replace(CALIBRATION, scheme="leave_one_out", interval=None)
 
 
 def write_small_bundle(directory: Path, *, mark: str = "") -> Bundle:
-    """Writes it; bundles of different marks have different engines."""
+    """Writes it; bundles of different marks have different engines. It takes small banks."""
     mini = open_bundle("mini", verify_digests=False)
     engines = {
         name: msgspec.structs.replace(engine, weights=None)
         for name, engine in mini.manifest.engines.items()
         if name != "text_encoder"
     }
+    engines["reference_matcher"] = EngineFile(
+        onnx="reference_matcher.onnx", weights=None, opset=engines["clip_encoder"].opset
+    )
     directory.mkdir(parents=True)
     for engine in engines.values():
         (directory / engine.onnx).write_text(f"{engine.onnx} {mark}")
     shutil.copyfile(mini.path / mini.manifest.prompts, directory / mini.manifest.prompts)
-    write_manifest(directory, msgspec.structs.replace(mini.manifest, engines=engines, text=None))
+    sizes = ReferenceIdentity(tokens=4, width=8, rows=16)
+    write_manifest(directory, brought_up(mini.manifest, engines=engines, text=None, reference=sizes))
     return open_bundle(directory)
+
+
+def reference_bank(bundle: Bundle, seed: int = 0, *, photos: int = 2, each: int = 3) -> ReferenceBank:
+    """A bank that fits the bundle, with `each` random rows of each photo."""
+    sizes = bundle.manifest.sizes.reference
+    tokens = np.random.default_rng(seed).normal(size=(sizes.blocks, photos * each, sizes.width))
+    tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
+    numbers = np.repeat(np.arange(photos, dtype=np.int32), each)
+    return ReferenceBank(tokens.astype(np.float16), numbers, bundle.tower)
+
+
+def described(bank: ReferenceBank) -> Reference:
+    """What the manifest says of a bank."""
+    photos = [f"{number}" for number in range(bank.photos[-1] + 1)]
+    return Reference(
+        bank="",
+        rows=bank.rows,
+        photos=tuple(
+            ReferencePhoto(name=f"{name}.png", sha256=hashlib.sha256(name.encode()).hexdigest())
+            for name in photos
+        ),
+        tower=bank.tower,
+        backend="onnxruntime",
+        precision="fp32",
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def learn(bundle: Bundle, product: str = "object", seed: int = 0) -> Bundle:
+    """Gives a product a random bank and a calibrated threshold, as learning would."""
+    bank = reference_bank(bundle, seed)
+    return set_reference(
+        bundle, product, bank, described(bank), 0.5, LEFT_OUT,
+        embeddings=bundle.text_embeddings(product), before=bundle.reference_digest(product),
+    )  # fmt: skip
 
 
 def rows(seed: int) -> np.ndarray:

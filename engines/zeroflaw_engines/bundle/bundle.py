@@ -24,8 +24,13 @@ from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
-from zeroflaw_engines.bundle.reference_bank import ReferenceBank, decode_reference_bank
+from zeroflaw_engines.bundle.reference_bank import (
+    ReferenceBank,
+    check_described,
+    decode_reference_bank,
+)
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, is_shipped
+from zeroflaw_engines.bundle.verification import read_verified, verify_files
 from zeroflaw_engines.contract import CLIP_ENCODER, EngineContract, EngineName, engine_contract
 from zeroflaw_engines.errors import (
     BundleChangedError,
@@ -34,7 +39,6 @@ from zeroflaw_engines.errors import (
     EngineError,
     ProductError,
 )
-from zeroflaw_engines.files import sha256_of_files
 
 # A writer must come between a manifest and its bank, microseconds apart, that often.
 _MAX_TRIES: Final = 200
@@ -162,6 +166,54 @@ class Bundle:
         Raises:
             ProductError: The bundle does not know the product.
         """
+        return self.bank[self._known_name(product)]
+
+    def reference_digest(self, product: str) -> str | None:
+        """Return the SHA-256 that names a product's reference bank; None if it has none.
+
+        Raises:
+            ProductError: The bundle does not know the product.
+        """
+        reference = self.manifest.products[self._known_name(product)].reference
+        return None if reference is None else self.manifest.files[reference.bank].sha256
+
+    def reference_bank(self, product: str) -> ReferenceBank | None:
+        """Read a product's reference bank, and verify it; None if it has none.
+
+        Raises:
+            ProductError: The bundle does not know the product.
+            BundleChangedError: The bank was replaced or removed since the bundle was opened.
+            BundleDamagedError: Its file is missing or altered.
+            ReferenceBankError: It does not belong to this bundle, or is none to match with.
+        """
+        reference = self.manifest.products[self._known_name(product)].reference
+        if reference is None:
+            return None
+        name = reference.bank
+        try:
+            data = read_verified(self.path, name, self.manifest.files[name])
+        except BundleDamagedError as error:
+            if self._has_still(name):
+                raise
+            raise BundleChangedError(
+                f"the reference bank of product {product!r} in {self.path} was replaced since the"
+                " bundle was opened",
+                "run the command again, or load it again",
+            ) from error
+        bank = decode_reference_bank(
+            data, self.path / name, self.manifest.sizes.reference, self.tower
+        )
+        check_described(bank, reference)
+        return bank
+
+    def _has_still(self, name: str) -> bool:
+        """Return whether the bundle at the path is one with the same file."""
+        try:
+            return read_manifest(self.path).files.get(name) == self.manifest.files[name]
+        except BundleError:
+            return False
+
+    def _known_name(self, product: str) -> str:
         name = self.product_name(product)
         if name is None or name not in self.bank:
             known = ", ".join(sorted(self.manifest.products)) or "none"
@@ -169,7 +221,7 @@ class Bundle:
                 f"the bundle {self.path} has no product {product!r} (it has: {known})",
                 f"name a known one, or {self.how_to_add(product)}",
             )
-        return self.bank[name]
+        return name
 
     @cached_property
     def bank(self) -> Mapping[str, TextEmbeddings]:
@@ -179,23 +231,6 @@ class Bundle:
         return read_prompt_bank(
             self.path / self.manifest.prompts, self.manifest.clip.embedding_size
         )
-
-    def reference_digest(self, product: str) -> str | None:
-        """Return the digest of a product's reference bank; None if it has none."""
-        reference = self.manifest.products[product].reference
-        return None if reference is None else self.manifest.files[reference.bank].sha256
-
-    def reference_bank(self, product: str) -> ReferenceBank | None:
-        """Read a product's reference bank; None if it has none."""
-        reference = self.manifest.products[product].reference
-        if reference is None:
-            return None
-        path = self.path / reference.bank
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise _changed(self) from None
-        return decode_reference_bank(data, path, self.manifest.sizes.reference, self.tower)
 
     def product_name(self, product: str) -> str | None:
         """Return the bundle's own spelling of a product's name; None if it is not known."""
@@ -239,9 +274,11 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
         root, data = _standing_manifest(bundle_path(path))
         manifest = decode_manifest(data, str(root / MANIFEST_NAME))
         try:
-            # First, since only the bank changes while products are added.
-            bank = _read_bank(root, manifest)
-            _verify_files(root, manifest, verified, verify_digests=verify_digests)
+            # The banks first, since only they change while products are added and learned: a
+            # graph of gigabytes is hashed no faster than a product is learned.
+            bank = _read_prompts(root, manifest)
+            for files in (_reference_banks(manifest), _graphs(manifest)):
+                verify_files(root, files, verified, verify_digests=verify_digests)
         except (BundleDamagedError, ProductError):
             if tries == _MAX_TRIES or _still_has(root, data):
                 raise
@@ -325,9 +362,20 @@ def _still_has(root: Path, data: bytes, manifest: Manifest | None = None) -> boo
         return False
 
 
+def _read_prompts(root: Path, manifest: Manifest) -> dict[str, TextEmbeddings]:
+    name = manifest.prompts
+    data = read_verified(root, name, manifest.files[name])
+    return decode_prompt_bank(data, root / name, manifest.clip.embedding_size)
+
+
+def _reference_banks(manifest: Manifest) -> dict[str, FileEntry]:
+    return {name: manifest.files[name] for name in sorted(manifest.reference_banks)}
+
+
 def _graphs(manifest: Manifest) -> dict[str, FileEntry]:
-    """Return the files that stay as they are while products are added."""
-    return {name: entry for name, entry in manifest.files.items() if name != manifest.prompts}
+    """Return the files that stay as they are while products are added, learned and forgotten."""
+    passing = {manifest.prompts} | manifest.reference_banks
+    return {name: entry for name, entry in manifest.files.items() if name not in passing}
 
 
 def _files_of(manifest: Manifest, engine: EngineName) -> dict[str, FileEntry]:
@@ -341,81 +389,4 @@ def _changed(bundle: Bundle) -> BundleChangedError:
     return BundleChangedError(
         f"the bundle {bundle.path} was replaced by another since it was opened",
         "run the command again, or load it again",
-    )
-
-
-def _remedy(root: Path) -> str:
-    if is_shipped(root):
-        return "install zeroflaw again: this bundle is part of it"
-    return "copy the bundle anew, or export it again"
-
-
-def _verify_file(root: Path, name: str, entry: FileEntry) -> os.stat_result:
-    """Check that a file is there, inside the bundle, and of its size."""
-    file = root / name
-    if not file.is_file():
-        raise BundleDamagedError(f"{file} is missing from the bundle", _remedy(root))
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise BundleDamagedError(f"{file} is a link that leads out of the bundle", _remedy(root))
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise _unreadable(root, error) from error
-    if status.st_size != entry.bytes:
-        raise BundleDamagedError(
-            f"{file} has {status.st_size} bytes where the manifest says {entry.bytes}",
-            _remedy(root),
-        )
-    return status
-
-
-def _read_bank(root: Path, manifest: Manifest) -> dict[str, TextEmbeddings]:
-    name = manifest.prompts
-    _verify_file(root, name, manifest.files[name])
-    try:
-        data = (root / name).read_bytes()
-    except OSError as error:
-        raise _unreadable(root, error) from error
-    if hashlib.sha256(data).hexdigest() != manifest.files[name].sha256:
-        raise _altered(root, name)
-    return decode_prompt_bank(data, root / name, manifest.clip.embedding_size)
-
-
-def _verify_files(
-    root: Path,
-    manifest: Manifest,
-    verified: dict[str, tuple[str, os.stat_result]],
-    *,
-    verify_digests: bool,
-) -> None:
-    """Check every file but the prompt bank; `verified` keeps what need not be hashed again."""
-    todo = {}
-    for name, entry in _graphs(manifest).items():
-        status = _verify_file(root, name, entry)
-        digest, before = verified.get(name, ("", status))
-        if digest != entry.sha256 or _signature(before) != _signature(status):
-            todo[name] = status
-    if not verify_digests:
-        return
-    try:
-        digests = sha256_of_files(root / name for name in todo)
-    except OSError as error:
-        raise _unreadable(root, error) from error
-    for name, status in todo.items():
-        if digests[root / name] != manifest.files[name].sha256:
-            raise _altered(root, name)
-        verified[name] = (manifest.files[name].sha256, status)
-
-
-def _signature(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _unreadable(root: Path, error: OSError) -> BundleDamagedError:
-    return BundleDamagedError(f"{error.filename} cannot be read: {error.strerror}", _remedy(root))
-
-
-def _altered(root: Path, name: str) -> BundleDamagedError:
-    return BundleDamagedError(
-        f"{root / name} was altered: its SHA-256 is not the manifest's", _remedy(root)
     )

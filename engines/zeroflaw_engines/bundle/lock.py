@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 from uuid import uuid4
 
+from zeroflaw_engines.bundle.manifest import MANIFEST_NAME
 from zeroflaw_engines.errors import BundleError
-from zeroflaw_engines.files import exchange, sync, sync_tree
+from zeroflaw_engines.files import exchange, sync, sync_tree, temporary_pattern
 
 LOCK_NAME: Final = ".lock"
 PARTIAL: Final = ".partial-"
@@ -32,6 +34,9 @@ PARTIAL: Final = ".partial-"
 # from them, so that no other writer removes them.
 LEARNING: Final = ".learning-"
 _REPLACED: Final = ".replaced-"
+# In a directory of files on their way into a bundle: their names, one a line.
+MOVED_NAME: Final = ".moved"
+_BANK_NAME = re.compile(r"(prompts(-[0-9a-f]{8})?|reference-[0-9a-f]{8})\.safetensors")
 _LOCK_SECONDS = 10.0
 # An export of hours is not thrown away for graphs that are being added meanwhile.
 _PUBLISH_SECONDS: Final = 600.0
@@ -139,6 +144,26 @@ def clear_beside_if_idle(target: Path) -> None:
                 lock.release()
 
 
+def clear_inside(path: Path, kept: Container[str]) -> None:
+    """Remove what killed writers left inside a bundle: banks, graphs and manifests on their way.
+
+    The caller holds the bundle's lock, so that no writer is alive that they could belong to.
+
+    Args:
+        kept: The files that the manifest names.
+    """
+    for bank in path.glob("*.safetensors"):
+        if _BANK_NAME.fullmatch(bank.name) and bank.name not in kept:
+            bank.unlink()
+    for temporary in path.glob(temporary_pattern(MANIFEST_NAME)):
+        temporary.unlink()
+    for partial in path.glob(f"{PARTIAL}*"):
+        for name in _moved_names(partial):
+            if name not in kept:
+                (path / name).unlink(missing_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def standing_bundle(path: Path) -> Path:
     """Give the directory to read a bundle from: its path, but for what a killed export left.
 
@@ -191,6 +216,15 @@ def publish(staging: Path, target: Path) -> None:
             sync(real.parent)
             shutil.rmtree(old, ignore_errors=True)
     sync(target.parent)
+
+
+def _moved_names(partial: Path) -> list[str]:
+    """Return the names of files that a killed writer was moving into its bundle."""
+    try:
+        names = (partial / MOVED_NAME).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [name for name in names if PurePath(name).name == name]
 
 
 def _beside(target: Path, kind: str) -> list[Path]:

@@ -287,6 +287,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def reference_banks(self) -> frozenset[str]:
+        """The files of the reference banks, which come and go with their products."""
+        return frozenset(one.reference.bank for one in self.products.values() if one.reference)
+
+    @property
     def method_parameters(self) -> MethodParameters:
         """The recorded method parameters, validated."""
         return MethodParameters.from_mapping(self.parameters)
@@ -296,8 +301,9 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
     """Bring a manifest to the current version of the schema, with some fields changed.
 
     Parameters that its own version did not know are recorded with the defaults that they had.
+    Reference banks that no product has any more are no longer among the files.
     """
-    return msgspec.structs.replace(
+    new = msgspec.structs.replace(
         manifest,
         **{
             "schema_version": SCHEMA_VERSION,
@@ -305,6 +311,9 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
             **changes,
         },
     )
+    gone = manifest.reference_banks - new.reference_banks
+    files = {name: entry for name, entry in new.files.items() if name not in gone}
+    return msgspec.structs.replace(new, files=files)
 
 
 def parameters_record(parameters: MethodParameters) -> dict[str, Any]:

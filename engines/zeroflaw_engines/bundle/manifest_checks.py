@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.manifest import Manifest
+from zeroflaw_engines.bundle.manifest import Manifest, Product
 from zeroflaw_engines.bundle.product_names import check_product_name
-from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.contract import REFERENCE_MATCHER, EngineName
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -29,6 +29,17 @@ _PARAMETERS_SINCE: Final[dict[int, tuple[str, ...]]] = {
     4: ("min_contrast", "max_clipped", "min_peak", "contradiction", "contradiction_area"),
     5: ("reference_distance", "reference_fusion", "reference_image_scoring"),
 }  # fmt: skip
+
+# The fields of the manifest and of its products that are always written since a version.
+_FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
+    2: frozenset({"demonstration", "calibration"}),
+    5: frozenset({"reference"}),
+}
+
+
+def unknown_fields(version: int) -> frozenset[str]:
+    """Return the names of fields of the manifest and its products that a version does not know."""
+    return frozenset().union(*(names for since, names in _FIELDS_SINCE.items() if version < since))
 
 
 def check_manifest(manifest: Manifest, document: Mapping[str, Any], where: str) -> None:
@@ -66,19 +77,26 @@ def check_relative_path(name: str, where: str) -> None:
 
 def _check_version(manifest: Manifest, where: str) -> None:
     """Refuse fields that the manifest's own version does not have."""
-    calibrated = any(product.calibration for product in manifest.products.values())
+    calibrations = [p.calibration for p in manifest.products.values() if p.calibration]
     since = 1
-    if calibrated or manifest.demonstration is not None:
+    if calibrations or manifest.demonstration is not None:
         since = 2
     if any(
         engine.variants or engine.attention is not None for engine in manifest.engines.values()
     ) or any(figure.target != "onnxruntime" for figure in manifest.parity):
         since = 3
-    if any(
-        product.calibration and product.calibration.backend is not None
-        for product in manifest.products.values()
-    ):
+    if any(calibration.backend is not None for calibration in calibrations):
         since = 4
+    if (
+        manifest.reference is not None
+        or REFERENCE_MATCHER in manifest.engines
+        or manifest.reference_banks
+        or any(
+            one.interval is None or one.scheme != "split" or one.reference is not None
+            for one in calibrations
+        )
+    ):
+        since = 5
     if manifest.schema_version < since:
         raise BundleSchemaError(
             f"{where} has fields that schema version {manifest.schema_version} does not know",
@@ -89,11 +107,8 @@ def _check_version(manifest: Manifest, where: str) -> None:
 def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str) -> None:
     """Refuse a manifest without a field that its version always writes."""
     version = manifest.schema_version
-    missing = _missing(msgspec.to_builtins(manifest), document)
-    if version < 2:
-        missing = [name for name in missing if name not in {"demonstration", "calibration"}]
-    if version < 5:
-        missing = [name for name in missing if name != "reference"]
+    unknown = unknown_fields(version)
+    missing = [n for n in _missing(msgspec.to_builtins(manifest), document) if n not in unknown]
     for since, names in _PARAMETERS_SINCE.items():
         if since <= version:
             missing += [name for name in names if name not in manifest.parameters]
@@ -132,29 +147,52 @@ def _check_references(manifest: Manifest, where: str) -> None:
             references += [graph.onnx] + ([graph.weights] if graph.weights else [])
     if manifest.text:
         references += [manifest.text.tokenizer, manifest.text.ensembles]
-    for name in references:
+    banks = [one.reference.bank for one in manifest.products.values() if one.reference]
+    for name in (*references, *banks):
         check_relative_path(name, where)
         if name not in manifest.files:
             raise BundleDamagedError(
                 f"{where} uses the file {name} but has no digest for it", "export the bundle again"
             )
+    # A bank is removed with its product's entry, so that nothing else may need its file.
+    if len({*references, *banks}) < len({*references}) + len(banks):
+        raise BundleSchemaError(
+            f"{where} uses a product's reference bank twice", "export the bundle again"
+        )
     _check_engines(manifest, where)
     for name, product in manifest.products.items():
-        calibration = product.calibration
-        if calibration and (
-            product.threshold is None
-            or calibration.rank > calibration.images
-            or not _SHA256.fullmatch(calibration.data_digest)
-            or not _SHA256.fullmatch(calibration.parameters_digest or calibration.data_digest)
-        ):
-            raise BundleSchemaError(
-                f"{where}: the calibration of product {name!r} contradicts itself",
-                "calibrate the product again in a whole copy of the bundle",
-            )
-        try:
-            check_product_name(name)
-        except ProductError as error:
-            raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
+        _check_product(manifest, name, product, where)
+
+
+def _check_product(manifest: Manifest, name: str, product: Product, where: str) -> None:
+    reference, calibration = product.reference, product.calibration
+    if reference and (
+        manifest.reference is None
+        or reference.rows > manifest.reference.rows
+        or not reference.photos
+        or not all(map(_SHA256.fullmatch, (reference.tower, *(p.sha256 for p in reference.photos))))
+    ):
+        raise BundleSchemaError(
+            f"{where}: the reference bank of product {name!r} contradicts itself or the bundle",
+            "learn the product again in a whole copy of the bundle",
+        )
+    digest = manifest.files[reference.bank].sha256 if reference else None
+    if calibration and (
+        product.threshold is None
+        or calibration.rank > calibration.images
+        or not _SHA256.fullmatch(calibration.data_digest)
+        or not _SHA256.fullmatch(calibration.parameters_digest or calibration.data_digest)
+        or (calibration.interval is None and calibration.scheme == "split")
+        or calibration.reference not in (None, digest)
+    ):
+        raise BundleSchemaError(
+            f"{where}: the calibration of product {name!r} contradicts itself or its bank",
+            "calibrate the product again in a whole copy of the bundle",
+        )
+    try:
+        check_product_name(name)
+    except ProductError as error:
+        raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
 
 
 def _check_engines(manifest: Manifest, where: str) -> None:
@@ -164,8 +202,17 @@ def _check_engines(manifest: Manifest, where: str) -> None:
             raise BundleSchemaError(
                 f"{where} has two graphs of {engine_name} for one target", "export the bundle again"
             )
-    required: tuple[EngineName, ...] = ("clip_encoder", "sam_encoder", "sam_decoder")
-    for engine_name in (*required, *(("text_encoder",) if manifest.text else ())):
+    required: list[EngineName] = ["clip_encoder", "sam_encoder", "sam_decoder"]
+    if manifest.text:
+        required.append("text_encoder")
+    if manifest.reference:
+        required.append(REFERENCE_MATCHER)
+    elif REFERENCE_MATCHER in manifest.engines:
+        raise BundleSchemaError(
+            f"{where} has an engine {REFERENCE_MATCHER} but no sizes of reference banks",
+            "export the bundle again",
+        )
+    for engine_name in required:
         if engine_name not in manifest.engines:
             raise BundleSchemaError(
                 f"{where} has no engine {engine_name}", "export the bundle again"

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Manifest
-from zeroflaw_engines.bundle.manifest_checks import check_manifest
+from zeroflaw_engines.bundle.manifest_checks import check_manifest, unknown_fields
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ParametersError
 
 # The first version of the schema whose manifests carry a digest.
@@ -24,8 +24,14 @@ _NO_DIGEST = "0" * 64
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return readable JSON in a fixed order, which since version 4 has a digest of itself."""
+    """Return readable JSON in a fixed order, which since version 4 has a digest of itself.
+
+    A manifest of an older version is one that the zeroflaw of that version reads.
+    """
     document = msgspec.to_builtins(manifest)
+    for fields in (document, *document["products"].values()):
+        for name in unknown_fields(manifest.schema_version):
+            fields.pop(name, None)
     return sealed(document) if manifest.schema_version >= SEALED_SINCE else readable(document)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from zeroflaw_engines.bundle.manifest import Reference
 from zeroflaw_engines.contract import ReferenceSizes
 from zeroflaw_engines.errors import BundleDamagedError, ReferenceBankError
 
@@ -66,11 +67,20 @@ def check_reference_bank(bank: ReferenceBank, sizes: ReferenceSizes | None, towe
             "this bundle takes no reference banks: it has no reference_matcher",
             "export the bundle again with this version of zeroflaw",
         )
-    fault = _fault(bank, sizes, tower)
-    if fault:
-        raise ReferenceBankError(
-            f"the reference bank {fault}",
-            "learn the product anew with `zeroflaw products learn`, in this bundle",
+    _refuse(_fault(bank, sizes, tower))
+
+
+def check_described(bank: ReferenceBank, reference: Reference) -> None:
+    """Refuse a bank that is not the one that the manifest describes.
+
+    Raises:
+        ReferenceBankError: It is of another encoder, or has other rows or photos.
+    """
+    found = (bank.tower, bank.rows, int(bank.photos[-1]) + 1)
+    if found != (reference.tower, reference.rows, len(reference.photos)):
+        _refuse(
+            f"is not the one described: encoder {bank.tower[:12]}, {found[1]} rows and {found[2]}"
+            f" photos, not {reference.tower[:12]}, {reference.rows} and {len(reference.photos)}"
         )
 
 
@@ -112,6 +122,14 @@ def decode_reference_bank(
 def digest_of_bank(data: bytes) -> str:
     """Name an encoded bank: SHA-256, as the manifest and inspections record it."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _refuse(fault: str | None) -> None:
+    if fault:
+        raise ReferenceBankError(
+            f"the reference bank {fault}",
+            "learn the product anew with `zeroflaw products learn`, in this bundle",
+        )
 
 
 def _fault(bank: ReferenceBank, sizes: ReferenceSizes, tower: str) -> str | None:

@@ -13,9 +13,9 @@ import msgspec
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.lock import PARTIAL
+from zeroflaw_engines.bundle.lock import MOVED_NAME, PARTIAL
 from zeroflaw_engines.bundle.manifest import FileEntry, Manifest, ParityFigure, brought_up
-from zeroflaw_engines.bundle.writer import MOVED_NAME, changing, replace_manifest
+from zeroflaw_engines.bundle.writer import changing, replace_manifest
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.errors import BundleError
 from zeroflaw_engines.files import sha256_of_files, sync, write_durably

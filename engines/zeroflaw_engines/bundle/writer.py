@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
-from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -17,10 +15,12 @@ import numpy as np
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest, require_same_models
 from zeroflaw_engines.bundle.lock import (
+    LEARNING,
     LOCK_NAME,
     PARTIAL,
     clear_beside,
     clear_beside_if_idle,
+    clear_inside,
     locked_bundle,
     locked_name,
     publish,
@@ -34,7 +34,7 @@ from zeroflaw_engines.bundle.manifest import (
     Product,
     brought_up,
 )
-from zeroflaw_engines.bundle.manifest_text import encode_manifest
+from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import (
     TextEmbeddings,
@@ -51,10 +51,6 @@ from zeroflaw_engines.files import (
     temporary_pattern,
     write_durably,
 )
-
-# In a directory of files on their way into a bundle: their names, one a line.
-MOVED_NAME: Final = ".moved"
-_BANK_NAME = re.compile(r"prompts(-[0-9a-f]{8})?\.safetensors")
 
 
 @contextmanager
@@ -137,12 +133,14 @@ def _copy_into(staging: Path, path: Path) -> Bundle:
     while True:
         source = open_bundle(path)
         files = source.manifest.files
+        passing = source.manifest.reference_banks
         try:
             for old in staging.rglob("*"):
                 if old.is_file() and old.relative_to(staging).as_posix() not in files:
                     old.unlink()
-            for name, entry in files.items():
-                _copy_file(source, name, entry, staging / name)
+            # The reference banks first: the next writer may remove them.
+            for name in sorted(files, key=lambda name: name not in passing):
+                _copy_file(source, name, files[name], staging / name)
             write_durably(staging / MANIFEST_NAME, encode_manifest(source.manifest))
             return open_bundle(staging)
         except (OSError, BundleDamagedError):
@@ -167,7 +165,8 @@ def add_products(
 ) -> Bundle:
     """Add products to a bundle, or replace them, with their thresholds and calibrations.
 
-    The new bank gets a name of its own and the manifest is replaced last, in one rename, so
+    A product that is replaced loses its reference bank, which the new entry does not have. The
+    new prompt bank gets a name of its own and the manifest is replaced last, in one rename, so
     that a reader sees the old products or the new ones and never a mixture.
 
     Args:
@@ -197,30 +196,20 @@ def add_products(
         require_distinct(spelled.values(), current.manifest.products)
         bank = {**current.bank, **{spelled[name]: rows for name, rows in embeddings.items()}}
         data = encode_prompt_bank(bank)
-        new_bank = path / f"prompts-{uuid4().hex[:8]}.safetensors"
+        new_bank = f"prompts-{uuid4().hex[:8]}.safetensors"
         entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        old_bank = current.manifest.prompts
-        files = {
-            name: kept for name, kept in current.manifest.files.items() if name != old_bank
-        } | {new_bank.name: entry}
+        files = {**current.manifest.files, new_bank: entry}
+        del files[current.manifest.prompts]
         manifest = brought_up(
             current.manifest,
-            prompts=new_bank.name,
+            prompts=new_bank,
             products={
                 **current.manifest.products,
                 **{spelled[name]: product for name, product in products.items()},
             },
             files=files,
         )
-        try:
-            write_durably(new_bank, data)
-            replace_manifest(path, manifest)
-        except BaseException:
-            # An interrupt may come after the manifest has already taken the new bank up.
-            if read_manifest(path).prompts != new_bank.name:
-                new_bank.unlink(missing_ok=True)
-            raise
-        (path / old_bank).unlink(missing_ok=True)
+        take_up(path, current.manifest, manifest, {new_bank: data})
     return Bundle(path=bundle.path, manifest=manifest, read_bank=bank)
 
 
@@ -231,34 +220,30 @@ def set_calibration(
     calibration: Calibration,
     *,
     embeddings: TextEmbeddings,
+    reference: str | None = None,
 ) -> Bundle:
-    """Set the calibrated decision threshold of a product; the prompt bank stays as it is.
+    """Set the calibrated decision threshold of a product; its banks stay as they are.
 
     Args:
         threshold: In [0, 1].
+        calibration: Its `reference` is set to that given.
         embeddings: Those that the images were scored with.
+        reference: Digest of the reference bank that they were scored with; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
-        ProductError: The product is unknown, was added anew since its images were scored, or
-            the threshold is out of its range.
+        ProductError: The product is unknown, was added or learned anew since its images were
+            scored, or the threshold is out of its range.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
-    if not 0 <= threshold <= 1:
-        raise ProductError(
-            f"the threshold of product {product!r} would be {threshold}", "give one in [0, 1]"
-        )
+    require_threshold(product, threshold)
+    calibration = msgspec.structs.replace(calibration, reference=reference)
     with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False)
         require_same_models(bundle, current)
-        name = current.product_name(product) or product
-        if not np.array_equal(current.text_embeddings(name), embeddings):
-            raise ProductError(
-                f"product {product!r} was added anew while its images were scored",
-                "calibrate it again",
-            )
+        name = require_same_product(current, product, embeddings, reference)
         entry = msgspec.structs.replace(
             current.manifest.products[name], threshold=threshold, calibration=calibration
         )
@@ -299,14 +284,83 @@ def changing(bundle: Bundle) -> Iterator[Path]:
     require_changeable(bundle.path)
     named = bundle.path.absolute()
     with _disk_errors(named), locked_bundle(named) as path:
-        _clear_inside(path)
+        clear_inside(path, read_manifest(path).files)
         clear_beside_if_idle(path)
         yield path
 
 
 def replace_manifest(path: Path, manifest: Manifest) -> None:
-    """Replace a bundle's manifest in one rename."""
-    replace_durably(path / MANIFEST_NAME, encode_manifest(manifest))
+    """Replace a bundle's manifest in one rename, by one that can be read.
+
+    Raises:
+        BundleError: It contradicts itself; the old one is there.
+    """
+    data = encode_manifest(manifest)
+    decode_manifest(data, f"the new {path / MANIFEST_NAME}")
+    replace_durably(path / MANIFEST_NAME, data)
+
+
+def take_up(path: Path, before: Manifest, manifest: Manifest, new: Mapping[str, bytes]) -> None:
+    """Write files, then the manifest that names them; then remove those that it no longer names.
+
+    Args:
+        before: The manifest that is replaced.
+        new: The files by name, none of which is there yet.
+    """
+    try:
+        for name, data in new.items():
+            write_durably(path / name, data)
+        replace_manifest(path, manifest)
+    except BaseException:
+        # An interrupt may come after the manifest has already taken the files up.
+        for name in new.keys() - read_manifest(path).files.keys():
+            (path / name).unlink(missing_ok=True)
+        raise
+    for name in before.files.keys() - manifest.files.keys():
+        (path / name).unlink(missing_ok=True)
+
+
+def require_threshold(product: str, threshold: float) -> None:
+    """Refuse a threshold outside [0, 1].
+
+    Raises:
+        ProductError: It is not inside.
+    """
+    if not 0 <= threshold <= 1:
+        raise ProductError(
+            f"the threshold of product {product!r} would be {threshold}", "give one in [0, 1]"
+        )
+
+
+def require_same_product(
+    current: Bundle, product: str, embeddings: TextEmbeddings, reference: str | None
+) -> str:
+    """Refuse to store what was computed for a product that another process changed since.
+
+    Args:
+        embeddings: Those that were used.
+        reference: Digest of the reference bank that the product had then; None if it had none.
+
+    Returns:
+        The bundle's spelling of its name.
+
+    Raises:
+        ProductError: The product is unknown, or has other embeddings or another bank by now.
+    """
+    name = current.product_name(product) or product
+    if not np.array_equal(current.text_embeddings(name), embeddings):
+        raise ProductError(
+            f"product {product!r} was added anew while its images were scored",
+            "calibrate it again, or learn it again",
+        )
+    now = current.reference_digest(name)
+    if now != reference:
+        what = "lost its reference bank to" if now is None else "was learned by"
+        raise ProductError(
+            f"product {product!r} {what} another process meanwhile",
+            "look at it with `zeroflaw products list`, and begin again if it is not as you want it",
+        )
+    return name
 
 
 def _require_replaceable(target: Path, *, overwrite: bool) -> None:
@@ -320,38 +374,11 @@ def _require_replaceable(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def _clear_inside(path: Path) -> None:
-    """Remove what killed writers left inside a bundle: banks, graphs and manifests on their way.
-
-    The caller holds the bundle's lock, so that no writer is alive that they could belong to.
-    """
-    kept = read_manifest(path).files
-    for bank in path.glob("prompts*.safetensors"):
-        if _BANK_NAME.fullmatch(bank.name) and bank.name not in kept:
-            bank.unlink()
-    for temporary in path.glob(temporary_pattern(MANIFEST_NAME)):
-        temporary.unlink()
-    for partial in path.glob(f"{PARTIAL}*"):
-        for name in _moved_names(partial):
-            if name not in kept:
-                (path / name).unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _moved_names(partial: Path) -> list[str]:
-    """Return the names of files that a killed writer was moving into its bundle."""
-    try:
-        names = (partial / MOVED_NAME).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return [name for name in names if PurePath(name).name == name]
-
-
 def _is_content(name: PurePath) -> bool:
     """Return whether a file in a bundle's directory belongs into its manifest."""
     return (
         name.parts[0] not in {MANIFEST_NAME, LOCK_NAME, ENGINES_DIRECTORY}
-        and not name.parts[0].startswith(PARTIAL)
+        and not name.parts[0].startswith((PARTIAL, LEARNING))
         and not name.match(temporary_pattern(MANIFEST_NAME))
     )
 

@@ -24,6 +24,7 @@ from zeroflaw import Inspector
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_map
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION
 from zeroflaw_export.models.adapters import save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
@@ -152,7 +153,7 @@ def test_bundle_and_products_commands(tiny_bundle: Bundle, tmp_path: Path) -> No
     assert info.returncode == 0
     for text in ("clip_encoder", "metal_nut", "low-res logits", "extreme_threshold"):
         assert text in info.stdout
-    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == 4
+    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == SCHEMA_VERSION
     assert zeroflaw("bundle", "verify", copy).returncode == 0
     added = zeroflaw("products", "add", copy, "pipe_fryum", "pcb1")
     assert added.returncode == 0, added.stderr

@@ -14,7 +14,7 @@ from support.small_bundle import ENTRY, left_overs, rows, write_small_bundle
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle, read_manifest
 from zeroflaw_engines.bundle.lock import locked_name
-from zeroflaw_engines.bundle.writer import add_products, staged_bundle, write_manifest
+from zeroflaw_engines.bundle.writer import add_products, copy_bundle, staged_bundle, write_manifest
 from zeroflaw_engines.files import exchange
 
 TESTS = Path(__file__).parents[3]
@@ -24,7 +24,10 @@ TESTS = Path(__file__).parents[3]
     ("operation", "way", "least"),
     [
         ("add", "exchange", 15),
+        ("add_again", "exchange", 15),
         ("calibrate", "exchange", 15),
+        ("learn_again", "exchange", 15),
+        ("forget", "exchange", 12),
         ("variants", "exchange", 30),
         ("copy", "exchange", 30),
         ("copy", "renames", 30),
@@ -124,11 +127,15 @@ def test_the_lock_of_a_killed_export_is_no_lock(tmp_path: Path) -> None:
 
 def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "b")
-    kept = ["README.txt", "prompts-notes.safetensors", "engines/tensorrt/x/plan"]
+    kept = [
+        "README.txt", "prompts-notes.safetensors", "reference-x.safetensors",
+        "engines/tensorrt/x/plan", ".learning-x/tokens.npy",
+    ]  # fmt: skip
     for name in kept:
         (bundle.path / name).parent.mkdir(parents=True, exist_ok=True)
         (bundle.path / name).touch()
-    for name in ("prompts-0123abcd.safetensors", ".bundle.json.0123abcd", ".lock"):
+    ours = ["prompts-0123abcd.safetensors", "reference-0123abcd.safetensors"]
+    for name in (*ours, ".bundle.json.0123abcd", ".lock"):
         (bundle.path / name).touch()
     (bundle.path / ".partial-x").mkdir()
     (bundle.path / ".partial-x" / ".moved").write_text("sam_encoder.fp16.onnx\n../outside\n")
@@ -144,9 +151,13 @@ def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
     assert (tmp_path / "outside").exists()
 
 
-def test_locks_and_built_engines_are_no_content(tmp_path: Path) -> None:
+def test_locks_built_engines_and_half_learned_products_are_no_content(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "b")
     (bundle.path / "engines" / "tensorrt").mkdir(parents=True)
-    for name in ("engines/tensorrt/plan", ".lock", ".bundle.json.0123abcd"):
+    (bundle.path / ".learning-0123abcd").mkdir()
+    strange = ["engines/tensorrt/plan", ".learning-0123abcd/tokens", ".lock"]
+    for name in (*strange, ".bundle.json.0123abcd"):
         (bundle.path / name).touch()
     assert write_manifest(bundle.path, bundle.manifest).files == bundle.manifest.files
+    copied = copy_bundle(bundle, tmp_path / "copy").path
+    assert not [name for name in strange if (copied / name).exists()]

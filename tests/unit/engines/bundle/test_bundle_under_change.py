@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.manifests import as_version_1, as_version_2, as_version_4, written
 from support.small_bundle import ENTRY, left_overs, rows, write_small_bundle
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.lock import locked_bundle, publish
-from zeroflaw_engines.bundle.manifest import Calibration
+from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Calibration
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.bundle.writer import add_products, copy_bundle, set_calibration
 from zeroflaw_engines.errors import BundleChangedError, BundleError, ProductError
@@ -239,22 +241,25 @@ def test_twins_of_a_product(tmp_path: Path) -> None:
         add_products(bundle, {"\uff47lass": rows(3)}, {"\uff47lass": ENTRY})
 
 
-def test_upgrading_changes_the_manifest_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_upgrading_changes_the_manifest_alone(tmp_path: Path, version: int) -> None:
     bundle = write_small_bundle(tmp_path / "b")
-    bundle_writer.replace_manifest(bundle.path, as_version(bundle, 3))
+    raw = json.loads(manifest_of(bundle))
+    older = {1: as_version_1, 2: as_version_2}.get(version)
+    text = written(as_version_4(raw, version) if older is None else older(raw))
+    (bundle.path / "bundle.json").write_bytes(text)
     old = open_bundle(bundle.path)
-    assert (old.manifest.schema_version, b"digest" in manifest_of(bundle)) == (3, False)
+    assert (old.manifest.schema_version, b'"digest"' in text) == (version, version == 4)
     files = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files}
     upgraded = bundle_writer.upgrade_bundle(old)
-    assert open_bundle(bundle.path).manifest == upgraded.manifest == bundle.manifest
+    opened = open_bundle(bundle.path)
+    assert opened.manifest == upgraded.manifest
+    assert opened.manifest.schema_version == SCHEMA_VERSION
+    assert (opened.manifest.reference, opened.identity) == (None, old.identity)
+    assert opened.manifest.products == bundle.manifest.products
+    assert opened.manifest.parameters == bundle.manifest.parameters
     assert {name: (bundle.path / name).read_bytes() for name in files} == files
     assert left_overs(bundle.path) == []
-
-
-def as_version(bundle: Bundle, version: int):
-    import msgspec
-
-    return msgspec.structs.replace(bundle.manifest, schema_version=version)
 
 
 def manifest_of(bundle: Bundle) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.manifests import WHERE, as_version_1, as_version_2, decode, written
+from support.manifests import WHERE, as_version_1, as_version_2, as_version_4, decode, written
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.errors import BundleDamagedError, BundleError, BundleSchemaError
@@ -63,7 +63,7 @@ def test_any_flipped_bit_of_an_old_manifest_gives_a_manifest_or_a_bundle_error(
         lambda text: text.replace('"fusion_weight": 0.5,', ""),
         lambda text: text.replace('"digest"', '"digests"'),
         lambda text: text.replace("  ", " "),
-        lambda text: text.replace('"schema_version": 4,', '"schema_version": 4, "digest": "x",'),
+        lambda text: text.replace('"schema_version": 5,', '"schema_version": 5, "digest": "x",'),
         lambda text: text + " ",
         lambda text: "\ufeff" + text,
     ],
@@ -92,7 +92,7 @@ def test_an_older_version_has_no_digest(raw: dict[str, Any]) -> None:
         decode_manifest(json.dumps({**as_version_2(raw), "digest": raw["digest"]}).encode(), WHERE)
 
 
-@pytest.mark.parametrize("version", [2, 4])
+@pytest.mark.parametrize("version", [2, 5])
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -105,7 +105,7 @@ def test_an_older_version_has_no_digest(raw: dict[str, Any]) -> None:
 def test_a_field_that_is_there_twice_is_refused(
     raw: dict[str, Any], version: int, old: str, new: str
 ) -> None:
-    document = raw if version == 4 else as_version_2(raw)
+    document = raw if version == 5 else as_version_2(raw)
     text = json.dumps({**document, "digest": "0" * 64}, indent=2)
     if version < 4:
         text = json.dumps({name: document[name] for name in document if name != "digest"})
@@ -116,17 +116,24 @@ def test_a_field_that_is_there_twice_is_refused(
         decode_manifest(sealed_text.encode(), WHERE)
 
 
-OLD_PARAMETERS = 18
+OLD_PARAMETERS = {1: 18, 2: 18, 3: 18, 4: 23}
+LAST = {18: "decision_threshold", 23: "contradiction_area"}
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+def as_version(raw: dict[str, Any], version: int) -> dict[str, Any]:
+    old = {1: as_version_1, 2: as_version_2}.get(version)
+    return as_version_4(raw, version) if old is None else old(raw)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_an_older_version_may_lack_the_parameters_that_came_later(
     raw: dict[str, Any], version: int
 ) -> None:
-    old = {1: as_version_1, 2: as_version_2, 3: dict}[version](raw) | {"schema_version": version}
-    names = list(old["parameters"])[:OLD_PARAMETERS]
+    old = as_version(raw, version)
+    count = OLD_PARAMETERS[version]
+    names = list(old["parameters"])[:count]
     old["parameters"] = {name: old["parameters"][name] for name in names}
-    assert names[-1] == "decision_threshold"
+    assert names[-1] == LAST[count]
     assert decode(old).method_parameters == MethodParameters()
     for name in names:
         fewer = {key: value for key, value in old["parameters"].items() if key != name}
@@ -143,14 +150,14 @@ def test_this_version_lacks_no_parameter(raw: dict[str, Any]) -> None:
             decode({**raw, "parameters": fewer})
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 @pytest.mark.parametrize(
     "path", [("products", "object", "threshold"), ("demonstration",), ("sam", "weights", "sha256")]
 )
 def test_a_missing_field_that_has_a_default_is_refused(
     raw: dict[str, Any], version: int, path: tuple[str, ...]
 ) -> None:
-    old = as_version_2(raw) if version == 2 else {**raw, "schema_version": version}
+    old = raw if version == 5 else as_version(raw, version)
     part = old
     for name in path[:-1]:
         part = part[name]

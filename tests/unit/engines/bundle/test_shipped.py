@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.manifests import as_version_1
 from support.small_bundle import CALIBRATION
 from zeroflaw_engines.bundle import shipped
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
@@ -170,22 +171,19 @@ def test_a_new_entry_of_a_product_drops_its_calibration(copied: Path) -> None:
     assert (entry.threshold, entry.calibration) == (None, None)
 
 
-def test_changing_a_bundle_of_version_1_brings_it_to_version_4(edit_manifest) -> None:
+def test_changing_a_bundle_of_version_1_brings_it_to_version_5(edit_manifest) -> None:
     def to_version_1(raw: dict) -> None:
-        raw["schema_version"] = 1
-        del raw["demonstration"]
-        for engine in raw["engines"].values():
-            engine.pop("attention", None)
-        for product in raw["products"].values():
-            del product["calibration"]
+        old = as_version_1(raw)
+        raw.clear()
+        raw.update(old)
 
     path = edit_manifest(to_version_1)
     bundle = open_bundle(path)
     assert bundle.manifest.schema_version == 1
     rows = bundle.text_embeddings("object")
     set_calibration(bundle, "object", 0.5, CALIBRATION, embeddings=rows)
-    assert open_bundle(path).manifest.schema_version == 4
+    assert open_bundle(path).manifest.schema_version == 5
     edit_manifest(lambda raw: raw["products"]["object"].update(threshold=None, calibration=None))
     edit_manifest(to_version_1)
     add_products(open_bundle(path), {"bolt": rows}, {"bolt": Product(sentences=(1, 1))})
-    assert open_bundle(path).manifest.schema_version == 4
+    assert open_bundle(path).manifest.schema_version == 5

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from zeroflaw.cli.bundle import bundle_app
 from zeroflaw_engines.bundle import variants as bundle_variants
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION
 from zeroflaw_engines.errors import BundleError, ExportError, ParityError
 from zeroflaw_export.cli.add_fp16 import add_fp16
 from zeroflaw_export.graphs.add_fp16 import add_fp16_graphs
@@ -32,7 +33,7 @@ def files_of(bundle: Bundle) -> set[str]:
 def test_fp16_graphs_are_half_as_large_and_checked(
     fp16_bundle: Bundle, tiny_bundle: Bundle
 ) -> None:
-    assert fp16_bundle.manifest.schema_version == 4
+    assert fp16_bundle.manifest.schema_version == SCHEMA_VERSION
     added = files_of(fp16_bundle) - files_of(tiny_bundle)
     assert len(added) == 6
     for engine in ("clip_encoder", "sam_encoder", "sam_decoder"):
