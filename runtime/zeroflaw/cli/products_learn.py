@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -49,8 +49,11 @@ def learn(
         ),
     ] = "auto",
     augment: Annotated[
-        list[Augmentation] | None,
-        typer.Option(help="Another view of each photo to learn; give it several times for more."),
+        list[str] | None,
+        typer.Option(
+            help=f"Another view of each photo to learn: {', '.join(get_args(Augmentation))}; give"
+            " it several times for more."
+        ),
     ] = None,
     budget_mb: Annotated[
         float | None,

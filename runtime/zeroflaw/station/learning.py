@@ -92,7 +92,7 @@ def learn_product(
     *,
     false_reject_rate: float = 0.01,
     calibration: CalibrationChoice = "auto",
-    augmentations: Sequence[Augmentation] = (),
+    augmentations: Sequence[str] = (),
     bank_bytes: int | None = None,
     shots: int | None = None,
     seed: int = 0,
@@ -116,7 +116,7 @@ def learn_product(
         false_reject_rate: Share of good parts that may be rejected, inside (0, 1).
         calibration: `split` keeps photos out of the bank to calibrate with, `leave_one_out`
             scores each without its own rows; `auto` splits if there are enough photos.
-        augmentations: Other views of each photo that join its rows.
+        augmentations: Other views of each photo that join its rows; names in `Augmentation`.
         bank_bytes: Budget of the bank; default and most: what the bundle takes.
         shots: Photos in the bank, drawn by the seed; without a split no others are used.
         seed: Of the draw of photos.
@@ -143,7 +143,9 @@ def learn_product(
     rows = rows_of_budget(sizes, bank_bytes)
     for view in augmentations:
         arguments.choice("augmentations", view, get_args(Augmentation))
-    views = tuple(dict.fromkeys(augmentations))
+    views: tuple[Augmentation, ...] = tuple(
+        view for view in get_args(Augmentation) if view in augmentations
+    )
     reader = PhotoReader(white_level, orientation)
     name = bundle.product_name(product) or normal_name(product)
     parameters = bundle.manifest.method_parameters
