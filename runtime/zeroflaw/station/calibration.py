@@ -299,6 +299,6 @@ def image_scorer(
 
         def score(frame: Frame) -> float:
             require_sight(frame, parameters)
-            return scorer.score(scorer.encode(frame), loaded)[0]
+            return scorer.score(scorer.encode(frame), loaded).score
 
         yield ImageScorer(score, scorer.backend, scorer.precision, parameters)

@@ -63,7 +63,7 @@ class LearnedProduct:
         product: The product's name in it.
         reference: Where the bank comes from, as the manifest has it.
         digest: SHA-256 of the bank's file.
-        bank_bytes: Its tokens.
+        bank_bytes: Of that file.
         fit: The threshold, and what is known of it.
         photos: Files that were learned from; the first `bank_photos` are in the bank.
         bank_photos: Number of photos in the bank.
@@ -182,8 +182,9 @@ def learn_product(
             learner = PhotoLearner(scorer, reader, store, plan, views, progress)
             bank = learner.bank(current.tower)
             judged = learner.judge(bank)
+        paths = [photo.path for photo in judged.photos]
         if not keep_unusual:
-            require_usual([photo.path for photo in judged.photos], judged.scores)
+            require_usual(paths, judged.scores, judged.highest, judged.mean)
         calibrating = slice(-len(plan.calibrating), None)
         fit = conformal_threshold(judged.scores[calibrating], false_reject_rate, plan.scheme)
         created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -224,13 +225,13 @@ def learn_product(
                 current, name, bank, reference, fit.threshold, record,
                 embeddings=embeddings, before=before,
             )  # fmt: skip
-    paths = [photo.path for photo in judged.photos]
+    reference = changed.manifest.products[name].reference or reference
     return LearnedProduct(
         bundle=changed,
         product=name,
-        reference=changed.manifest.products[name].reference or reference,
+        reference=reference,
         digest=digest,
-        bank_bytes=bank.tokens.nbytes,
+        bank_bytes=changed.manifest.files[reference.bank].bytes,
         fit=fit,
         photos=tuple(dict.fromkeys(p.path for p in (*plan.bank, *plan.calibrating))),
         bank_photos=len(plan.bank),

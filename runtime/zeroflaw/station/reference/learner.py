@@ -22,7 +22,7 @@ from zeroflaw.station.reference.photos import (
     require_disk_space,
 )
 from zeroflaw.station.reference.plan import LearningPlan
-from zeroflaw.station.reference.scorer import PhotoEncoding, PhotoScorer
+from zeroflaw.station.reference.scorer import PhotoEncoding, PhotoScore, PhotoScorer
 from zeroflaw.station.thinning import bank_of_photos, thinned
 from zeroflaw_engines.bundle.manifest import Augmentation
 from zeroflaw_engines.bundle.reference_bank import (
@@ -47,12 +47,14 @@ class JudgedPhotos:
         photos: All of the bank, if it has several; then those that only calibrate.
         scores: Their image scores.
         highest: The highest values of their reference maps.
+        mean: The means of these.
         nearest: The photos in the bank that they are nearest to.
     """
 
     photos: tuple[Photo, ...]
     scores: NDArray[np.float64]
     highest: NDArray[np.float64]
+    mean: NDArray[np.float64]
     nearest: tuple[Path, ...]
 
 
@@ -79,38 +81,40 @@ class PhotoLearner:
 
     def judge(self, bank: ReferenceBank) -> JudgedPhotos:
         """Score every photo without its own rows: those of the bank, then the others."""
-        found: list[tuple[Photo, float, float, int]] = []
+        found: list[tuple[Photo, PhotoScore, int]] = []
         # A photo that is alone in the bank has nothing to be scored against.
         for number, photo in enumerate(self.plan.bank if len(self.plan.bank) > 1 else ()):
             stored = self._stored(photo) or self._encoded(photo)
             seen = PhotoEncoding(float(stored["zero_shot"][0]), stored["tokens"])
             others = bank.without_photo(number)
-            score, highest = self.scorer.score(seen, self.scorer.load(others))
-            found.append((photo, score, highest, nearest_photo(stored["tokens"], others)))
+            score = self.scorer.score(seen, self.scorer.load(others))
+            found.append((photo, score, nearest_photo(stored["tokens"], others)))
         if self.plan.scheme == "split":
             found += self._judge_others(bank)
         return JudgedPhotos(
-            tuple(photo for photo, *_ in found),
-            np.array([score for _, score, _, _ in found]),
-            np.array([highest for _, _, highest, _ in found]),
-            tuple(self.plan.bank[near].path for *_, near in found),
+            photos=tuple(photo for photo, _, _ in found),
+            scores=np.array([score.score for _, score, _ in found]),
+            highest=np.array([score.highest for _, score, _ in found]),
+            mean=np.array([score.mean for _, score, _ in found]),
+            nearest=tuple(self.plan.bank[near].path for _, _, near in found),
         )
 
-    def _judge_others(self, bank: ReferenceBank) -> Iterator[tuple[Photo, float, float, int]]:
+    def _judge_others(self, bank: ReferenceBank) -> Iterator[tuple[Photo, PhotoScore, int]]:
         """Score the photos that calibrate against the whole bank, and keep the scores."""
         loaded = self.scorer.load(bank)
         settings = digest_of(self.store.settings, digest_of_bank(encode_reference_bank(bank)))
-        scores = PhotoStore(self.store.directory, self.store.bundle, settings)
+        kept = PhotoStore(self.store.directory, self.store.bundle, settings)
         for photo in self.plan.calibrating:
-            stored = scores.read(photo)
+            stored = kept.read(photo)
             if stored is None:
                 seen = self.scorer.encode(self.reader.frame(photo))
-                near = -1 if seen.tokens is None else nearest_photo(seen.tokens, bank)
-                stored = {"judged": np.array([*self.scorer.score(seen, loaded), near], np.float64)}
-                scores.write(photo, stored)
-            score, highest, number = stored["judged"].tolist()
+                near = 0 if seen.tokens is None else nearest_photo(seen.tokens, bank)
+                score = self.scorer.score(seen, loaded)
+                stored = {"judged": np.array([*score, near], np.float64)}
+                kept.write(photo, stored)
+            *values, number = stored["judged"].tolist()
             self._done(photo)
-            yield photo, score, highest, int(number)
+            yield photo, PhotoScore(*values), int(number)
 
     def _stored(self, photo: Photo) -> Arrays | None:
         """Return what an earlier learning computed of a photo, if it serves this one."""

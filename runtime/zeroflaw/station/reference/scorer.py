@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
 from zeroflaw.pipeline.frame_information import frame_information
@@ -40,6 +41,20 @@ class PhotoEncoding:
 
     zero_shot: float
     tokens: FloatArray | None
+
+
+class PhotoScore(NamedTuple):
+    """The image score of a photo, and what its reference map is; all in [0, 1].
+
+    Attributes:
+        score: The image score.
+        highest: The highest value of the reference map, 0 without a bank.
+        mean: Its mean.
+    """
+
+    score: float
+    highest: float
+    mean: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +96,13 @@ class PhotoScorer:
         """Put a bank where the matcher reads it; None if there is no matcher."""
         return None if self.matcher is None else load_bank(bank, digest, self.matcher)
 
-    def score(self, seen: PhotoEncoding, bank: LoadedBank | None) -> tuple[float, float]:
-        """Score a photo that was encoded.
-
-        Returns:
-            The image score, and the highest value of the reference map, 0 without a bank; both
-            in [0, 1].
-        """
+    def score(self, seen: PhotoEncoding, bank: LoadedBank | None) -> PhotoScore:
+        """Score a photo that was encoded."""
         if bank is None or self.matcher is None or seen.tokens is None:
-            return seen.zero_shot, 0.0
+            return PhotoScore(seen.zero_shot, 0.0, 0.0)
         distances = reference_distances(match(seen.tokens, bank, self.matcher), self.parameters)
-        return fused_score(seen.zero_shot, distances, self.parameters), float(distances.max())
+        score = fused_score(seen.zero_shot, distances, self.parameters)
+        return PhotoScore(score, float(distances.max()), float(distances.mean()))
 
 
 @contextmanager
