@@ -160,11 +160,14 @@ class PhotoStore:
     def read(self, photo: Photo) -> Arrays | None:
         """Return what was stored of a photo; None if nothing was, or not as it was written."""
         try:
-            stored: Arrays = load(self._path(photo).read_bytes())
+            digest, data = self._path(photo).read_bytes().split(b"\n", 1)
             # A power cut may leave a file whose contents never reached the disk.
-            return stored if all(value.any() for value in stored.values()) else None
+            if hashlib.sha256(data).hexdigest().encode() != digest:
+                return None
+            stored: Arrays = load(data)
         except (OSError, SafetensorError, ValueError):
             return None
+        return stored
 
     def write(self, photo: Photo, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Store arrays of a photo, all of them or none.
@@ -175,10 +178,11 @@ class PhotoStore:
         path = self._path(photo)
         checked = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         with disk_errors(self.bundle), replacing(path) as written:
-            written.write_bytes(save(checked))
+            data = save(checked)
+            written.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
     def _path(self, photo: Photo) -> Path:
-        return self.directory / f"{photo.sha256[:32]}-{self.settings[:16]}.safetensors"
+        return self.directory / f"{photo.sha256[:32]}-{self.settings[:16]}.photo"
 
 
 @contextmanager
