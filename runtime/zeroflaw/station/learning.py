@@ -240,7 +240,7 @@ def learn_product(
         warnings=(
             *survey.warnings,
             *_few(fit.images, len(plan.bank)),
-            *near_copies(paths, judged.highest, judged.nearest),
+            *near_copies(paths, judged.nearest, judged.apart),
             *fit.warnings,
         ),
     )

@@ -20,7 +20,7 @@ _FEW: Final = 4.0
 # highest distance a score may take half.
 _LEAST_DIFFERENCE: Final = 0.05
 _LEAST_OF_HIGHEST: Final = 0.1
-# A photo is a near copy if nothing of it is farther than this share of what is usual.
+# A photo is a near copy if it is this share as far from another one as is usual.
 _NEAR_COPY: Final = 0.1
 _NAMED: Final = 10
 
@@ -80,15 +80,15 @@ def require_usual(
 
 
 def near_copies(
-    paths: Sequence[Path], highest: ArrayLike, nearest: Sequence[Path]
+    paths: Sequence[Path], nearest: Sequence[Path], apart: ArrayLike
 ) -> tuple[str, ...]:
     """Warn of photos that are nearly copies of others.
 
     Args:
-        highest: [n], the highest value of each photo's reference map, without itself.
         nearest: The photo in the bank that each is nearest to.
+        apart: [n], how far it is from that one.
     """
-    values = np.asarray(highest, np.float64)
+    values = np.asarray(apart, np.float64)
     pairs = {
         tuple(sorted((str(paths[i]), str(nearest[i]))))
         for i in np.flatnonzero(values < _NEAR_COPY * np.median(values)).tolist()

@@ -35,8 +35,8 @@ from zeroflaw_engines.image_files.frame import Frame
 
 # Photos are thinned to more rows than they need, so that they serve a bank of fewer photos too.
 _SPARE: Final = 2
-# Patches of a photo that tell which other photo it is nearest to.
-_PATCHES_COMPARED: Final = 64
+# Rows of each photo that tell which one another photo is nearest to.
+_ROWS_COMPARED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class JudgedPhotos:
         highest: The highest values of their reference maps.
         mean: The means of these.
         nearest: The photos in the bank that they are nearest to.
+        apart: How far they are from these; see `nearest_photo`.
     """
 
     photos: tuple[Photo, ...]
@@ -56,6 +57,7 @@ class JudgedPhotos:
     highest: NDArray[np.float64]
     mean: NDArray[np.float64]
     nearest: tuple[Path, ...]
+    apart: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,25 +83,27 @@ class PhotoLearner:
 
     def judge(self, bank: ReferenceBank) -> JudgedPhotos:
         """Score every photo without its own rows: those of the bank, then the others."""
-        found: list[tuple[Photo, PhotoScore, int]] = []
+        found: list[tuple[Photo, PhotoScore, int, float]] = []
         # A photo that is alone in the bank has nothing to be scored against.
         for number, photo in enumerate(self.plan.bank if len(self.plan.bank) > 1 else ()):
             stored = self._stored(photo) or self._encoded(photo)
             seen = PhotoEncoding(float(stored["zero_shot"][0]), stored["tokens"])
             others = bank.without_photo(number)
             score = self.scorer.score(seen, self.scorer.load(others))
-            found.append((photo, score, nearest_photo(stored["tokens"], others)))
+            found.append((photo, score, *nearest_photo(stored["tokens"], others)))
         if self.plan.scheme == "split":
             found += self._judge_others(bank)
+        photos, scores, nearest, apart = zip(*found, strict=True)
         return JudgedPhotos(
-            photos=tuple(photo for photo, _, _ in found),
-            scores=np.array([score.score for _, score, _ in found]),
-            highest=np.array([score.highest for _, score, _ in found]),
-            mean=np.array([score.mean for _, score, _ in found]),
-            nearest=tuple(self.plan.bank[near].path for _, _, near in found),
+            photos=photos,
+            scores=np.array([score.score for score in scores]),
+            highest=np.array([score.highest for score in scores]),
+            mean=np.array([score.mean for score in scores]),
+            nearest=tuple(self.plan.bank[number].path for number in nearest),
+            apart=np.array(apart),
         )
 
-    def _judge_others(self, bank: ReferenceBank) -> Iterator[tuple[Photo, PhotoScore, int]]:
+    def _judge_others(self, bank: ReferenceBank) -> Iterator[tuple[Photo, PhotoScore, int, float]]:
         """Score the photos that calibrate against the whole bank, and keep the scores."""
         loaded = self.scorer.load(bank)
         settings = digest_of(self.store.settings, digest_of_bank(encode_reference_bank(bank)))
@@ -108,13 +112,13 @@ class PhotoLearner:
             stored = kept.read(photo)
             if stored is None:
                 seen = self.scorer.encode(self.reader.frame(photo))
-                near = 0 if seen.tokens is None else nearest_photo(seen.tokens, bank)
-                score = self.scorer.score(seen, loaded)
-                stored = {"judged": np.array([*score, near], np.float64)}
+                near = (0, 1.0) if seen.tokens is None else nearest_photo(seen.tokens, bank)
+                values = [*self.scorer.score(seen, loaded), *near]
+                stored = {"judged": np.array(values, np.float64)}
                 kept.write(photo, stored)
-            *values, number = stored["judged"].tolist()
+            *score, number, apart = stored["judged"].tolist()
             self._done(photo)
-            yield photo, PhotoScore(*values), int(number)
+            yield photo, PhotoScore(*score), int(number), apart
 
     def _stored(self, photo: Photo) -> Arrays | None:
         """Return what an earlier learning computed of a photo, if it serves this one."""
@@ -159,17 +163,25 @@ def view_of(frame: Frame, view: Augmentation) -> Frame:
     return np.ascontiguousarray(turned)
 
 
-def nearest_photo(tokens: FloatArray, bank: ReferenceBank) -> int:
-    """Return the number of the photo in a bank that most patches of a photo are like.
+def nearest_photo(tokens: FloatArray, bank: ReferenceBank) -> tuple[int, float]:
+    """Find the photo in a bank that a photo is nearest to.
+
+    Rows of the bank are looked for among all tokens of the photo, not the other way round: of a
+    copy each is there, whatever thinning took away.
 
     Args:
         tokens: float32 [blocks, N, width], L2-normalised.
+
+    Returns:
+        Its number, and the mean distance of its rows from the photo, in [0, 2].
     """
-    some = tokens[0, :: max(1, tokens.shape[1] // _PATCHES_COMPARED)]
-    cosines = some @ bank.tokens[0].astype(np.float32).T
     starts = np.flatnonzero(np.diff(bank.photos, prepend=-1))
-    likeness = np.maximum.reduceat(cosines, starts, axis=1).mean(axis=0)
-    return int(bank.photos[starts[likeness.argmax()]])
+    each = min(_ROWS_COMPARED, int(np.diff([*starts, bank.rows]).min()))
+    rows = (starts[:, None] + np.arange(each)).ravel()
+    highest = (bank.tokens[0, rows].astype(np.float32) @ tokens[0].T).max(axis=1)
+    apart = 1 - highest.reshape(-1, each).mean(axis=1)
+    nearest = int(apart.argmin())
+    return int(bank.photos[starts[nearest]]), float(apart[nearest])
 
 
 def require_space(sizes: ReferenceSizes, plan: LearningPlan, store: PhotoStore) -> None:

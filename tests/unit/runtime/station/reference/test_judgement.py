@@ -61,8 +61,8 @@ def test_good_photos_are_hardly_ever_named(rng, n: int, kind: str) -> None:
 
 
 def test_near_copies_are_named_in_pairs() -> None:
-    highest = np.array([0.2, 0.001, 0.25, 0.001, 0.22])
+    apart = np.array([0.2, 0.001, 0.25, 0.001, 0.22])
     nearest = [PATHS[i] for i in (1, 3, 0, 1, 2)]
-    (text,) = near_copies(PATHS[:5], highest, nearest)
+    (text,) = near_copies(PATHS[:5], nearest, apart)
     assert "1.png and 3.png are nearly the same picture" in text
-    assert near_copies(PATHS[:5], np.full(5, 0.2), nearest) == ()
+    assert near_copies(PATHS[:5], nearest, np.full(5, 0.2)) == ()
