@@ -27,6 +27,7 @@ from zeroflaw_engines.bundle.manifest import (
     Manifest,
     ParityFigure,
     Product,
+    ReferenceIdentity,
     SamIdentity,
     TextIdentity,
     parameters_record,
@@ -42,6 +43,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
     TEXT_ENCODER,
@@ -65,6 +67,7 @@ from zeroflaw_export.models.architectures import (
 )
 from zeroflaw_export.models.clip_encoder import ClipEncoder
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
+from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
 from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
 from zeroflaw_export.models.sam_decoder import SamDecoder
 from zeroflaw_export.models.sam_encoder import SamEncoder
@@ -76,6 +79,8 @@ from zeroflaw_export.parity.references import keep_freed_memory
 
 # 10 positive and 10 negative points and a box, in rows that make 32 tokens with SAM's own five.
 MAX_PROMPTS: Final = 27
+# What a product's reference bank may take.
+BANK_BYTES: Final = 16_000_000
 _PROMPTS: Final = "prompts.safetensors"
 _TOKENIZER: Final = "tokenizer.json"
 _ENSEMBLES: Final = "prompt_ensembles.toml"
@@ -101,6 +106,7 @@ class ExportJob:
         parameters: Method parameters to record.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
+        bank_bytes: What a product's reference bank may take, in FP16.
     """
 
     clip_architecture: str
@@ -115,6 +121,7 @@ class ExportJob:
     parameters: MethodParameters = field(default_factory=MethodParameters)
     demonstration: str | None = None
     precision: Precision = "fp32"
+    bank_bytes: int = BANK_BYTES
 
     @property
     def random_weights(self) -> int | None:
@@ -243,6 +250,13 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         sam_feature_size=grid,
         sam_feature_channels=sam.prompt_encoder.embed_dim,
         max_prompts=MAX_PROMPTS,
+        reference=reference_sizes(
+            len(architecture.tapped_blocks),
+            image_size,
+            architecture.patch_size,
+            architecture.config["vision_cfg"]["width"],
+            job.bank_bytes,
+        ),
     )
     sam_identity = SamIdentity(
         architecture=sam_arch.name,
@@ -283,6 +297,9 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             session, reference, bank[job.products[0]], accepted
         ),
     )
+    matcher_part = writer.write(
+        REFERENCE_MATCHER, matcher_of(sizes), parity.check_reference_matcher
+    )
 
     counts = tuple(map(len, ensembles.sentences("")))
     return Manifest(
@@ -295,14 +312,27 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         text=TextIdentity(context=clip.context_length, tokenizer=_TOKENIZER, ensembles=_ENSEMBLES)
         if job.text_encoder
         else None,
-        engines={**clip_part.engines, **sam_part.engines, **text_part.engines},
+        engines={
+            **clip_part.engines,
+            **sam_part.engines,
+            **text_part.engines,
+            **matcher_part.engines,
+        },
         prompts=_PROMPTS,
         products={name: Product(sentences=(counts[0], counts[1])) for name in job.products},
         parameters=parameters_record(job.parameters),
         demonstration=job.demonstration,
-        parity=(*clip_part.parity, *sam_part.parity, *text_part.parity),
+        parity=(*clip_part.parity, *sam_part.parity, *text_part.parity, *matcher_part.parity),
         files={},
+        reference=_reference_identity(sizes),
     )
+
+
+def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
+    found = sizes.reference
+    if found is None:
+        return None
+    return ReferenceIdentity(tokens=found.tokens, width=found.width, rows=found.rows)
 
 
 def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:

@@ -35,7 +35,13 @@ from zeroflaw_engines.built_engines.precision_report import HEAVY, PrecisionRepo
 from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity, EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.machine import Gpu
@@ -45,7 +51,12 @@ from zeroflaw_engines.sessions.session import Session
 from zeroflaw_engines.tensorrt_bindings import installed_version
 from zeroflaw_engines.version import __version__
 
-BUILT_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
+BUILT_ENGINES: Final[tuple[EngineName, ...]] = (
+    CLIP_ENCODER,
+    SAM_ENCODER,
+    SAM_DECODER,
+    REFERENCE_MATCHER,
+)
 
 # A network of which less computes in half precision is no FP16 network.
 _MIN_HALF_SHARE: Final = 0.5

@@ -17,6 +17,7 @@ from zeroflaw_engines.contract import (
     LABEL_NOT_A_POINT,
     LABEL_POSITIVE,
     LABEL_UNUSED,
+    PATCH_TOKENS,
     EngineContract,
 )
 from zeroflaw_engines.errors import BuildError, ComparisonError
@@ -84,10 +85,10 @@ def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
             inputs[spec.name] = _picture(shape, rng)
         elif spec.name == "image_size":
             inputs[spec.name] = np.array([image_size, image_size * 3 // 4], np.int32)
-        elif spec.name == "text_embeddings":
+        elif spec.name in {"text_embeddings", PATCH_TOKENS, "bank"}:
             value = rng.standard_normal(shape)
-            unit = value / np.linalg.norm(value, axis=1, keepdims=True)
-            inputs[spec.name] = unit.astype(np.float32)
+            unit = value / np.linalg.norm(value, axis=-1, keepdims=True)
+            inputs[spec.name] = unit.astype(spec.dtype)
         elif spec.name == "point_coords":
             inputs[spec.name] = rng.uniform(50, 500, shape).astype(np.float32)
         elif spec.name == "point_labels":
@@ -100,6 +101,9 @@ def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
             inputs[spec.name] = labels
         elif spec.name == "has_mask_input":
             inputs[spec.name] = np.ones(shape, np.float32)
+        elif spec.name == "valid_rows":
+            rows = inputs["bank"].shape[1]
+            inputs[spec.name] = np.array([max(1, rows * 3 // 4)], np.int32)
         else:
             inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
     return inputs

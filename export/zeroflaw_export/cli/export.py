@@ -61,6 +61,9 @@ def export(
     precision: Annotated[
         GraphPrecision, typer.Option(help="fp16 adds strongly typed graphs for TensorRT.")
     ] = GraphPrecision.FP32,
+    bank_mb: Annotated[
+        float, typer.Option(min=0.1, max=1024, help="What a product's reference bank may take, MB.")
+    ] = 16,
     cache: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -103,6 +106,7 @@ def export(
         ensembles=ensembles,
         text_encoder=text_encoder,
         precision=precision.value,
+        bank_bytes=int(1e6 * bank_mb),
     )
     if random_weights is not None:
         err.print(

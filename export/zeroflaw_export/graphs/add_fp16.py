@@ -11,7 +11,14 @@ from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import ParityFigure
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.variants import added_variants
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    PATCH_TOKENS,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
@@ -36,6 +43,8 @@ def add_fp16_graphs(bundle: Bundle, report: Callable[[str], None] = lambda _: No
     """
     with added_variants(bundle) as added:
         for engine in FP16_ENGINES:
+            if engine not in bundle.manifest.engines:
+                continue  # an older bundle's, that takes no reference banks
             report(f"writing {engine} in FP16")
             entry = bundle.manifest.engines[engine]
             variant = write_fp16_variant(bundle.path, engine, entry, added.directory)
@@ -56,6 +65,8 @@ def _check(bundle: Bundle, engine: EngineName, half: Session, full: Session) -> 
         return parity.check_clip_encoder(
             half, clip_reference(full), embeddings, parity.FP16_TOLERANCES
         )
+    if engine == REFERENCE_MATCHER:
+        return parity.check_reference_matcher(half, parity.FP16_TOLERANCES)
     side = bundle.manifest.sizes.sam_image_size
     if engine == SAM_ENCODER:
         wanted = parity.sam_features(sam_encoder_reference(full), side)
@@ -74,9 +85,9 @@ def clip_reference(session: Session) -> parity.ClipReference:
 
     def encode(
         image: NDArray[np.uint8], embeddings: TextEmbeddings
-    ) -> tuple[NDArray[np.float32], float]:
+    ) -> tuple[NDArray[np.float32], float, NDArray[np.float32] | None]:
         got = session.execute({"image": image[None], "text_embeddings": embeddings})
-        return got["anomaly_map"][0], float(got["image_score"][0])
+        return got["anomaly_map"][0], float(got["image_score"][0]), got.get(PATCH_TOKENS)
 
     return encode
 

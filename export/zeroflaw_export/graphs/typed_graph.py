@@ -30,8 +30,8 @@ MOVING: Final = frozenset(
      "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )  # fmt: skip
 _COMPUTING: Final = frozenset(
-    {"Add", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "ReduceL2", "ReduceMean", "Relu",
-     "Sigmoid", "Sin", "Softmax", "Sub"}
+    {"Add", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "ReduceL2", "ReduceMax",
+     "ReduceMean", "Relu", "Sigmoid", "Sin", "Softmax", "Sub", "Where"}
 )  # fmt: skip
 # Operators whose float inputs and outputs all have one type: what the pass knows to retype.
 _KNOWN: Final = _WEIGHTED | MOVING | _COMPUTING
@@ -179,7 +179,9 @@ def _exit(graph: ir.Graph) -> set[ir.Node]:
         if node is None or node in found:
             continue
         found.add(node)
-        if node.op_type not in LINEAR:
+        # Behind a sum of two streams lie all the blocks that added to it.
+        joins = node.op_type == "Add" and all(v and v.const_value is None for v in node.inputs)
+        if node.op_type not in LINEAR and not joins:
             todo.extend(node.predecessors())
     return found
 

@@ -23,7 +23,12 @@ from zeroflaw_export.graphs.attention_rewrite import (
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
 from zeroflaw_export.graphs.typed_graph import apply_recipe
 
-FP16_ENGINES: Final[tuple[EngineName, ...]] = ("clip_encoder", "sam_encoder", "sam_decoder")
+FP16_ENGINES: Final[tuple[EngineName, ...]] = (
+    "clip_encoder",
+    "sam_encoder",
+    "sam_decoder",
+    "reference_matcher",
+)
 
 # Tensors below this are kept inside the graph's file.
 _EXTERNAL_FROM: Final = 1024

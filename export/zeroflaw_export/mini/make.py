@@ -41,6 +41,7 @@ from zeroflaw_export.training.train import TrainingSettings
 FRAMES: Final = 4000
 FRAMES_SEED: Final = 1
 SHUFFLE_SEED: Final = 3
+BANK_BYTES: Final = 2**21
 
 DEMONSTRATION: Final = (
     "small networks of CLIP's and SAM's classes, trained on drawn frames to show what zeroflaw"
@@ -159,6 +160,7 @@ def make_bundles(work: Path) -> None:
                 products=PRODUCTS,
                 parameters=PARAMETERS,
                 demonstration=demonstration,
+                bank_bytes=BANK_BYTES,
             ),
             work / target,
             overwrite=True,

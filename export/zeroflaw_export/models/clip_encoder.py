@@ -1,4 +1,4 @@
-"""The CLIP encoder as an export module: uint8 image in, anomaly map and image score out."""
+"""The CLIP encoder as an export module: uint8 image in, anomaly map, score and tokens out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ClipEncoder(nn.Module):
 
     def forward(
         self, image: torch.Tensor, text_embeddings: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Localise what is closer to the abnormal sentences than to the normal ones.
 
         Args:
@@ -54,6 +54,7 @@ class ClipEncoder(nn.Module):
         Returns:
             The anomaly map, float32 [1, S, S] in [0, 1]: mean over the blocks of P(abnormal).
             The image score, float32 [1] in [0, 1]: P(abnormal) of the CLS token.
+            The patch tokens, float32 [blocks, tokens, width], L2-normalised, before the adapters.
         """
         pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
         seen = self.visual.forward_intermediates(
@@ -62,13 +63,16 @@ class ClipEncoder(nn.Module):
             normalize_intermediates=False,
             output_fmt="NLC",
         )
+        taps = seen["image_intermediates"]
         maps = []
-        for tokens in self.adapters(seen["image_intermediates"]):
+        for tokens in self.adapters(taps):
             logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ text_embeddings.T
             maps.append(self._anomaly_map(logits))
         cls = functional.normalize(seen["image_features"], dim=-1)
         cls_logits = LOGIT_SCALE * cls @ text_embeddings.T
-        return torch.stack(maps).mean(dim=0), torch.softmax(cls_logits, dim=-1)[:, 1]
+        patch_tokens = torch.cat([functional.normalize(tokens, dim=-1) for tokens in taps])
+        scores = torch.softmax(cls_logits, dim=-1)[:, 1]
+        return torch.stack(maps).mean(dim=0), scores, patch_tokens
 
     def _anomaly_map(self, logits: torch.Tensor) -> torch.Tensor:
         # The reference upsamples both logits and then takes softmax over the two classes.

@@ -22,6 +22,8 @@ from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import (
     LABEL_NOT_A_POINT,
     LABEL_UNUSED,
+    PATCH_TOKENS,
+    REFERENCE_MATCHER,
     EngineContract,
     EngineName,
 )
@@ -35,6 +37,7 @@ IMAGE_KINDS: Final[tuple[ImageKind, ...]] = ("real", "noise")
 MAP_TOLERANCE: Final = 1e-4
 SENTENCE_TOLERANCE: Final = 1e-4
 RELATIVE_TOLERANCE: Final = 1e-3
+DISTANCE_TOLERANCE: Final = 1e-5
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,33 @@ class Tolerances:
 
     Attributes:
         maps: Of anomaly maps and image scores, which are in [0, 1].
-        relative: Of features, low-res logits and predicted IoUs, over the largest value.
+        relative: Of features, tokens, low-res logits and predicted IoUs, over the largest value.
+        distances: Of reference maps, which are in [0, 2].
         target: Which of the engine's graphs they are for.
     """
 
     maps: float
     relative: float
+    distances: float
     target: GraphTarget = "onnxruntime"
 
 
 def fp32_tolerances() -> Tolerances:
     """Return those of FP32 graphs, which differ from PyTorch in the order of sums alone."""
-    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE)
+    return Tolerances(MAP_TOLERANCE, RELATIVE_TOLERANCE, DISTANCE_TOLERANCE)
 
 
 # A value that is stored in FP16 is off by up to 2^-11 = 4.9e-4 of itself. Such errors are
 # independent, so that of the few hundred that meet in one output about ten times one is left; the
 # maps have a factor of 100 (the logit scale) before their sigmoid, of slope 1/4, on unit vectors.
-FP16_TOLERANCES: Final = Tolerances(maps=2e-2, relative=5e-3, target="tensorrt")
+# Cosines of unit vectors have no such factor.
+FP16_TOLERANCES: Final = Tolerances(maps=2e-2, relative=5e-3, distances=1e-3, target="tensorrt")
 
 # A reference takes what the engine takes, and gives what it should give.
 ClipReference = Callable[
-    [NDArray[np.uint8], TextEmbeddings], tuple[NDArray[np.float32], float]
-]  # image [S, S, 3] -> map [S, S], score
+    [NDArray[np.uint8], TextEmbeddings],
+    tuple[NDArray[np.float32], float, NDArray[np.float32] | None],
+]  # image [S, S, 3] -> map [S, S], score, patch tokens where the encoder gives them
 SamEncoderReference = Callable[
     [NDArray[np.uint8]], NDArray[np.float32]
 ]  # content [H, W, 3] -> features
@@ -98,7 +105,7 @@ def check_clip_encoder(
     embeddings: TextEmbeddings,
     tolerances: Tolerances | None = None,
 ) -> list[ParityFigure]:
-    """Compare the anomaly map and the image score with those of a reference.
+    """Compare the anomaly map, the image score and the patch tokens with those of a reference.
 
     Args:
         reference: `references.reference_clip`, or another graph.
@@ -114,7 +121,7 @@ def check_clip_encoder(
     assert isinstance(size, int)  # noqa: S101 - the contract fixes it
     for kind in IMAGE_KINDS:
         image = parity_image(kind, size, size)
-        want_map, want_score = reference(image, embeddings)
+        want_map, want_score, want_tokens = reference(image, embeddings)
         got = session.execute({"image": image[None], "text_embeddings": embeddings})
         for quantity, is_, should_be in (
             ("anomaly map, largest difference", got["anomaly_map"][0], want_map),
@@ -123,7 +130,64 @@ def check_clip_encoder(
             what: _What = ("clip_encoder", kind, quantity)
             value = _difference(what, largest_difference, is_, should_be)
             figures.append(_figure(what, value, accepted.maps, accepted.target))
+        if want_tokens is not None:
+            what = ("clip_encoder", kind, "patch tokens, largest difference over largest value")
+            value = _difference(what, relative_difference, got[PATCH_TOKENS], want_tokens)
+            figures.append(_figure(what, value, accepted.relative, accepted.target))
     return _accepted(figures)
+
+
+def check_reference_matcher(session: Session, tolerances: Tolerances) -> list[ParityFigure]:
+    """Compare the reference map with one computed in NumPy, token by token.
+
+    The tokens of the real case lie near rows of the bank, those of the other anywhere.
+
+    Raises:
+        ParityError: A difference is larger than is accepted, or a value is not finite.
+    """
+    figures = []
+    for kind in IMAGE_KINDS:
+        inputs = matcher_inputs(session.contract, kind)
+        got = session.execute(inputs)["reference_map"][0]
+        what: _What = (REFERENCE_MATCHER, kind, "reference map, largest difference")
+        value = _difference(what, largest_difference, got, plain_reference_map(inputs, len(got)))
+        figures.append(_figure(what, value, tolerances.distances, tolerances.target))
+    return _accepted(figures)
+
+
+def matcher_inputs(contract: EngineContract, kind: ImageKind) -> dict[str, Tensor]:
+    """Make tokens and a bank that is not full; its padding would be nearest, were it matched."""
+    tokens, rows = (tuple(map(int, spec.shape)) for spec in contract.inputs[:2])
+    rng = np.random.default_rng(2)
+    valid = max(1, rows[1] * 3 // 4)
+    bank = _unit(rng.standard_normal(rows)).astype(np.float16)
+    near = bank[:, rng.integers(0, valid, tokens[1])].astype(np.float64)
+    noise = rng.standard_normal(tokens) / np.sqrt(tokens[2])
+    query = _unit(near + 0.2 * noise if kind == "real" else noise).astype(np.float32)
+    padding = rows[1] - valid
+    bank[:, valid:] = query[:, np.arange(padding) % tokens[1]]
+    return {PATCH_TOKENS: query, "bank": bank, "valid_rows": np.array([valid], np.int32)}
+
+
+def plain_reference_map(inputs: dict[str, Tensor], size: int) -> NDArray[np.float64]:
+    """Compute the reference map of a matcher's inputs in float64, by its definition.
+
+    Returns:
+        float64 [size, size] in [0, 2].
+    """
+    tokens = inputs[PATCH_TOKENS].astype(np.float64)
+    bank = inputs["bank"][:, : int(inputs["valid_rows"][0])].astype(np.float64)
+    cosines = [block @ rows.T for block, rows in zip(tokens, bank, strict=True)]
+    distances = np.mean([1 - cosine.max(axis=1) for cosine in cosines], axis=0)
+    side = round(len(distances) ** 0.5)
+    at = np.linspace(0, side - 1, size)  # align_corners
+    columns = [np.interp(at, np.arange(side), row) for row in distances.reshape(side, side)]
+    return np.array([np.interp(at, np.arange(side), row) for row in np.transpose(columns)]).T
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
 
 
 def check_sam_encoder(

@@ -30,7 +30,7 @@ def reference_clip(
     tapped_blocks: tuple[int, ...],
     image: NDArray[np.uint8],
     embeddings: TextEmbeddings,
-) -> tuple[NDArray[np.float32], float]:
+) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
     """Compute APRIL-GAN's map and image score in its own order of operations (test.py:159-183).
 
     Args:
@@ -39,7 +39,8 @@ def reference_clip(
         embeddings: float32 [2, E].
 
     Returns:
-        float32 [S, S], mean over the blocks, and P(abnormal) of the CLS token.
+        float32 [S, S], mean over the blocks; P(abnormal) of the CLS token; and the tokens of the
+        blocks, float32 [blocks, tokens, width], L2-normalised.
     """
     text = torch.from_numpy(embeddings)
     pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
@@ -63,7 +64,9 @@ def reference_clip(
     cls = seen["image_features"]
     cls = cls / cls.norm(dim=-1, keepdim=True)
     score = torch.softmax(100.0 * cls @ text.T, dim=-1)[0, 1]
-    return torch.stack(maps).mean(dim=0).numpy(), float(score)
+    taps = torch.cat(seen["image_intermediates"])
+    unit = taps / taps.norm(dim=-1, keepdim=True)
+    return torch.stack(maps).mean(dim=0).numpy(), float(score), unit.numpy()
 
 
 def reference_sam_encoder(sam: Sam) -> SamEncoderReference:

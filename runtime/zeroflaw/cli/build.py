@@ -19,7 +19,7 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.contract import REFERENCE_MATCHER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
@@ -75,9 +75,10 @@ def build(
 
     openvino keeps its compiled models, so that a station starts faster.
     """
-    engines = _engines(engine or [])
+    wanted = _engines(engine or [])
     if backend == "openvino":
-        _fill_model_cache(open_and_announce(bundle), engines)
+        opened = open_and_announce(bundle)
+        _fill_model_cache(opened, _there(opened, wanted))
         return
     if backend not in {"tensorrt", "tensorrt-rtx"}:
         raise _nothing_to_build(backend)
@@ -95,7 +96,7 @@ def build(
     )
     opened = open_and_announce(bundle)
     results = []
-    for name in engines:
+    for name in _there(opened, wanted):
         with err.status(f"building {name} for {options.target}"):
             result = build_engine(opened, name, options, force=force)
         results.append(result)
@@ -154,6 +155,16 @@ def _nothing_to_build(backend: str) -> BuildError:
     return BuildError(
         f"there is no backend {backend!r} to build for",
         "choose one of: tensorrt-rtx, tensorrt, openvino",
+    )
+
+
+def _there(opened: Bundle, wanted: tuple[EngineName, ...]) -> tuple[EngineName, ...]:
+    """Leave out a matcher that was not asked for by itself and is not in an older bundle."""
+    known = opened.manifest.engines
+    return tuple(
+        name
+        for name in wanted
+        if name in known or name != REFERENCE_MATCHER or wanted == (REFERENCE_MATCHER,)
     )
 
 

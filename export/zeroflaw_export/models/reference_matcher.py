@@ -1,0 +1,71 @@
+"""The reference matcher as an export module: patch tokens and a bank in, reference map out."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
+from zeroflaw_export.models.clip_encoder import bilinear_matrix
+
+
+class ReferenceMatcher(nn.Module):
+    """The reference map of APRIL-GAN's few-shot mode (arXiv 2305.17382, section 2.2; test.py).
+
+    Args:
+        sizes: Of the banks.
+        image_size: Side of the map, px.
+    """
+
+    upsample: torch.Tensor
+    numbers: torch.Tensor
+    one: torch.Tensor
+    minus_one: torch.Tensor
+
+    def __init__(self, sizes: ReferenceSizes, image_size: int) -> None:
+        super().__init__()
+        self.grid = round(sizes.tokens**0.5)
+        self.register_buffer("upsample", bilinear_matrix(self.grid, image_size))
+        self.register_buffer("numbers", torch.arange(sizes.rows, dtype=torch.int32)[None, :, None])
+        # With zeros up to a multiple of 8, which tensor cores take.
+        one = torch.tensor([1.0] + 7 * [0.0])[None, None]
+        self.register_buffer("one", one)
+        self.register_buffer("minus_one", -one)
+
+    def forward(
+        self, patch_tokens: torch.Tensor, bank: torch.Tensor, valid_rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Measure how far each patch is from the nearest of the bank.
+
+        Args:
+            patch_tokens: float32 [blocks, tokens, width], L2-normalised.
+            bank: float16 [blocks, rows, width], L2-normalised.
+            valid_rows: int32 [1], at least 1: rows from there on are padding.
+
+        Returns:
+            float32 [1, S, S] in [0, 2]: the mean over the blocks of 1 - the highest cosine.
+        """
+        rows = bank.float()
+        # A row that is there already changes no maximum, and costs less than a mask on cosines.
+        rows = torch.where(self.numbers < valid_rows, rows, rows[:, :1])
+        # One more column makes the products cosines minus 1, which FP16 does not round to steps
+        # of 5e-4: its sums are FP32.
+        rows = torch.cat([rows, self.minus_one.expand(*rows.shape[:2], -1)], dim=-1)
+        tokens = torch.cat([patch_tokens, self.one.expand(*patch_tokens.shape[:2], -1)], dim=-1)
+        distances = -(tokens @ rows.transpose(1, 2)).amax(dim=-1)
+        grid = distances.mean(dim=0).reshape(1, self.grid, self.grid)
+        return self.upsample @ grid @ self.upsample.T
+
+
+def reference_sizes(
+    blocks: int, image_size: int, patch_size: int, width: int, bank_bytes: int
+) -> ReferenceSizes:
+    """Size the banks of a tower by the bytes that one may take in FP16."""
+    rows = bank_bytes // (2 * blocks * width)
+    return ReferenceSizes(blocks, (image_size // patch_size) ** 2, width, rows)
+
+
+def matcher_of(sizes: EngineSizes) -> ReferenceMatcher:
+    """Build the matcher of a bundle's sizes, which must have those of banks."""
+    assert sizes.reference is not None  # noqa: S101 - the export gives them
+    return ReferenceMatcher(sizes.reference, sizes.clip_image_size).eval()
