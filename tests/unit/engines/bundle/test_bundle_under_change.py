@@ -19,6 +19,7 @@ import pytest
 from support.manifests import as_version_1, as_version_2, as_version_4, written
 from support.small_bundle import (
     ENTRY,
+    learn,
     left_overs,
     reference_bank,
     rows,
@@ -26,6 +27,7 @@ from support.small_bundle import (
     write_small_bundle,
 )
 from zeroflaw_engines.backends import load_session
+from zeroflaw_engines.bundle import bundle as bundle_module
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
@@ -153,6 +155,29 @@ def test_readers_while_products_are_learned_and_forgotten(tmp_path: Path) -> Non
             assert bundle.manifest.products.keys() == bundle.bank.keys()
     assert found >= {"learned", "forgotten"}
     open_bundle(path)
+
+
+@pytest.mark.parametrize(("call", "tries"), [(1, 2), (2, 1)], ids=["bank gone", "bank verified"])
+def test_a_learner_that_comes_between_costs_no_more_than_the_banks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, tries: int
+) -> None:
+    """Banks are verified first: graphs of gigabytes are not read again for a product."""
+    path = learn(write_small_bundle(tmp_path / "b")).path
+    real, calls = bundle_module.verify_files, []
+
+    def verify(root: Path, files: dict, *rest: object, **more: object) -> None:
+        calls.append(set(files))
+        if len(calls) == call:
+            learn(Bundle(path, read_manifest(path)), seed=1)
+            del calls[call:]  # the learner's own
+        real(root, files, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bundle_module, "verify_files", verify)
+        opened = open_bundle(path)
+    assert sum("clip_encoder.onnx" in files for files in calls) == 1
+    assert sum(any("reference-" in name for name in files) for files in calls) == tries
+    assert seen_of(opened, "object") == ("learned" if call == 1 else "changed")
 
 
 def test_copies_while_products_are_learned_and_forgotten(tmp_path: Path) -> None:
