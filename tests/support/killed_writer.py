@@ -53,9 +53,13 @@ def calibrate(bundle: Path, _: Path) -> None:
     opened = open_bundle(bundle)
     embeddings = opened.text_embeddings("object")
     set_calibration(
-        opened, "object", 0.5, CALIBRATION,
-        embeddings=embeddings, reference=opened.reference_digest("object"),
-    )  # fmt: skip
+        opened,
+        "object",
+        0.5,
+        CALIBRATION,
+        embeddings=embeddings,
+        reference=opened.reference_digest("object"),
+    )
 
 
 def learn_again(bundle: Path, _: Path) -> None:
@@ -100,8 +104,16 @@ def export_new(bundle: Path, other: Path) -> None:
 OPERATIONS: dict[str, Callable[[Path, Path], None]] = {
     operation.__name__: operation
     for operation in (
-        add, add_again, calibrate, learn_again, forget, variants, copy, export, export_new
-    )  # fmt: skip
+        add,
+        add_again,
+        calibrate,
+        learn_again,
+        forget,
+        variants,
+        copy,
+        export,
+        export_new,
+    )
 }
 
 

@@ -60,11 +60,15 @@ def write_small_bundle(directory: Path, *, mark: str = "") -> Bundle:
         (directory / engine.onnx).write_text(f"{engine.onnx} {mark}")
     shutil.copyfile(mini.path / mini.manifest.prompts, directory / mini.manifest.prompts)
     sizes = ReferenceIdentity(tokens=4, width=8, rows=16)
-    write_manifest(directory, brought_up(mini.manifest, engines=engines, text=None, reference=sizes))
+    write_manifest(
+        directory, brought_up(mini.manifest, engines=engines, text=None, reference=sizes)
+    )
     return open_bundle(directory)
 
 
-def reference_bank(bundle: Bundle, seed: int = 0, *, photos: int = 2, each: int = 3) -> ReferenceBank:
+def reference_bank(
+    bundle: Bundle, seed: int = 0, *, photos: int = 2, each: int = 3
+) -> ReferenceBank:
     """A bank that fits the bundle, with `each` random rows of each photo."""
     sizes = bundle.manifest.sizes.reference
     tokens = np.random.default_rng(seed).normal(size=(sizes.blocks, photos * each, sizes.width))
@@ -90,11 +94,15 @@ def described(bank: ReferenceBank) -> Reference:
     )
 
 
+def threshold_of(seed: int) -> float:
+    return (1 + seed % 50) / 100
+
+
 def learn(bundle: Bundle, product: str = "object", seed: int = 0) -> Bundle:
-    """Gives a product a random bank and a calibrated threshold, as learning would."""
+    """Gives a product a bank and a calibrated threshold, both of the seed."""
     bank = reference_bank(bundle, seed)
     return set_reference(
-        bundle, product, bank, described(bank), 0.5, LEFT_OUT,
+        bundle, product, bank, described(bank), threshold_of(seed), LEFT_OUT,
         embeddings=bundle.text_embeddings(product), before=bundle.reference_digest(product),
     )  # fmt: skip
 

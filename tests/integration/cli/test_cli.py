@@ -153,7 +153,10 @@ def test_bundle_and_products_commands(tiny_bundle: Bundle, tmp_path: Path) -> No
     assert info.returncode == 0
     for text in ("clip_encoder", "metal_nut", "low-res logits", "extreme_threshold"):
         assert text in info.stdout
-    assert json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"] == SCHEMA_VERSION
+    assert (
+        json.loads(zeroflaw("bundle", "info", copy, "--json").stdout)["schema_version"]
+        == SCHEMA_VERSION
+    )
     assert zeroflaw("bundle", "verify", copy).returncode == 0
     added = zeroflaw("products", "add", copy, "pipe_fryum", "pcb1")
     assert added.returncode == 0, added.stderr
