@@ -44,4 +44,5 @@ def tiny_job(*products: str) -> ExportJob:
         adapters=source,
         sam_weights=source,
         products=products,
+        bank_bytes=2**20,
     )

@@ -19,7 +19,7 @@ from typing import Final, Literal
 #   progeny:  everything that is computed from them
 #   readers:  not these nodes but the matrix products that read them
 #   entry:    what is computed from the engine's inputs before the first weighted operator
-#   exit:     what the engine's outputs are computed by, back to the last product
+#   exit:     what the engine's outputs are computed by, back to the last product or sum of two
 Reach = Literal["node", "sums", "stream", "ancestry", "progeny", "readers", "entry", "exit"]
 
 

@@ -179,7 +179,9 @@ def _exit(graph: ir.Graph) -> set[ir.Node]:
         if node is None or node in found:
             continue
         found.add(node)
-        if node.op_type not in LINEAR:
+        # Behind a sum of two streams lie all the blocks that added to it.
+        joins = node.op_type == "Add" and all(v and v.const_value is None for v in node.inputs)
+        if node.op_type not in LINEAR and not joins:
             todo.extend(node.predecessors())
     return found
 

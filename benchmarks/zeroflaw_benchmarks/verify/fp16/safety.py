@@ -32,7 +32,12 @@ from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.sessions import Sessions, load_sessions
 from zeroflaw_benchmarks.verify.fp16.engines import StoredSession
-from zeroflaw_benchmarks.verify.fp16.scan import EngineScan, provoke, scan_summary
+from zeroflaw_benchmarks.verify.fp16.scan import (
+    SCANNED_ENGINES,
+    EngineScan,
+    provoke,
+    scan_summary,
+)
 from zeroflaw_engines.backends import choose_backend
 from zeroflaw_engines.builder.differences import largest_difference, mask_iou
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
@@ -41,7 +46,6 @@ from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE, PrecisionRecipe
-from zeroflaw_export.graphs.variants import FP16_ENGINES
 
 MIN_MEAN_IOU: Final = 0.998
 MIN_IOU: Final = 0.99
@@ -227,7 +231,7 @@ def check_safety(
 ) -> SafetyReport:
     """Do all three steps for a bundle, which may or may not have FP16 graphs."""
     with tempfile.TemporaryDirectory() as folder:
-        stored = {name: StoredSession(bundle, name, Path(folder)) for name in FP16_ENGINES}
+        stored = {name: StoredSession(bundle, name, Path(folder)) for name in SCANNED_ENGINES}
         sessions = Sessions(
             clip_encoder=stored[CLIP_ENCODER],
             sam_encoder=stored[SAM_ENCODER],

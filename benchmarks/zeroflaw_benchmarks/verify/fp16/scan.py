@@ -14,13 +14,14 @@ from zeroflaw_benchmarks.verify.fp16.engines import ScaledSession, StoredSession
 from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import relative_difference, require_finite
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.graphs.precision_recipe import PrecisionRecipe
-from zeroflaw_export.graphs.variants import FP16_ENGINES
 from zeroflaw_export.parity import checks as parity
 
 LARGEST_STORED: Final = 30_000.0
+# The matcher is left out: products of unit vectors cannot overflow.
+SCANNED_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def provoke(bundle: Bundle, recipe: PrecisionRecipe, scale: float) -> tuple[Engi
     scans = []
     features: dict[str, Tensor] = {}
     # The encoder comes before the decoder, whose features are those of its FP32 graph.
-    for engine in FP16_ENGINES:
+    for engine in SCANNED_ENGINES:
         with tempfile.TemporaryDirectory() as folder:
             full = ScaledSession(bundle, engine, Path(folder), scale)
             half = StoredSession(bundle, engine, Path(folder), recipe=recipe, scale=scale)

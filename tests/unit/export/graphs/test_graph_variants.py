@@ -17,7 +17,7 @@ from zeroflaw_engines.errors import BundleError, ExportError, ParityError
 from zeroflaw_export.cli.add_fp16 import add_fp16
 from zeroflaw_export.graphs.add_fp16 import add_fp16_graphs
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE
-from zeroflaw_export.graphs.variants import write_fp16_variant
+from zeroflaw_export.graphs.variants import FP16_ENGINES, write_fp16_variant
 from zeroflaw_export.parity import checks as parity
 
 
@@ -35,7 +35,7 @@ def test_fp16_graphs_are_half_as_large_and_checked(
 ) -> None:
     assert fp16_bundle.manifest.schema_version == SCHEMA_VERSION
     added = files_of(fp16_bundle) - files_of(tiny_bundle)
-    assert len(added) == 6
+    assert len(added) == 8
     for engine in ("clip_encoder", "sam_encoder", "sam_decoder"):
         half = fp16_bundle.graph(engine, "tensorrt")
         full = fp16_bundle.graph(engine, "onnxruntime")
@@ -46,7 +46,7 @@ def test_fp16_graphs_are_half_as_large_and_checked(
         # The places of SAM's keys come on top, as many bytes as the weights of so small a model.
         assert 0.4 < ratio < (1.0 if engine == "sam_encoder" else 0.8)
     figures = [figure for figure in fp16_bundle.manifest.parity if figure.target == "tensorrt"]
-    assert {figure.engine for figure in figures} == {"clip_encoder", "sam_encoder", "sam_decoder"}
+    assert {figure.engine for figure in figures} == set(FP16_ENGINES)
     assert all(figure.value <= figure.tolerance for figure in figures)
     assert max(figure.value for figure in figures) > 1e-6, "FP16 is not FP32"
 
@@ -61,7 +61,7 @@ def test_graphs_are_added_once(fp16_bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_what_differs_too_much_is_not_added(copied: Bundle, monkeypatch) -> None:
-    monkeypatch.setattr(parity, "FP16_TOLERANCES", parity.Tolerances(-1.0, -1.0, "tensorrt"))
+    monkeypatch.setattr(parity, "FP16_TOLERANCES", parity.Tolerances(-1.0, -1.0, -1.0, "tensorrt"))
     before = files_of(copied)
     with pytest.raises(ParityError, match="of tensorrt"):
         add_fp16_graphs(copied)

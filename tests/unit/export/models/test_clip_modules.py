@@ -71,7 +71,8 @@ def april_gan(clip, adapters, blocks, image, text):
             grid, size=image.shape[1], mode="bilinear", align_corners=True
         )
         maps.append(grid.softmax(dim=1)[:, 1])
-    return sum(maps) / len(maps), (100.0 * cls @ text.T).softmax(dim=-1)[:, 1]
+    tokens = torch.cat([functional.normalize(seen[block][:, 1:], dim=-1) for block in blocks])
+    return sum(maps) / len(maps), (100.0 * cls @ text.T).softmax(dim=-1)[:, 1], tokens
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -86,8 +87,9 @@ def test_clip_encoder(size: int, blocks: tuple[int, ...], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=generator)
     encoder = ClipEncoder(clip, adapters, blocks, size).eval()
-    got_map, got_score = encoder(image, unit_rows(seed))
-    want_map, want_score = april_gan(clip, adapters, blocks, image, unit_rows(seed))
+    got_map, got_score, got_tokens = encoder(image, unit_rows(seed))
+    want_map, want_score, want_tokens = april_gan(clip, adapters, blocks, image, unit_rows(seed))
+    torch.testing.assert_close(got_tokens, want_tokens, rtol=0, atol=1e-5)
     assert got_map.shape == (1, size, size)
     torch.testing.assert_close(got_map, want_map, rtol=0, atol=1e-4)
     torch.testing.assert_close(got_score, want_score, rtol=0, atol=1e-4)

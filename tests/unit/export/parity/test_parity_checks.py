@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
-from zeroflaw_engines.contract import EngineSizes, engine_contract
+from zeroflaw_engines.contract import EngineSizes, ReferenceSizes, engine_contract
 from zeroflaw_engines.errors import ParityError
 from zeroflaw_export.parity import checks as parity
 
@@ -19,11 +20,13 @@ SIZES = EngineSizes(
     sam_feature_size=4,
     sam_feature_channels=3,
     max_prompts=24,
+    reference=ReferenceSizes(blocks=2, tokens=4, width=5, rows=8),
 )
 RNG = np.random.default_rng(0)
 TRUE = {
     "anomaly_map": RNG.random((1, 8, 8), np.float32),
     "image_score": np.array([0.25], np.float32),
+    "patch_tokens": RNG.standard_normal((2, 4, 5), np.float32),
     "features": RNG.standard_normal((1, 3, 4, 4), np.float32),
     "low_res_logits": RNG.standard_normal((1, 4, 16, 16), np.float32),
     "predicted_iou": RNG.random((1, 4), np.float32),
@@ -70,6 +73,7 @@ CHANGES: dict[str, Change] = {
 ENGINES = {
     "anomaly_map": "clip_encoder",
     "image_score": "clip_encoder",
+    "patch_tokens": "clip_encoder",
     "features": "sam_encoder",
     "low_res_logits": "sam_decoder",
     "predicted_iou": "sam_decoder",
@@ -81,7 +85,7 @@ def check(engine: Engine, want: dict[str, np.ndarray]) -> list[Any]:
     name = engine.contract.name
     if name == "clip_encoder":
         embeddings = np.zeros((2, 4), np.float32)
-        reference = (want["anomaly_map"][0], float(want["image_score"][0]))
+        reference = (want["anomaly_map"][0], float(want["image_score"][0]), want["patch_tokens"])
         return parity.check_clip_encoder(engine, lambda *_: reference, embeddings)
     if name == "sam_encoder":
         return parity.check_sam_encoder(engine, dict.fromkeys(("real", "noise"), want["features"]))
@@ -120,6 +124,41 @@ def test_a_reference_that_is_not_finite_proves_nothing(output: str, change: Chan
     for engine in (Engine(name), Engine(name, output, change)):
         with pytest.raises(ParityError, match="not finite"):
             check(engine, spoilt)
+
+
+@pytest.mark.parametrize("kind", parity.IMAGE_KINDS)
+def test_the_plain_reference_map_is_the_mean_distance_to_the_nearest_valid_row(kind) -> None:
+    inputs = parity.matcher_inputs(engine_contract("reference_matcher", SIZES), kind)
+    valid = int(inputs["valid_rows"][0])
+    want = np.zeros(4)
+    for block in range(2):
+        nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute")
+        nearest.fit(inputs["bank"][block, :valid].astype(np.float64))
+        want += nearest.kneighbors(inputs["patch_tokens"][block])[0][:, 0] / 2
+    at_corners = parity.plain_reference_map(inputs, 8)[::7, ::7]
+    # The bank is FP16, and its rows are not quite of length 1.
+    np.testing.assert_allclose(at_corners.ravel(), want, rtol=0, atol=5e-4)
+    assert 0 < valid < 8
+
+
+@pytest.mark.parametrize("fault", ["padding", "first block", "corner"])
+def test_a_matcher_that_is_wrong_is_refused(fault: str) -> None:
+    class Matcher:
+        contract = engine_contract("reference_matcher", SIZES)
+
+        def execute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            given = dict(inputs)
+            if fault == "padding":
+                given["valid_rows"] = np.array([8], np.int32)
+            elif fault == "first block":
+                given |= {name: given[name][:1] for name in ("patch_tokens", "bank")}
+            found = parity.plain_reference_map(given, 8)
+            if fault == "corner":
+                found[0, 0] += 1e-3
+            return {"reference_map": found[None].astype(np.float32)}
+
+    with pytest.raises(ParityError, match=r"reference_matcher.* differs"):
+        parity.check_reference_matcher(Matcher(), parity.fp32_tolerances())
 
 
 @pytest.mark.parametrize("output", ["features", "low_res_logits", "predicted_iou"])
