@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from zeroflaw.inspection import Inspection
+from zeroflaw.pictures.images import read_image
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "embedding"
@@ -144,3 +149,37 @@ def _output(*words: object, prefix: Path | None = None) -> str:
     )  # fmt: skip
     assert ended.returncode == 0, f"{words}\n{ended.stdout}"
     return ended.stdout
+
+
+def write_pnm(photo: Path, directory: Path) -> Path:
+    """The photo as a file that the examples read."""
+    pixels = read_image(photo)
+    path = directory / f"{photo.stem}{'.pgm' if pixels.ndim == 2 else '.ppm'}"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def as_the_examples_print(path: Path, inspection: Inspection) -> str:
+    """What the examples print of an inspection."""
+
+    def outline(name: str, polygon: tuple[tuple[int, int], ...]) -> str:
+        return f"    {name} " + " ".join(f"{x},{y}" for x, y in polygon)
+
+    scores = f"score {inspection.image_score:.6f} threshold {inspection.threshold:.6f}"
+    lines = [f"{path} {inspection.decision} {scores}"]
+    for region in inspection.regions:
+        lines.append(
+            f"  region {region.x},{region.y} {region.width}x{region.height}"
+            f" area {region.area} peak {region.peak_score:.3f}"
+        )
+        lines.append(outline("outline", region.polygon))
+        lines += [outline("hole", hole) for hole in region.holes]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def of_the_frame_alone(record: bytes) -> dict[str, object]:
+    """What two inspections of the same frame must have in common."""
+    found: dict[str, object] = json.loads(record)
+    for own in ("timings_ms", "id", "time", "monotonic_ns", "frame_id"):
+        assert found.pop(own, None) or own == "frame_id"
+    return found

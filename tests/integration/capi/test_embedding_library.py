@@ -12,9 +12,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from PIL import Image
 
-from support.embedded_library import LANGUAGES, ROOT, WAYS, EmbeddedLibrary
+from support.embedded_library import (
+    LANGUAGES,
+    ROOT,
+    WAYS,
+    EmbeddedLibrary,
+    as_the_examples_print,
+    of_the_frame_alone,
+    write_pnm,
+)
 from support.golden_vectors import (
     FRAMES,
     GOLDEN,
@@ -46,33 +53,10 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_pnm(photo, tmp_path_factory.mktemp("pnm")) for photo in PHOTOS]
 
 
-def write_pnm(photo: Path, directory: Path) -> Path:
-    pixels = read_image(photo)
-    path = directory / f"{photo.stem}{'.pgm' if pixels.ndim == 2 else '.ppm'}"
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def in_python(frames: list[Path]) -> list[Inspection]:
     with Inspector.load() as inspector:
         return [inspector.inspect(read_image(path), product=PRODUCT) for path in frames]
-
-
-def as_the_examples_print(path: Path, inspection: Inspection) -> str:
-    def outline(name: str, polygon: tuple[tuple[int, int], ...]) -> str:
-        return f"    {name} " + " ".join(f"{x},{y}" for x, y in polygon)
-
-    scores = f"score {inspection.image_score:.6f} threshold {inspection.threshold:.6f}"
-    lines = [f"{path} {inspection.decision} {scores}"]
-    for region in inspection.regions:
-        lines.append(
-            f"  region {region.x},{region.y} {region.width}x{region.height}"
-            f" area {region.area} peak {region.peak_score:.3f}"
-        )
-        lines.append(outline("outline", region.polygon))
-        lines += [outline("hole", hole) for hole in region.holes]
-    return "".join(f"{line}\n" for line in lines)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -141,14 +125,6 @@ def test_cpp_gives_python_s_results_bit_for_bit(
             record = (tmp_path / f"{path.name}.json").read_bytes()
             assert json.loads(record)["frame_id"] == str(path)
             assert of_the_frame_alone(record) == of_the_frame_alone(expected.to_json())
-
-
-def of_the_frame_alone(record: bytes) -> dict[str, object]:
-    """What two inspections of the same frame must have in common."""
-    found: dict[str, object] = json.loads(record)
-    for own in ("timings_ms", "id", "time", "monotonic_ns", "frame_id"):
-        assert found.pop(own, None) or own == "frame_id"
-    return found
 
 
 def test_golden_vectors_hold_in_python() -> None:

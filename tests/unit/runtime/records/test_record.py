@@ -46,9 +46,9 @@ def test_a_frame_that_was_not_inspected_is_held(code):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"schema_version": 1}, "schema version 1, not the 2"),
-        ({"schema_version": 3}, "schema version 3, not the 2"),
-        ({"decision": "good"}, "does not fit schema version 2"),
+        ({"schema_version": 1}, "schema version 1, and 2 and 3 are read"),
+        ({"schema_version": 4}, "schema version 4, and 2 and 3 are read"),
+        ({"decision": "good"}, "does not fit schema version 3"),
         ({"id": "7"}, "does not fit"),
         ({"image_score": 1.5}, "does not fit"),
         ({"colour": "red"}, "does not fit"),
@@ -61,6 +61,19 @@ def test_other_documents_are_refused(change, complaint):
         InspectionRecord.from_json(json.dumps({**document, **change}).encode())
     with pytest.raises(RecordError, match="not a record"):
         InspectionRecord.from_json(b"[]")
+
+
+def test_records_of_version_2_are_read_as_those_of_products_without_a_bank():
+    record = held_record(new_stamp(frame_id="7"), "failed", "the camera -- look", product="nut")
+    document = json.loads(record.to_json())
+    assert document.pop("reference") is None
+    document["schema_version"] = 2
+    document["trace"] = {"points": [], "stages": [], "kept_stage": 0}
+    read = InspectionRecord.from_json(json.dumps(document).encode())
+    trace = read.trace
+    assert (trace.kept_stage, trace.zero_shot_map_max, trace.reference_map_max) == (0, None, None)
+    assert msgspec.structs.replace(read, trace=None) == record
+    jsonschema.validate(json.loads(read.to_json()), SCHEMA)
 
 
 def test_the_calibration_digest_names_the_threshold():
