@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,11 +17,9 @@ from zeroflaw import Inspector
 from zeroflaw.station.calibration import calibrate_product
 from zeroflaw.station.learning import LearnedProduct, forget_product, learn_product
 from zeroflaw.station.reference.learner import nearest_photo, view_of
-from zeroflaw.station.reference.photos import directory_of, learning_directory
-from zeroflaw.station.reference.scorer import PhotoScorer, photo_scorer
+from zeroflaw.station.reference.scorer import photo_scorer
 from zeroflaw.station.thinning import bank_of_photos, thinned
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.writer import copy_bundle
 from zeroflaw_engines.errors import (
     ArgumentError,
     BundleError,
@@ -38,38 +32,8 @@ from zeroflaw_engines.image_files.frame import Frame
 PHOTOS = 6
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return copy_bundle(open_bundle("mini"), tmp_path / "station" / "bundle")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Photos of "good parts": crops of one photo."""
-    folder = tmp_path_factory.mktemp("good")
-    paths = [folder / f"{i:02d}.png" for i in range(12)]
-    for i, path in enumerate(paths):
-        crop = data.coffee()[5 * i : 5 * i + 160, 10 * i : 10 * i + 200]
-        Image.fromarray(crop).save(path)
-    return paths
-
-
 def frame(path: Path) -> Frame:
     return np.asarray(Image.open(path))
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Frame]:
-    """The frames that were encoded since."""
-    frames: list[Frame] = []
-    real = PhotoScorer.encode
-
-    def encode(self: PhotoScorer, one: Frame):
-        frames.append(one)
-        return real(self, one)
-
-    monkeypatch.setattr(PhotoScorer, "encode", encode)
-    return frames
 
 
 def brute_force(bundle: Bundle, paths: list[Path]) -> np.ndarray:
@@ -101,47 +65,49 @@ def brute_force(bundle: Bundle, paths: list[Path]) -> np.ndarray:
 
 
 def test_the_threshold_lies_above_the_scores_of_photos_without_their_own_rows(
-    bundle: Bundle, good: list[Path], encoded: list[Frame]
+    mini_copy: Bundle, good_photos: list[Path], encoded: list[Frame]
 ) -> None:
     reported = []
     learned = learn_product(
-        bundle,
+        mini_copy,
         "object",
-        good[:PHOTOS],
+        good_photos[:PHOTOS],
         false_reject_rate=0.2,
         progress=lambda *what: reported.append(what),
     )
     assert len(encoded) == PHOTOS  # one call of the CLIP encoder a photo
-    assert reported == [(path, None) for path in good[:PHOTOS]]
-    scores = np.sort(brute_force(bundle, good[:PHOTOS]))
+    assert reported == [(path, None) for path in good_photos[:PHOTOS]]
+    scores = np.sort(brute_force(mini_copy, good_photos[:PHOTOS]))
     assert learned.fit.threshold == pytest.approx(scores[-1], abs=1e-5)
     assert (learned.fit.rank, learned.fit.images, learned.fit.interval) == (PHOTOS, PHOTOS, None)
     (few,) = [text for text in learned.warnings if "few" in text]
     assert "8 or more show better" in few
     assert "no false-reject rate below 0.14 can be claimed" in few
-    entry = open_bundle(bundle.path).manifest.products["object"]
+    entry = open_bundle(mini_copy.path).manifest.products["object"]
     assert entry.threshold == learned.fit.threshold
     assert (entry.calibration.scheme, entry.calibration.reference) == (
         "leave_one_out",
         learned.digest,
     )
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in good[:PHOTOS]]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in good_photos[:PHOTOS]]
     assert [(one.name, one.sha256) for one in entry.reference.photos] == [
-        (path.name, digest) for path, digest in zip(good, digests, strict=False)
+        (path.name, digest) for path, digest in zip(good_photos, digests, strict=False)
     ]
     lines = "".join(f"{digest}\n" for digest in sorted(digests))
     assert entry.calibration.data_digest == hashlib.sha256(lines.encode()).hexdigest()
     bank = learned.bundle.reference_bank("object")
     assert bank.rows == PHOTOS * (2048 // PHOTOS)
-    assert left_overs(bundle.path) == []
+    assert left_overs(mini_copy.path) == []
 
 
-def test_an_inspector_scores_as_the_learning_did(bundle: Bundle, good: list[Path]) -> None:
-    learned = learn_product(bundle, "object", good[:3], calibration="leave_one_out")
+def test_an_inspector_scores_as_the_learning_did(
+    mini_copy: Bundle, good_photos: list[Path]
+) -> None:
+    learned = learn_product(mini_copy, "object", good_photos[:3], calibration="leave_one_out")
     opened = learned.bundle
     bank = opened.reference_bank("object")
     with (
-        Inspector.load(bundle.path) as inspector,
+        Inspector.load(mini_copy.path) as inspector,
         photo_scorer(
             opened,
             opened.text_embeddings("object"),
@@ -153,7 +119,7 @@ def test_an_inspector_scores_as_the_learning_did(bundle: Bundle, good: list[Path
         ) as scorer,
     ):
         loaded = scorer.load(bank)
-        for path in good[2:6]:
+        for path in good_photos[2:6]:
             inspection = inspector.inspect(frame(path), product="object")
             score = scorer.score(scorer.encode(frame(path)), loaded)
             assert inspection.image_score == score.score
@@ -163,32 +129,34 @@ def test_an_inspector_scores_as_the_learning_did(bundle: Bundle, good: list[Path
 
 
 def test_a_split_calibrates_on_photos_that_the_bank_has_not(
-    bundle: Bundle, good: list[Path], encoded: list[Frame]
+    mini_copy: Bundle, good_photos: list[Path], encoded: list[Frame]
 ) -> None:
-    learned = learn_product(bundle, "object", good, false_reject_rate=0.2, calibration="split")
-    assert len(encoded) == len(good)
+    learned = learn_product(
+        mini_copy, "object", good_photos, false_reject_rate=0.2, calibration="split"
+    )
+    assert len(encoded) == len(good_photos)
     calibration = learned.bundle.manifest.products["object"].calibration
     assert (calibration.scheme, calibration.images) == ("split", 6)
     assert calibration.interval is not None
     names = {photo.name for photo in learned.reference.photos}
-    others = [path for path in good if path.name not in names]
+    others = [path for path in good_photos if path.name not in names]
     assert (len(names), len(others)) == (6, 6)
     # `calibrate` on the same photos gives the same threshold, bit for bit.
     done = calibrate_product(learned.bundle, "object", others, false_reject_rate=0.2)
     assert done.fit.threshold == learned.fit.threshold
     assert done.fit.interval == learned.fit.interval
-    again = open_bundle(bundle.path).manifest.products["object"].calibration
+    again = open_bundle(mini_copy.path).manifest.products["object"].calibration
     assert (again.scheme, again.reference) == ("split", learned.digest)
     assert again.data_digest == calibration.data_digest
     with pytest.raises(CalibrationError, match="6 of the images are in the reference bank"):
-        calibrate_product(learned.bundle, "object", good)
+        calibrate_product(learned.bundle, "object", good_photos)
 
 
 def test_other_views_join_the_rows_and_the_draw_is_repeatable(
-    bundle: Bundle, good: list[Path], encoded: list[Frame]
+    mini_copy: Bundle, good_photos: list[Path], encoded: list[Frame]
 ) -> None:
     def learned(**options) -> LearnedProduct:
-        return learn_product(open_bundle(bundle.path), "object", good[:4], **options)
+        return learn_product(open_bundle(mini_copy.path), "object", good_photos[:4], **options)
 
     views = ("rotate_90", "flip_horizontal")
     first = learned(augmentations=views)
@@ -239,36 +207,36 @@ def test_the_nearest_photo_is_found(rng) -> None:
 
 
 def test_a_photo_that_is_not_a_good_one_is_named(
-    bundle: Bundle, good: list[Path], tmp_path: Path
+    mini_copy: Bundle, good_photos: list[Path], tmp_path: Path
 ) -> None:
     other = tmp_path / "other_part.png"
     Image.fromarray(data.brick()).convert("RGB").save(other)
-    before = snapshot(bundle.path)
+    before = snapshot(mini_copy.path)
     with pytest.raises(ReferenceBankError) as caught:
-        learn_product(bundle, "object", [*good[:5], other])
+        learn_product(mini_copy, "object", [*good_photos[:5], other])
     assert "1 of 6 photos look unlike the others" in caught.value.cause
     assert str(other) in caught.value.cause
-    assert (bundle.path / "bundle.json").read_bytes() == before["bundle.json"]
-    learned = learn_product(bundle, "object", [*good[:5], other], keep_unusual=True)
+    assert (mini_copy.path / "bundle.json").read_bytes() == before["bundle.json"]
+    learned = learn_product(mini_copy, "object", [*good_photos[:5], other], keep_unusual=True)
     assert "other_part.png" in {photo.name for photo in learned.reference.photos}
-    assert left_overs(bundle.path) == []
+    assert left_overs(mini_copy.path) == []
 
 
 def test_photos_left_out_are_named_and_near_copies_too(
-    bundle: Bundle, good: list[Path], tmp_path: Path
+    mini_copy: Bundle, good_photos: list[Path], tmp_path: Path
 ) -> None:
     copy, blind, near = (tmp_path / f"{name}.png" for name in ("copy", "blind", "near"))
-    shutil.copyfile(good[0], copy)
+    shutil.copyfile(good_photos[0], copy)
     Image.fromarray(np.full((160, 200, 3), 128, np.uint8)).save(blind)
-    pixels = frame(good[2]).copy()
+    pixels = frame(good_photos[2]).copy()
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(near)
-    learned = learn_product(bundle, "object", [*good[:6], copy, blind, near])
+    learned = learn_product(mini_copy, "object", [*good_photos[:6], copy, blind, near])
     assert learned.copies == (copy,)
     assert learned.failed == (blind,)
-    assert learned.photos == (*good[:6], near)
+    assert learned.photos == (*good_photos[:6], near)
     (text,) = [text for text in learned.warnings if "nearly the same" in text]
-    assert text.startswith(" and ".join(sorted((str(good[2]), str(near)))))
+    assert text.startswith(" and ".join(sorted((str(good_photos[2]), str(near)))))
 
 
 @pytest.mark.parametrize(
@@ -284,153 +252,46 @@ def test_photos_left_out_are_named_and_near_copies_too(
     ],
 )
 def test_what_cannot_be_learned_changes_nothing(
-    bundle: Bundle, good: list[Path], count: int, options: dict, error: type, text: str
+    mini_copy: Bundle, good_photos: list[Path], count: int, options: dict, error: type, text: str
 ) -> None:
-    before = snapshot(bundle.path)
+    before = snapshot(mini_copy.path)
     with pytest.raises(error, match=text):
-        learn_product(bundle, "object", good[:count], **options)
-    assert snapshot(bundle.path) == before
-    assert left_overs(bundle.path) == []
+        learn_product(mini_copy, "object", good_photos[:count], **options)
+    assert snapshot(mini_copy.path) == before
+    assert left_overs(mini_copy.path) == []
 
 
-def test_a_bundle_without_a_matcher_says_so(bundle: Bundle, good: list[Path]) -> None:
+def test_a_bundle_without_a_matcher_says_so(mini_copy: Bundle, good_photos: list[Path]) -> None:
     old = Bundle(
-        path=bundle.path, manifest=msgspec.structs.replace(bundle.manifest, reference=None)
+        path=mini_copy.path, manifest=msgspec.structs.replace(mini_copy.manifest, reference=None)
     )
     with pytest.raises(ReferenceBankError, match="has no reference_matcher"):
-        learn_product(old, "object", good)
+        learn_product(old, "object", good_photos)
 
 
-def test_the_bundle_that_ships_is_not_changed(good: list[Path]) -> None:
+def test_the_bundle_that_ships_is_not_changed(good_photos: list[Path]) -> None:
     with pytest.raises(BundleError, match="part of the installation"):
-        learn_product(open_bundle("mini"), "object", good[:2])
+        learn_product(open_bundle("mini"), "object", good_photos[:2])
 
 
-def test_a_product_that_the_bundle_lacks_is_added(bundle: Bundle, good: list[Path]) -> None:
+def test_a_product_that_the_bundle_lacks_is_added(
+    mini_copy: Bundle, good_photos: list[Path]
+) -> None:
     with pytest.raises(ReferenceBankError):
-        learn_product(bundle, "coffee cup", good[:1])
-    assert "coffee cup" not in open_bundle(bundle.path).manifest.products
-    learned = learn_product(bundle, "coffee cup", good[:3])
+        learn_product(mini_copy, "coffee cup", good_photos[:1])
+    assert "coffee cup" not in open_bundle(mini_copy.path).manifest.products
+    learned = learn_product(mini_copy, "coffee cup", good_photos[:3])
     assert learned.product == "coffee cup"
     assert learned.bundle.reference_digest("coffee cup") == learned.digest
     with pytest.raises(ProductError):
-        learn_product(learned.bundle, "coffee/cup", good[:3])
+        learn_product(learned.bundle, "coffee/cup", good_photos[:3])
 
 
-def test_what_was_learned_is_forgotten(bundle: Bundle, good: list[Path]) -> None:
-    learned = learn_product(bundle, "object", good[:3])
+def test_what_was_learned_is_forgotten(mini_copy: Bundle, good_photos: list[Path]) -> None:
+    learned = learn_product(mini_copy, "object", good_photos[:3])
     forgotten = forget_product(learned.bundle, "object")
     entry = forgotten.manifest.products["object"]
     assert (entry.reference, entry.threshold, entry.calibration) == (None, None, None)
-    assert left_overs(bundle.path) == []
+    assert left_overs(mini_copy.path) == []
     with pytest.raises(ProductError, match="no reference bank"):
         forget_product(forgotten, "object")
-
-
-# What may come between
-
-
-def in_a_process(work: Callable[[], object]) -> int:
-    """Run in a fork that loads engines of its own; its exit code, negative for a signal."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join()
-    return process.exitcode
-
-
-def test_a_killed_learning_goes_on_where_it_ended(
-    bundle: Bundle, good: list[Path], tmp_path: Path, encoded: list[Frame]
-) -> None:
-    other = copy_bundle(bundle, tmp_path / "other")
-    manifest = (bundle.path / "bundle.json").read_bytes()
-
-    def killed() -> None:
-        done = []
-
-        def progress(path: Path, _: object) -> None:
-            done.append(path)
-            if len(done) == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        learn_product(open_bundle(bundle.path), "object", good[:5], progress=progress)
-
-    assert in_a_process(killed) == -signal.SIGKILL
-    assert (bundle.path / "bundle.json").read_bytes() == manifest
-    assert len(list(directory_of(bundle, "object").glob("*.photo"))) == 3
-    assert open_bundle(bundle.path).reference_digest("object") is None
-    reported = []
-    learned = learn_product(
-        bundle, "object", good[:5], progress=lambda path, _: reported.append(path)
-    )
-    assert len(encoded) == 2
-    assert reported == good[:5]
-    assert left_overs(bundle.path) == []
-    # ... and with a photo less, or under other settings, what serves is taken and no more.
-    whole = learn_product(other, "object", good[:5])
-    assert whole.digest == learned.digest
-    assert whole.fit.threshold == learned.fit.threshold
-
-
-def test_an_interrupted_learning_serves_one_with_a_photo_less(
-    bundle: Bundle, good: list[Path], encoded: list[Frame]
-) -> None:
-    def interrupt(path: Path, _: object) -> None:
-        if path == good[4]:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learn_product(bundle, "object", good[:5], progress=interrupt)
-    assert len(encoded) == 5
-    learn_product(bundle, "object", good[:4])
-    assert len(encoded) == 5
-    with pytest.raises(KeyboardInterrupt):
-        learn_product(open_bundle(bundle.path), "object", good[:5], progress=interrupt)
-    learn_product(open_bundle(bundle.path), "object", good[:4], augmentations=["flip_vertical"])
-    assert len(encoded) == 10 + 8
-
-
-def test_a_full_disk_leaves_the_bundle_as_it_was(
-    bundle: Bundle, good: list[Path], monkeypatch: pytest.MonkeyPatch, encoded: list[Frame]
-) -> None:
-    manifest = (bundle.path / "bundle.json").read_bytes()
-    real = shutil.disk_usage
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1 << 20))
-    with pytest.raises(BundleError, match="MB free"):
-        learn_product(bundle, "object", good[:3])
-    assert (encoded, left_overs(bundle.path)) == ([], [])
-    monkeypatch.undo()
-    assert (bundle.path / "bundle.json").read_bytes() == manifest
-    assert learn_product(bundle, "object", good[:3]).bank_photos == 3
-
-
-def test_two_processes_learn_two_products_at_once(bundle: Bundle, good: list[Path]) -> None:
-    context = multiprocessing.get_context("fork")
-    learners = [
-        context.Process(
-            target=learn_product, args=(open_bundle(bundle.path), name, good[start : start + 3])
-        )
-        for name, start in (("object", 0), ("casting", 3), ("a new one", 6))
-    ]
-    for learner in learners:
-        learner.start()
-    for learner in learners:
-        learner.join()
-    assert [learner.exitcode for learner in learners] == [0, 0, 0]
-    opened = open_bundle(bundle.path)
-    for name, start in (("object", 0), ("casting", 3), ("a new one", 6)):
-        names = [photo.name for photo in opened.manifest.products[name].reference.photos]
-        assert names == [path.name for path in good[start : start + 3]]
-        assert opened.reference_bank(name) is not None
-    assert left_overs(bundle.path) == []
-
-
-def test_two_learners_of_one_product_are_told_apart(bundle: Bundle, good: list[Path]) -> None:
-    with (
-        learning_directory(bundle, "object"),
-        pytest.raises(ReferenceBankError, match="another process is learning 'object'"),
-    ):
-        learn_product(bundle, "object", good[:3])
-    # One that opened the bundle before the other learned begins with what is there now.
-    first = learn_product(bundle, "object", good[:3])
-    second = learn_product(bundle, "object", good[3:6])
-    assert open_bundle(bundle.path).reference_digest("object") == second.digest != first.digest
