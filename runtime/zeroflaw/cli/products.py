@@ -55,9 +55,11 @@ def add(
         known = opened.product_name(name)
         old = None if known is None else opened.manifest.products[known]
         if old is not None and old.threshold is not None:
+            command = "calibrate" if old.reference is None else "products learn"
             print_warning(
-                f"{name} had the threshold {old.threshold:.6f}, which does not hold for its new"
-                " embeddings and was dropped: run `zeroflaw calibrate` again"
+                f"{name} had the threshold {old.threshold:.6f}"
+                f"{' and a reference bank' if old.reference else ''}, which does not hold for its"
+                f" new embeddings and was dropped: run `zeroflaw {command}` again"
             )
     out.print(f"{bundle} now has: {', '.join(sorted(changed.manifest.products))}", markup=False)
 

@@ -77,6 +77,11 @@ def test_a_product_is_learned_listed_calibrated_and_forgotten(
     assert refused.returncode == 1
     assert "4 of the images are in the reference bank of 'object'" in refused.stderr
     assert "00.png" in refused.stderr
+    other = copy_bundle(open_bundle(bundle), tmp_path / "other").path
+    added = run("products", "add", other, "object")
+    assert "and a reference bank, which does not hold" in added.stderr
+    assert "run `zeroflaw products learn` again" in added.stderr
+    assert open_bundle(other).manifest.products["object"].reference is None
     forgotten = run("products", "forget", bundle, "object")
     assert forgotten.returncode == 0, forgotten.stderr
     entry = open_bundle(bundle).manifest.products["object"]
