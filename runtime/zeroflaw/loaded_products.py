@@ -154,6 +154,7 @@ def _load(
             parameters,
             backend=sessions.clip_encoder.backend,
             explicit=explicit,
+            reference=digest,
         )
         by_name[name] = LoadedProduct(
             name=name,

@@ -27,6 +27,7 @@ def as_version_4(raw: dict[str, Any], version: int = 4) -> dict[str, Any]:
         name: {key: value for key, value in product.items() if key != "reference"}
         for name, product in raw["products"].items()
     }
+    old["parity"] = [one for one in raw["parity"] if one["engine"] != "reference_matcher"]
     for field in ("engines", "parameters"):
         old[field] = {
             name: value for name, value in raw[field].items() if not name.startswith("reference_")

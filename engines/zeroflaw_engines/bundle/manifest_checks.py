@@ -91,6 +91,7 @@ def _check_version(manifest: Manifest, where: str) -> None:
         manifest.reference is not None
         or REFERENCE_MATCHER in manifest.engines
         or manifest.reference_banks
+        or any(figure.engine == REFERENCE_MATCHER for figure in manifest.parity)
         or any(
             one.interval is None or one.scheme != "split" or one.reference is not None
             for one in calibrations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,12 +21,8 @@ from zeroflaw.cli.options import (
     print_file_warnings,
     progress_bar,
 )
-from zeroflaw.station.calibration import (
-    CONFIDENCE,
-    ConformalThreshold,
-    ProductCalibration,
-    calibrate_product,
-)
+from zeroflaw.station.calibration import ProductCalibration, calibrate_product, named
+from zeroflaw.station.conformal import CONFIDENCE, ConformalThreshold
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import FrameError, ImageFileError
 from zeroflaw_engines.process.terminal import err, out, print_error, print_warning
@@ -56,7 +53,8 @@ def calibrate(
 
     The threshold goes into the bundle, with the interval in which the true false-reject rate
     lies. No defect is needed. The images must be taken as the line takes them: same station,
-    light and camera; for a rate of 0.01 it takes at least 99 of them. Needs zeroflaw[evaluate].
+    light and camera; for a rate of 0.01 it takes at least 99 of them. A product that was learned
+    takes images that it was not learned from. Needs zeroflaw[evaluate].
 
         zeroflaw calibrate my_bundle good_parts/ --product metal_nut --false-reject-rate 0.01
 
@@ -87,19 +85,14 @@ def calibrate(
             progress=progress,
         )
     fit, good = done.fit, done.good
-    if good.copies:
-        print_warning(
-            f"{len(good.copies)} files have the content of another one and were not counted again:"
-            f" {', '.join(str(path) for path in good.copies[:5])}"
-            f"{', ...' if len(good.copies) > 5 else ''}"
-        )
+    warn_of_copies(good.copies)
     print_file_warnings(good.warnings)
     for text in fit.warnings:
         print_warning(text)
     if as_json:
         print_json(_document(product, done))
     else:
-        out.print(_summary(product, done.fit), markup=False)
+        out.print(fit_text(product, fit), markup=False)
     if good.failed:
         (err if as_json else out).print(
             f"{len(good.failed)} of {len(search.pictures)} files could not be read", markup=False
@@ -108,23 +101,33 @@ def calibrate(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _summary(product: str, fit: ConformalThreshold) -> str:
-    low, high = fit.interval
+def fit_text(product: str, fit: ConformalThreshold) -> str:
+    """Return a product's new threshold and what is known of it, in two lines."""
+    interval = ""
+    if fit.interval is not None:
+        low, high = fit.interval
+        interval = f" with 95 % confidence between {low:.2g} and {high:.2g};"
     return (
         f"{product}: threshold {fit.threshold:.6f} from {fit.images} good images"
         f" (just above the score of rank {fit.rank})\n"
         f"false rejects: aimed at {fit.false_reject_rate:.4g},"
-        f" expected {fit.expected_rate:.2g} or fewer,"
-        f" with 95 % confidence between {low:.2g} and {high:.2g};"
+        f" expected {fit.expected_rate:.2g} or fewer,{interval}"
         f" {fit.observed_rate:.2g} of these images"
     )
 
 
-def _document(product: str, done: ProductCalibration) -> dict[str, object]:
-    """Return what `--json` prints; docs/inspection.md describes it."""
-    fit, good = done.fit, done.good
+def warn_of_copies(copies: Sequence[Path]) -> None:
+    """Say which files were not counted again."""
+    if copies:
+        print_warning(
+            f"{len(copies)} files have the content of another one and were not counted again:"
+            f" {named(copies)}"
+        )
+
+
+def fit_document(fit: ConformalThreshold) -> dict[str, object]:
+    """Return what `--json` prints of a threshold; docs/inspection.md describes it."""
     return {
-        "product": done.bundle.product_name(product),
         "threshold": fit.threshold,
         "false_reject_rate": fit.false_reject_rate,
         "expected_rate": fit.expected_rate,
@@ -133,6 +136,15 @@ def _document(product: str, done: ProductCalibration) -> dict[str, object]:
         "observed_rate": fit.observed_rate,
         "images": fit.images,
         "rank": fit.rank,
+    }
+
+
+def _document(product: str, done: ProductCalibration) -> dict[str, object]:
+    """Return what `--json` prints; docs/inspection.md describes it."""
+    fit, good = done.fit, done.good
+    return {
+        "product": done.bundle.product_name(product),
+        **fit_document(fit),
         "copies": [path_text(path) for path in good.copies],
         "failed": [path_text(path) for path in good.failed],
         "warnings": [encodable(text) for text in (*good.warnings, *fit.warnings)],

@@ -96,7 +96,7 @@ def inspect(
     """Inspect image files and folders.
 
     For each image, the output directory gets NAME.mask.png (255 is defective), NAME.overlay.png
-    (contour red, positive points green, negative ones blue, box yellow), NAME.map.png (CLIP's
+    (contour red, positive points green, negative ones blue, box yellow), NAME.map.png (the anomaly
     map, blue 0 to red 1) and NAME.json (schema in docs/inspection.schema.json); summary.csv has
     one line an image, and index.html shows them all. A file that cannot be inspected is held:
     its NAME.json says why, and the rest go on. Files that are left out are named. With --json,

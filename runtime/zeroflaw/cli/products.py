@@ -9,11 +9,15 @@ import typer
 
 from zeroflaw.cli.json_lines import JsonLinesOption, print_json
 from zeroflaw.cli.options import BundleArgument, open_and_announce
+from zeroflaw.cli.products_learn import forget, learn
 from zeroflaw.station.products import add_products_by_name
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 products_app = typer.Typer(help="The products that a bundle can inspect.", no_args_is_help=True)
+products_app.command()(learn)
+products_app.command()(forget)
 
 
 @products_app.command(name="list")
@@ -23,9 +27,10 @@ def list_products(bundle: BundleArgument, *, as_json: JsonLinesOption = False) -
     default = opened.manifest.method_parameters.decision_threshold
     for name, product in sorted(opened.manifest.products.items()):
         if as_json:
-            print_json(_document(name, product, default))
+            print_json(_document(opened, name, product, default))
         else:
-            out.print(f"{name}\t{threshold_text(product, default)}", markup=False)
+            text = threshold_text(product, default) + bank_text(opened, name, product)
+            out.print(f"{name}\t{text}", markup=False)
 
 
 @products_app.command()
@@ -40,7 +45,8 @@ def add(
     """Compute the prompt ensembles of products and put them into the bundle.
 
     The bundle's own text engine does it, without torch and without a connection. A product that
-    is there already is computed anew, and loses its threshold: calibrate it again.
+    is there already is computed anew, and loses its threshold and what it has learned: calibrate
+    or learn it again.
     """
     opened = open_and_announce(bundle)
     with err.status(f"encoding the sentences of {', '.join(names)}"):
@@ -49,22 +55,49 @@ def add(
         known = opened.product_name(name)
         old = None if known is None else opened.manifest.products[known]
         if old is not None and old.threshold is not None:
+            command = "calibrate" if old.reference is None else "products learn"
             print_warning(
-                f"{name} had the threshold {old.threshold:.6f}, which does not hold for its new"
-                " embeddings and was dropped: run `zeroflaw calibrate` again"
+                f"{name} had the threshold {old.threshold:.6f}"
+                f"{' and a reference bank' if old.reference else ''}, which does not hold for its"
+                f" new embeddings and was dropped: run `zeroflaw {command}` again"
             )
     out.print(f"{bundle} now has: {', '.join(sorted(changed.manifest.products))}", markup=False)
 
 
-def _document(name: str, product: Product, default: float) -> dict[str, object]:
+def _document(bundle: Bundle, name: str, product: Product, default: float) -> dict[str, object]:
     """Return what `--json` prints of a product; docs/inspection.md describes it."""
-    own, calibration = product.threshold, product.calibration
+    own, calibration, reference = product.threshold, product.calibration, product.reference
     return {
         "product": name,
         "threshold": default if own is None else own,
         "source": "default" if own is None else "calibrated" if calibration else "set",
         "calibration": calibration,
+        "reference": None
+        if reference is None
+        else {
+            "bank": bundle.reference_digest(name),
+            "bank_bytes": bundle.manifest.files[reference.bank].bytes,
+            "rows": reference.rows,
+            "photos": reference.photos,
+            "augmentations": reference.augmentations,
+            "created": reference.created,
+            "backend": reference.backend,
+            "precision": reference.precision,
+        },
     }
+
+
+def bank_text(bundle: Bundle, name: str, product: Product) -> str:
+    """Return what is to be said of a product's reference bank in its line; empty without one."""
+    reference = product.reference
+    if reference is None:
+        return ""
+    size = bundle.manifest.files[reference.bank].bytes
+    return (
+        f"; learned {reference.created[:10]} from {len(reference.photos)} photos,"
+        f" bank {str(bundle.reference_digest(name))[:12]} of {reference.rows} rows,"
+        f" {size / 1e6:.1f} MB"
+    )
 
 
 def threshold_text(product: Product, default: float) -> str:
@@ -82,6 +115,7 @@ def threshold_text(product: Product, default: float) -> str:
     return (
         f"{own}, calibrated {calibration.created[:10]} on {calibration.images} good images for"
         f" {calibration.false_reject_rate:.4g} false rejects,{interval}"
-        f" image_scoring={calibration.image_scoring}"
+        + (" each left out of the bank," if calibration.scheme == "leave_one_out" else "")
+        + f" image_scoring={calibration.image_scoring}"
         + (f" on {calibration.backend} in {calibration.precision}" if calibration.backend else "")
     )

@@ -11,8 +11,12 @@ from zeroflaw_engines.parameters import MethodParameters
 # Scores end at 1: a threshold this near to it accepts nearly every part.
 NEAR_ONE: Final = 1e-3
 
+# The parameters that change the image score of a product with a bank, beside `image_scoring`.
+_CHANGE_SCORES: Final = ("reference_distance", "reference_image_scoring")
 # Left out of the comparison: what the threshold itself replaces, and what is warned of by itself.
-_NOT_COMPARED: Final = frozenset({"decision_threshold", "image_scoring"})
+_NOT_COMPARED: Final = frozenset({"decision_threshold", "image_scoring", *_CHANGE_SCORES})
+# Parameters that only products with a bank know.
+_OF_BANKS: Final = "reference_"
 
 
 def decision_threshold(
@@ -22,18 +26,20 @@ def decision_threshold(
     *,
     backend: str | None = None,
     explicit: bool = False,
+    reference: str | None = None,
 ) -> tuple[float, tuple[str, ...]]:
     """Give the image score at and above which frames of a product are rejected.
 
     A product's own threshold goes before `decision_threshold`, unless the user gave that one for
-    this inspection. A calibrated threshold lies on the scale of one kind of image score; it says
-    nothing about another kind and is set aside there. Under another backend or other parameters
-    than it was calibrated with it is applied. Whatever a reader of the result must know of this
-    is in the warnings.
+    this inspection. A calibrated threshold lies on the scale of one kind of image score, with one
+    reference bank or with none; it says nothing about another and is set aside there. Under another
+    backend or other parameters than it was calibrated with it is applied. Whatever a reader of the
+    result must know of this is in the warnings.
 
     Args:
         backend: What runs the CLIP encoder, as its session describes itself; None is not compared.
         explicit: Whether `decision_threshold` was given for this inspection.
+        reference: Digest of the reference bank that frames are scored with; None without one.
 
     Returns:
         The threshold, in [0, 1], and the warnings.
@@ -41,12 +47,12 @@ def decision_threshold(
     given, own, calibration = parameters.decision_threshold, product.threshold, product.calibration
     warnings: list[str] = []
     threshold = given if own is None else own
-    if calibration and calibration.image_scoring != parameters.image_scoring:
+    other = None if calibration is None else _other_score(calibration, parameters, reference)
+    if other:
         threshold = given
         warnings.append(
-            f"the threshold of {name!r} was calibrated with image_scoring="
-            f"{calibration.image_scoring} and does not hold with image_scoring="
-            f"{parameters.image_scoring}: decision_threshold={given:g} is applied instead"
+            f"the threshold of {name!r} was calibrated {other}: decision_threshold={given:g} is"
+            " applied instead"
         )
     elif own is not None and explicit:
         threshold = given
@@ -57,8 +63,7 @@ def decision_threshold(
                 f" {own:.6f} of {name!r}"
             )
     elif calibration:
-        unused = () if product.reference else ("reference_",)
-        differences = tuple(_differences(calibration, parameters, backend, unused))
+        differences = tuple(_differences(calibration, parameters, backend))
         if differences:
             warnings.append(
                 f"the threshold of {name!r} was calibrated with other settings than those of this"
@@ -78,16 +83,42 @@ def is_near_one(threshold: float) -> bool:
     return 1 - threshold <= NEAR_ONE * (1 + 1e-9)
 
 
+def _other_score(
+    calibration: Calibration, parameters: MethodParameters, reference: str | None
+) -> str | None:
+    """Say how the calibrated score is another than this inspection's; None if it is the same."""
+    if calibration.image_scoring != parameters.image_scoring:
+        return (
+            f"with image_scoring={calibration.image_scoring} and does not hold with"
+            f" image_scoring={parameters.image_scoring}"
+        )
+    if calibration.reference != reference:
+        return (
+            f"with {_bank_text(calibration.reference)} and does not hold with"
+            f" {_bank_text(reference)}"
+        )
+    if reference is not None:
+        for name in _CHANGE_SCORES:
+            now = getattr(parameters, name)
+            then = (calibration.parameters or {}).get(name, now)
+            if then != now:
+                return f"with {name}={then} and does not hold with {name}={now}"
+    return None
+
+
+def _bank_text(digest: str | None) -> str:
+    return "no reference bank" if digest is None else f"the reference bank {digest[:12]}"
+
+
 def _differences(
-    calibration: Calibration,
-    parameters: MethodParameters,
-    backend: str | None,
-    unused: tuple[str, ...],
+    calibration: Calibration, parameters: MethodParameters, backend: str | None
 ) -> Iterator[str]:
     """Yield what differs from the calibration; what that did not record is not known."""
     if None not in {backend, calibration.backend} and backend != calibration.backend:
         yield f"backend {calibration.backend}, now {backend}"
     for name, value in (calibration.parameters or {}).items():
+        if calibration.reference is None and name.startswith(_OF_BANKS):
+            continue
         now = getattr(parameters, name, value)
-        if name not in _NOT_COMPARED and not name.startswith(unused) and now != value:
+        if name not in _NOT_COMPARED and now != value:
             yield f"{name}={value}, now {now}"

@@ -12,6 +12,7 @@ from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
@@ -46,6 +47,27 @@ def add_products_by_name(
         BundleError: The bundle cannot be written, or was replaced by another meanwhile.
     """
     require_changeable(bundle.path)
+    embeddings, entry = embeddings_by_name(
+        bundle, names, ensembles_file=ensembles_file, backend=backend
+    )
+    return add_products(bundle, embeddings, dict.fromkeys(embeddings, entry))
+
+
+def embeddings_by_name(
+    bundle: Bundle,
+    names: Iterable[str],
+    *,
+    ensembles_file: Path | None = None,
+    backend: str = "onnxruntime",
+) -> tuple[dict[str, TextEmbeddings], Product]:
+    """Compute the prompt ensembles of products, which the bundle need not have.
+
+    Arguments and errors are those of `add_products_by_name`.
+
+    Returns:
+        float32 [2, embedding_size] by the products' names as the bundle spells them; and the entry
+        of each.
+    """
     wanted = [bundle.product_name(name) or normal_name(name) for name in names]
     for name in wanted:
         check_product_name(name)
@@ -72,4 +94,4 @@ def add_products_by_name(
         session.close()
     normal, abnormal = ensembles.sentences("")
     entry = Product(sentences=(len(normal), len(abnormal)))
-    return add_products(bundle, embeddings, dict.fromkeys(wanted, entry))
+    return embeddings, entry

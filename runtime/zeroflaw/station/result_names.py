@@ -52,8 +52,9 @@ class _TakenNames:
     def claim(self, stem: str) -> None:
         """Take the names of the results of a stem, and of the folders they lie in."""
         self._files.update(_key(stem + suffix) for suffix in RESULT_SUFFIXES)
-        parent = PurePosixPath(stem).parent
-        self._parents.update(_key(str(one)) for one in (parent, *parent.parents))
+        # By hand, since a path drops a last part that is a single dot.
+        while stem := stem.rpartition("/")[0]:
+            self._parents.add(_key(stem))
 
     def stem_for(self, name: PurePath) -> str:
         """Find a stem that is free, and take it."""

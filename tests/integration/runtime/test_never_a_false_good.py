@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
 from skimage import data
 
+from support.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.verify.false_goods import (
     REFUSED,
@@ -22,9 +24,17 @@ from zeroflaw_engines.errors import EngineError
 
 
 @pytest.fixture(scope="module")
-def tried(tiny_bundle: Bundle):
-    """An Inspector that accepts every frame in which it sees anything, and a photograph."""
-    with Inspector.load(tiny_bundle.path) as loaded:
+def tried(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory):
+    """An Inspector that accepts every frame in which it sees anything, and a photograph.
+
+    Its product has a reference bank, so that every engine and output matters.
+    """
+    path = tmp_path_factory.mktemp("learned") / "b"
+    shutil.copytree(tiny_bundle.path, path)
+    with Inspector.load(path) as loaded:
+        photo = np.ascontiguousarray(data.coffee()[:300, :300])
+        store(path, "object", bank_of(loaded, [photo], 5))
+        loaded.reload()
         parameters = loaded.parameters.replace(decision_threshold=1.0, image_scoring="map_max")
         inspector = Inspector(loaded.bundle, loaded.sessions, parameters=parameters)
         originals = originals_of(inspector, [np.ascontiguousarray(data.coffee())], "object")
@@ -34,7 +44,8 @@ def tried(tiny_bundle: Bundle):
 
 def test_values_that_no_engine_returns_are_never_accepted(tried) -> None:
     inspector, originals = tried
-    tally = try_tampered_outputs(inspector, originals, "object", 5 * len(TAMPERINGS))
+    tally = try_tampered_outputs(inspector, originals, "object", 7 * len(TAMPERINGS))
+    assert {kind.partition(": ")[0] for kind in tally.outcomes} >= {"patch_tokens", "reference_map"}
     for kind, outcomes in tally.outcomes.items():
         output, _, tampering = kind.partition(": ")
         plausible = tampering in {"negative", "above 1", "past 3e38 everywhere"}
@@ -42,8 +53,8 @@ def test_values_that_no_engine_returns_are_never_accepted(tried) -> None:
             "low_res_logits",
             "predicted_iou",
         }
-        if output not in {"anomaly_map", "image_score"} and plausible:
-            continue  # features, logits and IoUs may have any finite value
+        if output not in {"anomaly_map", "image_score", "reference_map"} and plausible:
+            continue  # tokens, features, logits and IoUs may have any finite value
         assert set(outcomes) == {REFUSED}, kind
 
 

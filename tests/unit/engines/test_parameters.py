@@ -53,6 +53,9 @@ IN_RANGE = [
     *[("no_region", v) for v in ("skip", "always_run")],
     *[("scoring", v) for v in ("fused", "map", "mask", "sam_probability")],
     *[("image_scoring", v) for v in ("cls", "map_max")],
+    *[("reference_distance", v) for v in ("cosine", "half_cosine")],
+    *[("reference_fusion", v) for v in ("sum", "mean", "max", "reference", "zero_shot")],
+    *[("reference_image_scoring", v) for v in ("mean", "reference", "zero_shot")],
 ]
 
 CHOICES = [
@@ -66,6 +69,9 @@ CHOICES = [
     "no_region",
     "scoring",
     "image_scoring",
+    "reference_distance",
+    "reference_fusion",
+    "reference_image_scoring",
     "contradiction",
 ]
 
@@ -104,6 +110,9 @@ def test_defaults_are_those_of_the_method():
         "scoring": "fused",
         "fusion_weight": 0.5,
         "image_scoring": "cls",
+        "reference_distance": "cosine",
+        "reference_fusion": "sum",
+        "reference_image_scoring": "mean",
         "decision_threshold": 0.5,
         "min_contrast": 0.04,
         "max_clipped": 0.9,

@@ -24,7 +24,7 @@ from zeroflaw_engines.errors import (
     ZeroflawError,
 )
 
-ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder", "text_encoder")
+ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher")
 FILES = (
     *(f"{name}.onnx" for name in ENGINES),
     *(f"{name}.onnx.data" for name in ENGINES),

@@ -8,15 +8,25 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.small_bundle import disk_full, fill, snapshot
+from support.small_bundle import (
+    ENTRY,
+    disk_full,
+    fill,
+    learn,
+    rows,
+    snapshot,
+    write_small_bundle,
+)
+from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.writer import staged_bundle
+from zeroflaw_engines.bundle.reference_writer import forget_reference
+from zeroflaw_engines.bundle.writer import add_products, staged_bundle
 from zeroflaw_engines.errors import (
     BundleError,
     ZeroflawError,
@@ -122,3 +132,69 @@ def test_the_refusal_of_another_file_is_not_blamed_on_the_target(tmp_path: Path)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/weights/clip.pt")
     assert "/weights/clip.pt" in str(caught.value)
     assert f"{target} cannot be written" not in str(caught.value)
+
+
+# Learning and forgetting
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> Bundle:
+    return learn(write_small_bundle(tmp_path / "b"))
+
+
+def learn_again(bundle: Bundle) -> None:
+    learn(bundle, seed=1)
+
+
+def forget(bundle: Bundle) -> None:
+    forget_reference(bundle, "object")
+
+
+def add_anew(bundle: Bundle) -> None:
+    add_products(bundle, {"object": rows(1)}, {"object": ENTRY})
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("step", ["bank", "manifest", "rename"])
+def test_learning_that_fails_midway_changes_nothing(
+    learned: Bundle, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]
+) -> None:
+    before = snapshot(learned.path)
+    real = files.write_durably
+
+    def write_half(path: Path, data: bytes) -> None:
+        if (step == "bank") == (path.suffix == ".safetensors"):
+            path.write_bytes(data[: len(data) // 2])
+            raise kind
+        real(path, data)
+
+    def fail(self: Path, target: Path) -> None:
+        raise kind
+
+    if step == "rename":
+        monkeypatch.setattr(Path, "replace", fail)
+    else:
+        monkeypatch.setattr(files, "write_durably", write_half)
+        monkeypatch.setattr(bundle_writer, "write_durably", write_half)
+    with pytest.raises(kind):
+        learn(learned, seed=1)
+    monkeypatch.undo()
+    assert snapshot(learned.path) == before
+    assert open_bundle(learned.path).reference_digest("object") == learned.reference_digest(
+        "object"
+    )
+
+
+@pytest.mark.parametrize("operation", [learn_again, forget, add_anew])
+def test_a_full_disk_leaves_the_bundle_as_it_was(
+    learned: Bundle, monkeypatch: pytest.MonkeyPatch, operation: Callable[[Bundle], None]
+) -> None:
+    before = snapshot(learned.path)
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(BundleError, match="no space left") as caught:
+        operation(learned)
+    monkeypatch.undo()
+    assert str(learned.path) in caught.value.cause
+    assert "free space" in caught.value.remedy
+    assert snapshot(learned.path) == before
+    assert open_bundle(learned.path).reference_bank("object") is not None

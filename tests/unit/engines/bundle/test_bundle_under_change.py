@@ -17,8 +17,17 @@ import numpy as np
 import pytest
 
 from support.manifests import as_version_1, as_version_2, as_version_4, written
-from support.small_bundle import ENTRY, left_overs, rows, write_small_bundle
+from support.small_bundle import (
+    ENTRY,
+    learn,
+    left_overs,
+    reference_bank,
+    rows,
+    threshold_of,
+    write_small_bundle,
+)
 from zeroflaw_engines.backends import load_session
+from zeroflaw_engines.bundle import bundle as bundle_module
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
@@ -37,6 +46,17 @@ from zeroflaw_engines.bundle.writer import add_products
 path, name, count = sys.argv[1:]
 for i in range(int(count)):
     add_products(open_bundle(path), {f"{name}{i % 20}": rows(i)}, {f"{name}{i % 20}": ENTRY})
+"""
+LEARNER = """
+import sys
+from support.small_bundle import learn
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.reference_writer import forget_reference
+path, product, count = sys.argv[1:]
+for i in range(int(count)):
+    bundle = learn(open_bundle(path), product, seed=i)
+    if i % 4 == 3 and int(count) > 100:
+        forget_reference(bundle, product)
 """
 COPIER = """
 import itertools, sys
@@ -105,6 +125,85 @@ def test_copies_while_products_are_added(tmp_path: Path) -> None:
         for _ in seconds(2):
             copied = copy_bundle(open_bundle(path), tmp_path / "copy", overwrite=True)
             assert copied.manifest.products.keys() == open_bundle(copied.path).bank.keys()
+
+
+def seen_of(bundle: Bundle, product: str) -> str:
+    """What a reader finds of a product: its bank must be that of its threshold."""
+    threshold = bundle.manifest.products[product].threshold
+    try:
+        bank = bundle.reference_bank(product)
+    except BundleChangedError:
+        return "changed"
+    if bank is None or threshold is None:
+        assert bank is threshold is None
+        return "forgotten"
+    seed = round(100 * threshold) - 1
+    wanted = (reference_bank(bundle, one).tokens for one in range(seed, 100_000, 50))
+    assert any(np.array_equal(bank.tokens, one) for one in wanted)
+    return "learned"
+
+
+def test_readers_while_products_are_learned_and_forgotten(tmp_path: Path) -> None:
+    path = write_small_bundle(tmp_path / "b").path
+    learners = [start(LEARNER, path, product, 10**6) for product in ("object", "glass")]
+    found = set()
+    with running(*learners):
+        wait_for_change(path)
+        for _ in seconds(4):
+            bundle = open_bundle(path)
+            found |= {seen_of(bundle, product) for product in ("object", "glass")}
+            assert bundle.manifest.products.keys() == bundle.bank.keys()
+    assert found >= {"learned", "forgotten"}
+    open_bundle(path)
+
+
+@pytest.mark.parametrize(("call", "tries"), [(1, 2), (2, 1)], ids=["bank gone", "bank verified"])
+def test_a_learner_that_comes_between_costs_no_more_than_the_banks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, tries: int
+) -> None:
+    """Banks are verified first: graphs of gigabytes are not read again for a product."""
+    path = learn(write_small_bundle(tmp_path / "b")).path
+    real, calls = bundle_module.verify_files, []
+
+    def verify(root: Path, files: dict, *rest: object, **more: object) -> None:
+        calls.append(set(files))
+        if len(calls) == call:
+            learn(Bundle(path, read_manifest(path)), seed=1)
+            del calls[call:]  # the learner's own
+        real(root, files, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bundle_module, "verify_files", verify)
+        opened = open_bundle(path)
+    assert sum("clip_encoder.onnx" in files for files in calls) == 1
+    assert sum(any("reference-" in name for name in files) for files in calls) == tries
+    assert seen_of(opened, "object") == ("learned" if call == 1 else "changed")
+
+
+def test_copies_while_products_are_learned_and_forgotten(tmp_path: Path) -> None:
+    path = write_small_bundle(tmp_path / "b").path
+    found = set()
+    with running(start(LEARNER, path, "object", 10**6)):
+        wait_for_change(path)
+        for _ in seconds(4):
+            copied = copy_bundle(open_bundle(path), tmp_path / "copy", overwrite=True)
+            found.add(seen_of(open_bundle(copied.path), "object"))
+    assert found == {"learned", "forgotten"}
+
+
+def test_products_learned_by_processes_at_once_all_land(tmp_path: Path) -> None:
+    path = write_small_bundle(tmp_path / "b").path
+    products = sorted(open_bundle(path).manifest.products)[:4]
+    learners = [start(LEARNER, path, product, 6) for product in products]
+    for learner in learners:
+        _, errors = learner.communicate(timeout=120)
+        assert learner.returncode == 0, errors.decode()
+    opened = open_bundle(path)
+    for product in products:
+        assert opened.manifest.products[product].threshold == threshold_of(5)
+        want = reference_bank(opened, 5).tokens
+        np.testing.assert_array_equal(opened.reference_bank(product).tokens, want)
+    assert left_overs(path) == []
 
 
 @pytest.mark.parametrize("way", ["exchange", "renames"])

@@ -31,7 +31,9 @@ def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
     assert next(iter(raw)) == "schema_version"
     assert raw["random_weights"] == 7
     assert raw["clip"]["activation"] == "gelu"
-    assert set(raw["engines"]) == {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
+    assert set(raw["engines"]) == {
+        "clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,10 @@ def test_a_value_of_the_wrong_kind_is_refused(
     assert WHERE in caught.value.cause
 
 
-@pytest.mark.parametrize("engine", ["clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"])
+@pytest.mark.parametrize(
+    "engine",
+    ["clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher"],
+)
 def test_an_engine_that_is_needed_is_missed(raw: dict[str, Any], engine: str) -> None:
     del raw["engines"][engine]
     with pytest.raises(BundleSchemaError) as caught:
@@ -107,6 +112,13 @@ def test_the_text_engine_is_optional(raw: dict[str, Any]) -> None:
     del raw["engines"]["text_encoder"]
     raw["text"] = None
     assert decode(raw).text is None
+
+
+def test_the_reference_matcher_is_optional(raw: dict[str, Any]) -> None:
+    """Together with the sizes of the banks; see the tests of reference banks."""
+    del raw["engines"]["reference_matcher"]
+    raw["reference"] = None
+    assert decode(raw).sizes.reference is None
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000], ids=["lists", "objects"])

@@ -259,6 +259,12 @@ def test_a_bank_of_another_bundle_is_refused_by_its_tower(tmp_path: Path, learne
         bundle.reference_bank("object")
 
 
+def test_a_bank_that_the_manifest_does_not_describe_is_refused(learned: Bundle) -> None:
+    bundle = open_bundle(edit(learned, lambda raw: reference_of(raw).update(rows=5)))
+    with pytest.raises(ReferenceBankError, match="6 rows and 2 photos, not"):
+        bundle.reference_bank("object")
+
+
 # The manifest
 
 

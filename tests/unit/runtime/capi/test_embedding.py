@@ -42,7 +42,12 @@ from zeroflaw.inspector import Inspector
 from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.errors import EngineError, FrameError, ZeroflawError
+from zeroflaw_engines.errors import (
+    EngineError,
+    FrameError,
+    ReferenceBankError,
+    ZeroflawError,
+)
 from zeroflaw_engines.image_files.frame import rgb_frame
 
 FORMATS = {
@@ -322,8 +327,13 @@ def test_closing_during_calls_ends_them_in_order(
 def test_description_names_what_results_depend_on(hosted: HostedInspector) -> None:
     described = json.loads(json.dumps(hosted.describe()))
     assert described["products"] == ["metal_nut", "object"]
+    assert described["references"] == {"metal_nut": None, "object": None}
     assert described["bundle_digest"] == hosted._shared.inspector.bundle.identity
     assert "onnxruntime" in described["versions"]
+
+
+def test_a_bank_of_another_bundle_is_the_bundle_s_fault() -> None:
+    assert status_of(ReferenceBankError("of another CLIP encoder", "learn anew")) is Status.BUNDLE
 
 
 def test_connection_reports_what_is_raised_as_status_and_text(

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from zeroflaw.records.threshold import decision_threshold, is_near_one
-from zeroflaw.station.calibration import conformal_threshold
+from zeroflaw.station.conformal import conformal_threshold
 from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -99,3 +99,56 @@ def test_a_threshold_near_one_is_said(threshold: float, near: bool) -> None:
 def test_a_calibration_near_one_is_said(highest: float, near: bool) -> None:
     fit = conformal_threshold([0.1] * 98 + [highest], 0.01)
     assert any("within 0.001 of 1" in text for text in fit.warnings) == near
+
+
+BANK, OTHER_BANK = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("calibrated_with", "used", "named"),
+    [
+        (BANK, OTHER_BANK, ["the reference bank aaaaaaaaaaaa", "the reference bank bbbbbbbbbbbb"]),
+        (BANK, None, ["the reference bank aaaaaaaaaaaa", "with no reference bank"]),
+        (None, BANK, ["with no reference bank", "the reference bank aaaaaaaaaaaa"]),
+    ],
+)
+def test_a_threshold_of_another_bank_is_set_aside(
+    calibrated_with: str | None, used: str | None, named: list[str]
+) -> None:
+    product = calibrated(reference=calibrated_with)
+    threshold, (warning,) = decision_threshold(
+        "nut", product, PARAMETERS, backend=BACKEND, reference=used
+    )
+    assert threshold == PARAMETERS.decision_threshold
+    for text in ("'nut'", "is applied instead", *named):
+        assert text in warning
+    # One that the user gave says that it is applied, whatever became of the product's own.
+    given = PARAMETERS.replace(decision_threshold=0.3)
+    assert decision_threshold("nut", product, given, explicit=True, reference=used)[0] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("changes", "aside"),
+    [
+        ({}, False),
+        ({"reference_distance": "half_cosine"}, True),
+        ({"reference_image_scoring": "reference"}, True),
+        ({"reference_fusion": "max"}, False),
+    ],
+)
+def test_parameters_that_change_the_score_with_a_bank_set_the_threshold_aside(
+    changes: dict, aside: bool
+) -> None:
+    parameters = PARAMETERS.replace(**changes)
+    product = calibrated(reference=BANK)
+    threshold, warnings = decision_threshold(
+        "nut", product, parameters, backend=BACKEND, reference=BANK
+    )
+    assert threshold == (PARAMETERS.decision_threshold if aside else 0.8)
+    assert len(warnings) == (1 if changes else 0)
+    for name, value in changes.items():
+        assert name in warnings[0]
+        assert value in warnings[0]
+    # Without a bank they change nothing.
+    got = decision_threshold("nut", calibrated(), parameters, backend=BACKEND)
+    assert got == (0.8, ())

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from zeroflaw.records.threshold import decision_threshold
-from zeroflaw.station.calibration import conformal_threshold, score_good_images
+from zeroflaw.station.calibration import score_good_images
+from zeroflaw.station.conformal import conformal_threshold
 from zeroflaw_engines.bundle.manifest import Calibration, Product
 from zeroflaw_engines.errors import CalibrationError, ImageFileError, MissingExtraError
 from zeroflaw_engines.parameters import MethodParameters

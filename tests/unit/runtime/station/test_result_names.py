@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from zeroflaw.station.result_names import result_stems
@@ -88,6 +88,7 @@ NAMES = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(names=NAMES)
+@example(names=["a.json/..png", "a.json"])
 def test_any_names_give_files_that_are_distinct_and_inside(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

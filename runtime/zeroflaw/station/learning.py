@@ -1,0 +1,292 @@
+"""Learning a product from photos of good parts: its reference bank and its decision threshold."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, get_args
+
+from zeroflaw.pictures.images import Orientation
+from zeroflaw.station.conformal import ConformalThreshold, conformal_threshold
+from zeroflaw.station.products import embeddings_by_name
+from zeroflaw.station.reference.judgement import near_copies, require_usual
+from zeroflaw.station.reference.learner import PhotoLearner, digest_of, require_space
+from zeroflaw.station.reference.photos import (
+    Photo,
+    PhotoReader,
+    PhotoStore,
+    Progress,
+    disk_errors,
+    learning_directory,
+    survey_photos,
+)
+from zeroflaw.station.reference.plan import (
+    CalibrationChoice,
+    plan_learning,
+    reference_sizes,
+    rows_of_budget,
+)
+from zeroflaw.station.reference.scorer import photo_scorer
+from zeroflaw_engines import arguments
+from zeroflaw_engines.backends import DEFAULT_BACKEND
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, require_same_models
+from zeroflaw_engines.bundle.manifest import (
+    Augmentation,
+    Calibration,
+    Product,
+    Reference,
+    ReferencePhoto,
+    parameters_record,
+)
+from zeroflaw_engines.bundle.product_names import normal_name
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.bundle.reference_bank import (
+    digest_of_bank,
+    encode_reference_bank,
+)
+from zeroflaw_engines.bundle.reference_writer import forget_reference, set_reference
+from zeroflaw_engines.bundle.shipped import require_changeable
+from zeroflaw_engines.bundle.writer import add_products
+
+ADVISED_PHOTOS: Final = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedProduct:
+    """What became of one learning.
+
+    Attributes:
+        bundle: The bundle as it is now.
+        product: The product's name in it.
+        reference: Where the bank comes from, as the manifest has it.
+        digest: SHA-256 of the bank's file.
+        bank_bytes: Of that file.
+        fit: The threshold, and what is known of it.
+        photos: Files that were learned from; the first `bank_photos` are in the bank.
+        bank_photos: Number of photos in the bank.
+        copies: Files whose content had been seen before; they do not count.
+        failed: Files that could not be read, or show nothing; they do not count.
+        warnings: What is to be known of photos and threshold.
+    """
+
+    bundle: Bundle
+    product: str
+    reference: Reference
+    digest: str
+    bank_bytes: int
+    fit: ConformalThreshold
+    photos: tuple[Path, ...]
+    bank_photos: int
+    copies: tuple[Path, ...]
+    failed: tuple[Path, ...]
+    warnings: tuple[str, ...]
+
+
+def learn_product(
+    bundle: Bundle,
+    product: str,
+    files: Iterable[Path],
+    *,
+    false_reject_rate: float = 0.01,
+    calibration: CalibrationChoice = "auto",
+    augmentations: Sequence[str] = (),
+    bank_bytes: int | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    keep_unusual: bool = False,
+    backend: str = DEFAULT_BACKEND,
+    precision: str | None = None,
+    threads: int = 0,
+    white_level: float | None = None,
+    orientation: Orientation = "as_stored",
+    progress: Progress | None = None,
+) -> LearnedProduct:
+    """Learn a product from photos of good parts, and store bank and threshold in the bundle.
+
+    A product that the bundle lacks is added with its text engine. What is computed is kept in the
+    bundle until the learning succeeds, so that one that was interrupted goes on where it ended;
+    the product itself changes in one step at the end.
+
+    Args:
+        product: The name of the product; it goes into sentences verbatim if it is new.
+        files: Photos of good parts, as the line will see them: same station, light and camera.
+        false_reject_rate: Share of good parts that may be rejected, inside (0, 1).
+        calibration: `split` keeps photos out of the bank to calibrate with, `leave_one_out`
+            scores each without its own rows; `auto` splits if there are enough photos.
+        augmentations: Other views of each photo that join its rows; names in `Augmentation`.
+        bank_bytes: Budget of the bank; default and most: what the bundle takes.
+        shots: Photos in the bank, drawn by the seed; without a split no others are used.
+        seed: Of the draw of photos.
+        keep_unusual: Whether photos that look unlike the others are learned all the same.
+        backend: What runs the CLIP encoder and the reference matcher.
+        precision: What they compute in; default: that of the backend.
+        threads: CPU threads; 0 takes every core.
+        white_level: The value that is white, against what the files say.
+        orientation: Whether pixels are turned as orientation tags say.
+        progress: Called once for each file, with the error of one that is left out.
+
+    Raises:
+        ReferenceBankError: The bundle takes no banks; there are too few photos, or more than the
+            bank has rows; some look unlike the others; another process is learning the product.
+        CalibrationError: The rate is out of its range, or the scores leave no room for a threshold.
+        ProductError: The product is unknown and cannot be added, or was changed meanwhile.
+        MissingExtraError: SciPy is not installed and the calibration is a split.
+        BundleError: The bundle cannot be written, or was replaced by another meanwhile.
+        EngineError: An engine failed.
+    """
+    # What can be refused is refused before hours of encoding.
+    require_changeable(bundle.path)
+    sizes = reference_sizes(bundle)
+    rows = rows_of_budget(sizes, bank_bytes)
+    for view in augmentations:
+        arguments.choice("augmentations", view, get_args(Augmentation))
+    views: tuple[Augmentation, ...] = tuple(
+        view for view in get_args(Augmentation) if view in augmentations
+    )
+    reader = PhotoReader(white_level, orientation)
+    name = bundle.product_name(product) or normal_name(product)
+    parameters = bundle.manifest.method_parameters
+    with learning_directory(bundle, name) as directory:
+        current = open_bundle(bundle.path, verify_digests=False)
+        require_same_models(bundle, current)
+        embeddings, entry = _embeddings(current, name)
+        before = None if entry else current.reference_digest(name)
+        survey = survey_photos(files, reader, parameters, progress)
+        plan = plan_learning(
+            survey.photos,
+            false_reject_rate,
+            calibration,
+            rows=rows,
+            shots=shots,
+            seed=seed,
+            failed=len(survey.failed),
+        )
+        with photo_scorer(
+            current,
+            embeddings,
+            parameters,
+            with_bank=True,
+            backend=backend,
+            precision=precision,
+            threads=threads,
+        ) as scorer:
+            settings = digest_of(
+                current.tower, scorer.backend, scorer.precision, parameters.digest,
+                embeddings.tobytes(), views, white_level, orientation,
+            )  # fmt: skip
+            store = PhotoStore(directory, current.path, settings)
+            require_space(sizes, plan, store)
+            learner = PhotoLearner(scorer, reader, store, plan, views, progress)
+            bank = learner.bank(current.tower)
+            judged = learner.judge(bank)
+        paths = [photo.path for photo in judged.photos]
+        if not keep_unusual:
+            require_usual(paths, judged.scores, judged.highest, judged.mean)
+        calibrating = slice(-len(plan.calibrating), None)
+        fit = conformal_threshold(judged.scores[calibrating], false_reject_rate, plan.scheme)
+        created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        reference = Reference(
+            bank="",
+            rows=bank.rows,
+            photos=tuple(
+                ReferencePhoto(name=_text(photo.path.name), sha256=photo.sha256)
+                for photo in plan.bank
+            ),
+            tower=current.tower,
+            backend=scorer.backend,
+            precision=scorer.precision,
+            created=created,
+            augmentations=views,
+        )
+        digest = digest_of_bank(encode_reference_bank(bank))
+        record = Calibration(
+            false_reject_rate=fit.false_reject_rate,
+            images=fit.images,
+            rank=fit.rank,
+            interval=fit.interval,
+            observed_rate=fit.observed_rate,
+            image_scoring=parameters.image_scoring,
+            data_digest=_digest_of_photos(plan.calibrating),
+            created=created,
+            backend=scorer.backend,
+            precision=scorer.precision,
+            parameters=parameters_record(parameters),
+            parameters_digest=parameters.digest,
+            scheme=plan.scheme,
+            reference=digest,
+        )
+        with disk_errors(current.path):
+            if entry is not None:
+                current = add_products(current, {name: embeddings}, {name: entry})
+            changed = set_reference(
+                current, name, bank, reference, fit.threshold, record,
+                embeddings=embeddings, before=before,
+            )  # fmt: skip
+    reference = changed.manifest.products[name].reference or reference
+    return LearnedProduct(
+        bundle=changed,
+        product=name,
+        reference=reference,
+        digest=digest,
+        bank_bytes=changed.manifest.files[reference.bank].bytes,
+        fit=fit,
+        photos=tuple(dict.fromkeys(p.path for p in (*plan.bank, *plan.calibrating))),
+        bank_photos=len(plan.bank),
+        copies=survey.copies,
+        failed=survey.failed,
+        warnings=(
+            *survey.warnings,
+            *_few(fit.images, len(plan.bank)),
+            *near_copies(paths, judged.nearest, judged.apart),
+            *fit.warnings,
+        ),
+    )
+
+
+def forget_product(bundle: Bundle, product: str) -> Bundle:
+    """Take a product's bank and threshold out of a bundle, and what a learning of it left there.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        ProductError: The product is unknown, or has no bank.
+        ReferenceBankError: A process is learning it.
+        BundleError: The bundle cannot be written.
+    """
+    require_changeable(bundle.path)
+    name = bundle.product_name(product) or normal_name(product)
+    with learning_directory(bundle, name):
+        return forget_reference(bundle, name)
+
+
+def _embeddings(bundle: Bundle, name: str) -> tuple[TextEmbeddings, Product | None]:
+    """Return a product's text embeddings, and its entry if the bundle lacks it."""
+    if name in bundle.manifest.products:
+        return bundle.text_embeddings(name), None
+    embeddings, entry = embeddings_by_name(bundle, [name])
+    return embeddings[name], entry
+
+
+def _few(images: int, photos: int) -> tuple[str, ...]:
+    if photos >= ADVISED_PHOTOS:
+        return ()
+    text = (
+        f"{photos} photos in the bank are few: {ADVISED_PHOTOS} or more show better what is usual."
+        f" With {images} to calibrate, no false-reject rate below {1 / (images + 1):.2g} can be"
+        " claimed"
+    )
+    return (text,)
+
+
+def _digest_of_photos(photos: Iterable[Photo]) -> str:
+    lines = "".join(f"{digest}\n" for digest in sorted(photo.sha256 for photo in photos))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _text(name: str) -> str:
+    """Return a file's name as text that UTF-8 can encode."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,121 @@
+"""Which engines an inspection loads: the matcher of reference banks only where one needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from support.small_bundle import write_small_bundle
+from zeroflaw import sessions as module
+from zeroflaw.sessions import load_bundle, load_sessions
+from zeroflaw_engines.backends import BackendChoice
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.manifest import Reference
+from zeroflaw_engines.contract import REFERENCE_MATCHER
+from zeroflaw_engines.errors import EngineMissingError
+
+CHOICE = BackendChoice("onnxruntime", "fp32", "named")
+REFERENCE = Reference(
+    bank="reference-0.safetensors",
+    rows=1,
+    photos=(),
+    tower="0" * 64,
+    backend="b",
+    precision="fp32",
+    created="2026-01-01T00:00:00+00:00",
+)
+
+
+class Loaded:
+    """A session by name, that says when it is closed."""
+
+    backend = "scripted"
+
+    def __init__(self, name: str) -> None:
+        self.name, self.closed = name, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_small_bundle(tmp_path / "b")
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
+    sessions: list[Loaded] = []
+
+    def load(_: Bundle, name: str, **__: object) -> Loaded:
+        if name == REFERENCE_MATCHER and any(one.name == "unbuilt" for one in sessions):
+            raise EngineMissingError("the reference_matcher was not built", "zeroflaw build")
+        sessions.append(Loaded(name))
+        return sessions[-1]
+
+    monkeypatch.setattr(module, "load_session", load)
+    return sessions
+
+
+def with_bank(bundle: Bundle) -> Bundle:
+    name = min(bundle.manifest.products)
+    learned = msgspec.structs.replace(bundle.manifest.products[name], reference=REFERENCE)
+    products = {**bundle.manifest.products, name: learned}
+    return Bundle(bundle.path, msgspec.structs.replace(bundle.manifest, products=products))
+
+
+def test_the_matcher_comes_with_the_others_and_is_closed_with_them(
+    bundle: Bundle, loaded: list[Loaded]
+) -> None:
+    sessions = load_sessions(bundle, CHOICE)
+    assert sessions.reference_matcher is loaded[3]
+    assert [session.name for session in sessions] == [
+        "clip_encoder", "sam_encoder", "sam_decoder", "reference_matcher",
+    ]  # fmt: skip
+    sessions.close()
+    assert all(one.closed for one in loaded)
+
+
+def test_where_no_product_has_a_bank_it_need_not_have_been_built(
+    bundle: Bundle, loaded: list[Loaded]
+) -> None:
+    loaded.append(Loaded("unbuilt"))
+    sessions = load_sessions(bundle, CHOICE)
+    assert sessions.reference_matcher is None
+    assert len(list(sessions)) == 3
+    assert not any(one.closed for one in loaded)
+
+
+def test_where_a_product_has_one_the_error_says_what_is_missing(
+    bundle: Bundle, loaded: list[Loaded]
+) -> None:
+    loaded.append(Loaded("unbuilt"))
+    with pytest.raises(EngineMissingError, match="was not built"):
+        load_sessions(with_bank(bundle), CHOICE)
+    assert all(one.closed for one in loaded[1:])
+
+
+def test_bundles_without_the_engine_load_the_three(bundle: Bundle, loaded: list[Loaded]) -> None:
+    engines = {n: e for n, e in bundle.manifest.engines.items() if n != REFERENCE_MATCHER}
+    manifest = msgspec.structs.replace(bundle.manifest, engines=engines, reference=None)
+    assert load_sessions(Bundle(bundle.path, manifest), CHOICE).reference_matcher is None
+    assert len(loaded) == 3
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_auto_asks_for_the_matcher_where_a_product_has_a_bank(
+    bundle: Bundle, loaded: list[Loaded], monkeypatch: pytest.MonkeyPatch, learned: bool
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def choose(*_: object, engines: tuple[str, ...], **__: object) -> BackendChoice:
+        asked.append(engines)
+        return CHOICE
+
+    monkeypatch.setattr(module, "choose_backend", choose)
+    monkeypatch.setattr(module, "open_bundle", lambda _: with_bank(bundle) if learned else bundle)
+    load_bundle(bundle.path, "auto")
+    assert (REFERENCE_MATCHER in asked[0]) is learned
+    assert len(loaded) == 4
