@@ -24,8 +24,8 @@ from zeroflaw_engines.bundle.manifest import (
     ReferencePhoto,
     brought_up,
 )
+from zeroflaw_engines.bundle.product_writer import set_reference
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
-from zeroflaw_engines.bundle.reference_writer import set_reference
 from zeroflaw_engines.bundle.writer import write_manifest
 
 ENTRY = Product(sentences=(1, 1))

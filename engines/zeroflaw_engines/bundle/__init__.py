@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zeroflaw_engines.bundle.bundle import Bundle, Graph, open_bundle, read_manifest
     from zeroflaw_engines.bundle.manifest import Calibration, Manifest, Product
-    from zeroflaw_engines.bundle.writer import (
-        add_products,
-        copy_bundle,
-        set_calibration,
-        upgrade_bundle,
-    )
+    from zeroflaw_engines.bundle.product_writer import add_products, set_calibration
+    from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
 
 __all__ = [
     "Bundle",
@@ -40,11 +36,11 @@ _MODULES = {
     "Graph": "zeroflaw_engines.bundle.bundle",
     "Manifest": "zeroflaw_engines.bundle.manifest",
     "Product": "zeroflaw_engines.bundle.manifest",
-    "add_products": "zeroflaw_engines.bundle.writer",
+    "add_products": "zeroflaw_engines.bundle.product_writer",
     "copy_bundle": "zeroflaw_engines.bundle.writer",
     "open_bundle": "zeroflaw_engines.bundle.bundle",
     "read_manifest": "zeroflaw_engines.bundle.bundle",
-    "set_calibration": "zeroflaw_engines.bundle.writer",
+    "set_calibration": "zeroflaw_engines.bundle.product_writer",
     "upgrade_bundle": "zeroflaw_engines.bundle.writer",
 }
 

@@ -8,12 +8,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePath
-from uuid import uuid4
 
 import msgspec
-import numpy as np
 
-from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest, require_same_models
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.lock import (
     LEARNING,
     LOCK_NAME,
@@ -28,21 +26,16 @@ from zeroflaw_engines.bundle.lock import (
 from zeroflaw_engines.bundle.manifest import (
     ENGINES_DIRECTORY,
     MANIFEST_NAME,
-    Calibration,
     FileEntry,
     Manifest,
-    Product,
     brought_up,
 )
 from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
-from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import (
-    TextEmbeddings,
-    check_text_embeddings,
     encode_prompt_bank,
 )
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.errors import BundleDamagedError, BundleError, ProductError
+from zeroflaw_engines.errors import BundleDamagedError, BundleError
 from zeroflaw_engines.files import (
     disk_errors_named,
     replace_durably,
@@ -160,98 +153,6 @@ def _copy_file(source: Bundle, name: str, entry: FileEntry, copy: Path) -> None:
         shutil.copyfile(source.path / name, copy)
 
 
-def add_products(
-    bundle: Bundle, embeddings: Mapping[str, TextEmbeddings], products: Mapping[str, Product]
-) -> Bundle:
-    """Add products to a bundle, or replace them, with their thresholds and calibrations.
-
-    A product that is replaced loses its reference bank, which the new entry does not have. The
-    new prompt bank gets a name of its own and the manifest is replaced last, in one rename, so
-    that a reader sees the old products or the new ones and never a mixture.
-
-    Args:
-        embeddings: float32 [2, embedding_size] by product name.
-        products: The entries of the same names.
-
-    Returns:
-        The bundle as it is now.
-
-    Raises:
-        ProductError: A name or its embeddings are not acceptable.
-        BundleError: The bundle cannot be written, or another process is changing it.
-    """
-    size = bundle.manifest.clip.embedding_size
-    if embeddings.keys() != products.keys():
-        raise ProductError(
-            f"embeddings of {sorted(embeddings)} came with entries of {sorted(products)}",
-            "give both for the same products",
-        )
-    for name, value in embeddings.items():
-        check_product_name(name)
-        check_text_embeddings(name, value, size)
-    with changing(bundle) as path:
-        current = open_bundle(path, verify_digests=False)
-        require_same_models(bundle, current)
-        spelled = {name: current.product_name(name) or normal_name(name) for name in embeddings}
-        require_distinct(spelled.values(), current.manifest.products)
-        bank = {**current.bank, **{spelled[name]: rows for name, rows in embeddings.items()}}
-        data = encode_prompt_bank(bank)
-        new_bank = f"prompts-{uuid4().hex[:8]}.safetensors"
-        entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-        files = {**current.manifest.files, new_bank: entry}
-        del files[current.manifest.prompts]
-        manifest = brought_up(
-            current.manifest,
-            prompts=new_bank,
-            products={
-                **current.manifest.products,
-                **{spelled[name]: product for name, product in products.items()},
-            },
-            files=files,
-        )
-        take_up(path, current.manifest, manifest, {new_bank: data})
-    return Bundle(path=bundle.path, manifest=manifest, read_bank=bank)
-
-
-def set_calibration(
-    bundle: Bundle,
-    product: str,
-    threshold: float,
-    calibration: Calibration,
-    *,
-    embeddings: TextEmbeddings,
-    reference: str | None = None,
-) -> Bundle:
-    """Set the calibrated decision threshold of a product; its banks stay as they are.
-
-    Args:
-        threshold: In [0, 1].
-        calibration: Its `reference` is set to that given.
-        embeddings: Those that the images were scored with.
-        reference: Digest of the reference bank that they were scored with; default: none.
-
-    Returns:
-        The bundle as it is now.
-
-    Raises:
-        ProductError: The product is unknown, was added or learned anew since its images were
-            scored, or the threshold is out of its range.
-        BundleError: The bundle cannot be written, or another process is changing it.
-    """
-    require_threshold(product, threshold)
-    calibration = msgspec.structs.replace(calibration, reference=reference)
-    with changing(bundle) as path:
-        current = open_bundle(path, verify_digests=False)
-        require_same_models(bundle, current)
-        name = require_same_product(current, product, embeddings, reference)
-        entry = msgspec.structs.replace(
-            current.manifest.products[name], threshold=threshold, calibration=calibration
-        )
-        manifest = brought_up(current.manifest, products={**current.manifest.products, name: entry})
-        replace_manifest(path, manifest)
-    return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
-
-
 def upgrade_bundle(bundle: Bundle) -> Bundle:
     """Bring the manifest of an older bundle to the current version; no other file changes.
 
@@ -318,49 +219,6 @@ def take_up(path: Path, before: Manifest, manifest: Manifest, new: Mapping[str, 
         raise
     for name in before.files.keys() - manifest.files.keys():
         (path / name).unlink(missing_ok=True)
-
-
-def require_threshold(product: str, threshold: float) -> None:
-    """Refuse a threshold outside [0, 1].
-
-    Raises:
-        ProductError: It is not inside.
-    """
-    if not 0 <= threshold <= 1:
-        raise ProductError(
-            f"the threshold of product {product!r} would be {threshold}", "give one in [0, 1]"
-        )
-
-
-def require_same_product(
-    current: Bundle, product: str, embeddings: TextEmbeddings, reference: str | None
-) -> str:
-    """Refuse to store what was computed for a product that another process changed since.
-
-    Args:
-        embeddings: Those that were used.
-        reference: Digest of the reference bank that the product had then; None if it had none.
-
-    Returns:
-        The bundle's spelling of its name.
-
-    Raises:
-        ProductError: The product is unknown, or has other embeddings or another bank by now.
-    """
-    name = current.product_name(product) or product
-    if not np.array_equal(current.text_embeddings(name), embeddings):
-        raise ProductError(
-            f"product {product!r} was added anew while its images were scored",
-            "calibrate it again, or learn it again",
-        )
-    now = current.reference_digest(name)
-    if now != reference:
-        what = "lost its reference bank to" if now is None else "was learned by"
-        raise ProductError(
-            f"product {product!r} {what} another process meanwhile",
-            "look at it with `zeroflaw products list`, and begin again if it is not as you want it",
-        )
-    return name
 
 
 def _require_replaceable(target: Path, *, overwrite: bool) -> None:

@@ -24,10 +24,10 @@ from zeroflaw.station.reference.scorer import photo_scorer, require_sight
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Calibration, parameters_record
+from zeroflaw_engines.bundle.product_writer import set_calibration
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.bundle.writer import set_calibration
 from zeroflaw_engines.errors import CalibrationError, FrameError, ImageFileError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.image_files.frame import Frame

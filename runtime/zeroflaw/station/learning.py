@@ -42,14 +42,13 @@ from zeroflaw_engines.bundle.manifest import (
     parameters_record,
 )
 from zeroflaw_engines.bundle.product_names import normal_name
+from zeroflaw_engines.bundle.product_writer import forget_reference, set_reference
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.reference_bank import (
     digest_of_bank,
     encode_reference_bank,
 )
-from zeroflaw_engines.bundle.reference_writer import forget_reference, set_reference
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.bundle.writer import add_products
 
 ADVISED_PHOTOS: Final = 8
 
@@ -219,11 +218,9 @@ def learn_product(
             reference=digest,
         )
         with disk_errors(current.path):
-            if entry is not None:
-                current = add_products(current, {name: embeddings}, {name: entry})
             changed = set_reference(
                 current, name, bank, reference, fit.threshold, record,
-                embeddings=embeddings, before=before,
+                embeddings=embeddings, before=before, added=entry,
             )  # fmt: skip
     reference = changed.manifest.products[name].reference or reference
     return LearnedProduct(

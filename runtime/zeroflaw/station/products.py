@@ -12,6 +12,7 @@ from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.product_writer import add_products
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,
@@ -19,7 +20,6 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
     read_prompt_ensembles,
 )
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.bundle.writer import add_products
 from zeroflaw_engines.contract import TEXT_ENCODER
 from zeroflaw_engines.errors import ProductError
 

@@ -13,7 +13,7 @@ from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Product
-from zeroflaw_engines.bundle.writer import add_products
+from zeroflaw_engines.bundle.product_writer import add_products
 from zeroflaw_engines.errors import (
     BundleDamagedError,
     BundleError,
