@@ -127,6 +127,25 @@ def test_command_line(tiny_bundle, dataset_dir, shared_cache, tmp_path) -> None:
     assert "1 files skipped" in run.stdout
 
 
+def test_reference_photos_on_the_command_line(tiny_bundle, train_dataset, tmp_path) -> None:
+    arguments = [tiny_bundle.path, train_dataset, "-o", tmp_path / "out", "--contact-sheet", "0"]
+    run = subprocess.run(
+        command(*arguments, "--shots", "2", "--seeds", "1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "| 2 | **measured: fused, after the cascade** | train |" in run.stdout
+    for shots in ("0", "two"):
+        run = subprocess.run(
+            command(*arguments, "--shots", shots), capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 1
+        assert "error: --shots" in run.stderr
+        assert "remedy: " in run.stderr
+
+
 def test_a_killed_run_goes_on_and_leaves_no_process(tiny_bundle, dataset_dir, tmp_path) -> None:
     out = tmp_path / "out"
     arguments = command(tiny_bundle.path, dataset_dir, "-o", out, "--processes", 2)
