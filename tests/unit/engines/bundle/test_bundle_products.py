@@ -8,12 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.small_bundle import PRODUCT, disk_full, snapshot, unit_rows
+from support.small_bundle import (
+    LEFT_OUT,
+    PRODUCT,
+    described,
+    disk_full,
+    reference_bank,
+    snapshot,
+    unit_rows,
+)
 from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Product
-from zeroflaw_engines.bundle.product_writer import add_products
+from zeroflaw_engines.bundle.product_writer import add_products, set_reference
 from zeroflaw_engines.errors import (
     BundleDamagedError,
     BundleError,
@@ -206,3 +214,46 @@ def test_products_are_added_to_the_bundle_one_stands_in(
     monkeypatch.chdir(copied)
     add_products(open_bundle("."), {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
     assert "bolt" in open_bundle(copied).manifest.products
+
+
+def learn_new(copied: Path, name: str = "bolt") -> Bundle:
+    """Adds a product with its reference bank."""
+    bundle = open_bundle(copied)
+    bank = reference_bank(bundle)
+    return set_reference(
+        bundle, name, bank, described(bank), 0.5, LEFT_OUT,
+        embeddings=unit_rows(1), before=None, added=PRODUCT,
+    )  # fmt: skip
+
+
+def test_a_new_product_comes_with_its_bank_in_one_step(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = []
+    real = bundle_writer.replace_manifest
+    monkeypatch.setattr(
+        bundle_writer, "replace_manifest", lambda *args: (manifests.append(args[1]), real(*args))
+    )
+    before = open_bundle(copied)
+    learned = learn_new(copied)
+    assert len(manifests) == 1
+    opened = open_bundle(copied)
+    assert opened.manifest == learned.manifest
+    np.testing.assert_array_equal(opened.text_embeddings("bolt"), unit_rows(1))
+    assert opened.manifest.products["bolt"].threshold == 0.5
+    assert opened.reference_bank("bolt") is not None
+    for name in before.manifest.products:
+        np.testing.assert_array_equal(opened.text_embeddings(name), before.text_embeddings(name))
+    assert {path.name for path in copied.iterdir()} == {*opened.manifest.files, "bundle.json"}
+
+
+def test_a_new_product_that_another_process_added_or_learned_is_not_replaced(copied: Path) -> None:
+    add_products(open_bundle(copied), {"bolt": unit_rows(2)}, {"bolt": PRODUCT})
+    with pytest.raises(ProductError, match="was added anew"):
+        learn_new(copied)
+    add_products(open_bundle(copied), {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
+    assert learn_new(copied).reference_digest("bolt") is not None
+    with pytest.raises(ProductError, match="was learned by another process"):
+        learn_new(copied)
+    with pytest.raises(ProductError, match="not a product name"):
+        learn_new(copied, "a/b")

@@ -87,44 +87,6 @@ def test_a_product_is_learned(bundle: Bundle) -> None:
     assert left_overs(bundle.path) == []
 
 
-def test_a_new_product_comes_with_its_bank_in_one_step(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    manifests = []
-    real = bundle_writer.replace_manifest
-    monkeypatch.setattr(
-        bundle_writer, "replace_manifest", lambda *args: (manifests.append(args[1]), real(*args))
-    )
-    new: dict[str, Any] = {"product": "new", "embeddings": rows(1), "before": None, "added": ENTRY}
-    stored = store(bundle, **new)
-    assert len(manifests) == 1
-    opened = open_bundle(bundle.path)
-    assert opened.manifest == stored.manifest
-    np.testing.assert_array_equal(opened.text_embeddings("new"), rows(1))
-    assert opened.manifest.products["new"].threshold == 0.5
-    assert opened.reference_bank("new") is not None
-    np.testing.assert_array_equal(
-        opened.text_embeddings("object"), bundle.text_embeddings("object")
-    )
-    assert left_overs(bundle.path) == []
-
-
-def test_a_new_product_that_another_process_added_or_learned_is_not_replaced(
-    bundle: Bundle,
-) -> None:
-    new: dict[str, Any] = {"product": "new", "embeddings": rows(1), "before": None, "added": ENTRY}
-    add_products(bundle, {"new": rows(2)}, {"new": ENTRY})
-    with pytest.raises(ProductError, match="was added anew"):
-        store(bundle, **new)
-    add_products(bundle, {"new": rows(1)}, {"new": ENTRY})
-    assert store(bundle, **new).reference_digest("new") is not None
-    with pytest.raises(ProductError, match="was learned by another process"):
-        store(bundle, **new)
-    with pytest.raises(ProductError, match="not a product name"):
-        store(bundle, **{**new, "product": "a/b"})
-    assert left_overs(bundle.path) == []
-
-
 def test_a_product_is_learned_again_and_the_old_bank_goes(bundle: Bundle) -> None:
     first = learn(bundle)
     (old,) = banks(bundle)
