@@ -38,11 +38,10 @@ def _row(
     return PublishedShots(dataset, shots, method, *values)
 
 
-# As Tables 2 (MVTec-AD) and 3 (VisA) of AnomalyDINO (arXiv 2405.14529) print them: its own rows,
-# those that APRIL-GAN (arXiv 2305.17382) and WinCLIP+ (arXiv 2303.14814) published for 1, 2 and
-# 4 photos, and APRIL-GAN's of 8 as that paper measured them. WinCLIP+ published none of 8. None
-# of them gives pixel AP there. The image AP of AnomalyDINO with 8 photos of MVTec-AD is left out:
-# the copies of the table that we have differ in it.
+# As Tables 2 (MVTec-AD) and 3 (VisA) of AnomalyDINO (arXiv 2405.14529) print them, for itself,
+# APRIL-GAN (arXiv 2305.17382) and WinCLIP+ (arXiv 2303.14814). They give no pixel AP, and none of
+# WinCLIP+ with 8 photos. The image AP of AnomalyDINO with 8 photos of MVTec-AD is left out: the
+# copies of the table that we have differ in it.
 PUBLISHED_SHOTS: Final = (
     _row("MVTec-AD", 1, _WINCLIP, "93.1±2.0 93.7±1.1 96.5±0.9 95.2±0.5 55.9±2.7 87.1±1.2"),
     _row("MVTec-AD", 1, _APRIL_GAN, "92.0±0.3 92.4±0.2 95.8±0.2 95.1±0.1 54.2±0.0 90.6±0.2"),
