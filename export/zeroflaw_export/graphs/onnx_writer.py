@@ -62,8 +62,9 @@ def onnx_from_module(module: nn.Module, contract: EngineContract, path: Path) ->
             ) from error
     if program is None:
         raise ExportError(f"{contract.name} was not exported", "report this with the log")
+    # Where PyTorch made each node, and its own program, in words: most of a small graph's file.
+    program.model.graph.metadata_props.clear()
     for node in program.model.graph:
-        # Where PyTorch made each node, in words: most of a small graph's file.
         node.metadata_props.clear()
         node.doc_string = None
     program.save(path, external_data=True)

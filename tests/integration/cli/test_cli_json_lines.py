@@ -105,7 +105,7 @@ def test_products_have_a_line_each(bundle: Path) -> None:
     for one in found:
         assert one == {
             "product": one["product"], "threshold": manifest.method_parameters.decision_threshold,
-            "source": "default", "calibration": None,
+            "source": "default", "calibration": None, "reference": None,
         }  # fmt: skip
 
 

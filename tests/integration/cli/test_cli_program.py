@@ -42,7 +42,7 @@ def test_the_module_is_the_program() -> None:
     [
         ("zeroflaw in", {"inspect"}),
         ("zeroflaw bundle ", {"verify", "copy", "upgrade", "info"}),
-        ("zeroflaw products l", {"list"}),
+        ("zeroflaw products l", {"list", "learn"}),
         ("zeroflaw inspect --sched", {"--schedule"}),
         ("zeroflaw inspect mini x --schedule ", {"side_by_side", "clip_first"}),
     ],

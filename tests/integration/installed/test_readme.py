@@ -16,6 +16,7 @@ from skimage import data
 
 from support.command_line import ZEROFLAW
 from support.datasets import write_dataset
+from zeroflaw_engines.builder.build import BUILT_ENGINES
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 ROOT = Path(__file__).parents[3]
@@ -24,11 +25,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def station(tiny_bundle: Bundle, tmp_path: Path) -> Path:
-    """A directory with what the examples name: my_bundle, photos/ and mvtec_ad/."""
+    """A directory with what the examples name: my_bundle, photos/, good/ and mvtec_ad/."""
     shutil.copytree(tiny_bundle.path, tmp_path / "my_bundle")
     (tmp_path / "photos").mkdir()
     Image.fromarray(data.coffee()).save(tmp_path / "photos" / "part.jpg")
-    write_dataset(tmp_path / "mvtec_ad")
+    write_dataset(tmp_path / "mvtec_ad", train=4)
+    shutil.copytree(tmp_path / "mvtec_ad" / "metal_nut" / "train" / "good", tmp_path / "good")
     return tmp_path
 
 
@@ -69,7 +71,7 @@ def test_station_commands_run(station: Path) -> None:
     assert (station / "results" / "part.overlay.png").exists()
     assert "pcb1" in open_bundle(station / "my_bundle").manifest.products
     built = (station / "my_bundle" / "engines").rglob("*.engine")
-    assert {path.stem for path in built} == {"clip_encoder", "sam_encoder", "sam_decoder"}
+    assert {path.stem for path in built} == set(BUILT_ENGINES)
 
 
 def test_make_targets_exist_and_ci_runs_the_readmes_test_command() -> None:

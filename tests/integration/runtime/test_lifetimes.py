@@ -161,7 +161,7 @@ def test_a_failed_load_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, fail
     before = threading.active_count()
     with pytest.raises(ZeroflawError):
         Inspector.load("mini", threads=1, max_frame_pixels=1 if fails == "sam_decoder" else -1)
-    assert len(loaded) == (2 if fails == "sam_decoder" else 3)
+    assert len(loaded) == (2 if fails == "sam_decoder" else 4)
     for session in loaded:
         with pytest.raises(EngineError, match="closed"):
             session.prepare()

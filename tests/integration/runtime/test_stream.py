@@ -98,7 +98,7 @@ def test_encoders_of_the_next_frame_run_beside_the_cascade(inspector, frames) ->
 def test_what_fails_says_so_and_the_stream_goes_on(inspector, frames, caplog) -> None:
     class Broken(Gate):
         def decode_frame(self, encoded, **options):
-            if encoded.product == "metal_nut":
+            if encoded.product.name == "metal_nut":
                 raise RuntimeError("the fan stopped")
             return self.inspector.decode_frame(encoded, **options)
 

@@ -35,7 +35,7 @@ from zeroflaw_export.parity import checks as parity
 
 JOB = tiny_job("bolt")
 FEW = 'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
-ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder"}
+ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher"}
 
 
 class TorchSession:
@@ -171,7 +171,9 @@ def test_an_engine_that_differs_is_not_published(
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("tolerance", ["MAP_TOLERANCE", "SENTENCE_TOLERANCE", "RELATIVE_TOLERANCE"])
+@pytest.mark.parametrize(
+    "tolerance", ["MAP_TOLERANCE", "SENTENCE_TOLERANCE", "RELATIVE_TOLERANCE", "DISTANCE_TOLERANCE"]
+)
 @pytest.mark.parametrize("old", [False, True], ids=["new target", "old bundle"])
 def test_a_tolerance_of_nothing_publishes_nothing(
     quick: ExportJob, tiny_bundle: Bundle, tmp_path: Path, monkeypatch, tolerance: str, old: bool
@@ -338,5 +340,6 @@ def test_fp16_graphs_join_the_manifest_and_are_checked(
         assert {figure.tolerance for figure in figures} <= {
             parity.FP16_TOLERANCES.maps,
             parity.FP16_TOLERANCES.relative,
+            parity.FP16_TOLERANCES.distances,
         }
     assert not bundle.manifest.engines["text_encoder"].variants

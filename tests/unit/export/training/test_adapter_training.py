@@ -38,7 +38,7 @@ def test_it_learns_where_the_defects_are(bench: Bench) -> None:
             mask = read_sample_mask(sample, image.shape[:2])
             squashed = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
             with torch.inference_mode():
-                found, _ = encoder(
+                found, _, _ = encoder(
                     torch.from_numpy(np.array(squashed))[None], text_of(product.name)
                 )
             shown = np.array(Image.fromarray(mask).resize((SIZE, SIZE)))

@@ -49,7 +49,7 @@ def test_tokens_are_those_of_the_exported_encoder(tower: FrozenTower, image: np.
     squashed = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     text = torch.nn.functional.normalize(torch.randn(2, 32), dim=-1)
     with torch.inference_mode():
-        want, _ = encoder(torch.from_numpy(np.array(squashed))[None], text)
+        want, _, _ = encoder(torch.from_numpy(np.array(squashed))[None], text)
         tokens = torch.from_numpy(tower.patch_tokens(image)).float()
         maps = []
         for adapted in adapters([block[None] for block in tokens]):
