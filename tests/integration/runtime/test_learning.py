@@ -166,9 +166,8 @@ def test_other_views_join_the_rows_and_the_draw_is_repeatable(
     assert first.reference.augmentations == views
     assert learned().digest != first.digest
     assert learned(augmentations=views).digest == first.digest
-    drawn = [learned(shots=2, seed=seed) for seed in (0, 0, 1, 2, 3)]
-    assert drawn[0].digest == drawn[1].digest
-    assert len({one.digest for one in drawn}) > 2
+    drawn = [learned(shots=2, seed=seed) for seed in (0, 0, 1)]
+    assert drawn[0].digest == drawn[1].digest != drawn[2].digest
     assert all(one.bank_photos == 2 for one in drawn)
     small = learned(bank_bytes=64 * 1024)
     assert small.reference.rows == 64

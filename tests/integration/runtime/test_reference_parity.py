@@ -146,6 +146,7 @@ def test_distances_are_those_of_anomalib_s_winclip_and_patchcore(learned) -> Non
     np.testing.assert_allclose(found, upsampled(brute, len(found)), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("learned", ["onnxruntime"], indirect=True)
 def test_every_fusion_reaches_the_decision(learned) -> None:
     inspector, _ = learned
     seen = {}

@@ -151,7 +151,7 @@ def test_every_frame_is_judged_by_one_state_while_others_reload(
         threads = [pool.submit(inspect) for _ in range(2)]
         try:
             for bank, threshold in itertools.islice(
-                itertools.cycle(zip(banks, (0.25, 0.75), strict=True)), 12
+                itertools.cycle(zip(banks, (0.25, 0.75), strict=True)), 8
             ):
                 store(path, PRODUCT, bank, threshold=threshold)
                 inspector.reload()
