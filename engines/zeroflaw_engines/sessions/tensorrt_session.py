@@ -167,7 +167,14 @@ class TensorRtSession(CheckedSession):
         keep: Collection[str],
         shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        batch = max((shape[0] for shape in shapes.values()), default=1)
+        batch = max(
+            (
+                shapes[spec.name][0]
+                for spec in self._contract.outputs
+                if isinstance(spec.shape[0], str)
+            ),
+            default=1,
+        )
         if batch > self._max_prompts:
             raise EngineContractError(
                 f"the engine of {self._contract.name} takes {self._max_prompts} prompts, not"

@@ -26,6 +26,7 @@ from zeroflaw_engines.contract import EngineContract
 
 _OK = real_cuda.cudaError_t.cudaSuccess
 _TRT_TYPES = {
+    "float16": real_trt.DataType.HALF,
     "float32": real_trt.DataType.FLOAT,
     "int32": real_trt.DataType.INT32,
     "uint8": real_trt.DataType.UINT8,

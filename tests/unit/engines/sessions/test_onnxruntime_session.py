@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 from zeroflaw_engines.backends import load_session
+from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineName, engine_contract
 from zeroflaw_engines.errors import (
@@ -271,3 +272,25 @@ def test_a_closed_session_gives_an_error_of_ours(tiny_bundle: Bundle) -> None:
     session.close()
     with pytest.raises(EngineError):
         session.execute(zeros_for(tiny_bundle.contract("sam_decoder")))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_is_uploaded_is_checked_and_stays_on_the_host(
+    tiny_bundle: Bundle, backend: str
+) -> None:
+    session = load_session(tiny_bundle, "reference_matcher", backend=backend)
+    inputs = fixed_inputs(session.contract)
+    bank = inputs["bank"]
+    assert session.upload("bank", bank) is bank
+    assert session.execute(inputs)["reference_map"].max() > 0
+    for name, array, fault in (
+        ("banks", bank, "takes no input banks"),
+        ("bank", bank.astype(np.float32), "not float32"),
+        ("bank", bank[:, 1:], "takes bank: float16"),
+        ("bank", np.asfortranarray(bank), "C-contiguous"),
+    ):
+        with pytest.raises(EngineContractError, match=fault):
+            session.upload(name, array)
+    session.close()
+    with pytest.raises(EngineError, match="closed"):
+        session.upload("bank", bank)

@@ -14,6 +14,7 @@ from support.gpu.built_engines import publish
 from support.gpu.simulated_gpu import SimulatedCuda, SimulatedTensorRt, argument_counts
 from zeroflaw_engines import tensorrt_bindings
 from zeroflaw_engines.backends import availability, load_session
+from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.built_engines import lookup as engine_lookup
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import (
@@ -29,7 +30,7 @@ from zeroflaw_engines.sessions import tensorrt_session
 from zeroflaw_engines.sessions.cuda_tensor import CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor
 
-ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder")
+ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder", "reference_matcher")
 
 
 @pytest.fixture
@@ -133,6 +134,25 @@ def test_features_and_logits_go_from_engine_to_engine_on_the_device(bundle: Bund
     again = {**inputs, "features": host, "mask_input": first[:, 2:3]}
     want = reference(bundle, "sam_decoder", again)["low_res_logits"]
     np.testing.assert_array_equal(chained["low_res_logits"].numpy(), want)
+
+
+def test_a_bank_goes_up_once_and_nothing_but_the_map_comes_down(bundle: Bundle, gpu) -> None:
+    encoder, matcher = load(bundle, "clip_encoder"), load(bundle, "reference_matcher")
+    inputs = fixed_inputs(matcher.contract)
+    bank = matcher.upload("bank", inputs["bank"])
+    assert isinstance(bank, CudaTensor)
+    tokens = encoder.execute(fixed_inputs(encoder.contract), keep=("patch_tokens",))["patch_tokens"]
+    gpu.cuda.copies.clear()
+    given = {**inputs, "bank": bank, "patch_tokens": tokens}
+    first, second = matcher.execute(given), matcher.execute(given)
+    assert [size for kind, size in gpu.cuda.copies if kind == "HostToDevice"] == [4, 4]
+    size = 4 * bundle.manifest.sizes.clip_image_size**2
+    assert [size for kind, size in gpu.cuda.copies if kind == "DeviceToHost"] == [size, size]
+    want = reference(bundle, "reference_matcher", {**inputs, "patch_tokens": tokens.numpy()})
+    for got in (first, second):
+        np.testing.assert_array_equal(got["reference_map"], want["reference_map"])
+    with pytest.raises(EngineContractError, match="takes no input banks"):
+        matcher.upload("banks", inputs["bank"])
 
 
 def test_kept_memory_is_used_again_once_it_is_garbage(bundle: Bundle, gpu) -> None:
