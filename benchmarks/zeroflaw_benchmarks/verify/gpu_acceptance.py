@@ -45,8 +45,15 @@ from zeroflaw_benchmarks.verify.gpu_acceptance_report import (
     verdict_of,
 )
 from zeroflaw_engines.backends import BACKENDS, choose_backend
+from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.image_files.frame import rgb_frame
 from zeroflaw_engines.process.terminal import out, run_module
@@ -102,7 +109,7 @@ def accept(
     else:
         checks.append(build(options, gpu.architecture))
     graphs = cuda is not None and BACKENDS[options.backend].builds is not None
-    inputs = _engine_inputs(options)
+    inputs = engine_inputs(options)
     choice = choose_backend(options.backend, options.precision, bundle=options.bundle)
     sessions = load_sessions(
         options.bundle, choice, precision=options.precision, threads=options.threads
@@ -165,8 +172,8 @@ def build_engines(options: AcceptanceOptions, architecture: str) -> Check:
     )
 
 
-def _engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tensor]]:
-    """Inputs of every engine that are not zeros: noise, from a fixed seed."""
+def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tensor]]:
+    """Make inputs of every engine that are not zeros: noise, from a fixed seed."""
     bundle = options.bundle
     engines: tuple[EngineName, ...] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
     inputs: dict[str, dict[str, Tensor]] = {
@@ -175,6 +182,8 @@ def _engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tens
     inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
     side = bundle.manifest.sizes.sam_image_size
     inputs[SAM_ENCODER]["image_size"] = np.array([side, side], np.int32)
+    if REFERENCE_MATCHER in bundle.manifest.engines:
+        inputs[REFERENCE_MATCHER] = fixed_inputs(bundle.contract(REFERENCE_MATCHER))
     return inputs
 
 

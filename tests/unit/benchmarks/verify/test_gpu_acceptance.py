@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from zeroflaw.sessions import Sessions
+from zeroflaw.sessions import Sessions, load_sessions
 from zeroflaw_benchmarks.verify import gpu_acceptance
+from zeroflaw_benchmarks.verify.gpu_acceptance import AcceptanceOptions, engine_inputs
 from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
     captured_parity,
     latency,
@@ -21,6 +22,8 @@ from zeroflaw_benchmarks.verify.gpu_acceptance_checks import (
     soak,
 )
 from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check, verdict_of
+from zeroflaw_engines.backends import choose_backend
+from zeroflaw_engines.bundle.bundle import open_bundle
 
 FRAME = next((Path(__file__).parents[4] / "examples" / "frames").glob("*.jpg"))
 PASSED = Check(name="a", outcome="passed", detail="")
@@ -98,6 +101,21 @@ def three(**changes) -> Sessions:
 
 
 INPUTS = {name: {"x": np.zeros(3, np.float32)} for name in vars(three())}
+
+
+def test_every_engine_that_is_loaded_has_inputs_to_be_captured_with() -> None:
+    bundle = open_bundle("mini")
+    options = AcceptanceOptions(
+        bundle=bundle, backend="onnxruntime", precision=None, product="object", frames=(),
+        soak_runs=12,
+    )  # fmt: skip
+    inputs = engine_inputs(options)
+    sessions = load_sessions(bundle, choose_backend("onnxruntime"))
+    assert {session.contract.name for session in sessions} == inputs.keys()
+    for session in sessions:
+        for value in session.execute(inputs[session.contract.name]).values():
+            assert np.isfinite(value).all()
+    sessions.close()
 
 
 def test_capture_must_change_nothing_and_must_happen() -> None:
