@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import nn
 
 from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
+
+_MOST_PHOTOS: Final = 16
 
 
 class ReferenceMatcher(nn.Module):
@@ -60,9 +64,15 @@ class ReferenceMatcher(nn.Module):
 def reference_sizes(
     blocks: int, image_size: int, patch_size: int, width: int, bank_bytes: int
 ) -> ReferenceSizes:
-    """Size the banks of a tower by the bytes that one may take in FP16."""
-    rows = bank_bytes // (2 * blocks * width)
-    return ReferenceSizes(blocks, (image_size // patch_size) ** 2, width, rows)
+    """Size the banks of a tower.
+
+    Args:
+        bank_bytes: What one may take in FP16; a small tower's ends at all tokens of 16 photos, so
+            that matching costs no more than the tower.
+    """
+    tokens = (image_size // patch_size) ** 2
+    rows = min(bank_bytes // (2 * blocks * width), _MOST_PHOTOS * tokens)
+    return ReferenceSizes(blocks, tokens, width, rows)
 
 
 def matcher_of(sizes: EngineSizes) -> ReferenceMatcher:

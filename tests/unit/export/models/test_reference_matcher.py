@@ -63,3 +63,8 @@ def test_a_bank_takes_no_more_than_its_budget(megabytes: int) -> None:
     sizes = reference_sizes(4, 518, 14, 1024, megabytes * 10**6)
     assert sizes.tokens == 37**2
     assert 0.99 * megabytes * 10**6 < sizes.bank_bytes <= megabytes * 10**6
+
+
+def test_a_small_tower_gets_a_bank_of_sixteen_photos() -> None:
+    assert reference_sizes(4, 224, 14, 64, 16 * 10**6).rows == 16 * 16**2
+    assert reference_sizes(4, 448, 16, 128, 2**21).rows == 2048
