@@ -25,6 +25,7 @@ from zeroflaw_export.graphs.onnx_writer import onnx_from_module
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.clip_encoder import ClipEncoder
+from zeroflaw_export.models.reference_matcher import reference_sizes
 from zeroflaw_export.models.sam_decoder import SamDecoder
 from zeroflaw_export.models.sam_encoder import SamEncoder
 
@@ -148,7 +149,8 @@ def test_the_published_macs_of_clip(tmp_path: Path) -> None:
     with torch.device("cpu"):
         clip = architecture.build(518)
     adapters = LinearAdapters(4, 1024, 768)
-    sizes = EngineSizes(518, 768, 1024, 64, 256, 27)
+    banks = reference_sizes(4, 518, 14, 1024, 16 * 10**6)
+    sizes = EngineSizes(518, 768, 1024, 64, 256, 27, banks)
     encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, 518).eval()
     onnx_from_module(encoder, engine_contract(CLIP_ENCODER, sizes), tmp_path / "clip.onnx")
     assert macs_of(tmp_path / "clip.onnx") / 1e9 == pytest.approx(511.2, abs=0.4)
