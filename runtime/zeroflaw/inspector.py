@@ -90,7 +90,7 @@ class Inspector:
         if decision_threshold is not None:
             parameters = parameters.replace(decision_threshold=decision_threshold)
         self._parameters = parameters
-        self.backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
+        self.backend = sessions.backend
         self.choice = choice
         self._sessions = sessions
         self._schedule = encoder_schedule

@@ -140,7 +140,6 @@ def _load(
         for product in (loaded.by_name.values() if loaded else ())
         if product.bank
     }
-    backend = ", ".join(dict.fromkeys(session.backend for session in sessions))
     of_bundle = bundle_warnings(bundle)
     by_name = {}
     for name, product in bundle.manifest.products.items():
@@ -163,7 +162,7 @@ def _load(
             threshold=threshold,
             threshold_warnings=warnings,
             warnings=of_bundle + warnings,
-            provenance=provenance_of(bundle, name, parameters, backend),
+            provenance=provenance_of(bundle, name, parameters, sessions.backend),
         )
     return LoadedProducts(bundle, by_name)
 

@@ -49,6 +49,11 @@ class Sessions:
         if self.reference_matcher is not None:
             yield self.reference_matcher
 
+    @property
+    def backend(self) -> str:
+        """What runs them: name, version, device and precision."""
+        return ", ".join(dict.fromkeys(session.backend for session in self))
+
     def warm_up(self, runs: int) -> None:
         """Prepare every engine and run it as often, on zeros."""
         for session in self:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
+from zeroflaw_engines import files
+from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.graph_entries import EngineFile
 from zeroflaw_engines.bundle.manifest import (
@@ -140,6 +143,37 @@ def fill(staging: Path, bundle: Bundle) -> None:
     for name in bundle.manifest.files:
         shutil.copyfile(bundle.path / name, staging / name)
     write_manifest(staging, bundle.manifest)
+
+
+def fail_midway(monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]) -> None:
+    """Make a writer fail at the bank, the manifest or the rename, with half a file written."""
+    real = files.write_durably
+
+    def write_half(path: Path, data: bytes) -> None:
+        if (step == "bank") == (path.suffix == ".safetensors"):
+            path.write_bytes(data[: len(data) // 2])
+            raise kind
+        real(path, data)
+
+    def fail(self: Path, target: Path) -> None:
+        raise kind
+
+    if step == "rename":
+        monkeypatch.setattr(Path, "replace", fail)
+    else:
+        monkeypatch.setattr(files, "write_durably", write_half)
+        monkeypatch.setattr(bundle_writer, "write_durably", write_half)
+
+
+def interrupt_after_the_rename(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise KeyboardInterrupt as soon as a file has taken another one's place."""
+    real = Path.replace
+
+    def replace_then_interrupt(self: Path, target: Path) -> None:
+        real(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", replace_then_interrupt)
 
 
 def disk_full(*_: object) -> None:

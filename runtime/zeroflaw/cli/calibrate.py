@@ -17,15 +17,14 @@ from zeroflaw.cli.options import (
     OrientationOption,
     PrecisionOption,
     WhiteLevelOption,
+    file_progress,
     open_and_announce,
     print_file_warnings,
-    progress_bar,
 )
 from zeroflaw.station.calibration import ProductCalibration, calibrate_product, named
 from zeroflaw.station.conformal import CONFIDENCE, ConformalThreshold
 from zeroflaw_engines.backends import DEFAULT_BACKEND
-from zeroflaw_engines.errors import FrameError, ImageFileError
-from zeroflaw_engines.process.terminal import err, out, print_error, print_warning
+from zeroflaw_engines.process.terminal import err, out, print_warning
 
 
 def calibrate(
@@ -63,14 +62,7 @@ def calibrate(
     """
     search = search_and_report(good_images)
     opened = open_and_announce(bundle)
-    with progress_bar() as bar:
-        task = bar.add_task("scoring", total=len(search.pictures))
-
-        def progress(_: Path, error: FrameError | ImageFileError | None) -> None:
-            if error is not None:
-                print_error(error)
-            bar.advance(task)
-
+    with file_progress("scoring", len(search.pictures)) as progress:
         done = calibrate_product(
             opened,
             product,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -19,7 +20,8 @@ from rich.progress import (
 from zeroflaw.pictures.images import Orientation
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
-from zeroflaw_engines.process.terminal import err, print_warning
+from zeroflaw_engines.errors import ZeroflawError
+from zeroflaw_engines.process.terminal import err, print_error, print_warning
 
 EXIT_SOME_FAILED: Final = 3
 EXIT_REJECTED: Final = 4
@@ -102,6 +104,20 @@ def print_file_warnings(warnings: Sequence[str]) -> None:
         print_warning(text)
     if len(warnings) > _FILE_WARNINGS_SHOWN:
         print_warning(f"{len(warnings) - _FILE_WARNINGS_SHOWN} more of these")
+
+
+@contextmanager
+def file_progress(what: str, total: int) -> Iterator[Callable[[Path, ZeroflawError | None], None]]:
+    """Give what is to be called after each file: it advances a bar, and prints an error."""
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=total)
+
+        def progress(_: Path, error: ZeroflawError | None) -> None:
+            if error is not None:
+                print_error(error)
+            bar.advance(task)
+
+        yield progress
 
 
 def progress_bar() -> Progress:

@@ -17,16 +17,15 @@ from zeroflaw.cli.options import (
     OrientationOption,
     PrecisionOption,
     WhiteLevelOption,
+    file_progress,
     open_and_announce,
     print_file_warnings,
-    progress_bar,
 )
 from zeroflaw.station.learning import LearnedProduct, forget_product, learn_product
 from zeroflaw.station.reference.plan import CalibrationChoice
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.manifest import Augmentation
-from zeroflaw_engines.errors import FrameError, ImageFileError
-from zeroflaw_engines.process.terminal import err, out, print_error
+from zeroflaw_engines.process.terminal import err, out
 
 ProductArgument = Annotated[str, typer.Argument(metavar="NAME", help="The product.")]
 
@@ -86,14 +85,7 @@ def learn(
     """
     search = search_and_report(good_images)
     opened = open_and_announce(bundle)
-    with progress_bar() as bar:
-        task = bar.add_task("learning", total=len(search.pictures))
-
-        def progress(_: Path, error: FrameError | ImageFileError | None) -> None:
-            if error is not None:
-                print_error(error)
-            bar.advance(task)
-
+    with file_progress("learning", len(search.pictures)) as progress:
         done = learn_product(
             opened,
             name,

@@ -153,20 +153,8 @@ def calibrate_product(
             files, score, white_level=white_level, orientation=orientation, progress=progress
         )
     fit = conformal_threshold(good.scores, false_reject_rate)
-    calibration = Calibration(
-        false_reject_rate=fit.false_reject_rate,
-        images=fit.images,
-        rank=fit.rank,
-        interval=fit.interval,
-        observed_rate=fit.observed_rate,
-        image_scoring=scoring,
-        data_digest=good.digest,
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        backend=score.backend,
-        precision=score.precision,
-        parameters=parameters_record(score.parameters),
-        parameters_digest=score.parameters.digest,
-        reference=reference,
+    calibration = calibration_record(
+        fit, good.digest, score.parameters, backend=score.backend, precision=score.precision
     )
     changed = set_calibration(
         bundle,
@@ -177,6 +165,45 @@ def calibrate_product(
         reference=reference,
     )
     return ProductCalibration(changed, fit, good)
+
+
+def calibration_record(
+    fit: ConformalThreshold,
+    data_digest: str,
+    parameters: MethodParameters,
+    *,
+    backend: str,
+    precision: str,
+) -> Calibration:
+    """Record where a threshold comes from; whoever stores it adds the bank that it holds for.
+
+    Args:
+        data_digest: From `digest_of_contents`.
+        parameters: Those that the scores were computed with.
+        backend: What ran the CLIP encoder, as its session describes itself.
+        precision: What it computed in.
+    """
+    return Calibration(
+        false_reject_rate=fit.false_reject_rate,
+        images=fit.images,
+        rank=fit.rank,
+        interval=fit.interval,
+        observed_rate=fit.observed_rate,
+        image_scoring=parameters.image_scoring,
+        data_digest=data_digest,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        backend=backend,
+        precision=precision,
+        parameters=parameters_record(parameters),
+        parameters_digest=parameters.digest,
+        scheme=fit.scheme,
+    )
+
+
+def digest_of_contents(digests: Iterable[str]) -> str:
+    """Name a set of files: SHA-256 over their sorted SHA-256, one a line."""
+    lines = "".join(f"{digest}\n" for digest in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def require_not_in_bank(bundle: Bundle, product: str, files: Iterable[Path]) -> None:
@@ -253,10 +280,9 @@ def score_good_images(
             f"none of {len(failed)} files could be read" if failed else "there is no image",
             "give images of good parts, 100 or more",
         )
-    lines = "".join(f"{digest}\n" for digest in sorted(scores))
     return GoodScores(
         scores=np.array(list(scores.values()), np.float64),
-        digest=hashlib.sha256(lines.encode()).hexdigest(),
+        digest=digest_of_contents(scores),
         copies=tuple(copies),
         failed=tuple(failed),
         warnings=tuple(warnings),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
 
 from zeroflaw.pictures.images import Orientation
+from zeroflaw.station.calibration import calibration_record, digest_of_contents
 from zeroflaw.station.conformal import ConformalThreshold, conformal_threshold
 from zeroflaw.station.products import embeddings_by_name
 from zeroflaw.station.reference.judgement import near_copies, require_usual
 from zeroflaw.station.reference.learner import PhotoLearner, digest_of, require_space
 from zeroflaw.station.reference.photos import (
-    Photo,
     PhotoReader,
     PhotoStore,
     Progress,
@@ -35,19 +33,13 @@ from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, require_same_models
 from zeroflaw_engines.bundle.manifest import (
     Augmentation,
-    Calibration,
     Product,
     Reference,
     ReferencePhoto,
-    parameters_record,
 )
 from zeroflaw_engines.bundle.product_names import normal_name
 from zeroflaw_engines.bundle.product_writer import forget_reference, set_reference
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
-from zeroflaw_engines.bundle.reference_bank import (
-    digest_of_bank,
-    encode_reference_bank,
-)
 from zeroflaw_engines.bundle.shipped import require_changeable
 
 ADVISED_PHOTOS: Final = 8
@@ -186,7 +178,13 @@ def learn_product(
             require_usual(paths, judged.scores, judged.highest, judged.mean)
         calibrating = slice(-len(plan.calibrating), None)
         fit = conformal_threshold(judged.scores[calibrating], false_reject_rate, plan.scheme)
-        created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        record = calibration_record(
+            fit,
+            digest_of_contents(photo.sha256 for photo in plan.calibrating),
+            parameters,
+            backend=scorer.backend,
+            precision=scorer.precision,
+        )
         reference = Reference(
             bank="",
             rows=bank.rows,
@@ -197,25 +195,8 @@ def learn_product(
             tower=current.tower,
             backend=scorer.backend,
             precision=scorer.precision,
-            created=created,
+            created=record.created,
             augmentations=views,
-        )
-        digest = digest_of_bank(encode_reference_bank(bank))
-        record = Calibration(
-            false_reject_rate=fit.false_reject_rate,
-            images=fit.images,
-            rank=fit.rank,
-            interval=fit.interval,
-            observed_rate=fit.observed_rate,
-            image_scoring=parameters.image_scoring,
-            data_digest=_digest_of_photos(plan.calibrating),
-            created=created,
-            backend=scorer.backend,
-            precision=scorer.precision,
-            parameters=parameters_record(parameters),
-            parameters_digest=parameters.digest,
-            scheme=plan.scheme,
-            reference=digest,
         )
         with disk_errors(current.path):
             changed = set_reference(
@@ -223,12 +204,13 @@ def learn_product(
                 embeddings=embeddings, before=before, added=entry,
             )  # fmt: skip
     reference = changed.manifest.products[name].reference or reference
+    file = changed.manifest.files[reference.bank]
     return LearnedProduct(
         bundle=changed,
         product=name,
         reference=reference,
-        digest=digest,
-        bank_bytes=changed.manifest.files[reference.bank].bytes,
+        digest=file.sha256,
+        bank_bytes=file.bytes,
         fit=fit,
         photos=tuple(dict.fromkeys(p.path for p in (*plan.bank, *plan.calibrating))),
         bank_photos=len(plan.bank),
@@ -277,11 +259,6 @@ def _few(images: int, photos: int) -> tuple[str, ...]:
         " claimed"
     )
     return (text,)
-
-
-def _digest_of_photos(photos: Iterable[Photo]) -> str:
-    lines = "".join(f"{digest}\n" for digest in sorted(photo.sha256 for photo in photos))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _text(name: str) -> str:

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
+from zeroflaw.pipeline.encoding import encode_clip
 from zeroflaw.pipeline.frame_information import frame_information
-from zeroflaw.pipeline.geometry import FloatArray, squash
+from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.reference import (
     LoadedBank,
     fused_score,
@@ -23,10 +23,11 @@ from zeroflaw_engines.backends import choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
-from zeroflaw_engines.contract import CLIP_ENCODER, PATCH_TOKENS, REFERENCE_MATCHER, EngineName
+from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, EngineName
 from zeroflaw_engines.errors import FrameError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import on_host
 from zeroflaw_engines.sessions.session import Session
 
 
@@ -84,13 +85,10 @@ class PhotoScorer:
 
     def encode(self, frame: Frame) -> PhotoEncoding:
         """Run the CLIP encoder on a frame, uint8 RGB [H, W, 3]."""
-        image = squash(frame, self.size)
-        out = run_engine(
-            self.clip_encoder, {"image": image[None], "text_embeddings": self.embeddings}
-        )
-        anomaly_map, cls_score = clip_outputs(out)
-        score = image_score(cls_score, anomaly_map, self.parameters)
-        return PhotoEncoding(score, out.get(PATCH_TOKENS))
+        seen = encode_clip(frame, self.size, self.embeddings, self.clip_encoder)
+        score = image_score(seen.cls_score, seen.zero_shot_map, self.parameters)
+        tokens = seen.patch_tokens
+        return PhotoEncoding(score, None if tokens is None else on_host(tokens))
 
     def load(self, bank: ReferenceBank, digest: str = "") -> LoadedBank | None:
         """Put a bank where the matcher reads it; None if there is no matcher."""

@@ -16,13 +16,13 @@ import pytest
 from support.small_bundle import (
     ENTRY,
     disk_full,
+    fail_midway,
     fill,
     learn,
     rows,
     snapshot,
     write_small_bundle,
 )
-from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.product_writer import add_products, forget_reference
@@ -160,22 +160,7 @@ def test_learning_that_fails_midway_changes_nothing(
     learned: Bundle, monkeypatch: pytest.MonkeyPatch, step: str, kind: type[BaseException]
 ) -> None:
     before = snapshot(learned.path)
-    real = files.write_durably
-
-    def write_half(path: Path, data: bytes) -> None:
-        if (step == "bank") == (path.suffix == ".safetensors"):
-            path.write_bytes(data[: len(data) // 2])
-            raise kind
-        real(path, data)
-
-    def fail(self: Path, target: Path) -> None:
-        raise kind
-
-    if step == "rename":
-        monkeypatch.setattr(Path, "replace", fail)
-    else:
-        monkeypatch.setattr(files, "write_durably", write_half)
-        monkeypatch.setattr(bundle_writer, "write_durably", write_half)
+    fail_midway(monkeypatch, step, kind)
     with pytest.raises(kind):
         learn(learned, seed=1)
     monkeypatch.undo()

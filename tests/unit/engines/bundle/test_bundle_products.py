@@ -13,11 +13,12 @@ from support.small_bundle import (
     PRODUCT,
     described,
     disk_full,
+    fail_midway,
+    interrupt_after_the_rename,
     reference_bank,
     snapshot,
     unit_rows,
 )
-from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Product
@@ -146,22 +147,7 @@ def test_adding_that_fails_midway_changes_nothing(
 ) -> None:
     before = snapshot(copied)
     bundle = open_bundle(copied)
-    real = files.write_durably
-
-    def write_half(path: Path, data: bytes) -> None:
-        if (step == "bank") == (path.suffix == ".safetensors"):
-            path.write_bytes(data[: len(data) // 2])
-            raise kind
-        real(path, data)
-
-    def fail(self: Path, target: Path) -> None:
-        raise kind
-
-    if step == "rename":
-        monkeypatch.setattr(Path, "replace", fail)
-    else:
-        monkeypatch.setattr(files, "write_durably", write_half)
-        monkeypatch.setattr(bundle_writer, "write_durably", write_half)
+    fail_midway(monkeypatch, step, kind)
     with pytest.raises(kind):
         add_products(bundle, {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
     monkeypatch.undo()
@@ -185,13 +171,7 @@ def test_an_interrupt_right_after_the_rename_leaves_a_whole_bundle(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = open_bundle(copied)
-    real = Path.replace
-
-    def replace_then_interrupt(self: Path, target: Path) -> None:
-        real(self, target)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", replace_then_interrupt)
+    interrupt_after_the_rename(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         add_products(bundle, {"bolt": unit_rows(1)}, {"bolt": PRODUCT})
     monkeypatch.undo()

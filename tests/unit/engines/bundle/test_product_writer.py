@@ -15,6 +15,7 @@ from support.small_bundle import (
     ENTRY,
     LEFT_OUT,
     described,
+    interrupt_after_the_rename,
     learn,
     left_overs,
     reference_bank,
@@ -352,13 +353,7 @@ def test_an_interrupt_right_after_the_rename_leaves_the_new_bank(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned = learn(bundle)
-    real = Path.replace
-
-    def replace_then_interrupt(self: Path, target: Path) -> None:
-        real(self, target)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", replace_then_interrupt)
+    interrupt_after_the_rename(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         learn(learned, seed=1)
     monkeypatch.undo()
