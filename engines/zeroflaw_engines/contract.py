@@ -80,7 +80,8 @@ class ReferenceSizes:
     """The sizes of reference banks, and of the patch tokens that are matched with them.
 
     Attributes:
-        blocks: Tapped blocks of the CLIP encoder, each of which has tokens and a bank of its own.
+        blocks: Layers of the CLIP encoder, each of which has tokens and a bank of its own: the
+            tapped blocks of a ViT.
         tokens: Patch tokens of one image, those of a square grid.
         width: Width of a token.
         rows: Rows of a bank that the matcher takes for each block; a smaller bank is padded.
@@ -134,7 +135,7 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       sentence ensemble in row 0, the abnormal one in row 1, both L2-normalised. `anomaly_map`
       is in [0, 1]: the mean over the tapped blocks of P(abnormal), upsampled before softmax.
       `image_score` is P(abnormal) of the CLS token. `patch_tokens`, in bundles that take
-      reference banks, are those of the tapped blocks, L2-normalised, row by row of the grid.
+      reference banks, are L2-normalised, row by row of their grid.
     - `sam_encoder`: `image` is RGB with the content at the top left; `image_size` is the height
       and width of that content. All outside it is set to SAM's mean colour *after*
       normalisation, as `Sam.preprocess` does, whatever the pixels there are.

@@ -67,10 +67,11 @@ from zeroflaw_export.models.architectures import (
 )
 from zeroflaw_export.models.clip_encoder import ClipEncoder
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
+from zeroflaw_export.models.pyramid import PyramidImageEncoder
 from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
 from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
 from zeroflaw_export.models.sam_decoder import SamDecoder
-from zeroflaw_export.models.sam_encoder import SamEncoder
+from zeroflaw_export.models.sam_encoder import PyramidSamEncoder, SamEncoder
 from zeroflaw_export.models.text_encoder import TextEncoder
 from zeroflaw_export.models.tokenizer import write_tokenizer
 from zeroflaw_export.parity import checks as parity
@@ -245,18 +246,12 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     grid = sam.prompt_encoder.image_embedding_size[0]
     sizes = EngineSizes(
         clip_image_size=image_size,
-        embedding_size=architecture.config["embed_dim"],
+        embedding_size=architecture.embedding_size,
         sam_image_size=sam.image_encoder.img_size,
         sam_feature_size=grid,
         sam_feature_channels=sam.prompt_encoder.embed_dim,
         max_prompts=MAX_PROMPTS,
-        reference=reference_sizes(
-            len(architecture.tapped_blocks),
-            image_size,
-            architecture.patch_size,
-            architecture.config["vision_cfg"]["width"],
-            job.bank_bytes,
-        ),
+        reference=reference_sizes(architecture, image_size, job.bank_bytes),
     )
     sam_identity = SamIdentity(
         architecture=sam_arch.name,
@@ -287,7 +282,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     )
     ensembles = _copy_ensembles(job.ensembles, staging)
     bank, text_part = _export_text(writer, clip, job, ensembles)
-    adapters = load_linear_adapters(architecture, clip, job.adapters)
+    adapters = load_linear_adapters(architecture, job.adapters)
     encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
     reference = partial(references.reference_clip, clip, adapters, architecture.tapped_blocks)
     clip_part = writer.write(
@@ -332,18 +327,26 @@ def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
     found = sizes.reference
     if found is None:
         return None
-    return ReferenceIdentity(tokens=found.tokens, width=found.width, rows=found.rows)
+    return ReferenceIdentity(
+        blocks=found.blocks, tokens=found.tokens, width=found.width, rows=found.rows
+    )
 
 
 def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
     features = parity.sam_features(
         references.reference_sam_encoder(sam), sam.image_encoder.img_size
     )
+    attention: AttentionForm = ATTENTION_OF_TARGET["onnxruntime"]
+    module: nn.Module
+    if isinstance(sam.image_encoder, PyramidImageEncoder):
+        module, attention = PyramidSamEncoder(sam), "none"
+    else:
+        module = SamEncoder(sam, attention)
     encoder = writer.write(
         SAM_ENCODER,
-        SamEncoder(sam, ATTENTION_OF_TARGET["onnxruntime"]).eval(),
+        module.eval(),
         lambda session, accepted: parity.check_sam_encoder(session, features, accepted),
-        ATTENTION_OF_TARGET["onnxruntime"],
+        attention,
     )
     reference = references.reference_sam_decoder(sam)
     decoder = writer.write(

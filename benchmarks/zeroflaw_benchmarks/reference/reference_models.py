@@ -33,7 +33,7 @@ def reference_clip(bundle: Bundle) -> ReferenceClip:
     architecture = clip_architecture(manifest.clip.architecture)
     size = manifest.clip.image_size
     model = load_clip(architecture, size, _source(bundle))
-    adapters = load_linear_adapters(architecture, model, _source(bundle))
+    adapters = load_linear_adapters(architecture, _source(bundle))
     return ReferenceClip(model, adapters, architecture.tapped_blocks, size)
 
 

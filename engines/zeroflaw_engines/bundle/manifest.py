@@ -21,7 +21,7 @@ from zeroflaw_engines.parameters import MethodParameters
 MANIFEST_NAME: Final = "bundle.json"
 # Where a station keeps the engines that it built; no part of the manifest.
 ENGINES_DIRECTORY: Final = "engines"
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 CalibrationScheme = Literal["split", "leave_one_out"]
 # Other views of each reference photo that join its rows of the bank.
@@ -57,7 +57,7 @@ class ClipIdentity(Struct, frozen=True, kw_only=True):
         activation: `gelu` (erf) or `quick_gelu`; APRIL-GAN's adapters at 518 px pair with `gelu`.
         image_size: Side of the square input, px.
         embedding_size: Width of the shared image-text space.
-        tapped_blocks: 1-based blocks whose patch tokens are adapted.
+        tapped_blocks: 1-based blocks, or levels of a pyramid, whose tokens are adapted.
         mean: RGB mean in [0, 1], as the graph applies it.
         std: RGB standard deviation in [0, 1], as the graph applies it.
         weights: Of the towers.
@@ -114,11 +114,16 @@ class TextIdentity(Struct, frozen=True, kw_only=True):
 
 
 class ReferenceIdentity(Struct, frozen=True, kw_only=True):
-    """The sizes of the reference banks that a bundle takes; see `ReferenceSizes`."""
+    """The sizes of the reference banks that a bundle takes; see `ReferenceSizes`.
+
+    Attributes:
+        blocks: None before version 6: as many as there are tapped blocks.
+    """
 
     tokens: Annotated[int, msgspec.Meta(ge=1)]
     width: Annotated[int, msgspec.Meta(ge=1)]
     rows: Annotated[int, msgspec.Meta(ge=1)]
+    blocks: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class ReferencePhoto(Struct, frozen=True, kw_only=True):
@@ -279,7 +284,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             reference=None
             if self.reference is None
             else ReferenceSizes(
-                blocks=len(self.clip.tapped_blocks),
+                blocks=self.reference.blocks or len(self.clip.tapped_blocks),
                 tokens=self.reference.tokens,
                 width=self.reference.width,
                 rows=self.reference.rows,

@@ -98,6 +98,8 @@ def _check_version(manifest: Manifest, where: str) -> None:
         )
     ):
         since = 5
+    if manifest.reference is not None and manifest.reference.blocks is not None:
+        since = 6
     if manifest.schema_version < since:
         raise BundleSchemaError(
             f"{where} has fields that schema version {manifest.schema_version} does not know",

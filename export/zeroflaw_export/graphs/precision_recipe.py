@@ -102,6 +102,12 @@ FP16_RECIPE: Final = PrecisionRecipe(
             rounded=True,
         ),
         Island(
+            "pooling",
+            ("AveragePool", "ReduceMean"),
+            "node",
+            "a mean of thousands of places is a sum that FP16 rounds at every step",
+        ),
+        Island(
             "L2 norms, logits and maps",
             ("ReduceL2",),
             "progeny",

@@ -30,7 +30,7 @@ MOVING: Final = frozenset(
      "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )  # fmt: skip
 _COMPUTING: Final = frozenset(
-    {"Add", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "ReduceL2", "ReduceMax",
+    {"Add", "AveragePool", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "ReduceL2", "ReduceMax",
      "ReduceMean", "Relu", "Sigmoid", "Sin", "Softmax", "Sub", "Where"}
 )  # fmt: skip
 # Operators whose float inputs and outputs all have one type: what the pass knows to retype.

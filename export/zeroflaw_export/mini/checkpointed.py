@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ def train_steps(
     checkpoint: Path,
     report: Callable[[int, float], None],
     weight_decay: float = 0.02,
+    rates: Mapping[str, float] | None = None,
     seconds_between_checkpoints: float = 60.0,
 ) -> None:
     """Train with AdamW, a linear warm-up and a cosine decay.
@@ -34,14 +35,18 @@ def train_steps(
         checkpoint: File of the state; where it exists, the training goes on from it.
         report: Called with the step, from 1, and its loss.
         weight_decay: Of matrices; vectors have none.
+        rates: Learning rate of parameters of these names, as a share of the peak; of others, 1.
         seconds_between_checkpoints: Shortest time between two checkpoints, s.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        group = parameter.ndim > 1, (rates or {}).get(name, 1.0)
+        groups.setdefault(group, []).append(parameter)
     optimiser = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": vectors, "weight_decay": 0},
+            {"params": group, "weight_decay": weight_decay if matrices else 0.0, "share": share}
+            for (matrices, share), group in groups.items()
         ],
         lr=learning_rate,
         betas=(0.9, 0.98),
@@ -62,11 +67,11 @@ def train_steps(
     saved = time.monotonic()
     for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * rate(step)
+            group["lr"] = learning_rate * group["share"] * rate(step)
         optimiser.zero_grad(set_to_none=True)
         loss = loss_of_step(step)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(trained, 1.0)
+        nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
         optimiser.step()
         report(step + 1, float(loss.detach()))
         late = time.monotonic() - saved > seconds_between_checkpoints

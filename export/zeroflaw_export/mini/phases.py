@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ class Phase:
 
     Attributes:
         name: For checkpoints and reports.
-        grid: Patches along one side of a crop.
+        side: Of a crop, px.
         window: Smallest and largest side of what a crop shows, px of the frame.
         batch: Crops in a step.
         steps: Steps.
@@ -32,7 +32,7 @@ class Phase:
     """
 
     name: str
-    grid: int
+    side: int
     window: tuple[float, float]
     batch: int
     steps: int
@@ -50,6 +50,8 @@ def train_phases(
     loss_of: Callable[[AnyPhase], Callable[[int], torch.Tensor]],
     folder: Path,
     report: Callable[[str, int, float], None],
+    *,
+    rates: Mapping[str, float] | None = None,
 ) -> None:
     """Train a module in place, one phase after the other.
 
@@ -57,6 +59,7 @@ def train_phases(
         loss_of: Called as a phase begins; gives the loss of each of its steps.
         folder: Directory of the checkpoints.
         report: Called with the phase, the step, from 1, and its loss.
+        rates: As in `train_steps`.
     """
     for phase in phases:
         train_steps(
@@ -66,6 +69,7 @@ def train_phases(
             learning_rate=phase.learning_rate,
             checkpoint=folder / f"{phase.name}.pt",
             report=partial(report, phase.name),
+            rates=rates,
         )
 
 

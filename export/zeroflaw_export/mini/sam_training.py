@@ -1,10 +1,8 @@
-"""Train the SAM-like encoder and decoder of `mini` on the cascade that they will run.
+"""Train the SAM of `mini` for the prompts that the cascade gives it.
 
-As SAM learned (arXiv 2304.02643, appendix A), each mask is asked for several times, every time
-with the logits of the answer before; here the three rounds are the cascade's own: points; points
-and logits; points, box and logits. Points are as the anomaly map gives them: its cells are coarse,
-so they may lie beside a thin defect, and now and then where there is none, which must give an
-empty mask of predicted IoU 0.
+The image encoder stands on the trunk of the trained CLIP tower, which stays as it is, so both see
+a defect alike; its pyramid starts from the tower's. The decoder is prompted as the runtime does it:
+points where the tower's own map is highest and around them, then its logits, then their box.
 """
 
 from __future__ import annotations
@@ -12,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
-from segment_anything.modeling.image_encoder import window_partition, window_unpartition
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from zeroflaw_engines.contract import (
@@ -32,21 +28,25 @@ from zeroflaw_engines.contract import (
     LABEL_POSITIVE,
     LABEL_UNUSED,
 )
-from zeroflaw_export.drawn_frames.noise import Rng
+from zeroflaw_export.drawn_frames.noise import FloatArray, Rng
+from zeroflaw_export.mini.clip_training import Towers, mean_map, normalised
 from zeroflaw_export.mini.crops import draw_crops
-from zeroflaw_export.mini.phases import Phase, pixel_loss, train_phases
-from zeroflaw_export.mini.starting_weights import cosine_basis
+from zeroflaw_export.mini.phases import Phase, train_phases
 from zeroflaw_export.mini.training_frames import TrainingFrames
-from zeroflaw_export.models.architectures import SAM_MEAN, SAM_STD, SamArchitecture, float32
+from zeroflaw_export.models.architectures import SamArchitecture
 from zeroflaw_export.models.sam_decoder import SamDecoder
 
-_PATCH: Final = 16
-# Side of a cell of the low-res logits, px.
-_CELL: Final = 4
-_MAX_POINTS: Final = 3
+# Side of a cell of the features and of the low-res logits, px.
+_STRIDE: Final = 8
+_CELL: Final = 2
+_POINTS: Final = 3
 # Three positive and three negative points, and a box or a not-a-point row.
-_ROWS: Final = 2 * _MAX_POINTS + 2
+_ROWS: Final = 2 * _POINTS + 2
 _MULTIMASK: Final = slice(1, 4)
+_REGION: Final = 0.5
+# Spacing of points and width of the ring, px: those that `mini`'s parameters give the runtime.
+_SPACING: Final = 20
+_RING: Final = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +54,10 @@ class SamPhase(Phase):
     """A phase of SAM's training.
 
     Attributes:
-        stages: Weights of the losses of the three stages. Once the decoder can answer at all,
-            the last counts most: it is the one that is kept.
-        decoder_only: Whether the encoder stays as it is.
+        stages: Weights of the losses of the three stages. The last counts most: it is kept.
     """
 
     stages: tuple[float, float, float]
-    decoder_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,61 +66,43 @@ class SamTraining:
 
     Attributes:
         phases: Small crops first, whole frames last.
-        misled: Share of the prompts that point at no defect.
+        defective: Share of the crops that are laid over a defect; the others may show none.
+        stray: Share of the prompts whose points are drawn from the truth instead of the map.
         seed: Of weights and data.
     """
 
     phases: tuple[SamPhase, ...] = (
-        SamPhase(name="sam-small", grid=8, window=(80, 240), batch=28, steps=1500,
-                 learning_rate=1e-3, balance=1.0, seed=8, stages=(0.5, 1.0, 1.5)),
-        SamPhase(name="sam-medium", grid=16, window=(170, 420), batch=8, steps=800,
-                 learning_rate=6e-4, balance=0.3, seed=16, stages=(0.5, 1.0, 1.5)),
-        SamPhase(name="sam-refined", grid=16, window=(200, 480), batch=8, steps=900,
-                 learning_rate=6e-4, balance=0.0, seed=17, stages=(0.1, 0.6, 1.8)),
-        SamPhase(name="sam-whole", grid=32, window=(400, 512), batch=3, steps=450,
-                 learning_rate=3e-4, balance=0.0, seed=32, stages=(0.1, 0.6, 1.8)),
-        SamPhase(name="sam-decoder", grid=32, window=(400, 512), batch=4, steps=260,
-                 learning_rate=6e-4, balance=0.0, seed=33, stages=(0.02, 0.6, 2.0),
-                 decoder_only=True),
+        SamPhase(name="sam-crops", side=256, window=(140, 512), batch=8, steps=1300,
+                 learning_rate=1.5e-3, balance=0.0, seed=41, stages=(0.5, 1.0, 1.5)),
+        SamPhase(name="sam-whole", side=512, window=(400, 512), batch=3, steps=450,
+                 learning_rate=6e-4, balance=0.0, seed=42, stages=(0.1, 0.6, 2.0)),
     )  # fmt: skip
-    misled: float = 0.12
+    defective: float = 0.85
+    stray: float = 0.2
     seed: int = 2
 
 
-def new_sam(architecture: SamArchitecture, seed: int) -> Sam:
-    """Make a SAM to train, the same for the same seed."""
+def new_sam(architecture: SamArchitecture, towers: Towers, seed: int) -> Sam:
+    """Make a SAM to train on the trunk of trained towers, the same for the same seed."""
     torch.manual_seed(seed)
     sam = architecture.build()
-    with torch.no_grad():
-        for name, parameter in sam.image_encoder.named_parameters():
-            if "pos" in name:
-                parameter.normal_(std=0.02)
-        filters = sam.image_encoder.patch_embed.proj.weight
-        filters.copy_(cosine_basis(filters.shape[0], _PATCH))
+    encoder, visual = sam.image_encoder, towers.clip.visual
+    encoder.trunk.load_state_dict(visual.trunk.state_dict())
+    # SAM's pyramid begins one stage later.
+    for ours, theirs in (
+        (encoder.pyramid.lateral, visual.pyramid.lateral[1:]),
+        (encoder.pyramid.mix, visual.pyramid.mix[1:]),
+    ):
+        ours.load_state_dict(theirs.state_dict())
     return sam
-
-
-class _Trained(nn.Module):
-    """What is trained: SAM, and a head on its features that is dropped afterwards.
-
-    Through the decoder alone, an encoder learns boundaries only once the decoder can ask for
-    them. The head shows it the defects from the first step on.
-    """
-
-    def __init__(self, sam: Sam) -> None:
-        super().__init__()
-        self.sam = sam
-        self.head = nn.Conv2d(sam.prompt_encoder.embed_dim, (_PATCH // _CELL) ** 2, 1)
-
-    def saliency(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits of "defective", float32 [B, L, L]."""
-        cells: torch.Tensor = functional.pixel_shuffle(self.head(features), _PATCH // _CELL)
-        return cells[:, 0]
 
 
 def train_sam(
     sam: Sam,
+    towers: Towers,
+    towards_abnormal: torch.Tensor,
     frames: TrainingFrames,
+    *,
     settings: SamTraining,
     folder: Path,
     report: Callable[[str, int, float], None],
@@ -132,40 +111,47 @@ def train_sam(
 
     Args:
         sam: From `new_sam`.
+        towers: Trained; their map gives the points.
+        towards_abnormal: float32 [E], abnormal less normal text embedding.
         folder: Directory of the checkpoints.
         report: Called with the phase, the step, from 1, and its loss.
     """
-    sam.train()
     torch.manual_seed(settings.seed)
-    trained = _Trained(sam)
+    encoder = sam.image_encoder.to(memory_format=torch.channels_last)
+    encoder.trunk.requires_grad_(False)
+    trained = nn.ModuleDict({
+        "pyramid": encoder.pyramid, "neck": encoder.neck,
+        "prompt_encoder": sam.prompt_encoder, "mask_decoder": sam.mask_decoder,
+    })  # fmt: skip
     full = sam.prompt_encoder.image_embedding_size[0]
 
     def loss_of(phase: SamPhase) -> Callable[[int], torch.Tensor]:
-        sam.image_encoder.requires_grad_(not phase.decoder_only)
-        grid = phase.grid
-        decoder = SamDecoder(sam)
-        decoder.grid = grid
+        decoder, grid = SamDecoder(sam), phase.side // _STRIDE
         whole_pe = decoder.image_pe.reshape(full, full, -1)
+        decoder.grid = grid
 
         def loss(step: int) -> torch.Tensor:
             rng = np.random.default_rng([settings.seed, phase.seed, step])
             images, truth, _ = draw_crops(
-                frames, rng, phase.batch, side=grid * _PATCH, window=phase.window, cell=_CELL,
-                defective=1.0,
+                frames, rng, phase.batch, side=phase.side, window=phase.window, cell=_CELL,
+                defective=settings.defective,
             )  # fmt: skip
+            with torch.no_grad():
+                stages = list(encoder.trunk(normalised(images)))
+                maps = mean_map(towers, stages, towards_abnormal, truth.shape[1]).numpy()
+            features = encoder.neck(encoder.joined(stages))
+            prompts = [
+                draw_prompt(rng, of_truth if rng.random() < settings.stray else of_map)
+                for of_truth, of_map in zip(truth, maps, strict=True)
+            ]
             y, x = (int(n) for n in rng.integers(full - grid + 1, size=2))
             decoder.image_pe = whole_pe[y : y + grid, x : x + grid].flatten(0, 1)[None]
-            with torch.set_grad_enabled(not phase.decoder_only):
-                features = _features(sam, torch.from_numpy(images), grid, (y, x))
-            prompts = [draw_prompt(rng, mask, rng.random() < settings.misled) for mask in truth]
-            shown = pixel_loss(trained.saliency(features), torch.from_numpy(truth), phase.balance)
-            wanted = torch.stack([torch.from_numpy(prompt.wanted) for prompt in prompts])
-            coords = torch.from_numpy(np.stack([prompt.coords for prompt in prompts]))
-            labels = torch.from_numpy(np.stack([prompt.labels for prompt in prompts]))
-            shift = torch.tensor([x, y], dtype=torch.float32) * _PATCH
-            return shown + _cascade_loss(
-                decoder, features, wanted, (coords, labels), shift=shift, weights=phase.stages
-            )
+            shift = torch.tensor([x, y], dtype=torch.float32) * _STRIDE
+            points = tuple(torch.from_numpy(np.stack(p)) for p in zip(*prompts, strict=True))
+            return cascade_loss(
+                decoder, features, torch.from_numpy(truth), points, shift=shift,
+                weights=phase.stages,
+            )  # fmt: skip
 
         return loss
 
@@ -173,84 +159,43 @@ def train_sam(
     sam.eval()
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What the decoder is asked, and what it should answer.
-
-    Attributes:
-        coords: float32 [rows, 2], (x, y) px of the crop.
-        labels: int32 [rows].
-        wanted: float32 [L, L], share of each cell that is defective.
-    """
-
-    coords: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    wanted: NDArray[np.float32]
-
-
-def draw_prompt(rng: Rng, truth: NDArray[np.float32], misled: bool) -> Prompt:
-    """Draw points in the manner of PPG on a coarse map.
+def draw_prompt(rng: Rng, anomaly_map: FloatArray) -> tuple[FloatArray, NDArray[np.int32]]:
+    """Draw points as PPG sets them: on the highest places of the map, and around its region.
 
     Args:
-        truth: float32 [L, L], share of each cell that is defective.
-        misled: Whether the points go where there is no defect.
+        anomaly_map: float32 [L, L] in [0, 1].
+
+    Returns:
+        float32 [rows, 2], (x, y) px of the crop, and int32 [rows], their labels.
     """
     coords = np.zeros((_ROWS, 2), np.float32)
     labels = np.full(_ROWS, LABEL_UNUSED, np.int32)
     labels[-2] = LABEL_NOT_A_POINT
-    defective = (truth > min(0.5, float(truth.max()) * 0.9)).astype(np.uint8)
-    near = cv2.dilate(defective, np.ones((5, 5), np.uint8))
-    far = cv2.dilate(defective, np.ones((13, 13), np.uint8))
-    inside, clear = np.argwhere(defective), np.argwhere(far == 0)
-    misled = misled and len(clear) > 0
-    if misled:
-        first = clear[rng.integers(len(clear))]
-        positive = first + rng.integers(-4, 5, (int(rng.integers(1, _MAX_POINTS + 1)), 2))
-        ring = clear[np.abs(clear - first).max(axis=1) < 14]
-    else:
-        positive = inside[rng.integers(len(inside), size=int(rng.integers(1, _MAX_POINTS + 1)))]
-        ring = np.argwhere(far > near)
-    astray = float(rng.choice([0.0, 0.8, 2.0])) * rng.standard_normal(positive.shape)
-    points = [(point, LABEL_POSITIVE) for point in positive + astray]
-    wrong = rng.random() < 0.08
-    source = inside if wrong and not misled else ring
-    if len(source):
-        chosen = source[rng.integers(len(source), size=int(rng.integers(0, _MAX_POINTS + 1)))]
-        points += [(point, LABEL_NEGATIVE) for point in chosen]
+    region = anomaly_map > _REGION
+    if not region.any():
+        region.flat[int(anomaly_map.argmax())] = True
+    kernel = np.ones((_RING // _CELL // 2 * 2 + 1,) * 2, np.uint8)
+    near = region.astype(np.uint8)
+    places = np.argwhere((cv2.dilate(near, kernel) > 0) & ~region)
+    left = np.where(region, anomaly_map, -1.0)
+    points: list[tuple[NDArray[np.float64], int]] = []
+    for _ in range(_POINTS):
+        if left.max() < 0:
+            break
+        y, x = np.unravel_index(int(left.argmax()), left.shape)
+        points.append((np.array([y, x], np.float64), LABEL_POSITIVE))
+        reach = _SPACING // _CELL
+        left[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = -1
+    if len(places):
+        around = places[rng.integers(len(places), size=_POINTS)].astype(np.float64)
+        points.extend((place, LABEL_NEGATIVE) for place in around)
     for row, (point, label) in enumerate(points):
-        coords[row] = (np.clip(point[::-1], 0, truth.shape[0] - 1) + rng.random(2)) * _CELL
+        coords[row] = (point[::-1] + rng.random(2)) * _CELL
         labels[row] = label
-    return Prompt(coords, labels, np.zeros_like(truth) if misled else truth)
+    return coords, labels
 
 
-def _features(sam: Sam, images: torch.Tensor, grid: int, offset: tuple[int, int]) -> torch.Tensor:
-    """Encode crops as if they lay at an offset of the whole image."""
-    encoder: Any = sam.image_encoder
-    full = encoder.pos_embed.shape[1]
-    y, x = offset
-    pixels = ((images.float() - float32(SAM_MEAN)) / float32(SAM_STD)).permute(0, 3, 1, 2)
-    tokens = encoder.patch_embed(pixels) + encoder.pos_embed[:, y : y + grid, x : x + grid]
-    for block in encoder.blocks:
-        normed = block.norm1(tokens)
-        if block.window_size:
-            windows, padded = window_partition(normed, block.window_size)
-            attended = window_unpartition(
-                block.attn(windows), block.window_size, padded, (grid, grid)
-            )
-        else:
-            tables = {
-                name: table[full - grid : full + grid - 1]
-                for name, table in block.attn.named_parameters()
-                if name.startswith("rel_pos")
-            }
-            attended = functional_call(block.attn, tables, (normed,))
-        tokens = tokens + attended
-        tokens = tokens + block.mlp(block.norm2(tokens))
-    features: torch.Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
-    return features
-
-
-def _cascade_loss(
+def cascade_loss(
     decoder: SamDecoder,
     features: torch.Tensor,
     wanted: torch.Tensor,

@@ -21,6 +21,11 @@ from segment_anything.modeling import (
 from torch import nn
 
 from zeroflaw_engines.errors import ExportError
+from zeroflaw_export.models.pyramid import (
+    TRUNK,
+    PyramidImageEncoder,
+    PyramidTower,
+)
 
 T = TypeVar("T")
 
@@ -32,14 +37,14 @@ CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class ClipArchitecture:
-    """A CLIP with a ViT tower.
+    """A CLIP with a ViT tower, or with a pyramid on a trunk of timm's.
 
     Attributes:
         name: Name in the registry.
-        config: open_clip's model configuration.
+        config: open_clip's model configuration; with `timm_model_name`, the tower is a pyramid.
         image_size: Default side of the square input, px.
         native_image_size: Side at which the weights were trained, px.
-        tapped_blocks: 1-based blocks whose patch tokens are adapted.
+        tapped_blocks: 1-based blocks, or levels from the finest, whose tokens are adapted.
     """
 
     name: str
@@ -50,8 +55,23 @@ class ClipArchitecture:
 
     @property
     def patch_size(self) -> int:
-        """Side of one patch, px."""
+        """Side of one patch, or of one cell of a trunk's last stage, px."""
         return int(self.config["vision_cfg"]["patch_size"])
+
+    @property
+    def has_pyramid(self) -> bool:
+        """Return whether the image tower is a pyramid on a convolutional trunk."""
+        return "timm_model_name" in self.config["vision_cfg"]
+
+    @property
+    def token_width(self) -> int:
+        """Width of the tokens that the adapters take."""
+        return int(self.config["vision_cfg"]["width"])
+
+    @property
+    def embedding_size(self) -> int:
+        """Width of the shared image-text space."""
+        return int(self.config["embed_dim"])
 
     def uses_quick_gelu(self, image_size: int) -> bool:
         """Return whether the reference runs QuickGELU at this size.
@@ -81,12 +101,19 @@ class ClipArchitecture:
         """
         self.check_image_size(image_size)
         vision = {**self.config["vision_cfg"], "image_size": image_size}
-        return CLIP(
-            embed_dim=self.config["embed_dim"],
+        if self.has_pyramid:
+            # open_clip builds no pyramid: a ViT of one block keeps its place until it is there.
+            vision = {"image_size": image_size, "patch_size": self.patch_size, "layers": 1,
+                      "width": 64}  # fmt: skip
+        clip = CLIP(
+            embed_dim=self.embedding_size,
             vision_cfg=CLIPVisionCfg(**vision),
             text_cfg=CLIPTextCfg(**self.config["text_cfg"]),
             quick_gelu=self.uses_quick_gelu(image_size),
-        ).eval()
+        )
+        if self.has_pyramid:
+            clip.visual = PyramidTower(self.token_width, self.embedding_size)
+        return clip.eval()
 
 
 @dataclass(frozen=True)
@@ -102,34 +129,16 @@ class SamArchitecture:
     build: Callable[[], Sam]
 
 
-def _small_sam(
-    *,
-    side: int,
-    width: int,
-    depth: int,
-    heads: int,
-    window: int,
-    global_blocks: tuple[int, ...],
-    channels: int,
-    decoder_mlp: int,
-) -> Sam:
-    """Build a SAM of its own classes at other sizes, with patches of 16 px."""
-    grid = side // 16
+def _small_sam(image_encoder: nn.Module, *, grid: int, channels: int, decoder_mlp: int) -> Sam:
+    """Build a SAM whose prompt encoder and decoder are of its own classes at other sizes.
+
+    Args:
+        grid: Side of the features, cells.
+        channels: Of the features.
+    """
+    side = image_encoder.img_size
     return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=side,
-            patch_size=16,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
-            mlp_ratio=4,
-            out_chans=channels,
-            qkv_bias=True,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=window,
-            global_attn_indexes=global_blocks,
-        ),
+        image_encoder=image_encoder,
         prompt_encoder=PromptEncoder(
             embed_dim=channels,
             image_embedding_size=(grid, grid),
@@ -150,6 +159,29 @@ def _small_sam(
     ).eval()
 
 
+def _tiny_sam() -> Sam:
+    encoder = ImageEncoderViT(
+        img_size=256,
+        patch_size=16,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        mlp_ratio=4,
+        out_chans=32,
+        qkv_bias=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=14,
+        global_attn_indexes=(1,),
+    )
+    return _small_sam(encoder, grid=16, channels=32, decoder_mlp=64)
+
+
+def _mini_sam() -> Sam:
+    encoder = PyramidImageEncoder(img_size=512, width=64, out_chans=64)
+    return _small_sam(encoder, grid=64, channels=64, decoder_mlp=256)
+
+
 _TINY_CLIP: Final = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 112, "layers": 4, "width": 64, "head_width": 16, "patch_size": 14},
@@ -164,14 +196,7 @@ _TINY_CLIP: Final = {
 
 _MINI_CLIP: Final = {
     "embed_dim": 96,
-    "vision_cfg": {
-        "image_size": 448,
-        "layers": 6,
-        "width": 128,
-        "head_width": 32,
-        "patch_size": 16,
-        "no_ln_pre": True,
-    },
+    "vision_cfg": {"timm_model_name": TRUNK, "width": 64, "patch_size": 32},
     # The first 1,534 merges of CLIP's byte-pair vocabulary.
     "text_cfg": {"context_length": 77, "vocab_size": 2048, "width": 96, "heads": 3, "layers": 2},
 }
@@ -183,35 +208,15 @@ CLIP_ARCHITECTURES: Final[dict[str, Callable[[], ClipArchitecture]]] = {
     # For tests and examples: the same modules, small enough to run in milliseconds.
     "tiny": lambda: ClipArchitecture("tiny", _TINY_CLIP, 224, 112, (1, 2, 3, 4)),
     # The demonstration model that ships with the wheel.
-    "mini": lambda: ClipArchitecture("mini", _MINI_CLIP, 448, 448, (3, 4, 5, 6)),
+    "mini": lambda: ClipArchitecture("mini", _MINI_CLIP, 448, 448, (1, 2, 3)),
 }
 
 SAM_ARCHITECTURES: Final[dict[str, Callable[[], Sam]]] = {
     "vit_h": sam_model_registry["vit_h"],
     "vit_l": sam_model_registry["vit_l"],
     "vit_b": sam_model_registry["vit_b"],
-    "tiny": partial(
-        _small_sam,
-        side=256,
-        width=32,
-        depth=2,
-        heads=2,
-        window=14,
-        global_blocks=(1,),
-        channels=32,
-        decoder_mlp=64,
-    ),
-    "mini": partial(
-        _small_sam,
-        side=512,
-        width=96,
-        depth=6,
-        heads=3,
-        window=8,
-        global_blocks=(2, 5),
-        channels=64,
-        decoder_mlp=256,
-    ),
+    "tiny": _tiny_sam,
+    "mini": _mini_sam,
 }
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
+from zeroflaw_export.models.pyramid import TRUNK_STRIDES, PyramidTower
 
 # APRIL-GAN multiplies by the constant 100, not by the learned logit_scale (test.py:172-182).
 LOGIT_SCALE = 100.0
@@ -21,14 +22,13 @@ class ClipEncoder(nn.Module):
     projection; those act on the CLS token alone.
 
     Args:
-        adapters: One linear layer for each tapped block.
+        adapters: One linear layer for each tapped block, or level of a pyramid.
         tapped_blocks: 1-based.
         image_size: Side of the square input, px.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
-    upsample: torch.Tensor
 
     def __init__(
         self, clip: CLIP, adapters: LinearAdapters, tapped_blocks: tuple[int, ...], image_size: int
@@ -37,10 +37,12 @@ class ClipEncoder(nn.Module):
         self.visual = clip.visual
         self.adapters = adapters
         self.tapped_blocks = tapped_blocks
-        self.grid = image_size // clip.visual.patch_size[0]
         self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
         self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
-        self.register_buffer("upsample", bilinear_matrix(self.grid, image_size))
+        grids = token_grids(clip, tapped_blocks, image_size)
+        self.upsampling = [f"upsample_{grid}" for grid in grids]
+        for name, grid in dict(zip(self.upsampling, grids, strict=True)).items():
+            self.register_buffer(name, bilinear_matrix(grid, image_size))
 
     def forward(
         self, image: torch.Tensor, text_embeddings: torch.Tensor
@@ -54,7 +56,8 @@ class ClipEncoder(nn.Module):
         Returns:
             The anomaly map, float32 [1, S, S] in [0, 1]: mean over the blocks of P(abnormal).
             The image score, float32 [1] in [0, 1]: P(abnormal) of the CLS token.
-            The patch tokens, float32 [blocks, tokens, width], L2-normalised, before the adapters.
+            The patch tokens, float32 [blocks, tokens, width], L2-normalised, before the adapters;
+            of a pyramid, its `reference_tokens`.
         """
         pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
         seen = self.visual.forward_intermediates(
@@ -65,21 +68,31 @@ class ClipEncoder(nn.Module):
         )
         taps = seen["image_intermediates"]
         maps = []
-        for tokens in self.adapters(taps):
+        for tokens, name in zip(self.adapters(taps), self.upsampling, strict=True):
             logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ text_embeddings.T
-            maps.append(self._anomaly_map(logits))
+            maps.append(_anomaly_map(logits, getattr(self, name)))
         cls = functional.normalize(seen["image_features"], dim=-1)
         cls_logits = LOGIT_SCALE * cls @ text_embeddings.T
-        patch_tokens = torch.cat([functional.normalize(tokens, dim=-1) for tokens in taps])
+        reference = [seen["reference_tokens"]] if "reference_tokens" in seen else taps
+        patch_tokens = torch.cat([functional.normalize(tokens, dim=-1) for tokens in reference])
         scores = torch.softmax(cls_logits, dim=-1)[:, 1]
         return torch.stack(maps).mean(dim=0), scores, patch_tokens
 
-    def _anomaly_map(self, logits: torch.Tensor) -> torch.Tensor:
-        # The reference upsamples both logits and then takes softmax over the two classes.
-        # Upsampling is linear and a softmax over two is the sigmoid of their difference, so one
-        # upsampling serves; as two matrix products it needs no Resize in the graph.
-        difference = (logits[..., 1] - logits[..., 0]).reshape(-1, self.grid, self.grid)
-        return torch.sigmoid(self.upsample @ difference @ self.upsample.T)
+
+def _anomaly_map(logits: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
+    # The reference upsamples both logits and then takes softmax over the two classes.
+    # Upsampling is linear and a softmax over two is the sigmoid of their difference, so one
+    # upsampling serves; as two matrix products it needs no Resize in the graph.
+    grid = upsample.shape[1]
+    difference = (logits[..., 1] - logits[..., 0]).reshape(-1, grid, grid)
+    return torch.sigmoid(upsample @ difference @ upsample.T)
+
+
+def token_grids(clip: CLIP, tapped_blocks: tuple[int, ...], image_size: int) -> tuple[int, ...]:
+    """Return the side of the grid of tokens of each tapped block, or level of a pyramid."""
+    if isinstance(clip.visual, PyramidTower):
+        return tuple(image_size // TRUNK_STRIDES[level] for level in tapped_blocks)
+    return (image_size // clip.visual.patch_size[0],) * len(tapped_blocks)
 
 
 def bilinear_matrix(source: int, target: int) -> torch.Tensor:

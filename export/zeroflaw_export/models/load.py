@@ -96,9 +96,7 @@ def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:
     return sam
 
 
-def load_linear_adapters(
-    architecture: ClipArchitecture, clip: CLIP, source: WeightsSource
-) -> LinearAdapters:
+def load_linear_adapters(architecture: ClipArchitecture, source: WeightsSource) -> LinearAdapters:
     """Load linear adapters with their weights, in eval mode.
 
     Raises:
@@ -106,8 +104,8 @@ def load_linear_adapters(
     """
     adapters = LinearAdapters(
         len(architecture.tapped_blocks),
-        clip.visual.conv1.out_channels,
-        architecture.config["embed_dim"],
+        architecture.token_width,
+        architecture.embedding_size,
     ).eval()
     if source.path is None:
         randomise_weights(adapters, _seed(source) + 1)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
+from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
+from zeroflaw_export.models.pyramid import REFERENCE_STRIDE, REFERENCE_WIDTH
 
 _MOST_PHOTOS: Final = 16
 
@@ -62,7 +64,7 @@ class ReferenceMatcher(nn.Module):
 
 
 def reference_sizes(
-    blocks: int, image_size: int, patch_size: int, width: int, bank_bytes: int
+    architecture: ClipArchitecture, image_size: int, bank_bytes: int
 ) -> ReferenceSizes:
     """Size the banks of a tower.
 
@@ -70,7 +72,11 @@ def reference_sizes(
         bank_bytes: What one may take in FP16; a small tower's ends at all tokens of 16 photos, so
             that matching costs no more than the tower.
     """
-    tokens = (image_size // patch_size) ** 2
+    blocks, width = len(architecture.tapped_blocks), architecture.token_width
+    tokens = (image_size // architecture.patch_size) ** 2
+    if architecture.has_pyramid:
+        blocks, width = 1, REFERENCE_WIDTH
+        tokens = (image_size // REFERENCE_STRIDE) ** 2
     rows = min(bank_bytes // (2 * blocks * width), _MOST_PHOTOS * tokens)
     return ReferenceSizes(blocks, tokens, width, rows)
 

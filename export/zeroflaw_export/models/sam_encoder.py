@@ -29,11 +29,72 @@ from zeroflaw_export.models.sam_attention import (
 )
 
 
-class SamEncoder(nn.Module):
-    """Normalisation, padding and SAM's ViT (sam.py:164-174, image_encoder.py).
+class SamPreprocess(nn.Module):
+    """Normalisation and padding (sam.py:164-174).
 
     SAM pads the image with zeros *after* normalisation, that is with its mean colour, which no
     uint8 can hold; the graph therefore takes the size of the content and blanks the rest itself.
+
+    Args:
+        size: Side of the padded image, px.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    pixel_index: torch.Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", float32(SAM_MEAN))
+        self.register_buffer("std", float32(SAM_STD))
+        self.register_buffer("pixel_index", torch.arange(size, dtype=torch.int32))
+
+    def forward(self, image: torch.Tensor, image_size: torch.Tensor) -> torch.Tensor:
+        """Normalise the content and blank the rest.
+
+        Args:
+            image: uint8 [1, S, S, 3], RGB, content at the top left.
+            image_size: int32 [2], height and width of the content, px.
+
+        Returns:
+            float32 [1, 3, S, S].
+        """
+        inside_y = self.pixel_index < image_size[0]
+        inside_x = self.pixel_index < image_size[1]
+        inside = (inside_y[:, None] & inside_x[None, :])[None, :, :, None].float()
+        pixels = (image.float() - self.mean) / self.std * inside
+        return pixels.permute(0, 3, 1, 2)
+
+
+class PyramidSamEncoder(nn.Module):
+    """Preprocessing and an image encoder on a convolutional trunk."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.preprocess = SamPreprocess(sam.image_encoder.img_size)
+        self.image_encoder: Any = sam.image_encoder
+
+    def forward(self, image: torch.Tensor, image_size: torch.Tensor) -> torch.Tensor:
+        """Encode one image, as `SamEncoder` does.
+
+        Args:
+            image: uint8 [1, S, S, 3], RGB, content at the top left.
+            image_size: int32 [2], height and width of the content, px.
+
+        Returns:
+            Features, float32 [1, C, S / 8, S / 8].
+        """
+        encoder = self.image_encoder
+        x = encoder.joined(list(encoder.trunk(self.preprocess(image, image_size))))
+        narrow, norm_1, mix, norm_2 = encoder.neck
+        grid = x.shape[-1]
+        x = functional.linear(x.flatten(2).mT, narrow.weight.flatten(1))
+        x = layer_norm_2d(x, norm_1).mT.reshape(1, -1, grid, grid)
+        return layer_norm_2d(mix(x).flatten(2).mT, norm_2).mT.reshape(1, -1, grid, grid)
+
+
+class SamEncoder(nn.Module):
+    """Preprocessing and SAM's ViT (image_encoder.py).
 
     Args:
         attention: How the relative position is written: the numbers are the same. Default: the form
@@ -42,10 +103,6 @@ class SamEncoder(nn.Module):
     Raises:
         ExportError: There is no such form of attention.
     """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-    pixel_index: torch.Tensor
 
     def __init__(
         self, sam: Sam, attention: AttentionForm = ATTENTION_OF_TARGET["onnxruntime"]
@@ -63,9 +120,7 @@ class SamEncoder(nn.Module):
         self.key_place_names = [f"key_place_{block.window}" for block in blocks]
         for window, place in places.items():
             self.register_buffer(f"key_place_{window}", place)
-        self.register_buffer("mean", float32(SAM_MEAN))
-        self.register_buffer("std", float32(SAM_STD))
-        self.register_buffer("pixel_index", torch.arange(encoder.img_size, dtype=torch.int32))
+        self.preprocess = SamPreprocess(encoder.img_size)
 
     def forward(self, image: torch.Tensor, image_size: torch.Tensor) -> torch.Tensor:
         """Encode one image.
@@ -77,11 +132,7 @@ class SamEncoder(nn.Module):
         Returns:
             Features, float32 [1, C, S / 16, S / 16].
         """
-        inside_y = self.pixel_index < image_size[0]
-        inside_x = self.pixel_index < image_size[1]
-        inside = (inside_y[:, None] & inside_x[None, :])[None, :, :, None].float()
-        pixels = (image.float() - self.mean) / self.std * inside
-        x = self.patch_embed(pixels.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+        x = self.patch_embed(self.preprocess(image, image_size)).flatten(2).transpose(1, 2)
         x = x + self.pos_embed
         for block, name in zip(self.blocks, self.key_place_names, strict=True):
             x = block(x, getattr(self, name))

@@ -40,7 +40,8 @@ def reference_clip(
 
     Returns:
         float32 [S, S], mean over the blocks; P(abnormal) of the CLS token; and the tokens of the
-        blocks, float32 [blocks, tokens, width], L2-normalised.
+        blocks, or the reference tokens of a pyramid, float32 [blocks, tokens, width],
+        L2-normalised.
     """
     text = torch.from_numpy(embeddings)
     pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
@@ -64,7 +65,8 @@ def reference_clip(
     cls = seen["image_features"]
     cls = cls / cls.norm(dim=-1, keepdim=True)
     score = torch.softmax(100.0 * cls @ text.T, dim=-1)[0, 1]
-    taps = torch.cat(seen["image_intermediates"])
+    pyramid = seen.get("reference_tokens")
+    taps = torch.cat(seen["image_intermediates"]) if pyramid is None else pyramid
     unit = taps / taps.norm(dim=-1, keepdim=True)
     return torch.stack(maps).mean(dim=0).numpy(), float(score), unit.numpy()
 

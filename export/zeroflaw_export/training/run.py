@@ -183,12 +183,12 @@ def _initial_adapters(
     job: TrainingJob, architecture: ClipArchitecture, clip: CLIP
 ) -> LinearAdapters:
     if job.initial_adapters is not None:
-        return load_linear_adapters(architecture, clip, job.initial_adapters)
+        return load_linear_adapters(architecture, job.initial_adapters)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.settings.seed)
         return LinearAdapters(
             len(architecture.tapped_blocks),
-            clip.visual.conv1.out_channels,
+            architecture.token_width,
             architecture.config["embed_dim"],
         )
 

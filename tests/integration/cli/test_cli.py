@@ -217,7 +217,7 @@ def test_export_from_files_of_the_official_layouts(tmp_path: Path) -> None:
     source = WeightsSource(name="random", path=None, seed=11)
     architecture = clip_architecture("tiny")
     clip = load_clip(architecture, architecture.native_image_size, source)
-    adapters = load_linear_adapters(architecture, clip, source)
+    adapters = load_linear_adapters(architecture, source)
     archive = torch.jit.trace_module(
         clip,
         {

@@ -48,7 +48,7 @@ class Pair:
         architecture = clip_architecture(clip)
         size = architecture.image_size
         model = load_clip(architecture, size, source)
-        adapters = load_linear_adapters(architecture, model, source)
+        adapters = load_linear_adapters(architecture, source)
         self.clip = ReferenceClip(model, adapters, architecture.tapped_blocks, size)
         self.sam = load_sam(sam_architecture(sam), source)
         self.inspector = Inspector.load(self.bundle.path)

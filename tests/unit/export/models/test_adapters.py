@@ -170,5 +170,5 @@ def test_adapters_of_another_clip_are_refused(tiny_clip, tmp_path: Path) -> None
     save_adapters(LinearAdapters(4, 65, 32), tmp_path / "a.pth")
     source = WeightsSource(name="a.pth", path=tmp_path / "a.pth")
     with pytest.raises(WeightsError, match="trained for this CLIP") as caught:
-        load_linear_adapters(clip_architecture("tiny"), tiny_clip, source)
+        load_linear_adapters(clip_architecture("tiny"), source)
     assert "[32, 65]" in caught.value.cause

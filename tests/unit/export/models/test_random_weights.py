@@ -20,7 +20,7 @@ def models(seed: int) -> dict[str, nn.Module]:
     clip = load_clip(clip_architecture("tiny"), 224, source(seed))
     return {
         "clip": clip,
-        "adapters": load_linear_adapters(clip_architecture("tiny"), clip, source(seed)),
+        "adapters": load_linear_adapters(clip_architecture("tiny"), source(seed)),
         "sam": load_sam(sam_architecture("tiny"), source(seed)),
     }
 

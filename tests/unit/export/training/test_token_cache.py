@@ -44,7 +44,7 @@ def image() -> np.ndarray:
 
 def test_tokens_are_those_of_the_exported_encoder(tower: FrozenTower, image: np.ndarray) -> None:
     """The map made of cached tokens is the map that the bundle's engine gives."""
-    adapters = load_linear_adapters(clip_architecture("tiny"), tower.clip, SOURCE)
+    adapters = load_linear_adapters(clip_architecture("tiny"), SOURCE)
     encoder = ClipEncoder(tower.clip, adapters, tower.identity.tapped_blocks, SIZE).eval()
     squashed = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     text = torch.nn.functional.normalize(torch.randn(2, 32), dim=-1)
