@@ -19,6 +19,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from zeroflaw_benchmarks.reference.brute_force_ppg import brute_force_points
 from zeroflaw_export.models.adapters import LinearAdapters
@@ -81,19 +82,14 @@ def reference_map(
     pixels = (np.asarray(squashed).astype(np.float64) / 255 - MEAN) / STD
     pixels = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
     tokens: list[torch.Tensor] = []
-    hooks = [
-        clip.model.visual.transformer.resblocks[block - 1].register_forward_hook(
-            lambda _module, _inputs, output: tokens.append(output)
-        )
-        for block in clip.tapped_blocks
-    ]
+    hooks = _tap(clip, tokens)
     cls = clip.model.encode_image(pixels, normalize=True)
     for hook in hooks:
         hook.remove()
     text = torch.from_numpy(embeddings).T
     maps = []
     for layer, block in zip(clip.adapters.fc, tokens, strict=True):
-        adapted = functional.normalize(layer(block[:, 1:]), dim=-1)
+        adapted = functional.normalize(layer(block), dim=-1)
         logits = 100.0 * adapted @ text
         side = round(logits.shape[1] ** 0.5)
         logits = logits.permute(0, 2, 1).view(1, 2, side, side)
@@ -101,6 +97,25 @@ def reference_map(
         maps.append(torch.softmax(logits, dim=1)[0, 1])
     score = torch.softmax(100.0 * cls @ text, dim=-1)[0, 1]
     return torch.stack(maps).mean(0).float().numpy(), float(score)
+
+
+def _tap(clip: ReferenceClip, tokens: list[torch.Tensor]) -> list[RemovableHandle]:
+    """Collect the patch tokens of the tapped blocks, or levels of a pyramid, of the next image."""
+    visual = clip.model.visual
+    if hasattr(visual, "pyramid"):
+        return [
+            visual.pyramid.register_forward_hook(
+                lambda _module, _inputs, levels: tokens.extend(
+                    levels[level - 1].flatten(2).mT for level in clip.tapped_blocks
+                )
+            )
+        ]
+    return [
+        visual.transformer.resblocks[block - 1].register_forward_hook(
+            lambda _module, _inputs, output: tokens.append(output[:, 1:])
+        )
+        for block in clip.tapped_blocks
+    ]
 
 
 def reference_inspection(

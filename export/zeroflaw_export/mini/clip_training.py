@@ -19,7 +19,6 @@ from open_clip.model import CLIP
 from torch import nn
 from torch.nn import functional
 
-from zeroflaw_engines.bundle.prompt_ensembles import PromptEnsembles, Tokenize
 from zeroflaw_export.mini.crops import draw_crops
 from zeroflaw_export.mini.phases import Phase, pixel_loss, train_phases
 from zeroflaw_export.mini.text_training import Sentences, train_text
@@ -64,14 +63,15 @@ class ClipTraining:
 class Towers(nn.Module):
     """What is trained: both towers and the adapters.
 
-    Args:
-        adapters: One layer for each level.
+    The adapters have one layer for each tapped level.
     """
 
-    def __init__(self, clip: CLIP, adapters: LinearAdapters) -> None:
+    def __init__(self, clip: CLIP, architecture: ClipArchitecture) -> None:
         super().__init__()
         self.clip = clip
-        self.adapters = adapters
+        self.adapters = LinearAdapters(
+            len(architecture.tapped_blocks), architecture.token_width, architecture.embedding_size
+        )
 
 
 def new_towers(architecture: ClipArchitecture, trunk: nn.Module, seed: int) -> Towers:
@@ -83,18 +83,14 @@ def new_towers(architecture: ClipArchitecture, trunk: nn.Module, seed: int) -> T
     torch.manual_seed(seed)
     clip = architecture.build(architecture.image_size)
     clip.visual.trunk.load_state_dict(trunk.state_dict())
-    adapters = LinearAdapters(
-        len(architecture.tapped_blocks), architecture.token_width, architecture.embedding_size
-    )
-    return Towers(clip, adapters)
+    return Towers(clip, architecture)
 
 
 def train_towers(
     towers: Towers,
     architecture: ClipArchitecture,
     frames: TrainingFrames,
-    ensembles: PromptEnsembles,
-    tokenize: Tokenize,
+    sentences: Sentences,
     *,
     settings: ClipTraining,
     folder: Path,
@@ -104,10 +100,10 @@ def train_towers(
 
     Args:
         towers: From `new_towers`.
+        sentences: Of the towers' own text tower.
         folder: Directory of the checkpoints.
         report: Called with the phase, the step, from 1, and its loss.
     """
-    sentences = Sentences(towers.clip, ensembles, tokenize, sorted(set(frames.surfaces)))
     train_text(
         towers.clip,
         sentences,

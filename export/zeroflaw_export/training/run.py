@@ -84,7 +84,8 @@ def run_training(
         How the adapters were made.
 
     Raises:
-        TrainingError: See `train_adapters`; or `out` exists, or has another suffix.
+        TrainingError: See `train_adapters`; or `out` exists, or has another suffix; or the tower
+            is a pyramid.
         WeightsError: Weights do not fit.
         ExportError: There is no such architecture, or the image size does not fit it.
         ProductError: The prompt ensembles cannot be read.
@@ -98,6 +99,11 @@ def run_training(
         raise TrainingError(f"{out} exists", "name another file, or give --overwrite")
     device = _device(job.device)
     architecture = clip_architecture(job.clip_architecture)
+    if architecture.has_pyramid:
+        raise TrainingError(
+            f"the adapters of {architecture.name} are trained with its tower, not on a frozen one",
+            "train it by `python -m zeroflaw_export.mini.make`, or name a CLIP with a ViT tower",
+        )
     image_size = architecture.image_size if job.clip_image_size is None else job.clip_image_size
     architecture.check_image_size(image_size)
     for source in (job.clip_weights, job.initial_adapters):

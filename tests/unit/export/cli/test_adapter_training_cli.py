@@ -153,6 +153,12 @@ def test_what_is_wrong_is_said_before_anything_is_made(here: Path) -> None:
     assert not (here / "user cache").exists()
 
 
+def test_a_pyramid_is_refused_since_its_adapters_are_trained_with_it(here: Path) -> None:
+    error = error_of(run(here, "--clip", "mini", "--clip-image-size", "64"))
+    assert "the adapters of mini are trained with its tower" in str(error)
+    assert not (here / "a.safetensors").exists()
+
+
 def test_an_empty_folder_is_refused(here: Path) -> None:
     (here / "data").rename(here / "elsewhere")
     (here / "data").mkdir()

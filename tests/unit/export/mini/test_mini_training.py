@@ -7,20 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from zeroflaw_engines.contract import LABEL_NEGATIVE, LABEL_POSITIVE
 from zeroflaw_export.mini.checkpointed import train_steps
-from zeroflaw_export.mini.clip_training import _image_tokens, new_towers
+from zeroflaw_export.mini.clip_training import mean_map, new_towers, normalised, trunk_rates
 from zeroflaw_export.mini.crops import draw_crops
-from zeroflaw_export.mini.make import shuffle_weights
+from zeroflaw_export.mini.make import save_rounded, shuffle_weights
 from zeroflaw_export.mini.phases import pixel_loss
-from zeroflaw_export.mini.sam_training import _features, draw_prompt
-from zeroflaw_export.mini.starting_weights import cosine_basis, place_waves
+from zeroflaw_export.mini.sam_training import draw_prompt, new_sam
 from zeroflaw_export.mini.training_frames import TrainingFrames
-from zeroflaw_export.models.architectures import (
-    CLIP_MEAN,
-    CLIP_STD,
-    clip_architecture,
-    sam_architecture,
-)
+from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
+from zeroflaw_export.models.clip_encoder import ClipEncoder
+from zeroflaw_export.models.pyramid import folded_trunk
 from zeroflaw_export.models.random_weights import randomise_weights
 
 
@@ -33,39 +30,72 @@ def frames():
     return TrainingFrames(images, masks, ["brick", "wood", "wood"])
 
 
-def test_tokens_of_a_whole_frame_are_open_clips():
-    architecture = clip_architecture("tiny")
-    towers = new_towers(architecture, seed=0).eval()
-    randomise_weights(towers.clip, 1)
-    side = architecture.image_size
-    grid = side // architecture.patch_size
-    images = torch.randint(0, 256, (2, side, side, 3), generator=torch.Generator().manual_seed(2))
+def _towers():
+    torch.manual_seed(0)
+    towers = new_towers(clip_architecture("mini"), folded_trunk(), seed=0).eval()
+    randomise_weights(towers, 1)
+    return towers
+
+
+def test_the_map_in_training_is_that_of_the_exported_module():
+    towers, size = _towers(), 128
+    image = torch.randint(0, 256, (1, size, size, 3), generator=torch.Generator().manual_seed(2))
+    embeddings = torch.nn.functional.normalize(torch.randn(2, 96), dim=-1)
     with torch.no_grad():
-        tokens, cls = _image_tokens(
-            towers.clip, images.to(torch.uint8), tapped=architecture.tapped_blocks,
-            full=grid, grid=grid, offset=np.array([0, 0]),
-        )  # fmt: skip
-        pixels = (images / 255 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
-        seen = towers.clip.visual.forward_intermediates(
-            pixels.permute(0, 3, 1, 2),
-            indices=[block - 1 for block in architecture.tapped_blocks],
-            normalize_intermediates=False,
-            output_fmt="NLC",
+        want, _, _ = ClipEncoder(towers.clip, towers.adapters, (1, 2, 3), size).eval()(
+            image.to(torch.uint8), embeddings
         )
-    for got, want in zip(tokens, seen["image_intermediates"], strict=True):
-        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(cls, seen["image_features"], atol=1e-4, rtol=1e-4)
+        pixels = normalised(image.numpy().astype(np.uint8))
+        stages = list(towers.clip.visual.trunk(pixels))
+        got = mean_map(towers, stages, embeddings[1] - embeddings[0], size)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+    assert got.std() > 0.01
 
 
-def test_features_of_a_whole_frame_are_segment_anythings():
-    sam = sam_architecture("tiny").build()
-    randomise_weights(sam, 3)
-    images = torch.randint(0, 256, (2, 256, 256, 3), generator=torch.Generator().manual_seed(4))
+def test_a_new_sam_stands_on_the_trunk_and_the_pyramid_of_the_towers():
+    towers = _towers()
+    sam = new_sam(sam_architecture("mini"), towers, seed=3)
+    pixels = normalised(np.full((1, 64, 64, 3), 90, np.uint8))
     with torch.no_grad():
-        got = _features(sam, images.to(torch.uint8), 16, (0, 0))
-        pixels = (images - sam.pixel_mean.flatten()) / sam.pixel_std.flatten()
-        want = sam.image_encoder(pixels.permute(0, 3, 1, 2))
-    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+        stages = list(towers.clip.visual.trunk(pixels))
+        ours = sam.image_encoder.pyramid(list(sam.image_encoder.trunk(pixels))[2:])
+        theirs = towers.clip.visual.pyramid(stages[1:])
+    for got, want in zip(ours, theirs[1:], strict=True):
+        assert torch.equal(got, want)
+
+
+def test_every_tensor_of_the_trunk_moves_by_a_share_of_its_own_size():
+    trunk = folded_trunk()
+    rates = trunk_rates(trunk)
+    assert set(rates) == {f"clip.visual.trunk.{name}" for name, _ in trunk.named_parameters()}
+    weight = trunk.get_submodule("conv_stem").weight
+    assert rates["clip.visual.trunk.conv_stem.weight"] == pytest.approx(
+        1.5 * float(weight.square().mean().sqrt())
+    )
+
+
+def test_parameters_learn_at_the_rates_of_their_names(tmp_path):
+    module = torch.nn.ModuleDict({"fast": torch.nn.Linear(2, 2), "slow": torch.nn.Linear(2, 2)})
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    train_steps(
+        module, lambda _: module["fast"].weight.sum() + module["slow"].weight.sum(), steps=1,
+        learning_rate=0.1, checkpoint=tmp_path / "rates.pt", report=lambda step, loss: None,
+        weight_decay=0.0, rates={"slow.weight": 0.01, "slow.bias": 0.01},
+    )  # fmt: skip
+    moved = {name: (module.state_dict()[name] - before[name]).abs().max() for name in before}
+    assert float(moved["slow.weight"]) == pytest.approx(
+        0.01 * float(moved["fast.weight"]), rel=0.01
+    )
+
+
+def test_weights_are_rounded_to_what_half_precision_holds(tmp_path):
+    module = torch.nn.Linear(8, 8)
+    before = module.weight.clone()
+    save_rounded(module, tmp_path / "weights.safetensors")
+    saved = load_file(tmp_path / "weights.safetensors")["weight"]
+    assert saved.dtype == torch.float32
+    assert torch.equal(saved, before.half().float())
+    assert not torch.equal(saved, before)
 
 
 def test_killed_training_ends_in_the_same_weights(tmp_path):
@@ -119,20 +149,28 @@ def test_truth_turns_with_the_image():
         assert abs(np.corrcoef(grey.ravel(), share.ravel())[0, 1]) > 0.8
 
 
-def test_prompts_point_at_the_defect_unless_misled():
-    truth = np.zeros((64, 64), np.float32)
-    truth[20:30, 30:50] = 1
-    near = 0
-    for seed in range(40):
-        prompt = draw_prompt(np.random.default_rng(seed), truth, misled=False)
-        assert np.array_equal(prompt.wanted, truth)
-        positive = (prompt.coords[prompt.labels == 1] / 4).astype(int)
+def test_prompts_lie_where_the_map_is_highest_and_around_its_region():
+    anomaly_map = np.full((128, 128), 0.1, np.float32)
+    anomaly_map[40:70, 50:90] = np.linspace(0.6, 0.9, 40)
+    for seed in range(20):
+        coords, labels = draw_prompt(np.random.default_rng(seed), anomaly_map)
+        positive = (coords[labels == LABEL_POSITIVE] / 2).astype(int)
         assert 1 <= len(positive) <= 3
-        near += np.mean([truth[18:32, 28:52].any() and 16 <= y <= 33 and 26 <= x <= 53
-                         for x, y in positive])  # fmt: skip
-        astray = draw_prompt(np.random.default_rng(seed), truth, misled=True)
-        assert not astray.wanted.any()
-    assert near > 36
+        assert all(40 <= y < 70 and 50 <= x < 90 for x, y in positive)
+        assert positive[0][0] == 89, "the highest column comes first"
+        negative = (coords[labels == LABEL_NEGATIVE] / 2).astype(int)
+        assert len(negative) == 3
+        for x, y in negative:
+            assert not (40 <= y < 70 and 50 <= x < 90)
+            assert 40 - 7 <= y < 70 + 7
+            assert 50 - 7 <= x < 90 + 7
+
+
+def test_a_map_without_a_region_is_prompted_at_its_peak():
+    anomaly_map = np.full((64, 64), 0.1, np.float32)
+    anomaly_map[12, 33] = 0.3
+    coords, labels = draw_prompt(np.random.default_rng(0), anomaly_map)
+    assert [tuple(p) for p in (coords[labels == LABEL_POSITIVE] / 2).astype(int)] == [(33, 12)]
 
 
 def test_pixel_loss_is_least_at_the_truth():
@@ -143,15 +181,6 @@ def test_pixel_loss_is_least_at_the_truth():
     losses = [float(pixel_loss(logits, truth, 1.0)) for logits in (right, undecided, wrong)]
     assert losses[0] < 0.01
     assert losses == sorted(losses)
-
-
-def test_cosine_basis_is_orthogonal_and_places_near_are_alike():
-    filters = cosine_basis(24, 8).flatten(1)
-    unit = torch.nn.functional.normalize(filters, dim=1)
-    torch.testing.assert_close(unit @ unit.T, torch.eye(24), atol=1e-5, rtol=0)
-    places = torch.nn.functional.normalize(place_waves(6, 32), dim=1)
-    alike = places @ places[0]
-    assert alike[0] > alike[1] > alike[3]
 
 
 def test_shuffled_weights_are_the_same_values_in_another_order(tmp_path):
