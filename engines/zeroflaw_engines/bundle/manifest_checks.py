@@ -34,6 +34,7 @@ _PARAMETERS_SINCE: Final[dict[int, tuple[str, ...]]] = {
 _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     2: frozenset({"demonstration", "calibration"}),
     5: frozenset({"reference"}),
+    6: frozenset({"blocks"}),
 }
 
 
