@@ -32,7 +32,11 @@ from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.station.thinning import bank_of_photos, rows_of_a_photo, thinned
 from zeroflaw_benchmarks.evaluate.decoding_pass import Decoder, load_decoder
 from zeroflaw_benchmarks.evaluate.encoding_pass import Encoders, load_encoders
-from zeroflaw_benchmarks.evaluate.metrics.metrics import image_metrics, within_image_auroc
+from zeroflaw_benchmarks.evaluate.metrics.metrics import (
+    PixelScores,
+    image_metrics,
+    within_image_auroc,
+)
 from zeroflaw_benchmarks.evaluate.reference_pass import Matcher, TokenTap, load_matcher
 from zeroflaw_benchmarks.evaluate.shots import drawn_photos, reference_sizes
 from zeroflaw_benchmarks.evaluate.within_image import SIZE, masked_photos, photos_in
@@ -44,7 +48,11 @@ from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_engines.sessions.device_tensor import on_host
 from zeroflaw_export.datasets import Sample, mask_at_size, read_sample_image, read_sample_mask
 
-_LEVELS: Final = (*["within-image pixel AUROC"] * 4, *["image AUROC"] * 3)
+_LEVELS: Final = (
+    *["within-image pixel AUROC"] * 4,
+    *["image AUROC"] * 3,
+    *["pixel F1-max"] * 3,
+)
 _NAMES: Final = (
     "zero-shot map",
     "reference map",
@@ -53,6 +61,9 @@ _NAMES: Final = (
     "zero-shot score",
     "highest of the reference map",
     "fused score",
+    "fused map",
+    "mask of the cascade",
+    "fused after the cascade",
 )
 
 
@@ -66,6 +77,8 @@ class DrawFigures:
         zero_shot_score: Image AUROC of the defective photos against the clean ones that were not
             drawn; so are `reference_score`, of the highest of the reference map, and
             `fused_score`.
+        map_f1: Highest F1 over the pixels of the defective photos and of those clean ones, of the
+            fused map; so are `mask_f1`, of the mask, and `cascade_f1`.
     """
 
     zero_shot_map: float
@@ -75,6 +88,9 @@ class DrawFigures:
     zero_shot_score: float
     reference_score: float
     fused_score: float
+    map_f1: float
+    mask_f1: float
+    cascade_f1: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +198,7 @@ def _figures(engines: Engines, bank: LoadedBank, photos: Sequence[EncodedPhoto])
     parameters = engines.parameters
     maps: list[list[float]] = []
     scores: list[list[float]] = []
+    pixels = [PixelScores() for _ in range(3)]
     for photo in photos:
         seen = photo.encoding
         reference = reference_distances(
@@ -190,8 +207,6 @@ def _figures(engines: Engines, bank: LoadedBank, photos: Sequence[EncodedPhoto])
         texts = image_score(seen.cls_score, seen.zero_shot_map, parameters)
         both = image_score(seen.cls_score, seen.zero_shot_map, parameters, reference)
         scores.append([texts, float(reference.max()), both])
-        if photo.truth is None:
-            continue
         fused = fused_map(seen.zero_shot_map, reference, parameters)
         encoding = dataclasses.replace(seen, anomaly_map=fused, reference_map=reference)
         decoder = engines.decoder
@@ -203,17 +218,23 @@ def _figures(engines: Engines, bank: LoadedBank, photos: Sequence[EncodedPhoto])
             workspace=decoder.workspace,
         ).cascade
         after = score_map(fused, cascade, parameters.replace(scoring="fused"))
-        maps.append(
-            [
-                within_image_auroc(_at_size(found), photo.truth)
-                for found in (seen.zero_shot_map, reference, fused, after)
-            ]
-        )
+        mask = score_map(fused, cascade, parameters.replace(scoring="mask"))
+        truth = np.zeros((SIZE, SIZE), np.bool_) if photo.truth is None else photo.truth
+        for of_kind, found in zip(pixels, (fused, mask, after), strict=True):
+            of_kind.add(_at_size(found), truth)
+        if photo.truth is not None:
+            maps.append(
+                [
+                    within_image_auroc(_at_size(found), photo.truth)
+                    for found in (seen.zero_shot_map, reference, fused, after)
+                ]
+            )
     anomalous = np.array([photo.truth is not None for photo in photos])
     columns = np.array(scores, np.float32).T
     return DrawFigures(
         *map(float, np.nanmean(maps, axis=0)),
         *(image_metrics(np.ascontiguousarray(column), anomalous).auroc for column in columns),
+        *(of_kind.metrics().f1_max for of_kind in pixels),
     )
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_curve, roc_auc_score
 from typer.testing import CliRunner
 
 from support.datasets import mask, picture, write_defect_pictures
@@ -54,7 +54,7 @@ def test_figures_are_those_of_inspections_with_the_same_bank(
             rows = tiny_bundle.manifest.sizes.reference.rows // 2
             store(bundle, "object", bank_of(inspector, references, rows))
         rest = [sample for n, sample in enumerate(good) if n not in drawn]
-        aurocs, scores = [], []
+        aurocs, scores, pixels = [], [], []
         with Inspector.load(bundle) as inspector:
             for sample in (*bad, *rest):
                 frame = np.asarray(Image.open(sample.image))
@@ -63,9 +63,16 @@ def test_figures_are_those_of_inspections_with_the_same_bank(
                 peak = float(reference.max())
                 texts = 2 * found.image_score - peak
                 scores.append((texts, peak, found.image_score))
+                truth = np.zeros(518 * 518, np.bool_)
+                if sample.mask is not None:
+                    truth = mask_at_size(np.asarray(Image.open(sample.mask)) > 0, 518).ravel()
+                weight = inspector.parameters.fusion_weight
+                below = np.float32(1 - weight) * found.anomaly_map
+                inside = (found.score_map - below > 1e-6).astype(np.float32)
+                of_kinds = (found.anomaly_map, inside, found.score_map)
+                pixels.append((truth, *(cv2.resize(one, (518, 518)).ravel() for one in of_kinds)))
                 if sample.mask is None:
                     continue
-                truth = mask_at_size(np.asarray(Image.open(sample.mask)) > 0, 518).ravel()
                 maps = (zero_shot, reference, found.anomaly_map, found.score_map)
                 aurocs.append(
                     [roc_auc_score(truth, cv2.resize(one, (518, 518)).ravel()) for one in maps]
@@ -75,7 +82,14 @@ def test_figures_are_those_of_inspections_with_the_same_bank(
             *np.mean(aurocs, axis=0),
             *(roc_auc_score(labels, one) for one in np.transpose(scores)),
         ]
-        assert dataclasses.astuple(figures) == pytest.approx(want, abs=1e-6)
+        truths, *of_kinds = (np.concatenate(part) for part in zip(*pixels, strict=True))
+        want += [_f1_max(truths, one) for one in of_kinds]
+        assert dataclasses.astuple(figures) == pytest.approx(want, abs=1e-5)
+
+
+def _f1_max(truth: np.ndarray, score: np.ndarray) -> float:
+    precision, recall, _ = precision_recall_curve(truth, score)
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
 
 
 def test_the_command_prints_means_and_deviations(tiny_bundle, folders) -> None:
@@ -88,7 +102,7 @@ def test_the_command_prints_means_and_deviations(tiny_bundle, folders) -> None:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "5 defective and 5 clean photos, 4 of which are reference" in lines[0]
-    assert len(lines) == 8
+    assert len(lines) == 11
     assert all(" (0." in line for line in lines[1:])
 
 
