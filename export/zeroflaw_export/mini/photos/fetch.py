@@ -47,7 +47,7 @@ def fetch(
     """Make the folders of photos that are not there yet, and list all photos.
 
     A folder appears when it is whole, and is made anew only when what is said of its source has
-    changed. Of photos that look the same within a source, the first is kept.
+    changed. Of copies of a photo within a source, the first is kept.
 
     Args:
         sources: Default: those that `mini` is trained on.

@@ -63,7 +63,11 @@ def photo_of(data: bytes, *, cut_out: bool = False) -> NDArray[np.uint8] | None:
 
 
 def fingerprint(photo: NDArray[np.uint8]) -> bytes:
-    """Give what two copies of a photo share, though they were compressed differently."""
+    """Give the levels of a small reduction, in steps of 16, which copies of a photo share.
+
+    Copies that were compressed differently share them mostly, not always: a level may fall to
+    either side of a step.
+    """
     side = (_FINGERPRINT_SIDE, _FINGERPRINT_SIDE)
     small = np.asarray(cv2.resize(photo, side, interpolation=cv2.INTER_AREA), np.uint8)
     return bytes((small // 16).tobytes())

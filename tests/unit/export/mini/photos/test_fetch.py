@@ -162,10 +162,11 @@ def test_a_cut_out_object_is_laid_on_grey(site, tmp_path: Path) -> None:
 
 
 def test_a_large_photo_is_scaled_down_and_a_copy_left_out(site, tmp_path: Path) -> None:
-    large = picture(1, (2048, 2600))
-    files = {"a.png": encoded(large), "copy.jpg": encoded(large, ".jpg")}
-    [photo] = fetch(tmp_path, only(source_of(site, deb_of(files))))
-    assert cv2.imread(str(photo)).shape == (1024, 1300, 3)
+    large = picture(1, (1100, 1375))
+    files = {"a.png": encoded(large), "copy.bmp": encoded(large, ".bmp")}
+    [photo] = fetch(tmp_path, only(source_of(site, deb_of(files), include=".")))
+    assert stems([photo]) == ["a"]
+    assert cv2.imread(str(photo)).shape == (1024, 1280, 3)
 
 
 def test_a_wrong_digest_is_refused_by_the_name_of_the_source(site, tmp_path: Path) -> None:
