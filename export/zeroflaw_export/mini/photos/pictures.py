@@ -78,7 +78,8 @@ def _without_transparency(rgba: NDArray[np.uint8], *, cut_out: bool) -> NDArray[
     alpha = rgba[:, :, 3:]
     if cut_out:
         share = alpha.astype(np.float32) / 255.0
-        return np.rint(rgb * share + _GROUND * (1.0 - share)).astype(np.uint8)
+        laid: NDArray[np.uint8] = np.rint(rgb * share + _GROUND * (1.0 - share)).astype(np.uint8)
+        return laid
     if float((alpha < _OPAQUE).mean()) > _MAX_TRANSPARENT:
         return None
     return rgb
