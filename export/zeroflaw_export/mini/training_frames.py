@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_engines.files import replacing
-from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, DrawnFrame, draw_frame
+from zeroflaw_export.mini.frame_shards import (
+    FRAME_SIZE,
+    FRAMES_PER_SHARD,
+    draw_shards,
+    open_shards,
+)
 
-FRAME_SIZE: Final = 512
-_SHARD: Final = 100
 _GOOD_SHARE: Final = 0.3
 
 
@@ -53,40 +54,19 @@ def draw_training_frames(
         count: Frames, rounded up to whole shards.
         report: Called with the number of shards that are done, and of all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = -(-count // _SHARD)
-    missing = [i for i in range(shards) if not _paths(folder, seed, i)[1].exists()]
-    report(shards - len(missing), shards)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(_draw_shard, folder, seed, i) for i in missing]
-        for done, finished in enumerate(as_completed(pending), start=1):
-            finished.result()
-            report(shards - len(missing) + done, shards)
-    frames = TrainingFrames([], [], [])
-    for shard in range(shards):
-        images, masks = (np.load(path, mmap_mode="r") for path in _paths(folder, seed, shard))
-        frames.images.extend(images)
-        frames.masks.extend(masks)
-        frames.surfaces.extend(_surface_and_defect(seed, shard, i)[0] for i in range(_SHARD))
-    return frames
+    draw_shards(folder, count, _draw_frame, seed=seed, processes=processes, report=report)
+    shards = open_shards(folder, count, seed=seed)
+    surfaces = [
+        _surface_and_defect(seed, i // FRAMES_PER_SHARD, i % FRAMES_PER_SHARD)[0]
+        for i in range(len(shards.images))
+    ]
+    return TrainingFrames(shards.images, shards.masks, surfaces)
 
 
-def _draw_shard(folder: Path, seed: int, shard: int) -> None:
-    images = np.empty((_SHARD, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
-    masks = np.empty((_SHARD, FRAME_SIZE, FRAME_SIZE), np.bool_)
-    for i in range(_SHARD):
-        surface, defect = _surface_and_defect(seed, shard, i)
-        frame = draw_frame(
-            "train", surface, defect, seed=seed + shard * _SHARD + i, size=FRAME_SIZE
-        )
-        images[i], masks[i] = frame.image, frame.mask
-    # The masks come last: their file says that the shard is whole.
-    for path, array in zip(_paths(folder, seed, shard), (images, masks), strict=True):
-        with (
-            replacing(path, path.with_suffix(".partial")) as partial,
-            partial.open("wb") as file,
-        ):
-            np.save(file, array)
+def _draw_frame(seed: int, shard: int, index: int) -> DrawnFrame:
+    surface, defect = _surface_and_defect(seed, shard, index)
+    number = seed + shard * FRAMES_PER_SHARD + index
+    return draw_frame("train", surface, defect, seed=number, size=FRAME_SIZE)
 
 
 def _surface_and_defect(seed: int, shard: int, index: int) -> tuple[str, str]:
@@ -94,8 +74,3 @@ def _surface_and_defect(seed: int, shard: int, index: int) -> tuple[str, str]:
     surface = str(rng.choice(sorted(SURFACES["train"])))
     good = rng.random() < _GOOD_SHARE
     return surface, "good" if good else str(rng.choice(sorted(DEFECTS["train"])))
-
-
-def _paths(folder: Path, seed: int, shard: int) -> tuple[Path, Path]:
-    stem = f"frames-{seed}-{shard:04d}"
-    return folder / f"{stem}.images.npy", folder / f"{stem}.masks.npy"
