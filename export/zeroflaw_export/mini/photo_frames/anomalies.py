@@ -25,7 +25,7 @@ from zeroflaw_export.drawn_frames.noise import (
     turned,
 )
 from zeroflaw_export.drawn_frames.surfaces import colour
-from zeroflaw_export.photo_frames.windows import Window, island, island_opacity
+from zeroflaw_export.mini.photo_frames.windows import Window, island, island_opacity
 
 Draw = Callable[[Rng, Window], FloatArray]
 

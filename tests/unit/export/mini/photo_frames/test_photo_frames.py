@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zeroflaw_export.photo_frames import draw
-from zeroflaw_export.photo_frames.draw import draw_photo_frame
-from zeroflaw_export.photo_frames.scenes import kind_of_scene
+from zeroflaw_export.mini.photo_frames import draw
+from zeroflaw_export.mini.photo_frames.draw import draw_photo_frame
+from zeroflaw_export.mini.photo_frames.scenes import kind_of_scene
 
 SIZE = 192
 SEEDS = [(2, 0, i) for i in range(40)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zeroflaw_export.photo_frames.scenes import draw_scene
-from zeroflaw_export.photo_frames.silhouettes import draw_silhouette
+from zeroflaw_export.mini.photo_frames.scenes import draw_scene
+from zeroflaw_export.mini.photo_frames.silhouettes import draw_silhouette
 
 SIZE = 160
 

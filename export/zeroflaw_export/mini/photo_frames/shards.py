@@ -1,7 +1,7 @@
 """Photo frames on disk, in the shards that the drawn frames are kept in.
 
-python -m zeroflaw_export.photo_frames.shards PHOTOS FRAMES --count 6000
-python -m zeroflaw_export.photo_frames.shards PHOTOS HELD_OUT --count 300 --split validation
+python -m zeroflaw_export.mini.photo_frames.shards PHOTOS FRAMES --count 6000
+python -m zeroflaw_export.mini.photo_frames.shards PHOTOS HELD_OUT --count 300 --split validation
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from zeroflaw_export.mini.frame_shards import (
     draw_shards,
     open_shards,
 )
-from zeroflaw_export.photo_frames.draw import PhotoFrame, draw_photo_frame
-from zeroflaw_export.photo_frames.photos import Photos, PhotoSplit, find_photos
-from zeroflaw_export.photo_frames.scenes import SceneKind, kind_of_scene
+from zeroflaw_export.mini.photo_frames.draw import PhotoFrame, draw_photo_frame
+from zeroflaw_export.mini.photo_frames.photos import Photos, PhotoSplit, find_photos
+from zeroflaw_export.mini.photo_frames.scenes import SceneKind, kind_of_scene
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from zeroflaw_export.photo_frames.photos import find_photos
+from zeroflaw_export.mini.photo_frames.photos import find_photos
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from zeroflaw_export.drawn_frames.noise import (
     smooth_noise,
 )
 from zeroflaw_export.drawn_frames.surfaces import colour
-from zeroflaw_export.photo_frames.photos import Photos
-from zeroflaw_export.photo_frames.silhouettes import draw_silhouette
+from zeroflaw_export.mini.photo_frames.photos import Photos
+from zeroflaw_export.mini.photo_frames.silhouettes import draw_silhouette
 
 SceneKind = Literal["surface", "object"]
 _SURFACES: Final = 0.5

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from zeroflaw_export.drawn_frames.camera import Camera, draw_camera
 from zeroflaw_export.drawn_frames.noise import FloatArray, Rng, as_floats
-from zeroflaw_export.photo_frames.anomalies import ANOMALIES, Anomaly
-from zeroflaw_export.photo_frames.photos import Photos
-from zeroflaw_export.photo_frames.scenes import Scene, SceneKind, draw_scene
-from zeroflaw_export.photo_frames.windows import Window, faded, open_window
+from zeroflaw_export.mini.photo_frames.anomalies import ANOMALIES, Anomaly
+from zeroflaw_export.mini.photo_frames.photos import Photos
+from zeroflaw_export.mini.photo_frames.scenes import Scene, SceneKind, draw_scene
+from zeroflaw_export.mini.photo_frames.windows import Window, faded, open_window
 
 _GOOD_SHARE: Final = 0.4
 _SMALLEST: Final = 0.0003

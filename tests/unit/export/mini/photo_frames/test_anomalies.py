@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from zeroflaw_export.drawn_frames.defects import TEST_DEFECTS
-from zeroflaw_export.photo_frames.anomalies import ANOMALIES
-from zeroflaw_export.photo_frames.draw import change_mask, draw_in_window, shows
-from zeroflaw_export.photo_frames.scenes import draw_scene
-from zeroflaw_export.photo_frames.windows import open_window
+from zeroflaw_export.mini.photo_frames.anomalies import ANOMALIES
+from zeroflaw_export.mini.photo_frames.draw import change_mask, draw_in_window, shows
+from zeroflaw_export.mini.photo_frames.scenes import draw_scene
+from zeroflaw_export.mini.photo_frames.windows import open_window
 
 SIZE = 192
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from zeroflaw_export.drawn_frames.noise import FloatArray, Rng, as_floats, fractal_noise, soft_edge
-from zeroflaw_export.photo_frames.photos import Photos
-from zeroflaw_export.photo_frames.scenes import Scene
+from zeroflaw_export.mini.photo_frames.photos import Photos
+from zeroflaw_export.mini.photo_frames.scenes import Scene
 
 _SMALLEST: Final = 32
 # Share of its side over which a window fades into the scene.

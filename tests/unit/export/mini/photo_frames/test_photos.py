@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zeroflaw_engines.errors import DatasetError
-from zeroflaw_export.photo_frames.photos import (
+from zeroflaw_export.mini.photo_frames.photos import (
     find_photos,
     read_photo,
     texture_window,
