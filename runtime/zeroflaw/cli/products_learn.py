@@ -84,7 +84,8 @@ def learn(
 
     Two photos do, eight or more are advised; no defect is needed. They must be taken as the line
     takes them: same station, light and camera. A product that the bundle lacks is added by its
-    name, or with the texts of another product (--texts-of object). A learning that was interrupted goes on where it ended, if it is started again.
+    name, or with the texts of another product (--texts-of object). A learning that was
+    interrupted goes on where it ended, if it is started again.
 
         zeroflaw products learn my_bundle metal_nut good_parts/ --false-reject-rate 0.05
 
