@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path, PurePath
 from typing import Final, Literal
-from urllib.parse import quote
 
 from zeroflaw.inspection import Inspection
+from zeroflaw.pictures.markup import link_to, shown_text
 from zeroflaw.pictures.truth_parts import LEGEND, figure_rows, truth_head, verdict_line
 from zeroflaw.pipeline.regions import Region
 from zeroflaw.pipeline.trace import Status
@@ -37,7 +35,7 @@ _TRUTH_FILTERS: Final = {"right": "right", "wrong": "wrong"}
 _PICTURES: Final = ((".overlay.png", "overlay"), (".map.png", "anomaly map"))
 _PICTURES_WITH_TRUTH: Final = ((".truth.png", "truth and mask"), (".map.png", "anomaly map"))
 # Pictures wider than this lie above each other, so that small defects can be seen.
-_WIDE: Final = 1.6
+WIDE: Final = 1.6
 
 
 @dataclass(frozen=True)
@@ -98,21 +96,21 @@ def inspected_card(
     height, width = inspection.frame_size
     size = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
     pictures = "".join(
-        f'<a href="{_url(stem, kind)}"><figure><img src="{_url(stem, kind)}" {size}'
+        f'<a href="{link_to(stem, kind)}"><figure><img src="{link_to(stem, kind)}" {size}'
         f' alt="{alt}"><figcaption>{alt}</figcaption></figure></a>'
         for kind, alt in (_PICTURES if judgement is None else _PICTURES_WITH_TRUTH)
     )
     area = int(inspection.mask.sum()) / (height * width)
     held = inspection.decision == "hold"
-    reason = f'<p class="reason">{_text(inspection.reason.text)}</p>' if held else ""
-    classes = [inspection.decision, *(["wide"] if width > _WIDE * height else [])]
+    reason = f'<p class="reason">{shown_text(inspection.reason.text)}</p>' if held else ""
+    classes = [inspection.decision, *(["wide"] if width > WIDE * height else [])]
     verdict, figures, overlay = "", "", ""
     if judgement is not None:
         classes += [name for name in _TRUTH_FILTERS if getattr(judgement, name)]
         verdict, figures = verdict_line(judgement), figure_rows(judgement)
-        overlay = f' <a href="{_url(stem, ".overlay.png")}">points and boxes</a>'
+        overlay = f' <a href="{link_to(stem, ".overlay.png")}">points and boxes</a>'
     if without_truth is not None:
-        verdict = f'<p class="error">No truth: {_text(without_truth)}</p>'
+        verdict = f'<p class="error">No truth: {shown_text(without_truth)}</p>'
     return Card(
         inspection.decision,
         f'<article class="card {" ".join(classes)}">'
@@ -124,8 +122,8 @@ def inspected_card(
         f"<dt>mask</dt><dd>{area:.2%} of {width} × {height} px</dd>"  # noqa: RUF001 - a product
         f"{figures}<dt>time</dt><dd>{inspection.timings_ms['total']:.0f} ms</dd>"
         f"</dl>{_regions(inspection.regions)}{_timings(inspection.timings_ms)}"
-        f'<p class="files"><a href="{_url(stem, ".mask.png")}">mask</a>'
-        f' <a href="{_url(stem, ".json")}">JSON</a>{overlay}</p></article>\n',
+        f'<p class="files"><a href="{link_to(stem, ".mask.png")}">mask</a>'
+        f' <a href="{link_to(stem, ".json")}">JSON</a>{overlay}</p></article>\n',
         judgement,
     )
 
@@ -136,12 +134,12 @@ def failed_card(source: PurePath, stem: PurePath | None, error: ZeroflawError) -
     Args:
         stem: Path of its record relative to the page, without `.json`; None if it has none.
     """
-    files = "" if stem is None else f'<a href="{_url(stem, ".json")}">JSON</a>'
+    files = "" if stem is None else f'<a href="{link_to(stem, ".json")}">JSON</a>'
     return Card(
         "failed",
         f'<article class="card hold failed">{_heading(source, _verdict("hold", "failed"))}'
-        f'<p class="error">{_text(error.cause)}</p>'
-        f'<p class="remedy">{_text(error.remedy)}</p>'
+        f'<p class="error">{shown_text(error.cause)}</p>'
+        f'<p class="remedy">{shown_text(error.remedy)}</p>'
         f'<p class="files">{files}</p></article>\n',
     )
 
@@ -154,7 +152,9 @@ def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
         may_be_picture: Whether a picture may be missing because of it.
     """
     kind = ' class="missed"' if may_be_picture else ""
-    return Card("left_out", f"<li{kind}><bdi>{_text(path.as_posix())}</bdi> {_text(why)}</li>\n")
+    return Card(
+        "left_out", f"<li{kind}><bdi>{shown_text(path.as_posix())}</bdi> {shown_text(why)}</li>\n"
+    )
 
 
 def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()) -> str:
@@ -167,7 +167,7 @@ def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[
     ours, left_out = _parted(cards)
     theirs, left_out_earlier = _parted(earlier)
     counts = _counts([*ours, *theirs])
-    notes = [_text(note) for note in header.notes]
+    notes = [shown_text(note) for note in header.notes]
     if header.state == "under way":
         notes.insert(
             0,
@@ -189,12 +189,13 @@ def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(header.product)}: {here['reject']} of {len(ours)} rejected{held}</title>"
+        f"<title>{shown_text(header.product)}: {here['reject']} of {len(ours)} rejected{held}"
+        "</title>"
         f"<style>{_STYLE}</style></head><body>\n<header><h1>Inspection of"
-        f" <em>{_text(header.product)}</em></h1>"
-        f"<p>Bundle <b>{_text(header.bundle)}</b>, engines"
-        f' <code title="{_text(header.identity)}">{_text(header.identity[:12])}</code>.'
-        f" Run of <time>{_text(header.started)}</time>.</p>"
+        f" <em>{shown_text(header.product)}</em></h1>"
+        f"<p>Bundle <b>{shown_text(header.bundle)}</b>, engines"
+        f' <code title="{shown_text(header.identity)}">{shown_text(header.identity[:12])}</code>.'
+        f" Run of <time>{shown_text(header.started)}</time>.</p>"
         + "".join(f'<p class="note" role="note">{note}</p>' for note in notes)
         + f'</header>\n{truth_head(judgements)}<div class="filters">{filters}</div>\n'
         + _section("", ours)
@@ -227,7 +228,7 @@ def _counts(cards: Sequence[Card]) -> dict[str, int]:
 
 
 def _section(title: str, cards: Sequence[Card]) -> str:
-    heading = f'<h2 class="section">{_text(title)}</h2>\n' if title else ""
+    heading = f'<h2 class="section">{shown_text(title)}</h2>\n' if title else ""
     return heading + '<div class="cards">\n' + "".join(card.html for card in cards) + "</div>\n"
 
 
@@ -249,8 +250,8 @@ def _verdict(decision: str, code: str) -> str:
 def _heading(source: PurePath, verdict: str) -> str:
     folder = source.parent.as_posix()
     return (
-        f'<h2><span class="badge">{verdict}</span> <bdi>{_text(source.name)}</bdi>'
-        f"<small><bdi>{_text('' if folder == '.' else folder)}</bdi></small></h2>"
+        f'<h2><span class="badge">{verdict}</span> <bdi>{shown_text(source.name)}</bdi>'
+        f"<small><bdi>{shown_text('' if folder == '.' else folder)}</bdi></small></h2>"
     )
 
 
@@ -284,23 +285,13 @@ def _regions(regions: Sequence[Region]) -> str:
 
 def _timings(milliseconds: dict[str, float]) -> str:
     rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{value:.1f}</td></tr>"
+        f"<tr><td>{shown_text(name)}</td><td>{value:.1f}</td></tr>"
         for name, value in milliseconds.items()
     )
     return (
         "<details><summary>timing</summary><table><tr><th>stage</th><th>ms</th></tr>"
         f"{rows}</table></details>"
     )
-
-
-def _url(stem: PurePath, suffix: str) -> str:
-    """Return a relative link: the bytes of the file's name, percent-encoded."""
-    return quote(os.fsencode(stem.as_posix() + suffix))
-
-
-def _text(value: str) -> str:
-    """Escape a text; what cannot be printed (or encoded, or turns the line around) is replaced."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
 
 
 _STYLE: Final = Path(__file__).with_name("contact_sheet.css").read_text(encoding="utf-8")
