@@ -61,7 +61,8 @@ def draw_truth(frame: Frame, inspection: Inspection, truth: BoolArray) -> Frame:
     picture = frame.copy()
     width = _line_width(frame)
     # So that neither line hides the other, nor a small defect.
-    around = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    distance = 2 * width + 1
+    around = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     widened = cv2.dilate(truth.astype(np.uint8), around)
     outlines, _ = cv2.findContours(widened, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, _OUTLINE, 2 * width, cv2.LINE_AA)
