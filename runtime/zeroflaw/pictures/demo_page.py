@@ -113,8 +113,8 @@ def demo_page(
         f"<section><h2><span>1</span> It learns what a good {name} looks like</h2>"
         f"{_what_was_learned(lesson)}</section>\n"
         "<section><h2><span>2</span> It inspects photos that it has not seen</h2>"
-        f"<p>Other photos of the same part: some are good, some show pitting, down to a"
-        " thousandth of the photo.</p>"
+        "<p>Other photos of the same part: some show pitting, down to a thousandth of the photo; in"
+        " those that count as good, the people who marked the defects marked none.</p>"
         f"{_LEGEND}"
         f"{_results(learned)}</section>\n"
         "<section><h2><span>3</span> Zero-shot: other things, without any photo of a good one</h2>"
@@ -162,8 +162,8 @@ def _what_was_learned(lesson: Lesson) -> str:
             f" most {expected:.1%}."
         )
     return (
-        f"<p>{len(lesson.photos)} photos of good parts are all it has seen: no defect, no mask, no"
-        f" training.{promise}</p>"
+        f"<p>{len(lesson.photos)} photos of good parts are all it was shown of this part: no"
+        f" defect, no mask, no training.{promise}</p>"
         f'<div class="learned">{photos}</div>'
     )
 

@@ -121,10 +121,12 @@ def test_a_mask_that_cannot_be_used_costs_no_inspection(tiny_bundle: Bundle, pho
 def test_a_folder_that_tells_nothing_ends_the_command_before_it_begins(
     tiny_bundle: Bundle, photos: Path
 ) -> None:
+    (photos.parent / "others").mkdir()
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(photos.parent / "others" / "nut.png")
     for folder, text in (
         ("nowhere", "does not exist"),
         ("photos", "every photo lies in"),
-        ("photos/pit", "none of the 1 masks"),
+        ("others", "none of the 1 masks"),
     ):
         out = photos.parent / "out"
         done = zeroflaw(
