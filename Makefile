@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine with Python 3.11+ (Debian: apt install
 # python3-venv make):
 #
-#   make demo   runs the main job on real images
+#   make demo   learns a product from real photos, inspects others, and makes a page of it
 #   make test   passes the tests
 
 PYTHON ?= python3
@@ -14,8 +14,7 @@ INSTALLED := $(VENV)/.installed-dev
 
 # The lean package alone, no PyTorch: what a station installs.
 demo: $(LEAN)
-	$(BIN)/zeroflaw inspect mini examples/images examples/frames --out out/demo --product object
-	@echo "Open out/demo/index.html"
+	$(BIN)/zeroflaw demo
 
 # Two processes share the tests; those that measure or take all the memory come after, alone, in CI.
 test: $(INSTALLED) lint docs

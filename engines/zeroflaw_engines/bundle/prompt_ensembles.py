@@ -97,7 +97,7 @@ def load_tokenizer(path: Path, context: int) -> Tokenize:
     except ImportError as error:
         raise MissingExtraError(
             f"computing text embeddings needs the library {error.name}, which is not installed",
-            "install zeroflaw[text]",
+            "install zeroflaw[text]; `zeroflaw products learn --texts-of object` does without it",
         ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))

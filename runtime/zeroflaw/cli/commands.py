@@ -11,6 +11,7 @@ import typer
 from zeroflaw.cli.build import build
 from zeroflaw.cli.bundle import bundle_app
 from zeroflaw.cli.calibrate import calibrate
+from zeroflaw.cli.demo import demo
 from zeroflaw.cli.doctor import doctor
 from zeroflaw.cli.engines import engines_app
 from zeroflaw.cli.inspect import inspect
@@ -66,6 +67,7 @@ def all_commands() -> typer.Typer:
     app.command()(inspect)
     app.command()(build)
     app.command()(calibrate)
+    app.command()(demo)
     app.command()(doctor)
     app.add_typer(bundle_app, name="bundle")
     app.add_typer(engines_app, name="engines")

@@ -27,8 +27,15 @@ from zeroflaw.cli.options import (
 )
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.contact_sheet import SheetHeader
+from zeroflaw.pictures.truth_parts import tally_text
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
+from zeroflaw.station.truth.masks import (
+    TruthMasks,
+    find_truth_masks,
+    masks_without_photo,
+    photos_without_mask,
+)
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.errors import ParametersError
@@ -88,6 +95,14 @@ def inspect(
     camera_id: Annotated[
         str | None, typer.Option(help="Name of the camera that took them, for the records.")
     ] = None,
+    truth_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth",
+            help="Folder of masks of the defects, not 0 where a part is defective: STEM.png or"
+            " STEM_mask.png. Photos without one show good parts. The page then says what is right.",
+        ),
+    ] = None,
     exit_on_reject: Annotated[
         bool, typer.Option(help="Exit with 4 if any part was rejected.")
     ] = False,
@@ -102,9 +117,12 @@ def inspect(
     its NAME.json says why, and the rest go on. Files that are left out are named. With --json,
     each of these records is also a line of standard output.
 
+    With --truth, NAME.truth.png shows the true outline (cyan) beside the mask's (red), and page
+    and summary say which decisions are right.
+
     Earlier results of the same images are removed first. Exit code 3: files could not be
-    inspected, or were left out though they may be pictures; 6: parts are held; 4: a part was
-    rejected (with --exit-on-reject).
+    inspected, or were left out though they may be pictures, or truth masks cannot be used; 6:
+    parts are held; 4: a part was rejected (with --exit-on-reject).
 
     One file, and a folder with another threshold of the map:
 
@@ -114,7 +132,11 @@ def inspect(
     """
     lines = RecordLines()
     reading = Reading(white_level, orientation, max_pixels=round(1e6 * max_megapixels))
-    search = search_and_report(files_or_folders, results=out_dir)
+    search = search_and_report(files_or_folders, results=out_dir, masks=truth_dir)
+    truth = None if truth_dir is None else find_truth_masks(truth_dir, search.pictures)
+    truth_notes: tuple[str, ...] = ()
+    if truth is not None:
+        truth_notes = _announce_truth(truth, len(search.pictures))
     recorded = read_manifest(bundle).method_parameters
     given = given_parameters(parameters, settings or [])
     with Inspector.load(
@@ -142,7 +164,7 @@ def inspect(
             product=name,
             started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             files=len(search.pictures),
-            notes=(*notes_of(inspector.bundle, bundle), *warnings),
+            notes=(*notes_of(inspector.bundle, bundle), *warnings, *truth_notes),
         )
         counts = run_inspections(
             inspector,
@@ -152,22 +174,34 @@ def inspect(
             existing=existing,
             identifiers=Identifiers(part=part_id, camera=camera_id),
             reading=reading,
+            truth=truth,
             report=lines if as_json else None,
         )
     left_out = len(search.left_out)
+    against = f" ({tally_text(counts.judgements)})" if counts.judgements else ""
     (err if as_json else out).print(
         f"{counts.inspected} of {len(search.pictures)} inspected, {counts.rejected} rejected,"
-        f" {counts.held} held, {counts.failed} failed, {left_out} left out:"
+        f" {counts.held} held, {counts.failed} failed, {left_out} left out{against}:"
         f" {printable(out_dir / SHEET_NAME)}",
         markup=False,
     )
     lines.finish()
-    if counts.failed or search.missed:
+    if counts.failed or counts.without_truth or search.missed:
         raise typer.Exit(EXIT_SOME_FAILED)
     if counts.held:
         raise typer.Exit(EXIT_HELD)
     if counts.rejected and exit_on_reject:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _announce_truth(truth: TruthMasks, photos: int) -> tuple[str, ...]:
+    """Say what must be known of the truth, and return it."""
+    notes, warnings = photos_without_mask(truth, photos), masks_without_photo(truth)
+    for text in notes:
+        err.print(printable(text), markup=False)
+    for text in warnings:
+        print_warning(text)
+    return notes + warnings
 
 
 def chosen_parameters(

@@ -20,15 +20,25 @@ from zeroflaw.pictures.contact_sheet import (
     left_out_card,
 )
 from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
-from zeroflaw.pictures.overlay import draw_map, draw_mask, draw_overlay
+from zeroflaw.pictures.overlay import draw_map, draw_mask, draw_overlay, draw_truth
+from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw.records.record import held_record
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.picture_search import PictureSearch
 from zeroflaw.station.run_folder import Job, Results, RunFolder, open_run_folder
-from zeroflaw.station.run_log import PICTURE_SUFFIXES, SHEET_NAME, SUMMARY_NAME, Entry
+from zeroflaw.station.run_log import (
+    PICTURE_SUFFIXES,
+    SHEET_NAME,
+    SUMMARY_NAME,
+    TRUTH_SUFFIX,
+    Entry,
+)
 from zeroflaw.station.summary import failed_row, inspected_row, left_out_row, summary_csv
+from zeroflaw.station.truth.judgement import Judgement, judge, judgement_in
+from zeroflaw.station.truth.masks import TruthMasks
 from zeroflaw_engines.errors import (
+    DatasetError,
     EngineError,
     FrameError,
     ImageFileError,
@@ -78,24 +88,34 @@ class RunCounts:
         rejected: How many of these are rejected.
         held: How many of these are held.
         failed: How many could not be inspected; they are held, too.
+        without_truth: How many have a truth mask that cannot be used.
+        judgements: Those of the others, where the truth is known.
     """
 
     inspected: int = 0
     rejected: int = 0
     held: int = 0
     failed: int = 0
+    without_truth: int = 0
+    judgements: tuple[Judgement, ...] = ()
 
-    def with_outcome(self, outcome: str) -> RunCounts:
+    def with_outcome(
+        self, outcome: str, judgement: Judgement | None = None, *, without_truth: bool = False
+    ) -> RunCounts:
         """Count one more picture.
 
         Args:
             outcome: `accept`, `reject`, `hold` or `failed`.
+            judgement: The inspection against the truth, where that is known.
+            without_truth: Whether its truth mask cannot be used.
         """
         return RunCounts(
             self.inspected + (outcome != "failed"),
             self.rejected + (outcome == "reject"),
             self.held + (outcome == "hold"),
             self.failed + (outcome == "failed"),
+            self.without_truth + without_truth,
+            self.judgements if judgement is None else (*self.judgements, judgement),
         )
 
 
@@ -107,11 +127,15 @@ class _Done:
         outcome: `accept`, `reject`, `hold` or `failed`.
         record: Its record as JSON.
         warnings: What is to be known of the file.
+        judgement: The inspection against the truth, where that is known.
+        without_truth: Whether its truth mask cannot be used.
     """
 
     outcome: str
     record: bytes
     warnings: tuple[str, ...] = ()
+    judgement: Judgement | None = None
+    without_truth: bool = False
 
 
 def run_inspections(
@@ -123,11 +147,13 @@ def run_inspections(
     existing: Existing,
     identifiers: Identifiers,
     reading: Reading,
+    truth: TruthMasks | None = None,
     report: Callable[[bytes], None] | None = None,
 ) -> RunCounts:
     """Inspect every picture and write its results, the page and the summary.
 
     Args:
+        truth: Where the parts are defective, if that is known.
         report: Called with the record of each picture, as JSON, once its results are written.
 
     Raises:
@@ -152,9 +178,12 @@ def run_inspections(
                 camera_id=identifiers.camera,
             )
             done = _inspect_one(
-                inspector, job, folder, product=header.product, stamp=stamp, reading=reading
+                inspector, job, folder, truth,
+                product=header.product, stamp=stamp, reading=reading,
+            )  # fmt: skip
+            counts = counts.with_outcome(
+                done.outcome, done.judgement, without_truth=done.without_truth
             )
-            counts = counts.with_outcome(done.outcome)
             file_warnings += done.warnings
             if report is not None:
                 report(done.record)
@@ -179,7 +208,9 @@ def _publisher(header: SheetHeader) -> Callable[[Results], Mapping[str, bytes]]:
 
 
 def _cards(entries: tuple[Entry, ...]) -> list[Card]:
-    return [Card(entry.outcome, entry.card) for entry in entries if entry.card]
+    return [
+        Card(entry.outcome, entry.card, judgement_in(entry.row)) for entry in entries if entry.card
+    ]
 
 
 def _report_earlier(folder: RunFolder) -> None:
@@ -206,6 +237,7 @@ def _inspect_one(
     inspector: Inspector,
     job: Job,
     folder: RunFolder,
+    truth: TruthMasks | None,
     *,
     product: str,
     stamp: Stamp,
@@ -225,7 +257,9 @@ def _inspect_one(
         inspection = replace(
             stamped(inspection, stamp), warnings=inspection.warnings + file.warnings
         )
-        record = _store(folder, job, inspection)
+        mask, unusable = _truth_of(source, inspection, truth)
+        judgement = None if mask is None else judge(inspection, mask)
+        record = _store(folder, job, inspection, truth=mask, judgement=judgement, unusable=unusable)
     except (ImageFileError, FrameError, EngineError, ResultsError) as error:
         return _hold(folder, job, stamp, product, error)
     except MemoryError:
@@ -233,26 +267,58 @@ def _inspect_one(
             f"{source} needs more memory than there is", "inspect tiles of it"
         )
         return _hold(folder, job, stamp, product, too_large)
-    return _Done(inspection.decision, record, file.warnings)
+    return _Done(
+        inspection.decision, record, file.warnings, judgement, without_truth=unusable is not None
+    )
 
 
-def _store(folder: RunFolder, job: Job, inspection: Inspection) -> bytes:
+def _truth_of(
+    source: Path, inspection: Inspection, truth: TruthMasks | None
+) -> tuple[BoolArray | None, DatasetError | None]:
+    """Return where a part is defective, if that is known, or why its mask cannot be used."""
+    if truth is None:
+        return None, None
+    try:
+        return truth.read(source, inspection.frame_size), None
+    except DatasetError as error:
+        print_error(error)
+        return None, error
+
+
+def _store(
+    folder: RunFolder,
+    job: Job,
+    inspection: Inspection,
+    *,
+    truth: BoolArray | None,
+    judgement: Judgement | None,
+    unusable: DatasetError | None,
+) -> bytes:
     """Write the results of a picture, and return its record."""
     source, stem = job.picture.path, job.entry.stem
-    pictures = (
+    drawn = (
         draw_mask(inspection),
         draw_overlay(inspection.frame, inspection),
         draw_map(inspection.anomaly_map, inspection.frame_size),
     )
+    pictures = dict(zip(PICTURE_SUFFIXES, drawn, strict=True))
+    if truth is not None:
+        pictures[TRUTH_SUFFIX] = draw_truth(inspection.frame, inspection, truth)
     record = inspection.record()
     document = record.to_json()
     folder.store(
         job,
-        pictures=dict(zip(PICTURE_SUFFIXES, pictures, strict=True)),
+        pictures=pictures,
         record=document,
         outcome=inspection.decision,
-        row=inspected_row(source, stem, record),
-        card=inspected_card(source, PurePosixPath(stem), inspection).html,
+        row=inspected_row(source, stem, record, judgement),
+        card=inspected_card(
+            source,
+            PurePosixPath(stem),
+            inspection,
+            judgement,
+            without_truth=None if unusable is None else unusable.cause,
+        ).html,
     )
     return document
 

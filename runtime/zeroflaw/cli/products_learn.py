@@ -65,6 +65,14 @@ def learn(
     keep_unusual: Annotated[
         bool, typer.Option("--keep-unusual", help="Learn photos that look unlike the others too.")
     ] = False,
+    texts_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRODUCT",
+            help="A new product takes the texts of this one, without `zeroflaw[text]`; one that the"
+            " bundle has keeps its own.",
+        ),
+    ] = None,
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
@@ -76,7 +84,8 @@ def learn(
 
     Two photos do, eight or more are advised; no defect is needed. They must be taken as the line
     takes them: same station, light and camera. A product that the bundle lacks is added by its
-    name. A learning that was interrupted goes on where it ended, if it is started again.
+    name, or with the texts of another product (--texts-of object). A learning that was
+    interrupted goes on where it ended, if it is started again.
 
         zeroflaw products learn my_bundle metal_nut good_parts/ --false-reject-rate 0.05
 
@@ -97,6 +106,7 @@ def learn(
             shots=shots,
             seed=seed,
             keep_unusual=keep_unusual,
+            texts_of=texts_of,
             backend=backend,
             precision=precision,
             threads=threads,

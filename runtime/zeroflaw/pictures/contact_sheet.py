@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path, PurePath
 from typing import Final, Literal
-from urllib.parse import quote
 
 from zeroflaw.inspection import Inspection
+from zeroflaw.pictures.markup import link_to, shown_text
+from zeroflaw.pictures.truth_parts import LEGEND, figure_rows, truth_head, verdict_line
 from zeroflaw.pipeline.regions import Region
 from zeroflaw.pipeline.trace import Status
+from zeroflaw.station.truth.judgement import Judgement
 from zeroflaw_engines.errors import ZeroflawError
 
 _STATUS: Final[dict[Status, str]] = {
@@ -30,6 +30,12 @@ _FILTERS: Final = {
     "failed": "failed",
     "accept": "accepted",
 }
+# Only on pages of runs that know the truth.
+_TRUTH_FILTERS: Final = {"right": "right", "wrong": "wrong"}
+_PICTURES: Final = ((".overlay.png", "overlay"), (".map.png", "anomaly map"))
+_PICTURES_WITH_TRUTH: Final = ((".truth.png", "truth and mask"), (".map.png", "anomaly map"))
+# Pictures wider than this lie above each other, so that small defects can be seen.
+WIDE: Final = 1.6
 
 
 @dataclass(frozen=True)
@@ -64,40 +70,61 @@ class Card:
         outcome: Its decision; `failed` if it is held because it could not be inspected;
             `left_out` if it was not looked at.
         html: Its part of the page.
+        judgement: The inspection against the truth, where that is known.
     """
 
     outcome: str
     html: str
+    judgement: Judgement | None = None
 
 
-def inspected_card(source: PurePath, stem: PurePath, inspection: Inspection) -> Card:
+def inspected_card(
+    source: PurePath,
+    stem: PurePath,
+    inspection: Inspection,
+    judgement: Judgement | None = None,
+    *,
+    without_truth: str | None = None,
+) -> Card:
     """Return the card of an inspected image.
 
     Args:
         stem: Path of its results relative to the page, without `.overlay.png` and the like.
+        judgement: The inspection against the truth, where that is known.
+        without_truth: Why a truth mask that there is cannot be used.
     """
     height, width = inspection.frame_size
     size = f'width="{width}" height="{height}" loading="lazy" decoding="async"'
     pictures = "".join(
-        f'<a href="{_url(stem, kind)}"><figure><img src="{_url(stem, kind)}" {size}'
+        f'<a href="{link_to(stem, kind)}"><figure><img src="{link_to(stem, kind)}" {size}'
         f' alt="{alt}"><figcaption>{alt}</figcaption></figure></a>'
-        for kind, alt in ((".overlay.png", "overlay"), (".map.png", "anomaly map"))
+        for kind, alt in (_PICTURES if judgement is None else _PICTURES_WITH_TRUTH)
     )
     area = int(inspection.mask.sum()) / (height * width)
     held = inspection.decision == "hold"
-    reason = f'<p class="reason">{_text(inspection.reason.text)}</p>' if held else ""
+    reason = f'<p class="reason">{shown_text(inspection.reason.text)}</p>' if held else ""
+    classes = [inspection.decision, *(["wide"] if width > WIDE * height else [])]
+    verdict, figures, overlay = "", "", ""
+    if judgement is not None:
+        classes += [name for name in _TRUTH_FILTERS if getattr(judgement, name)]
+        verdict, figures = verdict_line(judgement), figure_rows(judgement)
+        overlay = f' <a href="{link_to(stem, ".overlay.png")}">points and boxes</a>'
+    if without_truth is not None:
+        verdict = f'<p class="error">No truth: {shown_text(without_truth)}</p>'
     return Card(
         inspection.decision,
-        f'<article class="card {inspection.decision}">'
-        f"{_heading(source, _verdict(inspection.decision, inspection.reason.code))}{reason}"
+        f'<article class="card {" ".join(classes)}">'
+        f"{_heading(source, _verdict(inspection.decision, inspection.reason.code))}"
+        f"{verdict}{reason}"
         f'<div class="pictures">{pictures}</div>{_scale(inspection)}'
         "<dl>"
         f"<dt>status</dt><dd><code>{inspection.status}</code>: {_STATUS[inspection.status]}</dd>"
         f"<dt>mask</dt><dd>{area:.2%} of {width} × {height} px</dd>"  # noqa: RUF001 - a product
-        f"<dt>time</dt><dd>{inspection.timings_ms['total']:.0f} ms</dd>"
+        f"{figures}<dt>time</dt><dd>{inspection.timings_ms['total']:.0f} ms</dd>"
         f"</dl>{_regions(inspection.regions)}{_timings(inspection.timings_ms)}"
-        f'<p class="files"><a href="{_url(stem, ".mask.png")}">mask</a>'
-        f' <a href="{_url(stem, ".json")}">JSON</a></p></article>\n',
+        f'<p class="files"><a href="{link_to(stem, ".mask.png")}">mask</a>'
+        f' <a href="{link_to(stem, ".json")}">JSON</a>{overlay}</p></article>\n',
+        judgement,
     )
 
 
@@ -107,12 +134,12 @@ def failed_card(source: PurePath, stem: PurePath | None, error: ZeroflawError) -
     Args:
         stem: Path of its record relative to the page, without `.json`; None if it has none.
     """
-    files = "" if stem is None else f'<a href="{_url(stem, ".json")}">JSON</a>'
+    files = "" if stem is None else f'<a href="{link_to(stem, ".json")}">JSON</a>'
     return Card(
         "failed",
         f'<article class="card hold failed">{_heading(source, _verdict("hold", "failed"))}'
-        f'<p class="error">{_text(error.cause)}</p>'
-        f'<p class="remedy">{_text(error.remedy)}</p>'
+        f'<p class="error">{shown_text(error.cause)}</p>'
+        f'<p class="remedy">{shown_text(error.remedy)}</p>'
         f'<p class="files">{files}</p></article>\n',
     )
 
@@ -125,7 +152,9 @@ def left_out_card(path: PurePath, why: str, *, may_be_picture: bool) -> Card:
         may_be_picture: Whether a picture may be missing because of it.
     """
     kind = ' class="missed"' if may_be_picture else ""
-    return Card("left_out", f"<li{kind}><bdi>{_text(path.as_posix())}</bdi> {_text(why)}</li>\n")
+    return Card(
+        "left_out", f"<li{kind}><bdi>{shown_text(path.as_posix())}</bdi> {shown_text(why)}</li>\n"
+    )
 
 
 def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[Card] = ()) -> str:
@@ -138,7 +167,7 @@ def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[
     ours, left_out = _parted(cards)
     theirs, left_out_earlier = _parted(earlier)
     counts = _counts([*ours, *theirs])
-    notes = [_text(note) for note in header.notes]
+    notes = [shown_text(note) for note in header.notes]
     if header.state == "under way":
         notes.insert(
             0,
@@ -146,29 +175,36 @@ def contact_sheet(header: SheetHeader, cards: Sequence[Card], earlier: Sequence[
         )
     elif len(ours) < header.files:
         notes.insert(0, f"The run was interrupted after {len(ours)} of {header.files} files.")
+    judgements = [card.judgement for card in ours if card.judgement is not None]
+    kinds = dict(_FILTERS)
+    if any(card.judgement is not None for card in (*ours, *theirs)):
+        kinds |= _TRUTH_FILTERS
     filters = "".join(
         f'<input type="radio" name="show" id="show-{kind}"{" checked" if kind == "all" else ""}>'
-        f'<label for="show-{kind}">{_FILTERS[kind]} <b>{counts[kind]}</b></label>'
-        for kind in _FILTERS
+        f'<label for="show-{kind}">{text} <b>{counts[kind]}</b></label>'
+        for kind, text in kinds.items()
     )
     here = _counts(ours)
     held = f", {here['hold']} held" if here["hold"] else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(header.product)}: {here['reject']} of {len(ours)} rejected{held}</title>"
+        f"<title>{shown_text(header.product)}: {here['reject']} of {len(ours)} rejected{held}"
+        "</title>"
         f"<style>{_STYLE}</style></head><body>\n<header><h1>Inspection of"
-        f" <em>{_text(header.product)}</em></h1>"
-        f"<p>Bundle <b>{_text(header.bundle)}</b>, engines"
-        f' <code title="{_text(header.identity)}">{_text(header.identity[:12])}</code>.'
-        f" Run of <time>{_text(header.started)}</time>.</p>"
+        f" <em>{shown_text(header.product)}</em></h1>"
+        f"<p>Bundle <b>{shown_text(header.bundle)}</b>, engines"
+        f' <code title="{shown_text(header.identity)}">{shown_text(header.identity[:12])}</code>.'
+        f" Run of <time>{shown_text(header.started)}</time>.</p>"
         + "".join(f'<p class="note" role="note">{note}</p>' for note in notes)
-        + f'</header>\n<div class="filters">{filters}</div>\n'
+        + f'</header>\n{truth_head(judgements)}<div class="filters">{filters}</div>\n'
         + _section("", ours)
         + (_section(f"Earlier runs into this folder: {len(theirs)}", theirs) if theirs else "")
         + _left_out([*left_out, *left_out_earlier])
         + "<footer>Red: mask; green and blue: positive and negative points; yellow: boxes."
-        " The map runs from blue (0) to red (1).</footer>\n</body></html>\n"
+        " The map runs from blue (0) to red (1)."
+        + (f" With a truth: {LEGEND}" if kinds.keys() > _FILTERS.keys() else "")
+        + "</footer>\n</body></html>\n"
     )
 
 
@@ -181,11 +217,18 @@ def _parted(cards: Sequence[Card]) -> tuple[list[Card], list[Card]]:
 def _counts(cards: Sequence[Card]) -> dict[str, int]:
     """Return how many cards each filter shows; a failed file is held, too."""
     found = {kind: sum(card.outcome == kind for card in cards) for kind in _FILTERS}
-    return {**found, "all": len(cards), "hold": found["hold"] + found["failed"]}
+    judged = [card.judgement for card in cards if card.judgement is not None]
+    return {
+        **found,
+        "all": len(cards),
+        "hold": found["hold"] + found["failed"],
+        "right": sum(one.right for one in judged),
+        "wrong": sum(one.wrong for one in judged),
+    }
 
 
 def _section(title: str, cards: Sequence[Card]) -> str:
-    heading = f'<h2 class="section">{_text(title)}</h2>\n' if title else ""
+    heading = f'<h2 class="section">{shown_text(title)}</h2>\n' if title else ""
     return heading + '<div class="cards">\n' + "".join(card.html for card in cards) + "</div>\n"
 
 
@@ -207,8 +250,8 @@ def _verdict(decision: str, code: str) -> str:
 def _heading(source: PurePath, verdict: str) -> str:
     folder = source.parent.as_posix()
     return (
-        f'<h2><span class="badge">{verdict}</span> <bdi>{_text(source.name)}</bdi>'
-        f"<small><bdi>{_text('' if folder == '.' else folder)}</bdi></small></h2>"
+        f'<h2><span class="badge">{verdict}</span> <bdi>{shown_text(source.name)}</bdi>'
+        f"<small><bdi>{shown_text('' if folder == '.' else folder)}</bdi></small></h2>"
     )
 
 
@@ -242,23 +285,13 @@ def _regions(regions: Sequence[Region]) -> str:
 
 def _timings(milliseconds: dict[str, float]) -> str:
     rows = "".join(
-        f"<tr><td>{_text(name)}</td><td>{value:.1f}</td></tr>"
+        f"<tr><td>{shown_text(name)}</td><td>{value:.1f}</td></tr>"
         for name, value in milliseconds.items()
     )
     return (
         "<details><summary>timing</summary><table><tr><th>stage</th><th>ms</th></tr>"
         f"{rows}</table></details>"
     )
-
-
-def _url(stem: PurePath, suffix: str) -> str:
-    """Return a relative link: the bytes of the file's name, percent-encoded."""
-    return quote(os.fsencode(stem.as_posix() + suffix))
-
-
-def _text(value: str) -> str:
-    """Escape a text; what cannot be printed (or encoded, or turns the line around) is replaced."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
 
 
 _STYLE: Final = Path(__file__).with_name("contact_sheet.css").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw_engines.contract import LABEL_POSITIVE
 from zeroflaw_engines.image_files.frame import Frame
 
@@ -17,6 +17,7 @@ _CONTOUR: Final = (255, 40, 40)
 _POSITIVE: Final = (60, 220, 60)
 _NEGATIVE: Final = (40, 90, 255)
 _BOX: Final = (255, 210, 0)
+_TRUTH: Final = (0, 235, 255)
 _OUTLINE: Final = (0, 0, 0)
 _SHIFT: Final = 4  # OpenCV draws with 4 fractional bits
 
@@ -33,10 +34,8 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> Frame:
         uint8 [H, W, 3], a new array.
     """
     picture = frame.copy()
-    width = max(1, round(max(frame.shape[:2]) / 400))
-    for region in inspection.regions:
-        outlines = [np.array(p, np.int32) for p in (region.polygon, *region.holes)]
-        cv2.polylines(picture, outlines, True, _CONTOUR, width, cv2.LINE_AA)
+    width = _line_width(frame)
+    _outline_mask(picture, inspection, width)
     if inspection.trace:
         for stage in inspection.trace.stages:
             for x0, y0, x1, y1 in stage.boxes:
@@ -46,6 +45,29 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> Frame:
             for (x, y), label in zip(points.coords, points.labels, strict=True):
                 colour = _POSITIVE if label == LABEL_POSITIVE else _NEGATIVE
                 _dot(picture, float(x), float(y), 2 + 2 * width, colour)
+    return picture
+
+
+def draw_truth(frame: Frame, inspection: Inspection, truth: BoolArray) -> Frame:
+    """Draw where a part is defective (cyan, just outside) beside what was found (red).
+
+    Args:
+        frame: uint8 [H, W, 3], RGB, the frame that was inspected.
+        truth: bool [H, W], True where it is defective.
+
+    Returns:
+        uint8 [H, W, 3], a new array.
+    """
+    picture = frame.copy()
+    width = _line_width(frame)
+    # So that neither line hides the other, nor a small defect.
+    distance = 2 * width + 1
+    around = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+    widened = cv2.dilate(truth.astype(np.uint8), around)
+    outlines, _ = cv2.findContours(widened, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, _OUTLINE, 2 * width, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, _TRUTH, width, cv2.LINE_AA)
+    _outline_mask(picture, inspection, width)
     return picture
 
 
@@ -72,6 +94,17 @@ def draw_mask(inspection: Inspection) -> NDArray[np.uint8]:
         uint8 [H, W].
     """
     return np.multiply(inspection.mask.view(np.uint8), 255, dtype=np.uint8)
+
+
+def _line_width(frame: Frame) -> int:
+    longest: int = max(frame.shape[:2])
+    return max(1, round(longest / 400))
+
+
+def _outline_mask(picture: Frame, inspection: Inspection, width: int) -> None:
+    for region in inspection.regions:
+        outlines = [np.array(p, np.int32) for p in (region.polygon, *region.holes)]
+        cv2.polylines(picture, outlines, True, _CONTOUR, width, cv2.LINE_AA)
 
 
 def _dot(picture: Frame, x: float, y: float, radius: int, colour: tuple[int, int, int]) -> None:

@@ -37,7 +37,7 @@ from zeroflaw_engines.bundle.manifest import (
     Reference,
     ReferencePhoto,
 )
-from zeroflaw_engines.bundle.product_names import normal_name
+from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.product_writer import forget_reference, set_reference
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.shipped import require_changeable
@@ -88,6 +88,7 @@ def learn_product(
     shots: int | None = None,
     seed: int = 0,
     keep_unusual: bool = False,
+    texts_of: str | None = None,
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
@@ -97,7 +98,8 @@ def learn_product(
 ) -> LearnedProduct:
     """Learn a product from photos of good parts, and store bank and threshold in the bundle.
 
-    A product that the bundle lacks is added with its text engine. What is computed is kept in the
+    A product that the bundle lacks is added with its text engine, or with the texts of another
+    product. What is computed is kept in the
     bundle until the learning succeeds, so that one that was interrupted goes on where it ended;
     the product itself changes in one step at the end.
 
@@ -112,6 +114,8 @@ def learn_product(
         shots: Photos in the bank, drawn by the seed; without a split no others are used.
         seed: Of the draw of photos.
         keep_unusual: Whether photos that look unlike the others are learned all the same.
+        texts_of: A product of the bundle whose text embeddings a new product takes, so that no
+            text engine is needed; one that is there already keeps its own.
         backend: What runs the CLIP encoder and the reference matcher.
         precision: What they compute in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
@@ -143,7 +147,7 @@ def learn_product(
     with learning_directory(bundle, name) as directory:
         current = open_bundle(bundle.path, verify_digests=False)
         require_same_models(bundle, current)
-        embeddings, entry = _embeddings(current, name)
+        embeddings, entry = _embeddings(current, name, texts_of)
         before = None if entry else current.reference_digest(name)
         survey = survey_photos(files, reader, parameters, progress)
         plan = plan_learning(
@@ -242,10 +246,18 @@ def forget_product(bundle: Bundle, product: str) -> Bundle:
         return forget_reference(bundle, name)
 
 
-def _embeddings(bundle: Bundle, name: str) -> tuple[TextEmbeddings, Product | None]:
+def _embeddings(
+    bundle: Bundle, name: str, texts_of: str | None
+) -> tuple[TextEmbeddings, Product | None]:
     """Return a product's text embeddings, and its entry if the bundle lacks it."""
     if name in bundle.manifest.products:
         return bundle.text_embeddings(name), None
+    if texts_of is not None:
+        embeddings_of_other = bundle.text_embeddings(texts_of)
+        check_product_name(name)
+        require_distinct([name], bundle.manifest.products)
+        other = bundle.manifest.products[bundle.product_name(texts_of) or texts_of]
+        return embeddings_of_other, Product(sentences=other.sentences)
     embeddings, entry = embeddings_by_name(bundle, [name])
     return embeddings[name], entry
 

@@ -22,8 +22,10 @@ SHEET_NAME: Final = "index.html"
 RUN_DIRECTORY: Final = ".zeroflaw-run"
 LOG_NAME: Final = "log.jsonl"
 PICTURE_SUFFIXES: Final = (".mask.png", ".overlay.png", ".map.png")
+# Only of runs that know the truth.
+TRUTH_SUFFIX: Final = ".truth.png"
 RECORD_SUFFIX: Final = ".json"
-RESULT_SUFFIXES: Final = (*PICTURE_SUFFIXES, RECORD_SUFFIX)
+RESULT_SUFFIXES: Final = (*PICTURE_SUFFIXES, TRUTH_SUFFIX, RECORD_SUFFIX)
 
 _LOG_VERSION: Final = 1
 # How the summary began before runs kept a log.

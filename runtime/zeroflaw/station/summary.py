@@ -10,21 +10,25 @@ from typing import Final
 
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw.station.picture_search import LeftOut
+from zeroflaw.station.truth.judgement import JUDGEMENT_COLUMNS, Judgement
 
 # New columns go to the end: readers may count.
 SUMMARY_COLUMNS: Final = (
     "file", "status", "decision", "image_score", "threshold", "regions", "mask_area",
     "frame_width", "frame_height", "total_ms", "output", "error",
     "id", "time", "part_id", "frame_id", "camera_id", "frame_sha256", "reason", "reason_text",
-    "software", "bundle", "calibration", "parameters", "backend",
+    "software", "bundle", "calibration", "parameters", "backend", *JUDGEMENT_COLUMNS,
 )  # fmt: skip
 
 
-def inspected_row(source: Path, stem: str, record: InspectionRecord) -> dict[str, str]:
+def inspected_row(
+    source: Path, stem: str, record: InspectionRecord, judgement: Judgement | None = None
+) -> dict[str, str]:
     """Return the row of a picture that was inspected.
 
     Args:
         stem: Path of its results below the folder of the summary, without their suffixes.
+        judgement: The inspection against the truth, where that is known.
     """
     total = record.timings_ms.get("total")
     return {
@@ -37,6 +41,7 @@ def inspected_row(source: Path, stem: str, record: InspectionRecord) -> dict[str
         "frame_width": _text(record.frame_width),
         "frame_height": _text(record.frame_height),
         "total_ms": _decimal(total, 1),
+        **({} if judgement is None else judgement.columns()),
     }
 
 

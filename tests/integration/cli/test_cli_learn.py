@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -114,6 +115,34 @@ def test_the_json_of_a_learning_names_everything(bundle: Path, good: Path) -> No
     assert document["bank"] == open_bundle(bundle).reference_digest("a cup")
     views = open_bundle(bundle).manifest.products["a cup"].reference.augmentations
     assert views == ("rotate_180", "flip_horizontal")
+
+
+def test_a_new_product_takes_the_texts_of_another_without_the_text_extra(
+    bundle: Path, good: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden"
+    for library in ("tokenizers", "ftfy"):
+        (hidden / library).mkdir(parents=True)
+        (hidden / library / "__init__.py").write_text(
+            f"raise ImportError('hidden', name='{library}')"
+        )
+    monkeypatch.setenv("PYTHONPATH", f"{hidden}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    refused = run("products", "learn", bundle, "cup", good)
+    assert refused.returncode == 1
+    assert "zeroflaw[text]" in refused.stderr
+    assert "--texts-of" in refused.stderr
+    unknown = run("products", "learn", bundle, "cup", good, "--texts-of", "saucer")
+    assert unknown.returncode == 1
+    assert "saucer" in unknown.stderr
+    for _ in range(2):  # a product that is there keeps its texts
+        done = run("products", "learn", bundle, "cup", good, "--texts-of", "object")
+        assert done.returncode == 0, done.stderr
+    learned = open_bundle(bundle)
+    entry = learned.manifest.products["cup"]
+    assert entry.sentences == learned.manifest.products["object"].sentences
+    assert len(entry.reference.photos) == 4
+    assert np.array_equal(learned.text_embeddings("cup"), learned.text_embeddings("object"))
+    assert learned.manifest.products["object"].reference is None
 
 
 @pytest.mark.parametrize(

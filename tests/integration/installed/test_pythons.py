@@ -60,10 +60,11 @@ def test_the_wheel_installs_inspects_and_passes_the_lean_tests(
         ]
     )
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (demo,) = re.findall(r"\$\(BIN\)/zeroflaw (inspect mini .*)", makefile)
-    demo = demo.replace("out/demo", str(tmp_path / "demo"))
-    said = run([binaries / "zeroflaw", *demo.split()])
+    (demo,) = re.findall(r"\$\(BIN\)/zeroflaw (demo.*)", makefile)
+    said = run([binaries / "zeroflaw", *demo.split(), "--out", tmp_path / "demo"])
+    assert "12 of 12 inspected" in said
     assert "8 of 8 inspected" in said
+    assert (tmp_path / "demo" / "index.html").is_file()
     said = run([binaries / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *LEAN_TESTS])
     assert re.search(r"^\d{3,} passed in", said.splitlines()[-1]), said
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from zeroflaw_export.drawn_frames.dataset import DatasetOptions, write_dataset
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, draw_frame
 from zeroflaw_export.drawn_frames.noise import blob
 
+EXAMPLES = Path(__file__).parents[4] / "examples"
 SIZE = 192
 CASES = [
     (split, surface, defect)
@@ -105,3 +108,18 @@ def test_killed_writing_goes_on(tmp_path, options):
     write_dataset(tmp_path, options)
     assert lost.read_bytes() == whole
     assert kept.read_bytes() == marked
+
+
+def test_the_masks_of_the_example_frames_are_those_that_were_drawn() -> None:
+    table = (EXAMPLES / "frame_masks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| (\w+) \| (\d+) \|$", table, flags=re.MULTILINE)
+    assert {stem for stem, *_ in rows} == {p.stem for p in (EXAMPLES / "frames").glob("*.jpg")}
+    for stem, surface, defect, seed in rows:
+        frame = draw_frame("test", surface, defect, seed=int(seed), size=640)
+        with Image.open(EXAMPLES / "frames" / f"{stem}.jpg") as photo:
+            change = np.abs(np.asarray(photo).astype(int) - frame.image).mean()
+        assert change < 4, stem
+        mask = EXAMPLES / "frame_masks" / f"{stem}.png"
+        assert mask.exists() == (defect != "good")
+        if mask.exists():
+            assert (np.asarray(Image.open(mask)) == frame.mask).all()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from html.parser import HTMLParser
 from pathlib import PurePosixPath
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import pytest
+from html_page import Page
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.pictures.contact_sheet import (
@@ -22,6 +22,7 @@ from zeroflaw.pictures.contact_sheet import (
 )
 from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.records.decision import Reason
+from zeroflaw.station.truth.judgement import Judgement
 from zeroflaw_engines.errors import ImageFileError
 
 NAMES = [
@@ -34,40 +35,6 @@ NAMES = [
     "turned\u202eround",
     "not utf-8 \udcff",
 ]
-VOID = {"meta", "img", "input"}
-
-
-class Page(HTMLParser):
-    """Checks that every element is closed in order, and keeps what the page says."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def links(self) -> list[str]:
-        return [
-            link
-            for _, attributes in self.elements
-            for name, link in attributes.items()
-            if name in ("href", "src") and link is not None
-        ]
 
 
 def inspection(**changes) -> Inspection:
@@ -206,3 +173,66 @@ def test_the_header_says_what_the_run_was() -> None:
     assert "accepted 3" in page.text
     assert page.text.index("of old") > page.text.index("Earlier runs")
     assert "interrupted after 0 of 9 files" in Page(contact_sheet(header(files=9), [])).text
+
+
+JUDGED = Judgement(True, "right_reject", map_auroc=0.98765, mask_iou=0.25, defect_found=0.8)
+
+
+def judged_card(judgement: Judgement, **changes) -> Card:
+    name = PurePosixPath("a.png")
+    return inspected_card(name, PurePosixPath("a"), inspection(**changes), judgement)
+
+
+def test_a_card_with_a_truth_says_whether_the_decision_is_right() -> None:
+    page = Page(judged_card(JUDGED).html)
+    assert page.classes("article") == [{"card", "reject", "right"}]
+    for part in ("right", "a defective part is rejected", "pixel AUROC 0.988", "80% of it found",
+                 "IoU of the mask 0.250"):  # fmt: skip
+        assert part in page.text, part
+    assert {"a.truth.png", "a.overlay.png", "a.map.png"} <= set(page.links())
+    good = Page(judged_card(Judgement(False, "false_reject")).html)
+    assert good.classes("article") == [{"card", "reject", "wrong"}]
+    assert "false reject: a good part is rejected" in good.text
+    assert "AUROC" not in good.text
+    held = Page(judged_card(Judgement(True, "hold"), decision="hold").html)
+    assert held.classes("article") == [{"card", "hold"}]
+    tiny = Page(judged_card(Judgement(True, "missed", None, 0.0, 0.0)).html)
+    assert "pixel AUROC not known" in tiny.text
+
+
+def test_a_card_says_why_its_truth_cannot_be_used() -> None:
+    name, stem = PurePosixPath("a.png"), PurePosixPath("a")
+    card = inspected_card(name, stem, inspection(), without_truth="a.png is <damaged>")
+    page = Page(card.html)
+    assert "No truth: a.png is <damaged>" in page.text
+    assert "a.overlay.png" in page.links()
+    assert card.judgement is None
+
+
+def test_the_head_counts_what_is_right() -> None:
+    verdicts = [
+        JUDGED,
+        Judgement(True, "missed", map_auroc=0.5, mask_iou=0.0, defect_found=0.0),
+        Judgement(False, "right_accept"),
+        Judgement(False, "right_accept"),
+        Judgement(False, "false_reject"),
+        Judgement(False, "hold"),
+    ]
+    cards = [Card("reject", "", verdict) for verdict in verdicts]
+    page = Page(contact_sheet(header(files=6), cards))
+    for part in ("3 of 6 decisions are right", "1 of 2 defective parts rejected",
+                 "2 of 4 good parts accepted", "1 missed", "1 false reject", "1 held",
+                 "AUROC of the map 0.744", "40% of the defect found", "mask 0.125",
+                 "right 3", "wrong 2", "Cyan: the truth"):  # fmt: skip
+        assert part in page.text, part
+    for kind in ("right", "wrong"):
+        assert f"body:has(#show-{kind}:checked) .card:not(.{kind})" in contact_sheet(header(), [])
+    plain = Page(contact_sheet(header(files=1), [Card("reject", "")]))
+    assert "decisions are right" not in plain.text
+    assert "show-right" not in [attrs.get("id") for _, attrs in plain.elements]
+
+
+def test_wide_photos_lie_above_each_other() -> None:
+    wide = inspection(mask=np.zeros((40, 70), bool), frame_size=(40, 70), regions=())
+    card = inspected_card(PurePosixPath("a.png"), PurePosixPath("a"), wide)
+    assert Page(card.html).classes("article") == [{"card", "reject", "wide"}]

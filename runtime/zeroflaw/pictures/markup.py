@@ -1,0 +1,18 @@
+"""Names of files in HTML: as links, and as text that shows them whatever they hold."""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from pathlib import PurePath
+from urllib.parse import quote
+
+
+def link_to(stem: PurePath, suffix: str) -> str:
+    """Return a relative link: the bytes of the file's name, percent-encoded."""
+    return quote(os.fsencode(stem.as_posix() + suffix))
+
+
+def shown_text(value: str) -> str:
+    """Escape a text; what cannot be printed (or encoded, or turns the line around) is replaced."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))

@@ -1,0 +1,1 @@
+"""What is known of the defects of photos: masks from a folder, and inspections against them."""
