@@ -30,8 +30,8 @@ MOVING: Final = frozenset(
      "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )  # fmt: skip
 _COMPUTING: Final = frozenset(
-    {"Add", "AveragePool", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "ReduceL2", "ReduceMax",
-     "ReduceMean", "Relu", "Sigmoid", "Sin", "Softmax", "Sub", "Where"}
+    {"Add", "AveragePool", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "ReduceL2",
+     "ReduceMax", "ReduceMean", "Relu", "Sigmoid", "Sin", "Softmax", "Sub", "Where"}
 )  # fmt: skip
 # Operators whose float inputs and outputs all have one type: what the pass knows to retype.
 _KNOWN: Final = _WEIGHTED | MOVING | _COMPUTING

@@ -111,7 +111,7 @@ def run_training(
             source.require_file()
     clip = load_clip(architecture, image_size, job.clip_weights)
     text_for_class = class_embeddings(clip, job.ensembles)
-    adapters = _initial_adapters(job, architecture, clip).to(device)
+    adapters = _initial_adapters(job, architecture).to(device)
     tower = frozen_tower(clip.to(device), architecture, image_size, job.clip_weights)
     checkpoint = out.with_name(out.name + ".checkpoint")
     record = train_adapters(
@@ -185,9 +185,7 @@ def class_embeddings(clip: CLIP, ensembles: Path | None = None) -> TextForClass:
     return text_for_class
 
 
-def _initial_adapters(
-    job: TrainingJob, architecture: ClipArchitecture, clip: CLIP
-) -> LinearAdapters:
+def _initial_adapters(job: TrainingJob, architecture: ClipArchitecture) -> LinearAdapters:
     if job.initial_adapters is not None:
         return load_linear_adapters(architecture, job.initial_adapters)
     with torch.random.fork_rng(devices=[]):
@@ -195,7 +193,7 @@ def _initial_adapters(
         return LinearAdapters(
             len(architecture.tapped_blocks),
             architecture.token_width,
-            architecture.config["embed_dim"],
+            architecture.embedding_size,
         )
 
 
