@@ -6,8 +6,11 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 
 from support.command_line import ZEROFLAW
 from zeroflaw import Inspector
@@ -75,3 +78,26 @@ def test_command_line_inspects_with_it(tmp_path):
     )
     assert (tmp_path / "index.html").is_file()
     assert len(list(tmp_path.glob("*.overlay.png"))) == 5
+
+
+def test_at_most_one_photo_without_a_defect_is_rejected(mini):
+    """Photos of scikit-image, CC0; brick and grass are among the training textures."""
+    photos = [_rgb(photo()) for photo in (data.brick, data.coffee, data.grass, data.gravel)]
+    decisions = [mini.inspect(photo, product="object") for photo in photos]
+    assert sum(one.decision == "reject" for one in decisions) <= 1
+
+
+def test_it_finds_pits_on_real_photos_of_ball_screws(mini):
+    root = ROOT / "examples" / "ball_screws"
+    within = []
+    for photo in sorted((root / "defective").iterdir()):
+        frame = np.asarray(Image.open(photo))
+        truth = np.asarray(Image.open(root / "masks" / f"{photo.stem}.png")) > 0
+        seen = mini.inspect(frame, product="object").anomaly_map
+        at_frame = cv2.resize(seen, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        within.append(within_image_auroc(np.asarray(at_frame, np.float32), truth))
+    assert np.mean(within) > 0.85
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.stack([image] * 3, axis=-1) if image.ndim == 2 else image

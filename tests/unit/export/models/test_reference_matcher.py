@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from zeroflaw_engines.contract import ReferenceSizes
+from zeroflaw_export.models.architectures import clip_architecture
 from zeroflaw_export.models.reference_matcher import ReferenceMatcher, reference_sizes
 
 
@@ -60,11 +61,12 @@ def test_a_token_of_the_bank_is_at_no_distance_and_padding_at_none_of_its_own() 
 
 @pytest.mark.parametrize("megabytes", [16, 4])
 def test_a_bank_takes_no_more_than_its_budget(megabytes: int) -> None:
-    sizes = reference_sizes(4, 518, 14, 1024, megabytes * 10**6)
+    sizes = reference_sizes(clip_architecture("vit_l_14_336"), 518, megabytes * 10**6)
+    assert (sizes.blocks, sizes.width) == (4, 1024)
     assert sizes.tokens == 37**2
     assert 0.99 * megabytes * 10**6 < sizes.bank_bytes <= megabytes * 10**6
 
 
 def test_a_small_tower_gets_a_bank_of_sixteen_photos() -> None:
-    assert reference_sizes(4, 224, 14, 64, 16 * 10**6).rows == 16 * 16**2
-    assert reference_sizes(4, 448, 16, 128, 2**21).rows == 2048
+    assert reference_sizes(clip_architecture("tiny"), 224, 16 * 10**6).rows == 16 * 16**2
+    assert reference_sizes(clip_architecture("mini"), 448, 2**21).rows == 2**21 // (2 * 152)
