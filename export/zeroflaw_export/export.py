@@ -336,12 +336,13 @@ def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
     features = parity.sam_features(
         references.reference_sam_encoder(sam), sam.image_encoder.img_size
     )
-    attention: AttentionForm = ATTENTION_OF_TARGET["onnxruntime"]
     module: nn.Module
+    attention: AttentionForm = "none"
     if isinstance(sam.image_encoder, PyramidImageEncoder):
-        module, attention = PyramidSamEncoder(sam), "none"
+        module = PyramidSamEncoder(sam)
     else:
-        module = SamEncoder(sam, attention)
+        form = ATTENTION_OF_TARGET["onnxruntime"]
+        module, attention = SamEncoder(sam, form), form
     encoder = writer.write(
         SAM_ENCODER,
         module.eval(),

@@ -41,12 +41,12 @@ def train_steps(
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
-        group = parameter.ndim > 1, (rates or {}).get(name, 1.0)
-        groups.setdefault(group, []).append(parameter)
+        kind = parameter.ndim > 1, (rates or {}).get(name, 1.0)
+        groups.setdefault(kind, []).append(parameter)
     optimiser = torch.optim.AdamW(
         [
-            {"params": group, "weight_decay": weight_decay if matrices else 0.0, "share": share}
-            for (matrices, share), group in groups.items()
+            {"params": members, "weight_decay": weight_decay if matrices else 0.0, "share": share}
+            for (matrices, share), members in groups.items()
         ],
         lr=learning_rate,
         betas=(0.9, 0.98),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import timm
 import torch
@@ -56,7 +56,7 @@ def _renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _take_clip_normalisation(trunk: nn.Module) -> None:
     """Rescale the first convolution for inputs (pixel / 255 - CLIP_MEAN) / CLIP_STD."""
-    first = trunk.get_submodule("conv_stem")
+    first: Any = trunk.get_submodule("conv_stem")
     scale = 255.0 * float32(CLIP_STD) / _STD
     shift = (255.0 * float32(CLIP_MEAN) - _MEAN) / _STD
     with torch.no_grad():

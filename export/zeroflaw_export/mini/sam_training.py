@@ -147,7 +147,8 @@ def train_sam(
             y, x = (int(n) for n in rng.integers(full - grid + 1, size=2))
             decoder.image_pe = whole_pe[y : y + grid, x : x + grid].flatten(0, 1)[None]
             shift = torch.tensor([x, y], dtype=torch.float32) * _STRIDE
-            points = tuple(torch.from_numpy(np.stack(p)) for p in zip(*prompts, strict=True))
+            coords, labels = zip(*prompts, strict=True)
+            points = torch.from_numpy(np.stack(coords)), torch.from_numpy(np.stack(labels))
             return cascade_loss(
                 decoder, features, torch.from_numpy(truth), points, shift=shift,
                 weights=phase.stages,

@@ -35,6 +35,7 @@ from zeroflaw_benchmarks.bench.report.report import bench_json_schema, read_repo
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import BenchmarkError
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 SCHEMA = Path(__file__).parents[3] / "docs" / "bench.schema.json"
 ONE_THREAD = RunOn(threads=1)
 
@@ -138,7 +139,8 @@ def test_transfers_are_the_tensors_of_the_contract() -> None:
 
 def test_a_product_with_a_bank_has_the_matcher_among_its_stages(tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(open_bundle("mini").path, tmp_path / "bundle"))
-    frame = bench_frame((96, 128), tmp_path)
+    pitted = sorted((EXAMPLES / "ball_screws" / "defective").iterdir())[1]
+    frame = bench_frame((325, 800), tmp_path, pitted)
     with Inspector.load(bundle) as inspector:
         store(bundle, "object", bank_of(inspector, [read_image(frame.path)], 700))
     parameters = open_bundle(bundle).manifest.method_parameters.replace(no_region="always_run")

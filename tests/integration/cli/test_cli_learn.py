@@ -36,8 +36,8 @@ def good(tmp_path: Path) -> Path:
     folder = tmp_path / "good"
     folder.mkdir()
     for i in range(4):
-        crop = data.coffee()[5 * i : 5 * i + 160, 10 * i : 10 * i + 200]
-        Image.fromarray(crop).save(folder / f"{i:02d}.png")
+        crop = data.gravel()[5 * i : 5 * i + 160, 10 * i : 10 * i + 200]
+        Image.fromarray(np.stack([crop] * 3, axis=-1)).save(folder / f"{i:02d}.png")
     return folder
 
 
@@ -49,7 +49,7 @@ def test_a_product_is_learned_listed_calibrated_and_forgotten(
     assert "from 4 good images (just above the score of rank 4)" in done.stdout
     assert "expected 0.2 or fewer" in done.stdout
     assert "95 %" not in done.stdout
-    assert "reference bank: 4 photos, 2048 rows, 2.1 MB" in done.stdout
+    assert "reference bank: 4 photos, 6896 rows, 2.1 MB" in done.stdout
     assert "4 photos in the bank are few" in done.stderr
     listed = {
         line["product"]: line
@@ -61,7 +61,7 @@ def test_a_product_is_learned_listed_calibrated_and_forgotten(
     (file,) = bundle.glob("reference-*.safetensors")
     assert reference["bank"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert reference["bank_bytes"] == file.stat().st_size
-    assert (reference["rows"], reference["augmentations"]) == (2048, [])
+    assert (reference["rows"], reference["augmentations"]) == (6896, [])
     assert reference["photos"] == [
         {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in sorted(good.iterdir())
@@ -106,7 +106,7 @@ def test_the_json_of_a_learning_names_everything(bundle: Path, good: Path) -> No
     assert document["product"] == "a cup"
     assert (document["scheme"], document["interval"]) == ("leave_one_out", None)
     assert (document["images"], len(document["photos"])) == (3, 3)
-    assert document["rows"] == 3 * (500_000 // 1024 // 3)
+    assert document["rows"] == 3 * (500_000 // (2 * 152) // 3)
     assert document["copies"] == [(good / "again.png").as_posix()]
     assert document["failed"] == [(good / "dark.png").as_posix()]
     assert any("too few for a false-reject rate of 0.01" in text for text in document["warnings"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
@@ -26,8 +27,8 @@ def good_photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("good")
     paths = [folder / f"{i:02d}.png" for i in range(12)]
     for i, path in enumerate(paths):
-        crop = data.coffee()[5 * i : 5 * i + 160, 10 * i : 10 * i + 200]
-        Image.fromarray(crop).save(path)
+        crop = data.gravel()[5 * i : 5 * i + 160, 10 * i : 10 * i + 200]
+        Image.fromarray(np.stack([crop] * 3, axis=-1)).save(path)
     return paths
 
 

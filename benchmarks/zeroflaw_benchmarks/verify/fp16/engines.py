@@ -13,6 +13,7 @@ from zeroflaw_benchmarks.verify.fp16.provocation import scale_what_islands_read
 from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor, scan_report, store_in_fp16
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor, on_host
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.sessions.session import Outputs, check_inputs
@@ -67,7 +68,16 @@ class StoredSession(PassiveSession):
         }
 
     def scan(self) -> list[StoredTensor]:
-        """Return the largest magnitude of every stored tensor over all runs."""
+        """Return the largest magnitude of every stored tensor over all runs.
+
+        Raises:
+            EvaluationError: There was no run.
+        """
+        if not self._worst:
+            raise EvaluationError(
+                f"no frame made {self.contract.name} run, so nothing is known of its values",
+                "give photos in which the bundle finds something",
+            )
         return scan_report(self._watched, self._worst)
 
     def close(self) -> None:

@@ -27,8 +27,10 @@ from zeroflaw_benchmarks.verify.fp16.safety import (
     provoke,
 )
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.errors import DatasetError
+from zeroflaw_engines.errors import DatasetError, EvaluationError
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE
+
+PITTED = Path(__file__).parents[4] / "examples" / "ball_screws" / "defective"
 
 
 def test_the_recipe_holds_under_weights_that_provoke_overflow(tiny_bundle: Bundle) -> None:
@@ -105,7 +107,7 @@ def test_frames_are_photos_then_quarters_then_drawn_ones(photos: Path) -> None:
         list(frames_of([photos / "empty"], 1))
 
 
-def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_command(tmp_path: Path, monkeypatch) -> None:
     """On random weights, with bounds that a few frames can keep."""
     monkeypatch.setattr(safety, "MIN_MASKS", 0)
     monkeypatch.setattr(safety, "MIN_MEAN_IOU", 0.0)
@@ -114,7 +116,7 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
     app = typer.Typer()
     app.command()(safety.main)
     report = tmp_path / "report.json"
-    result = CliRunner().invoke(app, ["mini", str(photos), "--frames", "3", "--json", str(report)])
+    result = CliRunner().invoke(app, ["mini", str(PITTED), "--frames", "3", "--json", str(report)])
     assert result.exit_code in {0, 1}, result.output
     raw = json.loads(report.read_text())
     assert raw["agreement"]["frames"] == 3
@@ -123,10 +125,22 @@ def test_the_command(photos: Path, tmp_path: Path, monkeypatch) -> None:
         "sam_encoder",
         "sam_decoder",
     ]
-    assert all(scan["overflowing"] == 0 for scan in (*raw["natural"], *raw["provoked"]))
+    assert all(scan["overflowing"] == 0 for scan in raw["natural"])
+    assert len(raw["provoked"]) == 3
     assert all(scan["overflowing"] > 0 for scan in raw["unprotected"])
     assert ("NOT safe" in result.output) is not raw["accepted"]
     assert (result.exit_code == 0) is raw["accepted"]
+
+
+def test_frames_that_never_reach_an_engine_tell_nothing_of_it(tmp_path: Path) -> None:
+    grey = np.full((64, 64, 3), 90, np.uint8)
+    grey[:, 32:] = 140
+    Image.fromarray(grey).save(tmp_path / "edge.png")
+    app = Typer()
+    app.command()(safety.main)
+    result = CliRunner().invoke(app, ["mini", str(tmp_path), "--frames", "1"])
+    assert isinstance(result.exception, EvaluationError)
+    assert "no frame made sam_decoder run" in str(result.exception)
 
 
 def test_low_res_logits_agree_on_a_tiny_bundle_but_not_to_the_bit(tiny_bundle: Bundle) -> None:
@@ -157,8 +171,7 @@ def test_logits_that_are_not_numbers_are_refused() -> None:
 
 
 def test_openvino_in_fp32_gives_the_masks_of_onnxruntime() -> None:
-    photos = Path(__file__).parents[4] / "examples" / "images"
-    command = ["mini", str(photos), "--backend", "openvino", "--frames", "3"]
+    command = ["mini", str(PITTED), "--backend", "openvino", "--frames", "3"]
     app = Typer()
     app.command()(safety.main)
     result = CliRunner().invoke(app, command)

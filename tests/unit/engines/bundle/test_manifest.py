@@ -27,7 +27,7 @@ def test_what_is_written_is_read(tiny_bundle: Bundle) -> None:
 
 def test_what_is_written_is_plain_json(tiny_bundle: Bundle) -> None:
     raw = json.loads(encode_manifest(tiny_bundle.manifest))
-    assert raw["schema_version"] == SCHEMA_VERSION == 5
+    assert raw["schema_version"] == SCHEMA_VERSION == 6
     assert next(iter(raw)) == "schema_version"
     assert raw["random_weights"] == 7
     assert raw["clip"]["activation"] == "gelu"

@@ -63,7 +63,7 @@ def test_any_flipped_bit_of_an_old_manifest_gives_a_manifest_or_a_bundle_error(
         lambda text: text.replace('"fusion_weight": 0.5,', ""),
         lambda text: text.replace('"digest"', '"digests"'),
         lambda text: text.replace("  ", " "),
-        lambda text: text.replace('"schema_version": 5,', '"schema_version": 5, "digest": "x",'),
+        lambda text: text.replace('"schema_version": 6,', '"schema_version": 6, "digest": "x",'),
         lambda text: text + " ",
         lambda text: "\ufeff" + text,
     ],

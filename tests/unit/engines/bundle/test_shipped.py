@@ -12,7 +12,7 @@ from support.manifests import as_version_1
 from support.small_bundle import CALIBRATION
 from zeroflaw_engines.bundle import shipped
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
-from zeroflaw_engines.bundle.manifest import Product
+from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Product
 from zeroflaw_engines.bundle.product_writer import add_products, set_calibration
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, require_changeable
 from zeroflaw_engines.bundle.writer import copy_bundle
@@ -172,7 +172,7 @@ def test_a_new_entry_of_a_product_drops_its_calibration(copied: Path) -> None:
     assert (entry.threshold, entry.calibration) == (None, None)
 
 
-def test_changing_a_bundle_of_version_1_brings_it_to_version_5(edit_manifest) -> None:
+def test_changing_a_bundle_of_version_1_brings_it_to_the_newest(edit_manifest) -> None:
     def to_version_1(raw: dict) -> None:
         old = as_version_1(raw)
         raw.clear()
@@ -183,8 +183,8 @@ def test_changing_a_bundle_of_version_1_brings_it_to_version_5(edit_manifest) ->
     assert bundle.manifest.schema_version == 1
     rows = bundle.text_embeddings("object")
     set_calibration(bundle, "object", 0.5, CALIBRATION, embeddings=rows)
-    assert open_bundle(path).manifest.schema_version == 5
+    assert open_bundle(path).manifest.schema_version == SCHEMA_VERSION
     edit_manifest(lambda raw: raw["products"]["object"].update(threshold=None, calibration=None))
     edit_manifest(to_version_1)
     add_products(open_bundle(path), {"bolt": rows}, {"bolt": Product(sentences=(1, 1))})
-    assert open_bundle(path).manifest.schema_version == 5
+    assert open_bundle(path).manifest.schema_version == SCHEMA_VERSION
