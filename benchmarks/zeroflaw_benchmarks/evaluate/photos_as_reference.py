@@ -217,16 +217,22 @@ def _figures(engines: Engines, bank: LoadedBank, photos: Sequence[EncodedPhoto])
             sizes=decoder.sizes,
             workspace=decoder.workspace,
         ).cascade
-        after = score_map(fused, cascade, parameters.replace(scoring="fused"))
-        mask = score_map(fused, cascade, parameters.replace(scoring="mask"))
+        mask = _at_size(score_map(fused, cascade, parameters.replace(scoring="mask")))
+        after = _at_size(score_map(fused, cascade, parameters.replace(scoring="fused")))
+        both_maps = _at_size(fused)
         truth = np.zeros((SIZE, SIZE), np.bool_) if photo.truth is None else photo.truth
-        for of_kind, found in zip(pixels, (fused, mask, after), strict=True):
-            of_kind.add(_at_size(found), truth)
+        for of_kind, found in zip(pixels, (both_maps, mask, after), strict=True):
+            of_kind.add(found, truth)
         if photo.truth is not None:
             maps.append(
                 [
-                    within_image_auroc(_at_size(found), photo.truth)
-                    for found in (seen.zero_shot_map, reference, fused, after)
+                    within_image_auroc(found, photo.truth)
+                    for found in (
+                        _at_size(seen.zero_shot_map),
+                        _at_size(reference),
+                        both_maps,
+                        after,
+                    )
                 ]
             )
     anomalous = np.array([photo.truth is not None for photo in photos])

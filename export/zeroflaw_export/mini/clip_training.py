@@ -37,6 +37,18 @@ _CELL: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipPhase(Phase):
+    """A phase of the towers' training.
+
+    Attributes:
+        balance: Weight of the loss that counts defective and good pixels alike; it teaches
+            fast, and calibrates badly.
+    """
+
+    balance: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipTraining:
     """Settings of the towers' training.
 
@@ -50,10 +62,10 @@ class ClipTraining:
 
     text_steps: int = 250
     text_learning_rate: float = 1.5e-3
-    phases: tuple[Phase, ...] = (
-        Phase(name="clip-crops", side=256, window=(140, 512), batch=10, steps=2500,
+    phases: tuple[ClipPhase, ...] = (
+        ClipPhase(name="clip-crops", side=256, window=(140, 512), batch=10, steps=2500,
               learning_rate=2e-3, balance=0.15, seed=8),
-        Phase(name="clip-whole", side=448, window=(380, 512), batch=4, steps=650,
+        ClipPhase(name="clip-whole", side=448, window=(380, 512), batch=4, steps=650,
               learning_rate=5e-4, balance=0.0, seed=28),
     )  # fmt: skip
     defective: float = 0.6
@@ -118,7 +130,7 @@ def train_towers(
         parameter.requires_grad_(not name.startswith(_FROZEN))
     taps = [block - 1 for block in architecture.tapped_blocks]
 
-    def loss_of(phase: Phase) -> Callable[[int], torch.Tensor]:
+    def loss_of(phase: ClipPhase) -> Callable[[int], torch.Tensor]:
         def loss(step: int) -> torch.Tensor:
             rng = np.random.default_rng([settings.seed, phase.seed, step])
             images, truth, _ = draw_crops(
@@ -173,6 +185,10 @@ def mean_map(
     levels = towers.clip.visual.pyramid(stages[1:])
     tokens = [level.flatten(2).mT for level in levels[: len(towers.adapters.fc)]]
     logits = _map_logits(towers.adapters(tokens), towards_abnormal, size)
+    return _mean_probability(logits)
+
+
+def _mean_probability(logits: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([torch.sigmoid(level) for level in logits]).mean(dim=0)
 
 
@@ -200,8 +216,7 @@ def _loss(
     logits = _map_logits(adapted, towards_abnormal, truth.shape[1])
     levels = torch.stack([pixel_loss(level, truth, balance) for level in logits]).mean()
     # What is shipped is the mean of the levels, so it learns as a whole too.
-    mean = torch.stack([torch.sigmoid(level) for level in logits]).mean(dim=0)
-    whole = pixel_loss(torch.logit(mean.clamp(1e-5, 1 - 1e-5)), truth, 0.0)
+    whole = pixel_loss(torch.logit(_mean_probability(logits).clamp(1e-5, 1 - 1e-5)), truth, 0.0)
     defective = (truth.flatten(1).sum(dim=1) > 0.5).float()
     image_loss = functional.binary_cross_entropy_with_logits(
         LOGIT_SCALE * functional.normalize(embedding, dim=-1) @ towards_abnormal, defective

@@ -71,7 +71,7 @@ def draw_shards(
         report: Called with the number of shards that are done, and of all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = range(first, first - (-count // FRAMES_PER_SHARD))
+    wanted = _numbers(count, first)
     missing = [i for i in wanted if not _paths(folder, seed, i)[1].exists()]
     report(len(wanted) - len(missing), len(wanted))
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -89,7 +89,7 @@ def open_shards(folder: Path, count: int, *, seed: int, first: int = 0) -> Shard
         first: Number of the first shard.
     """
     shards = Shards([], [])
-    for shard in range(first, first - (-count // FRAMES_PER_SHARD)):
+    for shard in _numbers(count, first):
         images, masks = (np.load(path, mmap_mode="r") for path in _paths(folder, seed, shard))
         shards.images.extend(images)
         shards.masks.extend(masks)
@@ -109,6 +109,10 @@ def _draw_shard(folder: Path, seed: int, shard: int, draw: DrawFrame) -> None:
             partial.open("wb") as file,
         ):
             np.save(file, array)
+
+
+def _numbers(count: int, first: int) -> range:
+    return range(first, first - (-count // FRAMES_PER_SHARD))
 
 
 def _paths(folder: Path, seed: int, shard: int) -> tuple[Path, Path]:

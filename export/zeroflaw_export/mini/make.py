@@ -37,6 +37,7 @@ from zeroflaw_export.models.adapters import load_adapters, save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip
 from zeroflaw_export.models.tokenizer import write_tokenizer
+from zeroflaw_export.training.run import class_embeddings
 
 DRAWN_FRAMES: Final = 3000
 PHOTO_FRAMES: Final = 3000
@@ -130,8 +131,6 @@ def make_towers(work: Path, frames: TrainingFrames) -> None:
         folder=work,
         report=_Losses().report,
     )
-    with torch.no_grad():
-        save_file({"embeddings": sentences.of_ensemble("object")}, work / "object.safetensors")
     save_rounded(towers.clip, work / "mini_clip.safetensors")
     round_to_half(towers.adapters)
     save_adapters(towers.adapters, work / "mini_adapters.safetensors")
@@ -145,7 +144,7 @@ def make_sam(work: Path, frames: TrainingFrames) -> None:
     )
     towers = Towers(clip, architecture)
     load_adapters(towers.adapters, work / "mini_adapters.safetensors")
-    normal, abnormal = load_file(work / "object.safetensors")["embeddings"]
+    normal, abnormal = class_embeddings(clip)("object")
     sam = new_sam(sam_architecture("mini"), towers, settings.seed)
     train_sam(
         sam,

@@ -26,8 +26,6 @@ class Phase:
         batch: Crops in a step.
         steps: Steps.
         learning_rate: Peak.
-        balance: Weight of the loss that counts defective and good pixels alike; it teaches
-            fast, and calibrates badly.
         seed: Of its crops, beside that of the training.
     """
 
@@ -37,7 +35,6 @@ class Phase:
     batch: int
     steps: int
     learning_rate: float
-    balance: float
     seed: int
 
 

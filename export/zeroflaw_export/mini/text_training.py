@@ -63,14 +63,6 @@ class Sentences:
         embeddings: torch.Tensor = self._encode(torch.from_numpy(self._tokenize(drawn)))
         return embeddings.reshape(2, _SENTENCES, -1)
 
-    def of_ensemble(self, name: str) -> torch.Tensor:
-        """Encode all sentences of a product: normal and abnormal mean, float32 [2, E]."""
-        means = [
-            self._encode(torch.from_numpy(self._tokenize(list(group)))).mean(dim=0)
-            for group in self._ensembles.sentences(name)
-        ]
-        return functional.normalize(torch.stack(means), dim=-1)
-
     def any_name(self, rng: Rng) -> str:
         """Draw the name of a surface, a common word, or a made-up one."""
         kind = rng.random()

@@ -28,7 +28,7 @@ class TrainingFrames:
     Attributes:
         images: uint8 [N, S, S, 3], RGB, mapped from disk.
         masks: bool [N, S, S], mapped from disk.
-        surfaces: Family of each frame.
+        surfaces: Family of each frame; of a photo frame, the kind of its scene.
     """
 
     images: list[NDArray[np.uint8]]

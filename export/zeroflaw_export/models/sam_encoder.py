@@ -86,11 +86,7 @@ class PyramidSamEncoder(nn.Module):
         """
         encoder = self.image_encoder
         x = encoder.joined(list(encoder.trunk(self.preprocess(image, image_size))))
-        narrow, norm_1, mix, norm_2 = encoder.neck
-        grid = x.shape[-1]
-        x = functional.linear(x.flatten(2).mT, narrow.weight.flatten(1))
-        x = layer_norm_2d(x, norm_1).mT.reshape(1, -1, grid, grid)
-        return layer_norm_2d(mix(x).flatten(2).mT, norm_2).mT.reshape(1, -1, grid, grid)
+        return _run_neck(encoder.neck, x.flatten(2).transpose(1, 2), x.shape[-1])
 
 
 class SamEncoder(nn.Module):
@@ -136,14 +132,7 @@ class SamEncoder(nn.Module):
         x = x + self.pos_embed
         for block, name in zip(self.blocks, self.key_place_names, strict=True):
             x = block(x, getattr(self, name))
-        narrow, norm_1, mix, norm_2 = self.neck
-        x = layer_norm_2d(functional.linear(x, narrow.weight.flatten(1)), norm_1)
-        x = mix(self._grid(x)).flatten(2)
-        return self._grid(layer_norm_2d(x.transpose(1, 2), norm_2))
-
-    def _grid(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Arrange tokens [1, G * G, C] as a grid [1, C, G, G]."""
-        return tokens.transpose(1, 2).reshape(1, -1, self.grid, self.grid)
+        return _run_neck(self.neck, x, self.grid)
 
 
 class _ExportBlock(nn.Module):
@@ -216,6 +205,18 @@ def _three_projections(qkv: nn.Linear) -> list[nn.Linear]:
         projection.weight, projection.bias = nn.Parameter(weight), nn.Parameter(bias)
         projections.append(projection)
     return projections
+
+
+def _run_neck(neck: Any, tokens: torch.Tensor, grid: int) -> torch.Tensor:  # noqa: ANN401 - a Sequential
+    """Run SAM's neck: tokens [1, G * G, C] -> features [1, C', G, G]."""
+    narrow, norm_1, mix, norm_2 = neck
+
+    def on_grid(x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2).reshape(1, -1, grid, grid)
+
+    x = layer_norm_2d(functional.linear(tokens, narrow.weight.flatten(1)), norm_1)
+    x = mix(on_grid(x)).flatten(2)
+    return on_grid(layer_norm_2d(x.transpose(1, 2), norm_2))
 
 
 def layer_norm_2d(x: torch.Tensor, norm: Any) -> torch.Tensor:  # noqa: ANN401 - LayerNorm2d is untyped

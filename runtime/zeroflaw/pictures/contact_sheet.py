@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Final, Literal
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.pictures.markup import link_to, shown_text
+from zeroflaw.pictures.markup import link_to, score_line, shown_text
 from zeroflaw.pictures.truth_parts import LEGEND, figure_rows, truth_head, verdict_line
 from zeroflaw.pipeline.regions import Region
 from zeroflaw.pipeline.trace import Status
@@ -258,10 +258,9 @@ def _heading(source: PurePath, verdict: str) -> str:
 def _scale(inspection: Inspection) -> str:
     """Return the score against its threshold, in figures and as a bar."""
     score, threshold = inspection.image_score, inspection.threshold
-    rejected = score >= threshold
     return (
-        f'<div class="scale"><p>score <b>{score:.4f}</b> {"≥" if rejected else "&lt;"} threshold'
-        f' {threshold:.4f}</p><div class="bar"><i style="width:{100 * score:.2f}%"></i>'
+        f'<div class="scale"><p>{score_line(score, threshold)}</p>'
+        f'<div class="bar"><i style="width:{100 * score:.2f}%"></i>'
         f'<s style="left:{100 * threshold:.2f}%"></s></div></div>'
     )
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from zeroflaw.pictures.contact_sheet import WIDE
-from zeroflaw.pictures.markup import link_to, shown_text
+from zeroflaw.pictures.markup import link_to, score_line, shown_text
 from zeroflaw.pictures.truth_parts import percent, truth_head, verdict_line
 from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw.station.run_log import SHEET_NAME, TRUTH_SUFFIX, Entry
@@ -220,12 +220,11 @@ def _tile(shown: Shown, entry: Entry, judgement: Judgement) -> str:
         *(["near"] if closeup else []),
     ]
     score, threshold = float(row["image_score"]), float(row["threshold"])
-    sign = "≥" if score >= threshold else "&lt;"
     return (
         f'<article class="card {" ".join(classes)}">{verdict_line(judgement)}'
         f'<div class="pictures"{columns}>{both}{map_}{closeup}</div>'
-        f'<p><span class="badge">{row["decision"]}</span> score <b>{score:.4f}</b> {sign}'
-        f" threshold {threshold:.4f}{found}</p>"
+        f'<p><span class="badge">{row["decision"]}</span>'
+        f" {score_line(score, threshold)}{found}</p>"
         f'<p class="name"><bdi>{shown_text(entry.name)}</bdi></p></article>\n'
     )
 

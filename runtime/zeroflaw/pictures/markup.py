@@ -1,4 +1,4 @@
-"""Names of files in HTML: as links, and as text that shows them whatever they hold."""
+"""What several pages write in HTML: links, names whatever they hold, scores."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from urllib.parse import quote
 def link_to(stem: PurePath, suffix: str) -> str:
     """Return a relative link: the bytes of the file's name, percent-encoded."""
     return quote(os.fsencode(stem.as_posix() + suffix))
+
+
+def score_line(score: float, threshold: float) -> str:
+    """Return a score beside its threshold, with how they compare."""
+    sign = "≥" if score >= threshold else "&lt;"
+    return f"score <b>{score:.4f}</b> {sign} threshold {threshold:.4f}"
 
 
 def shown_text(value: str) -> str:

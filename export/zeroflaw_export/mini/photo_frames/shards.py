@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import run_module
@@ -25,25 +23,8 @@ from zeroflaw_export.mini.frame_shards import (
 )
 from zeroflaw_export.mini.photo_frames.draw import PhotoFrame, draw_photo_frame
 from zeroflaw_export.mini.photo_frames.photos import Photos, PhotoSplit, find_photos
-from zeroflaw_export.mini.photo_frames.scenes import SceneKind, kind_of_scene
-
-
-@dataclass(frozen=True)
-class PhotoFrames:
-    """Photo frames of one split.
-
-    Attributes:
-        images: uint8 [S, S, 3] each, RGB, mapped from disk.
-        masks: bool [S, S] each, mapped from disk; empty on a good frame.
-        surfaces: What each frame shows.
-    """
-
-    images: list[NDArray[np.uint8]]
-    masks: list[NDArray[np.bool_]]
-    surfaces: list[SceneKind]
-
-    def __len__(self) -> int:
-        return len(self.surfaces)
+from zeroflaw_export.mini.photo_frames.scenes import kind_of_scene
+from zeroflaw_export.mini.training_frames import TrainingFrames
 
 
 @dataclass(frozen=True)
@@ -66,7 +47,7 @@ def draw_photo_frames(
     first: int = 0,
     processes: int,
     report: Callable[[int, int], None] = lambda _done, _total: None,
-) -> PhotoFrames:
+) -> TrainingFrames:
     """Draw the photo frames that are not there yet, and open them all.
 
     Args:
@@ -82,11 +63,11 @@ def draw_photo_frames(
     draw = _Draw(find_photos(photos, split))
     draw_shards(folder, count, draw, seed=seed, first=first, processes=processes, report=report)
     shards = open_shards(folder, count, seed=seed, first=first)
-    kinds = [
+    kinds: list[str] = [
         kind_of_scene((seed, first + i // FRAMES_PER_SHARD, i % FRAMES_PER_SHARD))
         for i in range(len(shards.images))
     ]
-    return PhotoFrames(shards.images, shards.masks, kinds)
+    return TrainingFrames(shards.images, shards.masks, kinds)
 
 
 def main(
