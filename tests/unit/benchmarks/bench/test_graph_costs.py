@@ -149,7 +149,7 @@ def test_the_published_macs_of_clip(tmp_path: Path) -> None:
     with torch.device("cpu"):
         clip = architecture.build(518)
     adapters = LinearAdapters(4, 1024, 768)
-    banks = reference_sizes(4, 518, 14, 1024, 16 * 10**6)
+    banks = reference_sizes(architecture, 518, 16 * 10**6)
     sizes = EngineSizes(518, 768, 1024, 64, 256, 27, banks)
     encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, 518).eval()
     onnx_from_module(encoder, engine_contract(CLIP_ENCODER, sizes), tmp_path / "clip.onnx")
