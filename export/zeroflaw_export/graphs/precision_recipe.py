@@ -14,7 +14,8 @@ from typing import Final, Literal
 # How far an island reaches from the nodes that it is named by:
 #   node:     these nodes alone
 #   sums:     also the additions that feed them, across operators that only move data
-#   stream:   the sums that they read, to their end, and the products that read those sums
+#   stream:   the sums that they read, to their end, the convolutions that add to them, and the
+#             products that read either
 #   ancestry: everything that they are computed from
 #   progeny:  everything that is computed from them
 #   readers:  not these nodes but the matrix products that read them
@@ -70,16 +71,16 @@ FP16_RECIPE: Final = PrecisionRecipe(
     islands=(
         Island(
             "norms and the residual stream",
-            ("LayerNormalization",),
+            ("LayerNormalization", "AveragePool"),
             "sums",
             "squares of deviations pass 65504 where a deviation passes 256, and the stream sums "
             "the outputs of every block: it alone grows with depth, and rounding adds up in it",
         ),
         Island(
             "what reads the stream without a norm",
-            ("LayerNormalization",),
+            ("LayerNormalization", "AveragePool"),
             "stream",
-            "the neck and the adapters take the stream as it is, however large",
+            "the neck, the adapters and a trunk's blocks take the stream as it is, however large",
         ),
         Island(
             "fused attention",

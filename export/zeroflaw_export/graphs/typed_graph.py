@@ -135,11 +135,34 @@ def _readers(node: ir.Node) -> Iterable[ir.Node]:
 
 
 def _stream(start: set[ir.Node]) -> set[ir.Node]:
-    """Return the sums of the stream that the norms read, its end and the products that read it."""
+    """Return the stream that the norms read, to its end, and the products that read it.
+
+    In a convolutional trunk the convolutions that add to it belong to it: blocks have no norm
+    before them. So does one that others read as well as a norm, where a block changes the width.
+    The patches of a ViT do not, which positions are added to and a norm reads.
+    """
     sums = {node for node in _walk(start, _sources, is_sum) if node.op_type == "Add"}
     sums = {node for node in _walk(sums, _readers, is_sum) if node.op_type == "Add"}
-    readers = {after for node in _walk(sums, _readers, lambda _: False) for after in _readers(node)}
-    return sums | {node for node in readers if node.op_type in LINEAR}
+    convolutions = {
+        before
+        for node in _walk(start | sums, _sources, lambda _: False)
+        for before in _sources(node)
+        if before.op_type == "Conv"
+    }
+    positioned = {
+        node for node in sums if any(v and v.const_value is not None for v in node.inputs)
+    }
+    parts = {node for node in convolutions if not _computing_readers(node) <= start | positioned}
+    readers = {after for node in sums | parts for after in _computing_readers(node)}
+    return sums | parts | {node for node in readers if node.op_type in LINEAR}
+
+
+def _computing_readers(node: ir.Node) -> set[ir.Node]:
+    """Return the nodes that compute with a value, across operators that only move data."""
+    readers = {
+        after for reached in _walk({node}, _readers, lambda _: False) for after in _readers(reached)
+    }
+    return {after for after in readers if after.op_type not in MOVING}
 
 
 def is_sum(node: ir.Node) -> bool:

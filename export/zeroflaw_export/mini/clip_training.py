@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
 from zeroflaw_export.models.clip_encoder import LOGIT_SCALE
+from zeroflaw_export.models.pyramid import REFERENCE_BLOCKS
 
 # The two finest stages stay as ImageNet made them: edges and colours are the same everywhere, and
 # half of the time of a step would be theirs.
@@ -65,7 +66,7 @@ class ClipTraining:
     phases: tuple[ClipPhase, ...] = (
         ClipPhase(name="clip-crops", side=256, window=(140, 512), batch=10, steps=2500,
               learning_rate=2e-3, balance=0.15, seed=8),
-        ClipPhase(name="clip-whole", side=448, window=(380, 512), batch=4, steps=650,
+        ClipPhase(name="clip-whole", side=448, window=(380, 512), batch=4, steps=1000,
               learning_rate=5e-4, balance=0.0, seed=28),
     )  # fmt: skip
     defective: float = 0.6
@@ -95,6 +96,8 @@ def new_towers(architecture: ClipArchitecture, trunk: nn.Module, seed: int) -> T
     torch.manual_seed(seed)
     clip = architecture.build(architecture.image_size)
     clip.visual.trunk.load_state_dict(trunk.state_dict())
+    blocks: Any = trunk.get_submodule("blocks")
+    clip.visual.reference_blocks.load_state_dict(blocks[REFERENCE_BLOCKS].state_dict())
     return Towers(clip, architecture)
 
 
@@ -128,6 +131,7 @@ def train_towers(
     visual = towers.clip.visual.to(memory_format=torch.channels_last)
     for name, parameter in visual.trunk.named_parameters():
         parameter.requires_grad_(not name.startswith(_FROZEN))
+    visual.reference_blocks.requires_grad_(False)
     taps = [block - 1 for block in architecture.tapped_blocks]
 
     def loss_of(phase: ClipPhase) -> Callable[[int], torch.Tensor]:
@@ -137,12 +141,12 @@ def train_towers(
                 frames, rng, phase.batch, side=phase.side, window=phase.window, cell=_CELL,
                 defective=settings.defective,
             )  # fmt: skip
-            seen = visual.forward_intermediates(normalised(images), indices=taps)
+            embedding, levels = visual.encode_stages(list(visual.trunk(normalised(images))))
             with torch.no_grad():
                 normal, abnormal = sentences.states(rng)
             return _loss(
-                towers.adapters(seen["image_intermediates"]),
-                seen["image_features"],
+                towers.adapters([levels[tap].flatten(2).mT for tap in taps]),
+                embedding,
                 truth=torch.from_numpy(truth),
                 towards_abnormal=abnormal - normal,
                 balance=phase.balance,
@@ -221,4 +225,4 @@ def _loss(
     image_loss = functional.binary_cross_entropy_with_logits(
         LOGIT_SCALE * functional.normalize(embedding, dim=-1) @ towards_abnormal, defective
     )
-    return levels + whole + 0.3 * image_loss
+    return levels + whole + 0.5 * image_loss

@@ -73,9 +73,9 @@ class SamTraining:
 
     phases: tuple[SamPhase, ...] = (
         SamPhase(name="sam-crops", side=256, window=(140, 512), batch=8, steps=1300,
-                 learning_rate=1.5e-3, seed=41, stages=(0.5, 1.0, 1.5)),
+                 learning_rate=1.5e-3, seed=41, stages=(0.3, 0.7, 1.5)),
         SamPhase(name="sam-whole", side=512, window=(400, 512), batch=3, steps=450,
-                 learning_rate=6e-4, seed=42, stages=(0.1, 0.6, 2.0)),
+                 learning_rate=6e-4, seed=42, stages=(0.05, 0.4, 2.0)),
     )  # fmt: skip
     defective: float = 0.85
     stray: float = 0.2

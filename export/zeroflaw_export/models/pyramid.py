@@ -20,9 +20,13 @@ TRUNK: Final = "tf_efficientnet_lite0"
 # Channels of the stages at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's side.
 TRUNK_CHANNELS: Final = (16, 24, 40, 112, 320)
 TRUNK_STRIDES: Final = (2, 4, 8, 16, 32)
-# Reference banks are made of the stages at 1/8 and 1/16, on the grid of the finer one.
+# Reference banks are made of the stages at 1/8 and 1/16, on the grid of the finer one; these
+# blocks of the trunk lead there from its stage at 1/4.
 REFERENCE_STRIDE: Final = TRUNK_STRIDES[2]
+REFERENCE_BLOCKS: Final = slice(2, 5)
 REFERENCE_WIDTH: Final = TRUNK_CHANNELS[2] + TRUNK_CHANNELS[3]
+# The image score reads the highest and the mean of each of the finest levels.
+POOLED_LEVELS: Final = 3
 # Deviations of a stage that are noise: those of a picture without any texture.
 _NOISE: Final = 0.05
 
@@ -63,9 +67,9 @@ def folded_trunk() -> nn.Module:
 class Pyramid(nn.Module):
     """A top-down pathway over stages (Lin et al., arXiv 1612.03144).
 
-    Each stage comes with its deviation from the picture itself: what it is less its mean over
-    the picture, in standard deviations. What is unusual in this picture shows there, whatever
-    the surface is.
+    Each stage comes normed, and with its deviation from the picture itself: what it is less its
+    mean over the picture, in standard deviations. What is unusual in this picture shows there,
+    whatever the surface is.
 
     Args:
         channels: Of the stages, finest first.
@@ -97,11 +101,22 @@ class Pyramid(nn.Module):
         for stage, lateral, mix in zip(
             reversed(stages), reversed(self.lateral), reversed(self.mix), strict=True
         ):
-            own = lateral(torch.cat([stage, _deviation(stage)], dim=1))
+            own = lateral(torch.cat([_normed(stage), _deviation(stage)], dim=1))
             if levels:
                 own = own + doubled(levels[-1])
+            own = _normed(own)
             levels.append(own + mix(own))
         return levels[::-1]
+
+
+def _normed(stage: torch.Tensor) -> torch.Tensor:
+    """Standardise each place over its channels, so that no magnitude of the trunk passes on.
+
+    The trunk itself has no norm: what reads it would otherwise overflow FP16 with it.
+    """
+    channels = stage.flatten(2).mT
+    normed = functional.layer_norm(channels, channels.shape[-1:], eps=_NOISE**2)
+    return normed.mT.reshape(stage.shape)
 
 
 def _deviation(stage: torch.Tensor) -> torch.Tensor:
@@ -120,6 +135,9 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
 class PyramidTower(nn.Module):
     """An image tower on the trunk, which answers as the towers of open_clip do.
 
+    Its reference tokens come from blocks of their own, which keep the trunk's first weights: fine-
+    tuning makes a trunk better at defects and worse at telling one patch from another.
+
     Args:
         width: Width of the tokens of every level.
         embedding_size: Width of the shared image-text space.
@@ -128,9 +146,10 @@ class PyramidTower(nn.Module):
     def __init__(self, width: int, embedding_size: int) -> None:
         super().__init__()
         self.trunk = folded_trunk()
+        self.reference_blocks = folded_trunk().get_submodule("blocks")[REFERENCE_BLOCKS]
         self.pyramid = Pyramid(TRUNK_CHANNELS[1:], width)
         self.head = nn.Sequential(
-            nn.Linear(3 * width + TRUNK_CHANNELS[-1], width), nn.GELU(),
+            nn.Linear(2 * POOLED_LEVELS * width + TRUNK_CHANNELS[-1], width), nn.GELU(),
             nn.Linear(width, embedding_size),
         )  # fmt: skip
 
@@ -153,19 +172,38 @@ class PyramidTower(nn.Module):
             float [B, tokens, width], row by row of its own grid; and `reference_tokens`, float
             [B, tokens, channels], what reference banks are made of.
         """
-        stages = list(self.trunk(image))[1:]
-        levels = self.pyramid(stages)
-        finest, middle = levels[0], levels[1]
-        pooled = [finest.amax((2, 3)), finest.mean((2, 3)), middle.amax((2, 3)),
-                  stages[-1].mean((2, 3))]  # fmt: skip
+        stages = list(self.trunk(image))
+        embedding, levels = self.encode_stages(stages)
         return {
-            "image_features": self.head(torch.cat(pooled, dim=1)),
+            "image_features": embedding,
             "image_intermediates": [levels[i].flatten(2).mT for i in indices],
-            "reference_tokens": reference_tokens(stages[1], stages[2]),
+            "reference_tokens": self.reference_tokens(stages[1]),
         }
 
+    def encode_stages(self, stages: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Embed images by the five stages of the trunk.
 
-def reference_tokens(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        Returns:
+            The embedding, float [B, embedding_size], and the levels of the pyramid, finest first.
+        """
+        levels = self.pyramid(stages[1:])
+        pooled = [level.amax((2, 3)) for level in levels[:POOLED_LEVELS]]
+        pooled += [level.mean((2, 3)) for level in levels[:POOLED_LEVELS]]
+        pooled.append(_normed(stages[-1]).mean((2, 3)))
+        return self.head(torch.cat(pooled, dim=1)), levels
+
+    def reference_tokens(self, quarter: torch.Tensor) -> torch.Tensor:
+        """Encode the trunk's stage at 1/4 of the side for reference banks.
+
+        Returns:
+            float [B, tokens, channels].
+        """
+        second, third, fourth = self.reference_blocks
+        fine = second(quarter)
+        return joined_tokens(fine, fourth(third(fine)))
+
+
+def joined_tokens(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
     """Join two stages as PatchCore does (arXiv 2106.08265), so that both count alike.
 
     Each is averaged over 3 x 3 cells, and each cell of it L2-normalised.

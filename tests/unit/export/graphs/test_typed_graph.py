@@ -149,6 +149,61 @@ def test_a_residual_stream_is_summed_in_fp32() -> None:
     assert np.isfinite(run(model, x=x)[0]).all(), "a stream beyond 65504 is no harm"
 
 
+def test_a_stage_that_a_norm_and_a_convolution_read_is_fp32() -> None:
+    """A convolutional trunk has no sum where a block changes its width."""
+    model = model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["p"], name="before"),
+            helper.make_node("Clip", ["p", "low", "high"], ["c"]),
+            helper.make_node("Conv", ["c", "w"], ["stage"], name="stage"),
+            helper.make_node("LayerNormalization", ["stage", "one"], ["n"]),
+            helper.make_node("Conv", ["stage", "w"], ["e"], name="reader"),
+            helper.make_node("Clip", ["e", "low", "high"], ["d"]),
+            helper.make_node("Conv", ["d", "w"], ["f"], name="after"),
+            helper.make_node("Relu", ["f"], ["g"]),
+            helper.make_node("Add", ["n", "g"], ["h"]),
+            helper.make_node("Conv", ["h", "w"], ["y"], name="last"),
+        ],
+        [("x", [1, 2, 3, 3])],
+        [("y", [1, 2, 3, 3])],
+        [("one", np.ones(3, np.float32)),
+         ("w", np.eye(2, dtype=np.float32)[:, :, None, None]),
+         ("low", np.float32(0)), ("high", np.float32(6))],
+    )  # fmt: skip
+    apply_recipe(model, FP16_RECIPE)
+    kinds = {value.name: value.dtype for node in model.graph for value in node.outputs}
+    assert kinds["stage"] == kinds["e"] == ir.DataType.FLOAT
+    assert kinds["p"] == kinds["f"] == ir.DataType.FLOAT16, "inside a block nothing changes"
+
+
+@pytest.mark.parametrize("end", ["LayerNormalization", "AveragePool"])
+def test_convolutions_that_add_to_a_stage_are_fp32(end: str) -> None:
+    model = model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["p"], name="first"),
+            helper.make_node("Clip", ["p", "low", "high"], ["c"]),
+            helper.make_node("Conv", ["c", "w"], ["a"], name="one"),
+            helper.make_node("Conv", ["a", "w"], ["b"], name="reader"),
+            helper.make_node("Clip", ["b", "low", "high"], ["d"]),
+            helper.make_node("Conv", ["d", "w"], ["e"], name="other"),
+            helper.make_node("Add", ["a", "e"], ["sum"]),
+            helper.make_node("LayerNormalization", ["sum", "one"], ["n"])
+            if end == "LayerNormalization"
+            else helper.make_node("AveragePool", ["sum"], ["n"], kernel_shape=[1, 1]),
+            helper.make_node("Conv", ["n", "w"], ["y"], name="last"),
+        ],
+        [("x", [1, 2, 3, 3])],
+        [("y", [1, 2, 3, 3])],
+        [("one", np.ones(3, np.float32)),
+         ("w", np.eye(2, dtype=np.float32)[:, :, None, None]),
+         ("low", np.float32(0)), ("high", np.float32(6))],
+    )  # fmt: skip
+    apply_recipe(model, FP16_RECIPE)
+    kinds = {value.name: value.dtype for node in model.graph for value in node.outputs}
+    assert {kinds[name] for name in ("a", "b", "e", "sum")} == {ir.DataType.FLOAT}
+    assert kinds["p"] == ir.DataType.FLOAT16
+
+
 def test_an_unknown_operator_is_named() -> None:
     model = model_of(
         [helper.make_node("Erf", ["x"], ["y"], name="node_7")], [("x", [2])], [("y", [2])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from zeroflaw_engines.contract import LABEL_NEGATIVE, LABEL_POSITIVE
 from zeroflaw_export.mini.checkpointed import train_steps
-from zeroflaw_export.mini.clip_training import mean_map, new_towers, normalised, trunk_rates
+from zeroflaw_export.mini.clip_training import (
+    ClipTraining,
+    mean_map,
+    new_towers,
+    normalised,
+    train_towers,
+    trunk_rates,
+)
 from zeroflaw_export.mini.crops import draw_crops
 from zeroflaw_export.mini.make import save_rounded, shuffle_weights
 from zeroflaw_export.mini.phases import pixel_loss
@@ -17,7 +26,7 @@ from zeroflaw_export.mini.sam_training import draw_prompt, new_sam
 from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.clip_encoder import ClipEncoder
-from zeroflaw_export.models.pyramid import folded_trunk
+from zeroflaw_export.models.pyramid import folded_trunk, joined_tokens
 from zeroflaw_export.models.random_weights import randomise_weights
 
 
@@ -62,6 +71,39 @@ def test_a_new_sam_stands_on_the_trunk_and_the_pyramid_of_the_towers():
         theirs = towers.clip.visual.pyramid(stages[1:])
     for got, want in zip(ours, theirs[1:], strict=True):
         assert torch.equal(got, want)
+
+
+class _Sentences:
+    """Two fixed directions in the place of a text tower."""
+
+    surfaces: tuple[str, ...] = ()
+
+    def states(self, _rng):
+        return torch.nn.functional.normalize(torch.eye(2, 96) + 0.5, dim=-1)
+
+
+def test_reference_tokens_stay_those_of_the_first_trunk_while_the_towers_learn(frames, tmp_path):
+    trunk = folded_trunk()
+    randomise_weights(trunk, 4)
+    architecture = clip_architecture("mini")
+    towers = new_towers(architecture, trunk, seed=0)
+    image = normalised(frames.images[0][None, :128, :128])
+    with torch.no_grad():
+        stages = list(trunk(image))
+        want = joined_tokens(stages[2], stages[3])
+    settings = ClipTraining(
+        text_steps=0,
+        phases=(replace(ClipTraining().phases[0], side=64, batch=2, steps=1),),
+    )
+    train_towers(
+        towers, architecture, frames, _Sentences(), settings=settings, folder=tmp_path,
+        report=lambda *_: None,
+    )  # fmt: skip
+    with torch.no_grad():
+        got = towers.clip.visual.forward_intermediates(image, indices=[0])["reference_tokens"]
+        moved = list(towers.clip.visual.trunk(image))[3]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(moved, stages[3]), "the trunk itself learns"
 
 
 def test_every_tensor_of_the_trunk_moves_by_a_share_of_its_own_size():

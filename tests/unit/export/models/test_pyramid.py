@@ -18,8 +18,8 @@ from zeroflaw_export.models.pyramid import (
     PyramidTower,
     doubled,
     fold_batch_norms,
+    joined_tokens,
     new_trunk,
-    reference_tokens,
 )
 from zeroflaw_export.models.random_weights import randomise_weights
 from zeroflaw_export.models.reference_matcher import reference_sizes
@@ -69,31 +69,48 @@ def test_doubling_is_nearest_neighbour():
     assert torch.equal(doubled(x), functional.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-def test_the_pyramid_sees_a_stage_beside_its_deviation_from_the_picture():
+def standardised(x, dim):
+    spread = (x.var(dim=dim, keepdim=True, unbiased=False) + 0.05**2).sqrt()
+    return (x - x.mean(dim=dim, keepdim=True)) / spread
+
+
+def test_the_pyramid_sees_a_normed_stage_beside_its_deviation_from_the_picture():
     pyramid = Pyramid((4,), 8)
     randomise_weights(pyramid, 2)
     stage = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(3))
-    mean = stage.mean(dim=(2, 3), keepdim=True)
-    spread = (stage.var(dim=(2, 3), keepdim=True, unbiased=False) + 0.05**2).sqrt()
+    seen = torch.cat([standardised(stage, 1), standardised(stage, (2, 3))], dim=1)
     with torch.no_grad():
-        own = pyramid.lateral[0](torch.cat([stage, (stage - mean) / spread], dim=1))
-        want = own + pyramid.mix[0](own)
+        own = standardised(pyramid.lateral[0](seen), 1)
         (got,) = pyramid([stage])
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(got, own + pyramid.mix[0](own), atol=1e-5, rtol=1e-5)
+
+
+def test_no_magnitude_of_the_trunk_passes_the_pyramid():
+    pyramid = Pyramid((4, 6), 8)
+    randomise_weights(pyramid, 2)
+    generator = torch.Generator().manual_seed(3)
+    stages = [100 * torch.randn(1, c, s, s, generator=generator) for c, s in ((4, 8), (6, 4))]
+    with torch.no_grad():
+        want = pyramid(stages)
+        got = pyramid([300 * stage for stage in stages])
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+        assert 0.1 < other.abs().max() < 100
 
 
 def test_an_even_picture_has_no_deviation():
     pyramid = Pyramid((4,), 8)
-    even = torch.full((1, 4, 6, 6), 3.0)
+    even = torch.tensor([1.0, 2.0, 3.0, 6.0])[None, :, None, None].expand(1, 4, 6, 6)
+    seen = torch.cat([standardised(even, 1), torch.zeros_like(even)], dim=1)
     with torch.no_grad():
-        own = pyramid.lateral[0](torch.cat([even, torch.zeros_like(even)], dim=1))
+        own = standardised(pyramid.lateral[0](seen), 1)
         (got,) = pyramid([even])
-        torch.testing.assert_close(got, own + pyramid.mix[0](own))
+        torch.testing.assert_close(got, own + pyramid.mix[0](own), atol=1e-4, rtol=0)
 
 
 def test_reference_tokens_average_neighbours_and_count_both_stages_alike():
     fine, coarse = torch.randn(1, 4, 4, 4), 100 * torch.randn(1, 6, 2, 2)
-    tokens = reference_tokens(fine, coarse)
+    tokens = joined_tokens(fine, coarse)
     assert tokens.shape == (1, 16, 10)
     corner = torch.cat([
         functional.normalize(fine[0, :, :2, :2].mean(dim=(1, 2)), dim=0),
@@ -149,6 +166,23 @@ def test_a_bank_of_a_pyramid_has_one_layer_of_the_finer_stages_grid(tower):
     with torch.no_grad():
         seen = clip.visual.forward_intermediates(torch.randn(1, 3, 128, 128), indices=[0])
     assert seen["reference_tokens"].shape == (1, sizes.tokens, sizes.width)
+
+
+def test_reference_tokens_are_those_of_the_trunk_before_it_was_fine_tuned(trunk, pixels):
+    fold_batch_norms(trunk)
+    tower = PyramidTower(64, 96).eval()
+    tower.trunk.load_state_dict(trunk.state_dict())
+    tower.reference_blocks.load_state_dict(trunk.get_submodule("blocks")[2:5].state_dict())
+    with torch.no_grad():
+        stages = trunk(pixels)
+        want = joined_tokens(stages[2], stages[3])
+        for name, parameter in tower.trunk.named_parameters():
+            if name.startswith(("blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks.6")):
+                parameter.mul_(1.5)
+        got = tower.forward_intermediates(pixels, indices=[0])["reference_tokens"]
+        changed = tower.trunk(pixels)[3]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(changed, stages[3], rtol=0.1)
 
 
 @pytest.fixture
