@@ -14,14 +14,17 @@ from typing import Final, Literal
 # How far an island reaches from the nodes that it is named by:
 #   node:     these nodes alone
 #   sums:     also the additions that feed them, across operators that only move data
-#   stream:   the sums that they read, to their end, the convolutions that add to them, and the
-#             products that read either
+#   stream:   the sums that they read, to their end, the convolutions that are added to them, and
+#             the products that read either
 #   ancestry: everything that they are computed from
 #   progeny:  everything that is computed from them
 #   readers:  not these nodes but the matrix products that read them
+#   trunk:    also the products before and after them, and the sums of these
 #   entry:    what is computed from the engine's inputs before the first weighted operator
 #   exit:     what the engine's outputs are computed by, back to the last product or sum of two
-Reach = Literal["node", "sums", "stream", "ancestry", "progeny", "readers", "entry", "exit"]
+Reach = Literal[
+    "node", "sums", "stream", "ancestry", "progeny", "readers", "trunk", "entry", "exit"
+]
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,16 @@ FP16_RECIPE: Final = PrecisionRecipe(
     islands=(
         Island(
             "norms and the residual stream",
-            ("LayerNormalization", "AveragePool"),
+            ("LayerNormalization",),
             "sums",
             "squares of deviations pass 65504 where a deviation passes 256, and the stream sums "
             "the outputs of every block: it alone grows with depth, and rounding adds up in it",
         ),
         Island(
             "what reads the stream without a norm",
-            ("LayerNormalization", "AveragePool"),
+            ("LayerNormalization",),
             "stream",
-            "the neck, the adapters and a trunk's blocks take the stream as it is, however large",
+            "the neck and the adapters take the stream as it is, however large",
         ),
         Island(
             "fused attention",
@@ -101,6 +104,13 @@ FP16_RECIPE: Final = PrecisionRecipe(
             "readers",
             "as in fused attention, of which this is the second half",
             rounded=True,
+        ),
+        Island(
+            "convolutions between clipped activations",
+            ("Clip",),
+            "trunk",
+            "a convolutional trunk has neither norms nor a stream: what one layer rounds, the next "
+            "fifty carry on, until boundaries move",
         ),
         Island(
             "pooling",

@@ -104,6 +104,7 @@ def _members(graph: ir.Graph, island: Island, so_far: set[ir.Node]) -> set[ir.No
             for after in _readers(node)
             if after.op_type == "MatMul"
         },
+        "trunk": lambda: _trunk(start),
         "stream": lambda: _stream(start),
         "entry": lambda: _entry(graph, so_far),
         "exit": lambda: _exit(graph),
@@ -134,35 +135,29 @@ def _readers(node: ir.Node) -> Iterable[ir.Node]:
     return node.successors()
 
 
+def _trunk(start: set[ir.Node]) -> set[ir.Node]:
+    """Return activations, the products before and after them, and the sums of these."""
+    near = _near(start, _sources) | _near(start, _readers)
+    products = {node for node in near if node.op_type in LINEAR}
+    return start | products | {n for n in _walk(products, _readers, is_sum) if n.op_type == "Add"}
+
+
 def _stream(start: set[ir.Node]) -> set[ir.Node]:
     """Return the stream that the norms read, to its end, and the products that read it.
 
-    In a convolutional trunk the convolutions that add to it belong to it: blocks have no norm
-    before them. So does one that others read as well as a norm, where a block changes the width.
-    The patches of a ViT do not, which positions are added to and a norm reads.
+    Convolutions that are added to it belong to it: those of a pyramid have no norm before them.
+    The patches of a ViT do not, which positions are added to.
     """
     sums = {node for node in _walk(start, _sources, is_sum) if node.op_type == "Add"}
     sums = {node for node in _walk(sums, _readers, is_sum) if node.op_type == "Add"}
-    convolutions = {
-        before
-        for node in _walk(start | sums, _sources, lambda _: False)
-        for before in _sources(node)
-        if before.op_type == "Conv"
-    }
-    positioned = {
-        node for node in sums if any(v and v.const_value is not None for v in node.inputs)
-    }
-    parts = {node for node in convolutions if not _computing_readers(node) <= start | positioned}
-    readers = {after for node in sums | parts for after in _computing_readers(node)}
-    return sums | parts | {node for node in readers if node.op_type in LINEAR}
+    joins = {node for node in sums if all(v and v.const_value is None for v in node.inputs)}
+    added = {node for node in _near(joins, _sources) if node.op_type == "Conv"}
+    return sums | added | {node for node in _near(sums | added, _readers) if node.op_type in LINEAR}
 
 
-def _computing_readers(node: ir.Node) -> set[ir.Node]:
-    """Return the nodes that compute with a value, across operators that only move data."""
-    readers = {
-        after for reached in _walk({node}, _readers, lambda _: False) for after in _readers(reached)
-    }
-    return {after for after in readers if after.op_type not in MOVING}
+def _near(nodes: set[ir.Node], neighbours: Callable[[ir.Node], Iterable[ir.Node]]) -> set[ir.Node]:
+    """Return the neighbours of nodes, across operators that only move data."""
+    return {near for node in _walk(nodes, neighbours, lambda _: False) for near in neighbours(node)}
 
 
 def is_sum(node: ir.Node) -> bool:

@@ -146,7 +146,8 @@ class PyramidTower(nn.Module):
     def __init__(self, width: int, embedding_size: int) -> None:
         super().__init__()
         self.trunk = folded_trunk()
-        self.reference_blocks = folded_trunk().get_submodule("blocks")[REFERENCE_BLOCKS]
+        blocks: Any = folded_trunk().get_submodule("blocks")
+        self.reference_blocks = blocks[REFERENCE_BLOCKS]
         self.pyramid = Pyramid(TRUNK_CHANNELS[1:], width)
         self.head = nn.Sequential(
             nn.Linear(2 * POOLED_LEVELS * width + TRUNK_CHANNELS[-1], width), nn.GELU(),

@@ -61,7 +61,7 @@ def demo(
     steps = [
         ["bundle", "copy", SHIPPED_NAME, bundle, "--overwrite"],
         ["products", "learn", bundle, _PRODUCT, screws / "good", "--texts-of", _ZERO_SHOT,
-         "--false-reject-rate", "0.1", "--keep-unusual"],
+         "--false-reject-rate", "0.1"],
         ["inspect", bundle, *photos, "--product", _PRODUCT,
          "--truth", screws / "masks", "--out", results[_PRODUCT], "--existing", "replace"],
         ["inspect", bundle, examples / "images", examples / "frames", "--product", _ZERO_SHOT,

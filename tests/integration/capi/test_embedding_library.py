@@ -150,7 +150,7 @@ def test_golden_vectors_hold_in_cpp(library: EmbeddedLibrary, tmp_path: Path) ->
     other.mkdir()
     for file in GOLDEN.iterdir():
         text = file.read_bytes()
-        (other / file.name).write_bytes(text.replace(b" reject ", b" accept ", 1))
+        (other / file.name).write_bytes(text.replace(b" accept ", b" reject ", 1))
     ended = library.run(library.drivers / "golden", "mini", other, tmp_path)
     assert ended.returncode == 1
     assert "differs: decision" in ended.stdout

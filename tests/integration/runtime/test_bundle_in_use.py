@@ -91,12 +91,12 @@ def test_a_calibration_records_what_it_was_made_with(copied: Path, good: list[Pa
         assert any("fusion_weight=0.5, now 0.9" in text for text in warnings)
 
 
-@pytest.mark.parametrize("given", [0.95, 0.25], ids=["the bundle's own", "another"])
+@pytest.mark.parametrize("given", [0.97, 0.25], ids=["the bundle's own", "another"])
 def test_a_threshold_that_is_set_is_applied_and_recorded(
     copied: Path, good: list[Path], tmp_path: Path, given: float
 ) -> None:
     calibrate_product(open_bundle(copied), "object", good, false_reject_rate=0.1)
-    assert open_bundle(copied).manifest.method_parameters.decision_threshold == 0.95
+    assert open_bundle(copied).manifest.method_parameters.decision_threshold == 0.97
     (tmp_path / "p.toml").write_text(f"decision_threshold = {given}\n")
     for i, option in enumerate((["--set", f"decision_threshold={given}"],
                                 ["--parameters", str(tmp_path / "p.toml")])):  # fmt: skip
