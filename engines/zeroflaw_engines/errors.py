@@ -13,8 +13,6 @@ class ZeroflawError(Exception):
         remedy: What the reader can do about it.
 
     Attributes:
-        cause: As given.
-        remedy: As given.
         code: Stable identifier of the kind of error, for logs and line-side software.
     """
 

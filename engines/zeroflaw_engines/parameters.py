@@ -34,7 +34,7 @@ class MethodParameters:
         spacing_pixels: The paper's 400.
         prompt_grid: Grid on which PPG runs: that of the anomaly `map`, or `sam`'s image.
         dilation_kernel: Shape of the structuring element of Eq. 3.
-        dilation_size: Its side in px of the prompt grid.
+        dilation_size: Side of that element, 1 to 255 px of the prompt grid.
         sam_input: What SAM sees: the `original` frame with its aspect kept, or the frame
             `squashed` to the CLIP encoder's square.
         similarity: Map_s of Eq. 6: cosine to the mean feature of S_a (`prototype`), or the

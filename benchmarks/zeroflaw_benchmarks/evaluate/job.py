@@ -98,7 +98,6 @@ class EvaluatedSample:
 
     Attributes:
         sample: As the dataset lists it.
-        class_name: Its class.
         product: As which it is inspected.
         truth: At the evaluation's size.
         encoding: File of its encoding.

@@ -29,7 +29,7 @@ class KeyParts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         attention: How the graph writes attention.
         recipe: Identity of the precision recipe; None for FP32.
         backend: Whose compiler.
-        backend_version: Its full version.
+        backend_version: Of that compiler, as `1.7.1.116`.
         architectures: GPU architectures in the engine; empty where it is for `gpu` alone.
         gpu: Name and architecture of the GPU that it was built on, as `NVIDIA L4 (sm89)`; None
             where architectures were named.

@@ -51,7 +51,6 @@ class EngineStatus:
     """Why an engine in the cache may or may not be used.
 
     Attributes:
-        paths: Its files.
         status: `up to date`; `stale` where the key differs; `damaged` where files do not fit;
             `no graph` where the bundle no longer has what it was built from.
         reason: In words; empty if up to date.

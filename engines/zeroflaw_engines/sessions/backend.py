@@ -57,7 +57,6 @@ class SessionRequest:
 
     Attributes:
         bundle: Where the engine is.
-        engine: Which one.
         precision: What it computes in; None takes the backend's default, and of built engines
             the one that is there.
         threads: CPU threads of the engine; 0 takes every core.

@@ -36,9 +36,7 @@ class Dataset:
     """A split of a data set.
 
     Attributes:
-        root: As given.
-        layout: As given or recognised.
-        split: As given.
+        layout: Of the files; recognised where none was given.
         classes: Sorted by name; each has at least one sample.
         skipped: Files that were left out, sorted by path.
     """

@@ -12,18 +12,18 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 # How far an island reaches from the nodes that it is named by:
-#   node:     these nodes alone
-#   sums:     also the additions that feed them, across operators that only move data
-#   stream:   the sums that they read, to their end, the convolutions that are added to them, and
-#             the products that read either
-#   ancestry: everything that they are computed from
-#   progeny:  everything that is computed from them
-#   readers:  not these nodes but the matrix products that read them
-#   trunk:    also the products before and after them, and the sums of these
-#   entry:    what is computed from the engine's inputs before the first weighted operator
-#   exit:     what the engine's outputs are computed by, back to the last product or sum of two
+#   node:        these nodes alone
+#   sums:        also the additions that feed them, across operators that only move data
+#   stream:      the sums that they read, to their end, the convolutions that are added to them, and
+#                the products that read either
+#   ancestors:   everything that they are computed from
+#   descendants: everything that is computed from them
+#   readers:     not these nodes but the matrix products that read them
+#   trunk:       also the products before and after them, and the sums of these
+#   entry:       what is computed from the engine's inputs before the first weighted operator
+#   exit:        what the engine's outputs are computed by, back to the last product or sum of two
 Reach = Literal[
-    "node", "sums", "stream", "ancestry", "progeny", "readers", "trunk", "entry", "exit"
+    "node", "sums", "stream", "ancestors", "descendants", "readers", "trunk", "entry", "exit"
 ]
 
 
@@ -121,14 +121,14 @@ FP16_RECIPE: Final = PrecisionRecipe(
         Island(
             "L2 norms, logits and maps",
             ("ReduceL2",),
-            "progeny",
+            "descendants",
             "squares overflow; 100 times a cosine has steps of 0.06 in FP16, which a sigmoid of "
             "the difference of two would show",
         ),
         Island(
             "phases of the prompt positions",
             ("Sin", "Cos"),
-            "ancestry",
+            "ancestors",
             "a phase of hundreds of radians has steps of 0.1 and more in FP16",
         ),
         Island(

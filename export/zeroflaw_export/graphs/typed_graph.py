@@ -96,14 +96,9 @@ def _members(graph: ir.Graph, island: Island, so_far: set[ir.Node]) -> set[ir.No
     reaches: dict[str, Callable[[], set[ir.Node]]] = {
         "node": lambda: start,
         "sums": lambda: _walk(start, _sources, is_sum),
-        "ancestry": lambda: _walk(start, _sources, lambda _: True),
-        "progeny": lambda: _walk(start, _readers, lambda _: True),
-        "readers": lambda: {
-            after
-            for node in _walk(start, _readers, lambda _: False)
-            for after in _readers(node)
-            if after.op_type == "MatMul"
-        },
+        "ancestors": lambda: _walk(start, _sources, lambda _: True),
+        "descendants": lambda: _walk(start, _readers, lambda _: True),
+        "readers": lambda: {n for n in _near(start, _readers) if n.op_type == "MatMul"},
         "trunk": lambda: _trunk(start),
         "stream": lambda: _stream(start),
         "entry": lambda: _entry(graph, so_far),
@@ -113,12 +108,13 @@ def _members(graph: ir.Graph, island: Island, so_far: set[ir.Node]) -> set[ir.No
 
 
 def _walk(
-    start: set[ir.Node],
+    start: Iterable[ir.Node],
     neighbours: Callable[[ir.Node], Iterable[ir.Node]],
     belongs: Callable[[ir.Node], bool],
 ) -> set[ir.Node]:
     """Return all that is reached from the start through nodes that belong or only move data."""
-    found, todo = set(start), list(start)
+    found = set(start)
+    todo = list(found)
     while todo:
         for node in neighbours(todo.pop()):
             if node not in found and (node.op_type in MOVING or belongs(node)):
@@ -139,7 +135,7 @@ def _trunk(start: set[ir.Node]) -> set[ir.Node]:
     """Return activations, the products before and after them, and the sums of these."""
     near = _near(start, _sources) | _near(start, _readers)
     products = {node for node in near if node.op_type in LINEAR}
-    return start | products | {n for n in _walk(products, _readers, is_sum) if n.op_type == "Add"}
+    return start | products | _sums(products, _readers)
 
 
 def _stream(start: set[ir.Node]) -> set[ir.Node]:
@@ -148,16 +144,27 @@ def _stream(start: set[ir.Node]) -> set[ir.Node]:
     Convolutions that are added to it belong to it: those of a pyramid have no norm before them.
     The patches of a ViT do not, which positions are added to.
     """
-    sums = {node for node in _walk(start, _sources, is_sum) if node.op_type == "Add"}
-    sums = {node for node in _walk(sums, _readers, is_sum) if node.op_type == "Add"}
-    joins = {node for node in sums if all(v and v.const_value is None for v in node.inputs)}
-    added = {node for node in _near(joins, _sources) if node.op_type == "Conv"}
+    sums = _sums(_sums(start, _sources), _readers)
+    added = {n for n in _near(filter(_joins, sums), _sources) if n.op_type == "Conv"}
     return sums | added | {node for node in _near(sums | added, _readers) if node.op_type in LINEAR}
 
 
-def _near(nodes: set[ir.Node], neighbours: Callable[[ir.Node], Iterable[ir.Node]]) -> set[ir.Node]:
+def _sums(start: set[ir.Node], neighbours: Callable[[ir.Node], Iterable[ir.Node]]) -> set[ir.Node]:
+    """Return the additions that are reached from the start through such additions."""
+    return {node for node in _walk(start, neighbours, is_sum) if node.op_type == "Add"}
+
+
+def _near(
+    nodes: Iterable[ir.Node], neighbours: Callable[[ir.Node], Iterable[ir.Node]]
+) -> set[ir.Node]:
     """Return the neighbours of nodes, across operators that only move data."""
-    return {near for node in _walk(nodes, neighbours, lambda _: False) for near in neighbours(node)}
+    reached = _walk(nodes, neighbours, lambda _: False)
+    return {near for node in reached for near in neighbours(node)}
+
+
+def _joins(node: ir.Node) -> bool:
+    """Return whether a node adds two streams, neither of which is a weight."""
+    return node.op_type == "Add" and all(v and v.const_value is None for v in node.inputs)
 
 
 def is_sum(node: ir.Node) -> bool:
@@ -198,8 +205,7 @@ def _exit(graph: ir.Graph) -> set[ir.Node]:
             continue
         found.add(node)
         # Behind a sum of two streams lie all the blocks that added to it.
-        joins = node.op_type == "Add" and all(v and v.const_value is None for v in node.inputs)
-        if node.op_type not in LINEAR and not joins:
+        if node.op_type not in LINEAR and not _joins(node):
             todo.extend(node.predecessors())
     return found
 

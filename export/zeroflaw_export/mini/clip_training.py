@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
 from zeroflaw_export.models.clip_encoder import LOGIT_SCALE
-from zeroflaw_export.models.pyramid import REFERENCE_BLOCKS
 
 # The two finest stages stay as ImageNet made them: edges and colours are the same everywhere, and
 # half of the time of a step would be theirs.
@@ -95,9 +94,7 @@ def new_towers(architecture: ClipArchitecture, trunk: nn.Module, seed: int) -> T
     """
     torch.manual_seed(seed)
     clip = architecture.build(architecture.image_size)
-    clip.visual.trunk.load_state_dict(trunk.state_dict())
-    blocks: Any = trunk.get_submodule("blocks")
-    clip.visual.reference_blocks.load_state_dict(blocks[REFERENCE_BLOCKS].state_dict())
+    clip.visual.load_trunk(trunk)
     return Towers(clip, architecture)
 
 
@@ -141,11 +138,12 @@ def train_towers(
                 frames, rng, phase.batch, side=phase.side, window=phase.window, cell=_CELL,
                 defective=settings.defective,
             )  # fmt: skip
-            embedding, levels = visual.encode_stages(list(visual.trunk(normalised(images))))
+            stages = list(visual.trunk(normalised(images)))
+            embedding, tokens = visual.encode_stages(stages, taps)
             with torch.no_grad():
                 normal, abnormal = sentences.states(rng)
             return _loss(
-                towers.adapters([levels[tap].flatten(2).mT for tap in taps]),
+                towers.adapters(tokens),
                 embedding,
                 truth=torch.from_numpy(truth),
                 towards_abnormal=abnormal - normal,

@@ -114,15 +114,17 @@ def _normed(stage: torch.Tensor) -> torch.Tensor:
 
     The trunk itself has no norm: what reads it would otherwise overflow FP16 with it.
     """
-    channels = stage.flatten(2).mT
-    normed = functional.layer_norm(channels, channels.shape[-1:], eps=_NOISE**2)
-    return normed.mT.reshape(stage.shape)
+    return _standardised(stage.flatten(2).mT).mT.reshape(stage.shape)
 
 
 def _deviation(stage: torch.Tensor) -> torch.Tensor:
     """Standardise each channel over the picture: a LayerNorm along the places."""
-    places = stage.flatten(2)
-    return functional.layer_norm(places, places.shape[-1:], eps=_NOISE**2).reshape(stage.shape)
+    return _standardised(stage.flatten(2)).reshape(stage.shape)
+
+
+def _standardised(x: torch.Tensor) -> torch.Tensor:
+    """Standardise along the last axis."""
+    return functional.layer_norm(x, x.shape[-1:], eps=_NOISE**2)
 
 
 def doubled(x: torch.Tensor) -> torch.Tensor:
@@ -154,6 +156,16 @@ class PyramidTower(nn.Module):
             nn.Linear(width, embedding_size),
         )  # fmt: skip
 
+    def load_trunk(self, trunk: nn.Module) -> None:
+        """Take the weights of a trunk, for reference tokens too.
+
+        Args:
+            trunk: Its batch norms are folded.
+        """
+        blocks: Any = trunk.get_submodule("blocks")
+        self.trunk.load_state_dict(trunk.state_dict())
+        self.reference_blocks.load_state_dict(blocks[REFERENCE_BLOCKS].state_dict())
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Embed images: float [B, 3, S, S] -> [B, embedding_size]."""
         embedding: torch.Tensor = self.forward_intermediates(image, indices=[])["image_features"]
@@ -174,24 +186,27 @@ class PyramidTower(nn.Module):
             [B, tokens, channels], what reference banks are made of.
         """
         stages = list(self.trunk(image))
-        embedding, levels = self.encode_stages(stages)
+        embedding, tokens = self.encode_stages(stages, indices)
         return {
             "image_features": embedding,
-            "image_intermediates": [levels[i].flatten(2).mT for i in indices],
+            "image_intermediates": tokens,
             "reference_tokens": self.reference_tokens(stages[1]),
         }
 
-    def encode_stages(self, stages: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Embed images by the five stages of the trunk.
+    def encode_stages(
+        self, stages: list[torch.Tensor], indices: list[int]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Encode images by the five stages of the trunk.
 
         Returns:
-            The embedding, float [B, embedding_size], and the levels of the pyramid, finest first.
+            The `image_features` and `image_intermediates` of `forward_intermediates`.
         """
         levels = self.pyramid(stages[1:])
         pooled = [level.amax((2, 3)) for level in levels[:POOLED_LEVELS]]
         pooled += [level.mean((2, 3)) for level in levels[:POOLED_LEVELS]]
         pooled.append(_normed(stages[-1]).mean((2, 3)))
-        return self.head(torch.cat(pooled, dim=1)), levels
+        embedding: torch.Tensor = self.head(torch.cat(pooled, dim=1))
+        return embedding, [levels[i].flatten(2).mT for i in indices]
 
     def reference_tokens(self, quarter: torch.Tensor) -> torch.Tensor:
         """Encode the trunk's stage at 1/4 of the side for reference banks.

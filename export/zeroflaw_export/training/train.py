@@ -101,7 +101,6 @@ class TrainingRecord:
         created: UTC.
         versions: Of zeroflaw and torch; results are the same to the bit only with the same ones.
         tower: The frozen tower.
-        settings: The recipe.
         layout: Of the data set.
         split: Of the data set.
         dataset: Digest of the images and masks that were used.

@@ -14,6 +14,7 @@ from zeroflaw import Inspector, MethodParameters
 from zeroflaw.pictures.images import read_image
 from zeroflaw.pipeline.geometry import squash
 from zeroflaw.pipeline.reference import load_bank, match
+from zeroflaw.station.thinning import bank_of_photos, thinned
 from zeroflaw_engines.backends import availability
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.image_files.frame import rgb_frame
@@ -93,12 +94,14 @@ def inspected(inspector: Inspector, frame: np.ndarray) -> np.ndarray:
 def test_a_photo_whose_tokens_are_all_in_the_bank_is_at_no_distance(learned) -> None:
     inspector, _ = learned
     tokens, matcher = tokens_of(inspector, crop(90)), inspector.sessions.reference_matcher
-    whole = bank_of(inspector, [crop(90)], tokens.shape[1])
-    assert whole.rows == tokens.shape[1]
+    # A bank of mini has room for all tokens of one photo, and some of another.
+    photos = [thinned(tokens_of(inspector, crop(0)), 300), thinned(tokens, tokens.shape[1])]
+    whole = bank_of_photos(photos, inspector.bundle.tower)
+    assert whole.rows == 300 + tokens.shape[1]
     # FP16 rounds each value by up to 2^-11 of itself.
     np.testing.assert_allclose(match(tokens, load_bank(whole, "", matcher), matcher), 0, atol=5e-4)
-    other = bank_of(inspector, [crop(0)], tokens.shape[1])
-    assert match(tokens, load_bank(other, "", matcher), matcher).mean() > 0.01
+    without = whole.without_photo(1)
+    assert match(tokens, load_bank(without, "", matcher), matcher).mean() > 0.01
 
 
 def test_a_product_without_a_bank_is_as_in_a_bundle_without_any(learned) -> None:

@@ -150,6 +150,33 @@ def test_a_residual_stream_is_summed_in_fp32() -> None:
     assert np.isfinite(run(model, x=x)[0]).all(), "a stream beyond 65504 is no harm"
 
 
+def test_what_is_added_to_a_stream_is_fp32_and_what_positions_are_added_to_is_not() -> None:
+    model = model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["p"], name="before"),
+            helper.make_node("Gelu", ["p"], ["g"]),
+            helper.make_node("Conv", ["g", "w"], ["patches"], name="patches"),
+            helper.make_node("Reshape", ["patches", "shape"], ["moved"]),
+            helper.make_node("Add", ["moved", "positions"], ["placed"]),
+            helper.make_node("LayerNormalization", ["placed", "one"], ["n"]),
+            helper.make_node("Gelu", ["n"], ["h"]),
+            helper.make_node("Conv", ["h", "w"], ["lateral"], name="lateral"),
+            helper.make_node("Add", ["lateral", "h"], ["sum"]),
+            helper.make_node("LayerNormalization", ["sum", "one"], ["m"]),
+            helper.make_node("Conv", ["m", "w"], ["y"], name="last"),
+        ],
+        [("x", [1, 2, 3, 3])],
+        [("y", [1, 2, 3, 3])],
+        [("one", np.ones(3, np.float32)), ("positions", np.ones((1, 2, 3, 3), np.float32)),
+         ("shape", np.array([1, 2, 3, 3])),
+         ("w", np.eye(2, dtype=np.float32)[:, :, None, None])],
+    )  # fmt: skip
+    apply_recipe(model, FP16_RECIPE)
+    kinds = {value.name: value.dtype for node in model.graph for value in node.outputs}
+    assert kinds["lateral"] == kinds["sum"] == kinds["placed"] == ir.DataType.FLOAT
+    assert kinds["p"] == kinds["patches"] == ir.DataType.FLOAT16
+
+
 def test_a_convolutional_trunk_is_fp32_and_what_reads_it_is_not() -> None:
     model = model_of(
         [

@@ -171,8 +171,7 @@ def test_a_bank_of_a_pyramid_has_one_layer_of_the_finer_stages_grid(tower):
 def test_reference_tokens_are_those_of_the_trunk_before_it_was_fine_tuned(trunk, pixels):
     fold_batch_norms(trunk)
     tower = PyramidTower(64, 96).eval()
-    tower.trunk.load_state_dict(trunk.state_dict())
-    tower.reference_blocks.load_state_dict(trunk.get_submodule("blocks")[2:5].state_dict())
+    tower.load_trunk(trunk)
     with torch.no_grad():
         stages = trunk(pixels)
         want = joined_tokens(stages[2], stages[3])
