@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -12,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pipeline.engine_outputs import require_finite
-from zeroflaw.pipeline.geometry import (
-    BoolArray,
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
+from zeroflaw.pipeline.masks import (
     Box,
-    FloatArray,
-    FrameGeometry,
-    frame_to_sam,
+    Workspace,
     has_content,
     inclusive_box,
     logits_at_sam,
@@ -103,24 +100,6 @@ class Cascade:
     mask_box: Box | None = None
 
 
-class Workspace(threading.local):
-    """Float buffers by purpose, a set of its own for each thread.
-
-    Fresh memory costs a page fault for every 4 KiB: for logits at the size of a 12 MP frame
-    that is more than their computation.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, FloatArray] = {}
-
-    def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
-        """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
-        buffer = self._buffers.get(purpose)
-        if buffer is None or buffer.shape != shape:
-            buffer = self._buffers[purpose] = np.empty(shape, np.float32)
-        return buffer
-
-
 def run_cascade(
     decode: Decode,
     points: PointPrompts,
@@ -147,7 +126,6 @@ def run_cascade(
     """
     workspace = workspace or Workspace()
     at_sam = workspace.float32("sam", (geometry.sam_size, geometry.sam_size))
-    at_frame = workspace.float32("frame", geometry.frame)
 
     resized = 0  # number of the stage whose logits lie in `at_sam`
 
@@ -160,7 +138,7 @@ def run_cascade(
         return at_sam[:height, :width]
 
     def mask_of(number: int, low_res: FloatArray) -> tuple[BoolArray, Box | None]:
-        return mask_and_box(content_of(number, low_res), geometry, at_frame)
+        return mask_and_box(content_of(number, low_res), geometry, workspace)
 
     stages: list[Stage] = []
     scores: list[float] = []

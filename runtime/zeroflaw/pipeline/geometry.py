@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,11 +25,6 @@ from zeroflaw_engines.image_files.frame import Frame
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1, inclusive
-
-# Columns that OpenCV's kernels take at once divide it: a cut at its multiples moves no column
-# from their vector part to the rest of a row, which may round otherwise.
-_COLUMNS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -153,155 +146,6 @@ def frame_to_sam(points: NDArray[np.floating], geometry: FrameGeometry) -> Float
         points = _between(points, geometry.frame, geometry.sam_source)
     ratio = np.divide(geometry.sam_content[::-1], geometry.sam_source[::-1])
     return (points * ratio).astype(np.float32)
-
-
-def logits_at_sam(
-    low_res: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
-) -> FloatArray:
-    """Resize low-res logits over SAM's content: the first resize of `postprocess_masks`.
-
-    Args:
-        low_res: float32 [L, L].
-        out: float32 [sam_size, sam_size] to compute in.
-
-    Returns:
-        float32 [h, w], a view.
-    """
-    size = geometry.sam_size
-    full = cv2.resize(low_res, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
-    height, width = geometry.sam_content
-    return full[:height, :width]  # type: ignore[return-value]
-
-
-def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
-    """Return whether any logit over the content of SAM's image is positive.
-
-    Args:
-        low_res: float32 [L, L].
-    """
-    scale = geometry.sam_size / len(low_res)
-    rows, columns = (int(extent // scale) for extent in geometry.sam_content)
-    inside = low_res[:rows, :columns] > 0
-    # Between four positive logits every interpolated one is positive: no need to upsample.
-    block = inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
-    return bool(block.any()) or bool((logits_at_sam(low_res, geometry) > 0).any())
-
-
-def logits_at(
-    content: FloatArray, size: tuple[int, int], out: FloatArray | None = None
-) -> FloatArray:
-    """Resize logits over SAM's content again: the second resize of `postprocess_masks`.
-
-    Args:
-        content: float32 [h, w] from `logits_at_sam`.
-        size: Height and width wanted, px.
-        out: float32 of that size to compute in.
-
-    Returns:
-        float32 of that size: `content` itself if it has that size already.
-    """
-    if content.shape == size:
-        return content
-    return cv2.resize(content, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
-
-
-def mask_at_frame(
-    content: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
-) -> BoolArray:
-    """Return the mask of SAM logits at the frame's size: two-step resize, then logit > 0.
-
-    Args:
-        content: float32 [h, w] from `logits_at_sam`.
-        out: float32 [H, W] for the logits at the frame's size.
-
-    Returns:
-        bool [H, W].
-    """
-    return mask_and_box(content, geometry, out)[0]
-
-
-def mask_and_box(
-    content: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
-) -> tuple[BoolArray, Box | None]:
-    """Return `mask_at_frame` and its `inclusive_box`; what cannot be positive is not computed.
-
-    Args:
-        content: As for `mask_at_frame`.
-        out: As for `mask_at_frame`; what it holds afterwards is not said.
-    """
-    if geometry.sam_source != geometry.frame:
-        content = logits_at(content, geometry.sam_source)
-    positive: BoolArray = content > 0
-    box = inclusive_box(positive)
-    if content.shape == geometry.frame:
-        return positive, box
-    mask = np.zeros(geometry.frame, np.bool_)
-    if box is None:
-        return mask, None
-    rows, columns = _interpolated_from(box, content.shape, geometry.frame)
-    logits = _logits_within(content, geometry.frame, rows, columns, out)
-    np.greater(logits, 0, out=mask[rows, columns])
-    box = inclusive_box(mask[rows, columns])
-    if box is None:
-        return mask, None
-    x, y = columns.start, rows.start
-    return mask, (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
-
-
-def _interpolated_from(
-    box: Box, source: tuple[int, ...], target: tuple[int, int]
-) -> tuple[slice, slice]:
-    """Return rows and columns of a target that hold all that linear interpolation makes of a box.
-
-    Args:
-        box: In pixels of the source.
-        source: Height and width.
-        target: Height and width.
-    """
-    spans = []
-    for axis, step in ((0, 1), (1, _COLUMNS_AT_ONCE)):
-        first, last = box[1 - axis], box[3 - axis]
-        ratio = target[axis] / source[axis]
-        # Between the centres of the pixels beside the box, and one more for rounding.
-        start = max(0, int((first - 0.5) * ratio - 0.5) - 2) // step * step
-        stop = -(-(int((last + 1.5) * ratio - 0.5) + 2) // step) * step
-        spans.append(slice(start, min(stop, target[axis])))
-    return spans[0], spans[1]
-
-
-def _logits_within(
-    content: FloatArray,
-    size: tuple[int, int],
-    rows: slice,
-    columns: slice,
-    out: FloatArray | None,
-) -> FloatArray:
-    """Return these rows and columns of `logits_at`, to the last bit.
-
-    OpenCV finds the weights of a pixel from its place in the whole, so a part of both axes
-    cannot be cut out beforehand. But it interpolates along rows and then along columns, and an
-    axis that keeps its size keeps its values: in two calls, the first needs the rows alone, and
-    the second the columns alone.
-    """
-    (height, width), (source_height, source_width) = size, content.shape
-    shrinks = height < source_height or width < source_width
-    if shrinks or 2 * (columns.stop - columns.start) > width:
-        return logits_at(content, size, out)[rows, columns]
-    ratio = source_height / height
-    top = max(0, int((rows.start + 0.5) * ratio - 0.5) - 1)
-    bottom = int((rows.stop + 0.5) * ratio - 0.5) + 3
-    wide = logits_at(content[top:bottom], (len(content[top:bottom]), width))
-    narrow = np.zeros((source_height, columns.stop - columns.start), np.float32)
-    narrow[top:bottom] = wide[:, columns]
-    return logits_at(narrow, (height, narrow.shape[1]))[rows]
-
-
-def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
-    """Return the inclusive (x0, y0, x1, y1) of a mask, or None if it is empty (amg.py:303-346)."""
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if width == 0:
-        return None
-    return x, y, x + width - 1, y + height - 1
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.geometry import BoolArray, Box, FloatArray, inclusive_box
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.masks import Box, inclusive_box
 
 Polygon = tuple[tuple[int, int], ...]
 
