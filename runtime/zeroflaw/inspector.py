@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import load_products, reopened
-from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
@@ -26,6 +25,7 @@ from zeroflaw.pipeline.intake import (
     take_array,
     take_file,
 )
+from zeroflaw.pipeline.masks import Workspace
 from zeroflaw.pipeline.resizing import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp, new_stamp
