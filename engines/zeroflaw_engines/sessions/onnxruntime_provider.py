@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class Provider:
         device: Where its tensors are, in ONNX Runtime's words.
         libraries: What it loads at run time.
         remedy: How to get it.
+        since: ONNX Runtime's first version that has what this project asks of it. 1.25: Attention
+            of ONNX on CUDA. 1.30: memory from a plugin's allocator.
     """
 
     backend: str
@@ -35,6 +38,7 @@ class Provider:
     device: str
     libraries: str
     remedy: str
+    since: tuple[int, int] = (1, 20)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,7 @@ PROVIDERS: Final = {
             "cuda",
             "the NVIDIA driver, CUDA and cuDNN",
             _GPU_WHEEL,
+            since=(1, 25),
         ),
         Provider(
             "onnxruntime-tensorrt",
@@ -73,13 +78,16 @@ PROVIDERS: Final = {
             "cuda",
             "the NVIDIA driver, CUDA, cuDNN and TensorRT",
             _GPU_WHEEL,
+            since=(1, 25),
         ),
         Provider(
             "onnxruntime-tensorrt-rtx",
             "NvTensorRTRTXExecutionProvider",
             "cuda",
             "the NVIDIA driver, CUDA and TensorRT-RTX",
-            f"name the library of NVIDIA's plugin provider in {PLUGIN_VARIABLE}",
+            f"pip install 'onnxruntime>=1.30', and name the library of NVIDIA's plugin provider in"
+            f" {PLUGIN_VARIABLE}",
+            since=(1, 30),
         ),
     )
 }
@@ -102,6 +110,9 @@ def missing_provider(provider: Provider, library: Path | None = None) -> str | N
         library: Of a plugin provider.
     """
     known = ort.get_available_providers()
+    if tuple(map(int, re.findall(r"\d+", ort.__version__)[:2])) < provider.since:
+        minimum = ".".join(map(str, provider.since))
+        return f"ONNX Runtime {ort.__version__} is too old for {provider.name}: {minimum} is needed"
     if provider.name in known or provider.name in _plugin_names():
         return None
     if library is not None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from zeroflaw_engines.errors import BackendUnavailableError
 from zeroflaw_engines.sessions.device_tensor import Tensor, offset_of
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort
 
@@ -35,21 +34,11 @@ class OrtMemory:
         return (self.device, self.number) == (other.device, other.number)
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> ort.OrtValue:
-        """Make a value on a device other than the CPU; what it holds is not set.
-
-        Raises:
-            BackendUnavailableError: This ONNX Runtime cannot allocate on a plugin's device.
-        """
+        """Make a value on a device other than the CPU; what it holds is not set."""
         make, kind = ort.OrtValue.ortvalue_from_shape_and_type, np.dtype(dtype)
         if self.plugin is None:
             return make(list(shape), kind, self.device, self.number)
-        try:
-            return make(list(shape), kind, memory_info=self.plugin)
-        except TypeError as error:
-            raise BackendUnavailableError(
-                f"ONNX Runtime {ort.__version__} cannot allocate on a plugin provider's device",
-                "pip install 'onnxruntime>=1.30'",
-            ) from error
+        return make(list(shape), kind, memory_info=self.plugin)
 
     def upload(self, array: Tensor) -> ort.OrtValue:
         """Copy an array to a device other than the CPU."""
