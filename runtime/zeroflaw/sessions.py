@@ -75,6 +75,7 @@ def load_bundle(
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
+    device: int = 0,
 ) -> tuple[Bundle, BackendChoice, Sessions]:
     """Open a bundle and load its engines, all of one and the same state of it.
 
@@ -83,19 +84,26 @@ def load_bundle(
         precision: What the engines compute in; None takes that of the backend.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
         BundleError: The bundle is missing, damaged, of a newer schema, or is replaced all the time.
-        BackendUnavailableError: The backend is unknown, or lacks its driver or the precision.
+        BackendUnavailableError: The backend is unknown, or lacks its driver, the GPU of that
+            number or the precision.
         EngineError: An engine cannot be loaded.
     """
     for _ in range(_MAX_LOADS):
         opened = open_bundle(bundle)
         wanted = (*_ENGINES, REFERENCE_MATCHER) if _has_bank(opened) else _ENGINES
-        choice = choose_backend(backend, precision, bundle=opened, engines=wanted)
+        choice = choose_backend(backend, precision, bundle=opened, engines=wanted, device=device)
         try:
             sessions = load_sessions(
-                opened, choice, precision=precision, threads=threads, model_cache=model_cache
+                opened,
+                choice,
+                precision=precision,
+                threads=threads,
+                model_cache=model_cache,
+                device=device,
             )
         except BundleChangedError as error:
             changed = error
@@ -111,6 +119,7 @@ def load_sessions(
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
+    device: int = 0,
 ) -> Sessions:
     """Load the engines of a bundle: all of them, or none.
 
@@ -121,6 +130,7 @@ def load_sessions(
         precision: What they compute in, if it was asked for.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
         BackendUnavailableError: The backend lacks its driver or the precision.
@@ -136,6 +146,7 @@ def load_sessions(
                 precision=precision,
                 threads=threads,
                 model_cache=model_cache,
+                device=device,
             )
             loaded.callback(session.close)
             return session

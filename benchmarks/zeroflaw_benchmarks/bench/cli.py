@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.options import BackendOption, BundleArgument, PrecisionOption
+from zeroflaw.cli.options import BackendOption, BundleArgument, DeviceOption, PrecisionOption
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
 from zeroflaw_engines.process.terminal import err, out, print_warning
@@ -34,6 +34,7 @@ def bench(
     ] = None,
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
+    device: DeviceOption = 0,
     threads: Annotated[int, typer.Option(min=0, help="Of each engine; 0: every core.")] = 0,
     schedule: Annotated[
         Literal["side_by_side", "clip_first"], typer.Option(help="Of the encoders.")
@@ -131,7 +132,7 @@ def bench(
     options = BenchOptions(
         bundle=bundle,
         product=product,
-        run_on=RunOn(backend, precision, threads),
+        run_on=RunOn(backend, precision, threads, device),
         schedule=schedule,
         size=frame_size(size),
         picture=frame,

@@ -105,9 +105,9 @@ def decoded_parameters(parameters: MethodParameters) -> MethodParameters:
     return parameters.replace(**{name: defaults[name] for name in _AFTERWARDS})
 
 
-def load_decoder(bundle: Bundle, *, backend: str, threads: int) -> Decoder:
+def load_decoder(bundle: Bundle, *, backend: str, threads: int, device: int = 0) -> Decoder:
     """Load the engine of this pass."""
-    session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads)
+    session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads, device=device)
     return Decoder(session, bundle.manifest.sizes, Workspace())
 
 

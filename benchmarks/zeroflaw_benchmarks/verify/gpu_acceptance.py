@@ -25,6 +25,7 @@ import typer
 from numpy.typing import NDArray
 
 from zeroflaw.cli.left_out import search_and_report
+from zeroflaw.cli.options import DeviceOption
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
 from zeroflaw.sessions import load_sessions
@@ -77,6 +78,7 @@ class AcceptanceOptions:
         frames: uint8 [H, W, 3] each.
         soak_runs: Inspections of the soak.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts.
     """
 
     bundle: Bundle
@@ -86,6 +88,7 @@ class AcceptanceOptions:
     frames: tuple[NDArray[Any], ...]
     soak_runs: int
     threads: int = 0
+    device: int = 0
 
 
 def accept(
@@ -110,9 +113,15 @@ def accept(
         checks.append(build(options, gpu.architecture))
     graphs = cuda is not None and BACKENDS[options.backend].builds is not None
     inputs = engine_inputs(options)
-    choice = choose_backend(options.backend, options.precision, bundle=options.bundle)
+    choice = choose_backend(
+        options.backend, options.precision, bundle=options.bundle, device=options.device
+    )
     sessions = load_sessions(
-        options.bundle, choice, precision=options.precision, threads=options.threads
+        options.bundle,
+        choice,
+        precision=options.precision,
+        threads=options.threads,
+        device=options.device,
     )
     with Inspector(options.bundle, sessions) as candidate:
         # Before anything captures: `capture` is what is checked.
@@ -159,7 +168,7 @@ def build_engines(options: AcceptanceOptions, architecture: str) -> Check:
     """Build the engines with `zeroflaw build`, as a user does."""
     command = [
         sys.executable, "-m", "zeroflaw.cli.app", "build", str(options.bundle.path),
-        "--backend", options.backend, "--gpu", architecture,
+        "--backend", options.backend, "--gpu", architecture, "--device", str(options.device),
     ]  # fmt: skip
     if options.precision is not None:
         command += ["--precision", options.precision]
@@ -203,9 +212,10 @@ def main(
         int, typer.Option(min=MIN_SOAK_RUNS, help="Inspections of the soak.")
     ] = 1000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
+    device: DeviceOption = 0,
 ) -> None:
     """Accept a backend on this machine and write the report. Exit code 5: a check failed."""
-    choose_backend(backend, precision)
+    choose_backend(backend, precision, device=device)
     search = search_and_report(images or [_EXAMPLES])
     options = AcceptanceOptions(
         bundle=open_bundle(bundle),
@@ -215,12 +225,12 @@ def main(
         frames=tuple(rgb_frame(read_image(picture.path)) for picture in search.pictures),
         soak_runs=soak_runs,
         threads=threads,
+        device=device,
     )
-    on_gpu = backend not in {"onnxruntime", "openvino"}
     report = accept(
         options,
         build=build_engines if BACKENDS[backend].builds is not None else None,
-        cuda=Cuda() if on_gpu else None,
+        cuda=Cuda(device) if BACKENDS[backend].on_gpu else None,
     )
     written = {
         out_file.with_suffix(".json"): msgspec.json.format(msgspec.json.encode(report), indent=2),

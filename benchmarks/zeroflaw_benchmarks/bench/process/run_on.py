@@ -31,16 +31,23 @@ class RunOn:
         backend: Its name; `torch` for the reference models.
         precision: None takes that of the backend.
         threads: CPU threads of each engine; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
     """
 
     backend: str = DEFAULT_BACKEND
     precision: str | None = None
     threads: int = 0
+    device: int = 0
 
     def session(self, bundle: Bundle, engine: EngineName) -> Session:
         """Load one engine of a bundle."""
         return load_session(
-            bundle, engine, backend=self.backend, precision=self.precision, threads=self.threads
+            bundle,
+            engine,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            device=self.device,
         )
 
     def inspector(
@@ -62,6 +69,7 @@ class RunOn:
             self.backend,
             precision=self.precision,
             threads=self.threads,
+            device=self.device,
             encoder_schedule=encoder_schedule,
             parameters=recorded.replace(no_region="always_run", **parameters),
         )
