@@ -27,6 +27,7 @@ class Backend:
         verified: Whether it was run by zeroflaw's own tests; the others await a machine with a
             GPU.
         builds: Whose built engines it runs; None where it runs the bundle's graphs.
+        on_gpu: Whether it runs on a GPU, of which a machine may have several.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Backend:
     why: str
     verified: bool = False
     builds: BuildBackend | None = None
+    on_gpu: bool = False
 
     def imported(self) -> BackendModule:
         """Import the backend's module.
