@@ -26,7 +26,7 @@ from zeroflaw.pipeline.intake import (
     take_file,
 )
 from zeroflaw.pipeline.masks import Workspace
-from zeroflaw.pipeline.resizing import Strips
+from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions, load_bundle
@@ -384,6 +384,7 @@ class Inspector:
                 parameters=self.parameters,
                 pool=self._pool if self._schedule == "side_by_side" else None,
                 needs_sam=self._needs_sam,
+                resizer=self._sessions.resizer,
                 strips=self._strips,
                 watch=watch,
             )
