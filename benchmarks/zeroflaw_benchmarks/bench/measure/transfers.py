@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 
 from zeroflaw.inspector import Inspector
+from zeroflaw_benchmarks.bench.process.run_on import ON_CPU
 from zeroflaw_benchmarks.bench.report.report import Transfer
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
@@ -20,8 +20,6 @@ from zeroflaw_engines.contract import (
     TensorSpec,
 )
 
-_ON_HOST: Final = ("onnxruntime", "openvino")
-
 
 def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Transfer, ...]:
     """List the tensors of an inspection with one prompt: CLIP, SAM, the calls of the cascade.
@@ -33,7 +31,7 @@ def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Tran
     logits the chosen mask of each call.
     """
     calls = inspector.parameters.cascade_stages
-    gpu = inspector.choice is not None and inspector.choice.backend not in _ON_HOST
+    gpu = inspector.choice is not None and inspector.choice.backend not in ON_CPU
     found = []
     engines: list[EngineName] = [CLIP_ENCODER, SAM_ENCODER, SAM_DECODER]
     if product is not None and inspector.bundle.reference_digest(product) is not None:
