@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +53,24 @@ class Sessions:
     def backend(self) -> str:
         """What runs them: name, version, device and precision."""
         return ", ".join(dict.fromkeys(session.backend for session in self))
+
+    def clone(self) -> Sessions:
+        """Make others on the same loaded weights, each to be closed by itself: all, or none.
+
+        Raises:
+            EngineError: There is not enough memory, or one is closed.
+        """
+        with ExitStack() as made:
+
+            def cloned(session: Session) -> Session:
+                clone = session.clone()
+                made.callback(clone.close)
+                return clone
+
+            loaded = {field.name: getattr(self, field.name) for field in fields(self)}
+            sessions = Sessions(**{k: None if s is None else cloned(s) for k, s in loaded.items()})
+            made.pop_all()
+        return sessions
 
     def warm_up(self, runs: int) -> None:
         """Prepare every engine and run it as often, on zeros."""

@@ -84,7 +84,8 @@ def fixed_inputs(contract: EngineContract) -> dict[str, Tensor]:
         if spec.name == "image":
             inputs[spec.name] = _picture(shape, rng)
         elif spec.name == "image_size":
-            inputs[spec.name] = np.array([image_size, image_size * 3 // 4], np.int32)
+            content = np.array([image_size, image_size * 3 // 4], np.int32)
+            inputs[spec.name] = np.broadcast_to(content, shape).copy()
         elif spec.name in {"text_embeddings", PATCH_TOKENS, "bank"}:
             value = rng.standard_normal(shape)
             unit = value / np.linalg.norm(value, axis=-1, keepdims=True)
