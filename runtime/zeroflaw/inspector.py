@@ -92,8 +92,7 @@ class Inspector:
             explicit=decision_threshold is not None
             or parameters.decision_threshold != recorded.decision_threshold,
         )
-        self._threads = threads
-        self._schedule = encoder_schedule
+        self._schedule, self._threads = encoder_schedule, threads
         # Read once a frame, and replaced as a whole.
         self._products = self._load_products(bundle, sessions)
         self._begin(sessions)

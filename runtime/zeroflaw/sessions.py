@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -67,8 +67,8 @@ class Sessions:
                 made.callback(clone.close)
                 return clone
 
-            loaded = {field.name: getattr(self, field.name) for field in fields(self)}
-            sessions = Sessions(**{k: None if s is None else cloned(s) for k, s in loaded.items()})
+            loaded = {one.name: getattr(self, one.name) for one in fields(self)}
+            sessions = replace(self, **{name: s and cloned(s) for name, s in loaded.items()})
             made.pop_all()
         return sessions
 

@@ -54,7 +54,7 @@ def taken_apart(contract: EngineContract, outputs: Mapping[str, Any], count: int
             memory.
         count: Images of the call.
     """
-    if contract.max_batch == 1:
+    if not any(IMAGES in spec.shape for spec in contract.outputs):
         return [dict(outputs)]
     return [
         {spec.name: _part(spec, outputs[spec.name], index) for spec in contract.outputs}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,8 +30,9 @@ from zeroflaw_engines.contract import (
 from zeroflaw_engines.errors import ComparisonError, ParityError
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session
-from zeroflaw_export.parity.encoder_runs import ImageKind, encoder_runs
+from zeroflaw_export.parity.encoder_runs import encoder_runs
 
+ImageKind = Literal["real", "noise"]
 IMAGE_KINDS: Final[tuple[ImageKind, ...]] = ("real", "noise")
 
 MAP_TOLERANCE: Final = 1e-4

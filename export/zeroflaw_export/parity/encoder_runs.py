@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TypeVar
 
 from zeroflaw_engines.sessions.batches import stacked, taken_apart
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Outputs, Session
 
-ImageKind = Literal["real", "noise"]
+_Kind = TypeVar("_Kind")
 
 
 def encoder_runs(
-    session: Session, images: Mapping[ImageKind, Mapping[str, Tensor]]
-) -> dict[ImageKind, list[Outputs]]:
+    session: Session, images: Mapping[_Kind, Mapping[str, Tensor]]
+) -> dict[_Kind, list[Outputs]]:
     """Run an encoder on each image alone, and on all in one call where it takes several.
 
     Args:
@@ -28,7 +28,7 @@ def encoder_runs(
     if contract.max_batch >= len(kinds) > 1:
         # Backwards, so that no image has the place that it has where each is taken for the first.
         calls.append(kinds[::-1])
-    runs: dict[ImageKind, list[Outputs]] = {kind: [] for kind in kinds}
+    runs: dict[_Kind, list[Outputs]] = {kind: [] for kind in kinds}
     for call in calls:
         outputs = session.execute(stacked(contract, [images[kind] for kind in call]))
         for kind, part in zip(call, taken_apart(contract, outputs, len(call)), strict=True):

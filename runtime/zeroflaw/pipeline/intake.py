@@ -85,7 +85,7 @@ def taking(
     image: NDArray[Any] | str | Path,
     camera: CameraSettings,
     max_pixels: int,
-    given: CameraSettings = CameraSettings(),  # noqa: B008 - frozen
+    given: CameraSettings = CameraSettings(),
 ) -> Take:
     """Return what takes an array or an image file in, as `take_array` and `take_file` do."""
     if isinstance(image, str | Path):
