@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -63,6 +63,24 @@ class Sessions:
     def resizer(self) -> DeviceResizer | None:
         """What resizes frames on the GPU; None where the host does."""
         return None if self.frame_resizer is None else DeviceResizer(self.frame_resizer)
+
+    def clone(self) -> Sessions:
+        """Make others on the same loaded weights, each to be closed by itself: all, or none.
+
+        Raises:
+            EngineError: There is not enough memory, or one is closed.
+        """
+        with ExitStack() as made:
+
+            def cloned(session: Session) -> Session:
+                clone = session.clone()
+                made.callback(clone.close)
+                return clone
+
+            loaded = {one.name: getattr(self, one.name) for one in fields(self)}
+            sessions = replace(self, **{name: s and cloned(s) for name, s in loaded.items()})
+            made.pop_all()
+        return sessions
 
     def warm_up(self, runs: int) -> None:
         """Prepare every engine and run it as often, on zeros."""

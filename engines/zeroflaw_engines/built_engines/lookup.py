@@ -5,7 +5,7 @@ Nothing here builds or deserializes: a station that finds no fitting engine says
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from zeroflaw_engines.built_engines.options import THIS_GPU, BuildOptions
 from zeroflaw_engines.built_engines.sidecar import EngineSidecar, decode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
-from zeroflaw_engines.contract import FRAME_RESIZER, EngineName
+from zeroflaw_engines.contract import FRAME_RESIZER, EngineContract, EngineName
 from zeroflaw_engines.errors import (
     EngineDamagedError,
     EngineError,
@@ -44,6 +44,16 @@ class BuiltEngine:
     path: Path
     sidecar: EngineSidecar
     runtime_cache: Path
+
+    def limited(self, contract: EngineContract) -> EngineContract:
+        """Return the contract with the limits that the engine was built with."""
+        profile = self.sidecar.parts.profile
+        limits = dict(contract.limits)
+        for spec in contract.inputs:
+            for number, axis in enumerate(spec.shape):
+                if isinstance(axis, str) and axis in limits and spec.name in profile:
+                    limits[axis] = profile[spec.name][2][number]
+        return replace(contract, limits=limits)
 
 
 @dataclass(frozen=True)

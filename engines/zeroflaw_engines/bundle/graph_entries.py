@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.contract import MAX_BATCH, EngineName
 
 # What a graph is written for: the backends that read it share its preferences.
 GraphTarget = Literal["onnxruntime", "openvino", "tensorrt"]
@@ -57,6 +57,8 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
         attention: How SAM's relative position is written in the reference. None in bundles of
             version 2 or older, where it is `extended` in `sam_encoder`.
         variants: Graphs for other targets; `onnxruntime` always takes the reference.
+        max_batch: Most images that one call takes, of encoders: above 1 the first axis of every
+            graph is dynamic. 1 in bundles of version 6 or older.
     """
 
     onnx: str
@@ -65,6 +67,7 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     precision: Literal["fp32"] = "fp32"
     attention: AttentionForm | None = None
     variants: tuple[GraphVariant, ...] = ()
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 1
 
     def variant(self, target: GraphTarget) -> GraphVariant | None:
         """Return the variant for a target, if there is one."""

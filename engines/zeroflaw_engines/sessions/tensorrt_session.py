@@ -101,6 +101,7 @@ class TensorRtSession(CheckedSession):
         *,
         options: TensorRtOptions | None = None,
     ) -> None:
+        contract = built.limited(contract)
         super().__init__(contract, CudaTensor)
         options = options or TensorRtOptions()
         bindings = load_bindings(built.sidecar.parts.backend)

@@ -19,7 +19,7 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import REFERENCE_MATCHER, EngineName
+from zeroflaw_engines.contract import MAX_BATCH, REFERENCE_MATCHER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
@@ -52,6 +52,19 @@ def build(
     max_prompts: Annotated[
         int, typer.Option(min=1, help="Most prompts that one call of the decoder may take.")
     ] = BatchRange().max,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Most images that one call of the encoders may take; default: as many as the"
+            " bundle was exported for.",
+        ),
+    ] = None,
+    opt_batch: Annotated[
+        int,
+        typer.Option(min=1, max=MAX_BATCH, help="Images that their kernels are chosen for."),
+    ] = 1,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="Most device memory of one kernel, MiB.")
     ] = None,
@@ -82,6 +95,11 @@ def build(
     openvino keeps its compiled models, so that a station starts faster.
     """
     wanted = _engines(engine or [])
+    images = None if max_batch is None else BatchRange(opt=opt_batch, max=max_batch)
+    if images is None and opt_batch > 1:
+        raise BuildError(
+            "--opt-batch was given without --max-batch", "say how many images one call may take"
+        )
     if backend == "openvino":
         opened = open_and_announce(bundle)
         _fill_model_cache(opened, _there(opened, wanted), device)
@@ -93,6 +111,7 @@ def build(
         architectures=gpu_architectures(gpu or ()),
         precision=precision,
         batch=BatchRange(max=max_prompts),
+        images=images,
         workspace_mib=workspace,
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflaw.loaded_products import LoadedProduct
-from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
+from zeroflaw.pipeline.engine_outputs import clip_outputs, run_encoder
 from zeroflaw.pipeline.frame_information import FrameInformation, frame_information
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -30,7 +30,7 @@ from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
-from zeroflaw_engines.sessions.session import Session
+from zeroflaw_engines.sessions.session import Outputs, Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,31 @@ def encode_clip(
     # On a GPU nothing crosses to the host but the maps.
     kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
     with watch.stage("clip_encoder"):
-        out = run_engine(clip_encoder, {"image": image, "text_embeddings": embeddings}, keep=kept)
+        (out,) = run_encoder(
+            clip_encoder, [{"image": image, "text_embeddings": embeddings}], keep=kept
+        )
+    return clip_encoding(
+        out, information, matcher=matcher, bank=bank, parameters=parameters, watch=watch
+    )
+
+
+def clip_encoding(
+    out: Outputs,
+    information: FrameInformation,
+    *,
+    matcher: Session | None,
+    bank: LoadedBank | None,
+    parameters: MethodParameters | None,
+    watch: Stopwatch,
+) -> ClipEncoding:
+    """Check what the CLIP encoder says of one frame, and match its patches where there is a bank.
+
+    Args:
+        out: In the form of one image; the rest as `encode_clip` takes it.
+
+    Raises:
+        EngineError: As `encode_clip`.
+    """
     zero_shot_map, cls_score = clip_outputs(out)
     tokens = out.get(PATCH_TOKENS)
     if bank is None:
@@ -252,7 +276,9 @@ def encode(
                 image = on_device.fit()
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
-            out = run_engine(sam_encoder, {"image": image, "image_size": size}, keep=("features",))
+            (out,) = run_encoder(
+                sam_encoder, [{"image": image, "image_size": size}], keep=("features",)
+            )
         features: FloatArray | DeviceTensor = out["features"]
         return features
 
