@@ -16,7 +16,7 @@ from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Raised whenever the builder makes another network or configuration of the same parts.
-BUILDER_REVISION: Final = 1
+BUILDER_REVISION: Final = 2
 
 
 class KeyParts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -134,7 +134,7 @@ class OpenVinoSession(CheckedSession):
 
     def _release(self) -> None:
         self._model = None
-        self._free.clear()
+        self._free = []  # a clone still uses the list
 
     def _compile(self, core: Any, path: Path, options: OpenVinoOptions) -> Any:  # noqa: ANN401
         """Compile the graph; OpenVINO's objects are loaded lazily and have no static type."""

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 from support.gpu.built_engines import publish
-from support.gpu.simulated_gpu import SimulatedCuda, SimulatedTensorRt
+from support.gpu.simulated_gpu import SimulatedCuda
+from support.gpu.simulated_tensorrt import SimulatedTensorRt
 from zeroflaw_engines import tensorrt_bindings
 from zeroflaw_engines.backends import BACKENDS, availability, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle
