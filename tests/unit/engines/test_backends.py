@@ -266,9 +266,12 @@ def test_a_plugin_library_that_is_missing_is_named(mini, monkeypatch, tmp_path) 
 
 def test_nvidia_smi_is_read(monkeypatch) -> None:
     monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\n"
+    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\nNVIDIA GB10, 580.9, [N/A], 12.1\n"
     monkeypatch.setattr(machine.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=said))
-    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),)
+    assert machine.nvidia_gpus() == (
+        machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),
+        machine.NvidiaGpu("NVIDIA GB10", "sm121", "580.9", None),  # it shares the machine's memory
+    )
 
     def fail(*a, **k):
         raise OSError("no driver")
