@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import load_products, reopened
-from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
@@ -26,7 +25,8 @@ from zeroflaw.pipeline.intake import (
     take_array,
     take_file,
 )
-from zeroflaw.pipeline.resizing import Strips
+from zeroflaw.pipeline.masks import Workspace
+from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions, load_bundle
@@ -384,6 +384,7 @@ class Inspector:
                 parameters=self.parameters,
                 pool=self._pool if self._schedule == "side_by_side" else None,
                 needs_sam=self._needs_sam,
+                resizer=self._sessions.resizer,
                 strips=self._strips,
                 watch=watch,
             )

@@ -18,7 +18,7 @@ from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
-    from zeroflaw_benchmarks.bench.report.tables import TextTable
+    from zeroflaw_benchmarks.bench.report.text_table import TextTable
 
 EXIT_WORSE: Final = 5
 ALL: Final = "all"
@@ -70,8 +70,9 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="PEER",
-            help="torch, torch-bf16, sam-encoder, sam-onnx, samexporter, winclip or all;"
-            " repeatable.",
+            help="On a CPU torch, torch-bf16, sam-encoder, sam-onnx, samexporter, winclip; on a"
+            " GPU torch-MODE-PRECISION with eager, compile, reduce-overhead or cuda-graph and"
+            " fp16 or bf16; or all; repeatable.",
         ),
     ] = None,
     load: Annotated[
@@ -141,7 +142,8 @@ def bench(
         roofline=roofline,
         stream=stream_frames if stream else 0,
         scale=_chosen(scale, AXES, "--scale"),
-        peers=_chosen(peers, PEERS, "--peers"),
+        # `all` are those of the device, which `auto` is yet to choose.
+        peers=(ALL,) if ALL in (peers or ()) else _chosen(peers, PEERS, "--peers"),
         load=load,
         frames=frames,
         command=shlex.join(["zeroflaw", *sys.argv[1:]]),

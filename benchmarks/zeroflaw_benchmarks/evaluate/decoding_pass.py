@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks import Workspace
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding

@@ -38,6 +38,7 @@ from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    FRAME_RESIZER,
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
@@ -58,6 +59,7 @@ BUILT_ENGINES: Final[tuple[EngineName, ...]] = (
     SAM_ENCODER,
     SAM_DECODER,
     REFERENCE_MATCHER,
+    FRAME_RESIZER,
 )
 
 # A network of which less computes in half precision is no FP16 network.
