@@ -144,6 +144,19 @@ def test_bindings_that_are_not_installed_are_told(mini, monkeypatch, module) -> 
     assert "pip install 'zeroflaw[tensorrt-rtx]'" in caught.value.remedy
 
 
+def test_a_folder_that_is_called_tensorrt_is_no_tensorrt(monkeypatch, tmp_path) -> None:
+    """Such as `engines/tensorrt` of a bundle, where a program is started in `engines`."""
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    assert importlib.import_module("tensorrt").__file__ is None
+    found = availability("tensorrt")
+    assert found.missing == (
+        "the backend tensorrt is not installed: there is no Python module tensorrt"
+    )
+    monkeypatch.delitem(sys.modules, "tensorrt")
+
+
 def decoder_inputs(mini, seed=0):
     rng = np.random.default_rng(seed)
     given = zeros_for(mini.contract("sam_decoder"))
