@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -50,11 +51,11 @@ class NvidiaGpu(Gpu):
 
     Attributes:
         driver: Version of the driver.
-        memory_mib: Device memory, MiB.
+        memory_mib: Device memory, MiB; None where it is the machine's own, as in a Jetson.
     """
 
     driver: str
-    memory_mib: int
+    memory_mib: int | None
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,11 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
     gpus = []
     for line in done.stdout.splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4 and parts[2].isdigit():
+        if len(parts) == 4 and re.fullmatch(r"\d+\.\d", parts[3]):
             name, driver, memory, capability = parts
             architecture = f"sm{capability.replace('.', '')}"
-            gpus.append(NvidiaGpu(name, architecture, driver, int(memory)))
+            mib = int(memory) if memory.isdigit() else None
+            gpus.append(NvidiaGpu(name, architecture, driver, mib))
     return tuple(gpus)
 
 

@@ -48,6 +48,7 @@ from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.sessions.cuda import this_gpu
+from zeroflaw_engines.sessions.gpu_support import require_served
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import Session
 from zeroflaw_engines.tensorrt_bindings import installed_version
@@ -104,12 +105,15 @@ def build_engine(
         BuildError: It cannot be built as asked, or what was built is not what was asked for;
             the error names the operation and the remedy. What was there before is still there.
         BundleError: The bundle is part of the installation.
-        BackendUnavailableError: The backend is not installed, or there is no GPU of that number.
+        BackendUnavailableError: The backend is not installed, there is no GPU of that number, or
+            the backend does not serve it.
         EngineError: The bundle has no graph of that precision.
     """
     require_changeable(bundle.path)
     version = installed_version(options.backend)
     gpu = this_gpu(device)
+    if gpu is not None and not options.architectures:
+        require_served(options.backend, gpu)
     parts = key_parts(
         bundle, engine, options, backend_version=version, gpu=_target_gpu(options, gpu)
     )

@@ -21,6 +21,7 @@ from zeroflaw_engines.sessions.cuda import Cuda, CudaStream, release
 from zeroflaw_engines.sessions.cuda_memory import CudaMemory, CudaMemoryPool
 from zeroflaw_engines.sessions.cuda_tensor import CudaReader, CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.gpu_support import require_served
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import CheckedSession, Outputs
 from zeroflaw_engines.sessions.tensorrt.context import TensorRtProgram
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
     """Look for the bindings, the driver and the GPU; see `BackendModule`."""
     module = load_bindings(_builder(backend))
-    Cuda(device)
+    require_served(backend.name, Cuda(device).gpu())
     return str(module.__version__), backend.precisions
 
 
@@ -56,6 +57,7 @@ def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
     bundle, builder = request.bundle, _builder(backend)
     load_bindings(builder)
     gpu = Cuda(options.device).gpu()
+    require_served(backend.name, gpu)
     built = find_engine(bundle, request.engine, backend=builder, architecture=gpu.architecture)
     precision = built.sidecar.parts.precision
     if request.precision not in {None, precision}:

@@ -144,6 +144,19 @@ def test_bindings_that_are_not_installed_are_told(mini, monkeypatch, module) -> 
     assert "pip install 'zeroflaw[tensorrt-rtx]'" in caught.value.remedy
 
 
+def test_a_folder_that_is_called_tensorrt_is_no_tensorrt(monkeypatch, tmp_path) -> None:
+    """Such as `engines/tensorrt` of a bundle, where a program is started in `engines`."""
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    assert importlib.import_module("tensorrt").__file__ is None
+    found = availability("tensorrt")
+    assert found.missing == (
+        "the backend tensorrt is not installed: there is no Python module tensorrt"
+    )
+    monkeypatch.delitem(sys.modules, "tensorrt")
+
+
 def decoder_inputs(mini, seed=0):
     rng = np.random.default_rng(seed)
     given = zeros_for(mini.contract("sam_decoder"))
@@ -266,9 +279,12 @@ def test_a_plugin_library_that_is_missing_is_named(mini, monkeypatch, tmp_path) 
 
 def test_nvidia_smi_is_read(monkeypatch) -> None:
     monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\n"
+    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\nNVIDIA GB10, 580.9, [N/A], 12.1\n"
     monkeypatch.setattr(machine.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=said))
-    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),)
+    assert machine.nvidia_gpus() == (
+        machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),
+        machine.NvidiaGpu("NVIDIA GB10", "sm121", "580.9", None),  # it shares the machine's memory
+    )
 
     def fail(*a, **k):
         raise OSError("no driver")
