@@ -177,7 +177,7 @@ def measure_latency(
         host_work_ms=spread([one.host_work_ms for one in warm]),
         host_share=spread([one.host_work_ms / one.milliseconds["total"] for one in warm]),
         status=median_run.status,
-        transfers=transfers_of(inspector, product),
+        transfers=transfers_of(inspector, product, frame.pixels.shape[:2]),
         timeline=_timeline(median_run.spans),
         peak_rss_gb=peak_rss() / 1e9,
     )

@@ -21,7 +21,7 @@ from zeroflaw_benchmarks.bench.process.session_run import session_calls
 from zeroflaw_benchmarks.bench.report.rooflines import Ceiling, EngineRoofline
 from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.bundle.graph_entries import GraphTarget
-from zeroflaw_engines.contract import SAM_DECODER, EngineContract
+from zeroflaw_engines.contract import FRAME_RESIZER, SAM_DECODER, EngineContract
 from zeroflaw_engines.errors import BenchmarkError
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.sessions.device_tensor import Tensor
@@ -82,6 +82,8 @@ def measure_roofline(
     rows = []
     for session in inspector.sessions:
         name = session.contract.name
+        if name == FRAME_RESIZER:  # its work is that of the frame's size, and not a network's
+            continue
         # A built engine has the precision that it was built in, whatever the backend's default.
         precision = precision_of(session) if on_gpu else choice.precision
         if precision not in known:

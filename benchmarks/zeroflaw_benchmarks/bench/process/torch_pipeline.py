@@ -38,6 +38,7 @@ class PreparedEncoder(nn.Module):
         self._planes = torch.zeros(1, 3, side, side, dtype=dtype, device=device.torch_device)
         self._run = prepared(encoder, [self._planes], mode, device)
 
+    @torch.inference_mode()
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """Encode normalised planes: float32 [1, 3, S, S] to float32 [1, C, G, G]."""
         self._planes.copy_(planes)

@@ -83,7 +83,8 @@ def torch_calls(task: TorchTask, device: TorchDevice) -> Calls:
     bundle = open_bundle(task.bundle, verify_digests=False)
     frame = np.ascontiguousarray(read_image(Path(task.frame)))
     inputs = engine_inputs(bundle, task.engine, frame, task.product)
-    arrays = [torch.from_numpy(array) for array in network_inputs(task.engine, inputs)]
+    # Copies: a bundle's embeddings are read-only, which PyTorch's tensors cannot be.
+    arrays = [torch.tensor(array) for array in network_inputs(task.engine, inputs)]
     module = network(bundle, task.engine, task.precision).to(device.torch_device)
     resident = [array.to(device.torch_device) for array in arrays]
     run = prepared(module, resident, task.mode, device)
