@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-import numpy as np
 import psutil
 import typer
 from numpy.typing import NDArray
@@ -181,7 +180,7 @@ def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tenso
     }
     inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
     side = bundle.manifest.sizes.sam_image_size
-    inputs[SAM_ENCODER]["image_size"] = np.array([side, side], np.int32)
+    inputs[SAM_ENCODER]["image_size"][...] = side
     if REFERENCE_MATCHER in bundle.manifest.engines:
         inputs[REFERENCE_MATCHER] = fixed_inputs(bundle.contract(REFERENCE_MATCHER))
     return inputs

@@ -20,7 +20,7 @@ from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session, zeros_for
 
-ONE_PROMPT: Final = {"batch": 1}
+ONE_PROMPT: Final = {"batch": 1, "images": 1}
 _ON_CPU: Final = ("onnxruntime", "openvino")
 _MIN_RUNS: Final = 2
 _MAX_RUNS: Final = 30
