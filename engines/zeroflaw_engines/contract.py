@@ -14,7 +14,12 @@ from typing import Final, Literal
 from zeroflaw_engines.errors import EngineContractError
 
 EngineName = Literal[
-    "clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher"
+    "clip_encoder",
+    "sam_encoder",
+    "sam_decoder",
+    "text_encoder",
+    "reference_matcher",
+    "frame_resizer",
 ]
 
 CLIP_ENCODER: Final = "clip_encoder"
@@ -22,6 +27,7 @@ SAM_ENCODER: Final = "sam_encoder"
 SAM_DECODER: Final = "sam_decoder"
 TEXT_ENCODER: Final = "text_encoder"
 REFERENCE_MATCHER: Final = "reference_matcher"
+FRAME_RESIZER: Final = "frame_resizer"
 PATCH_TOKENS: Final = "patch_tokens"
 
 # The dynamic axis of encoders that take several images in one call, and the most that an export
@@ -38,6 +44,15 @@ LABEL_BOX_TOP_LEFT: Final = 2
 LABEL_BOX_BOTTOM_RIGHT: Final = 3
 LABEL_NOT_A_POINT: Final = -1
 LABEL_UNUSED: Final = -2
+
+# Pillow's weights of 8-bit pictures are whole numbers of 2^-22 (Resample.c, PRECISION_BITS). The
+# frame_resizer takes them in two parts that FP16 holds exactly: weight = unit * coarse + fine.
+WEIGHT_BITS: Final = 22
+WEIGHT_UNIT: Final = 4096
+# The largest frame, and the most rows and columns that it is resized to, px: 12 megapixels of
+# either orientation, and room for a frame whose columns come first (docs/performance.md).
+MAX_FRAME_EXTENT: Final = 4096
+MAX_RESIZED_EXTENT: Final = 1280
 
 # SAM's decoder has one single-mask token and three multimask tokens (mask_decoder.py).
 MASKS_PER_PROMPT: Final = 4
@@ -166,11 +181,17 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       the mean over the blocks of 1 - the highest cosine to a row, upsampled.
     - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
       embeddings out.
+    - `frame_resizer`: see `frame_resizer_contract`; it depends on no size.
 
     With a `max_batch` above 1, both encoders take several images in one call. The first axis of
     `image`, `image_size` and of every output is then `images`, also where there is none otherwise:
     `image_size` has two axes, `patch_tokens` four. The texts are the same for all of them.
+
+    Raises:
+        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks.
     """
+    if name == FRAME_RESIZER:
+        return frame_resizer_contract()
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
     several: tuple[str, ...] = (IMAGES,) if s.max_batch > 1 else ()
@@ -245,4 +266,23 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
         TEXT_ENCODER,
         (TensorSpec("token_ids", "int32", ("sentences", "tokens")),),
         (TensorSpec("sentence_embeddings", "float32", ("sentences", s.embedding_size)),),
+    )
+
+
+def frame_resizer_contract() -> EngineContract:
+    """Return the contract of `frame_resizer`, the same for every bundle.
+
+    `row_weights` and `column_weights` are Pillow's weights as whole numbers, coarse part and fine
+    part (`WEIGHT_UNIT`). Every row of `frame` is filtered with `column_weights` and rounded to
+    8 bits, then every column of that with `row_weights`. `image` is black where the weights are
+    zero.
+    """
+    return EngineContract(
+        FRAME_RESIZER,
+        (
+            TensorSpec("frame", "uint8", ("height", "width", 3)),
+            TensorSpec("row_weights", "float16", (2, "rows", "height")),
+            TensorSpec("column_weights", "float16", (2, "columns", "width")),
+        ),
+        (TensorSpec("image", "uint8", (1, "rows", "columns", 3)),),
     )

@@ -125,6 +125,15 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
     return tuple(gpus)
 
 
+def no_such_gpu(device: int, count: int) -> tuple[str, str]:
+    """Return cause and remedy for the number of a GPU that a machine does not have."""
+    numbers = "0" if count == 1 else f"0 to {count - 1}"
+    return (
+        f"there is no GPU {device}: this process sees {count}, numbered {numbers}",
+        "name one of them; CUDA_VISIBLE_DEVICES says which of the machine's a process sees",
+    )
+
+
 def _fields(text: str) -> dict[str, str]:
     """Return the fields of the first processor."""
     fields = {}

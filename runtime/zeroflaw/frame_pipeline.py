@@ -8,14 +8,13 @@ from contextlib import ExitStack
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
-from zeroflaw.pipeline.batch_encoding import encode_batch
-from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
-from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
+from zeroflaw.pipeline.encoding import EncodedFrame, encode, encode_batch, geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.intake import Take
-from zeroflaw.pipeline.resizing import Strips
+from zeroflaw.pipeline.masks import Workspace
+from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions
@@ -82,6 +81,7 @@ class FramePipeline:
                 parameters=self._parameters,
                 pool=self._pool,
                 needs_sam=self._needs_sam,
+                resizer=self._sessions.resizer,
                 strips=self._strips,
                 watch=watch,
             )

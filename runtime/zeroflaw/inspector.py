@@ -121,6 +121,7 @@ class Inspector:
         parameters: MethodParameters | None = None,
         threads: int = 0,
         model_cache: str | Path | None = None,
+        device: int = 0,
         encoder_schedule: EncoderSchedule = "side_by_side",
         max_frame_pixels: int = MAX_FRAME_PIXELS,
         channel_order: ChannelOrder = "rgb",
@@ -134,13 +135,12 @@ class Inspector:
                 ships with zeroflaw.
             backend: What runs the engines: a name that `zeroflaw doctor` lists, or `auto` for the
                 fastest of those that are available.
-            precision: What the engines compute in (`fp32`, `bf16`, `fp16`); default: that of the
-                backend.
+            precision: What the engines compute in: `fp32`, `bf16`, `fp16`; default: the backend's.
             parameters: Method parameters; default: those that the bundle records.
             threads: CPU threads of each engine, and of resizing, at most 1024; 0 takes every core
                 that this process may use.
-            model_cache: Where backends that compile at load keep what they compiled; default:
-                nowhere.
+            model_cache: Where backends that compile at load keep what they compiled.
+            device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
@@ -156,14 +156,14 @@ class Inspector:
         Raises:
             ArgumentError: An argument is of the wrong kind, or out of its range.
             BundleError: The bundle is missing, damaged, or of a newer schema.
-            BackendUnavailableError: The backend is unknown or not installed, or lacks its driver
-                or the precision.
+            BackendUnavailableError: The backend is unknown or not installed, or lacks its driver,
+                the GPU of that number or the precision.
             EngineError: An engine cannot be loaded.
         """
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
         cache = None if model_cache is None else Path(arguments.path("model_cache", model_cache))
         opened, choice, sessions = load_bundle(
-            bundle, backend, precision=precision, threads=threads, model_cache=cache
+            bundle, backend, precision=precision, threads=threads, model_cache=cache, device=device
         )
         try:
             return cls(

@@ -19,6 +19,8 @@ from zeroflaw_engines.contract import (
     LABEL_POSITIVE,
     LABEL_UNUSED,
     PATCH_TOKENS,
+    WEIGHT_BITS,
+    WEIGHT_UNIT,
     EngineContract,
     EngineName,
 )
@@ -32,6 +34,7 @@ _MAX_DIFFERENCE: Final = 0.01  # of a single value in [0, 1], which has no direc
 # A cosine of 0.999 leaves the norm within 0.1 %; a scale that was lost changes it by far more.
 _MAX_FACTOR: Final = 0.01
 _SEED: Final = 4
+_FRAME_SIDES: Final = (96, 128)  # height and width of what `frame_resizer` is given
 _REMEDY: Final = (
     "report the GPU and the backend's version; another version, or `--precision fp32`, may help"
 )
@@ -89,7 +92,10 @@ def _agreement(got: Tensor, want: Tensor, what: str) -> tuple[float, str]:
 
 
 def fixed_inputs(contract: EngineContract, images: int = 1) -> dict[str, Tensor]:
-    """Make inputs that are the same on every machine and in every run; other dynamic axes are 1."""
+    """Make inputs that are the same on every machine and in every run.
+
+    Other dynamic axes than that of the images are 1, but for those of `frame_resizer`.
+    """
     rng = np.random.default_rng(_SEED)
     inputs: dict[str, Tensor] = {}
     image_size = max((size for spec in contract.inputs for size in spec.shape[1:3]
@@ -102,6 +108,10 @@ def fixed_inputs(contract: EngineContract, images: int = 1) -> dict[str, Tensor]
         elif spec.name == "image_size":
             content = np.array([image_size, image_size * 3 // 4], np.int32)
             inputs[spec.name] = np.broadcast_to(content, shape).copy()
+        elif spec.name == "frame":
+            inputs[spec.name] = _picture((1, *_FRAME_SIDES, 3), rng)[0]
+        elif spec.name in {"row_weights", "column_weights"}:
+            inputs[spec.name] = _halving(_FRAME_SIDES[spec.name == "column_weights"])
         elif spec.name in {"text_embeddings", PATCH_TOKENS, "bank"}:
             value = rng.standard_normal(shape)
             unit = value / np.linalg.norm(value, axis=-1, keepdims=True)
@@ -124,6 +134,16 @@ def fixed_inputs(contract: EngineContract, images: int = 1) -> dict[str, Tensor]
         else:
             inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
     return inputs
+
+
+def _halving(side: int) -> NDArray[np.float16]:
+    """Return the weights of `frame_resizer` that make one pixel of two, with some fine part."""
+    weights = np.zeros((2, side // 2, side), np.float16)
+    at = np.arange(side // 2)
+    coarse = (1 << WEIGHT_BITS) // WEIGHT_UNIT // 2
+    weights[0, at, 2 * at], weights[0, at, 2 * at + 1] = coarse - 1, coarse
+    weights[1, at, 2 * at] = WEIGHT_UNIT // 2
+    return weights
 
 
 def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.uint8]:

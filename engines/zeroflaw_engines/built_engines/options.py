@@ -9,7 +9,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from zeroflaw_engines.contract import CLIP_ENCODER, IMAGES, SAM_ENCODER, EngineContract
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    FRAME_RESIZER,
+    IMAGES,
+    MAX_FRAME_EXTENT,
+    MAX_RESIZED_EXTENT,
+    SAM_ENCODER,
+    EngineContract,
+    TensorSpec,
+)
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
@@ -18,6 +27,16 @@ THIS_GPU: Final = "this-gpu"
 
 _ENCODERS: Final = (CLIP_ENCODER, SAM_ENCODER)
 _ARCHITECTURE = re.compile(r"sm[1-9][0-9]{1,2}")
+
+# Sizes of the axes of `frame_resizer`: fewest, those that kernels are chosen for, most, px.
+_FRAME: Final = (1, 2048, MAX_FRAME_EXTENT)
+_RESIZED: Final = (1, 1024, MAX_RESIZED_EXTENT)
+_RESIZER_AXES: Final = {
+    "height": _FRAME,
+    "width": _FRAME,
+    "rows": _RESIZED,
+    "columns": _RESIZED,
+}
 
 # Shapes of one input: smallest, those that the kernels are chosen for, largest.
 ProfileShapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -91,6 +110,8 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Raises:
             BuildError: More images are asked for than the bundle's graphs take.
         """
+        if contract.name == FRAME_RESIZER:
+            return {spec.name: _resizer_shapes(spec) for spec in contract.inputs}
         images = self.images or BatchRange(max=contract.max_batch)
         if images.max > contract.max_batch and contract.name in _ENCODERS:
             raise BuildError(
@@ -109,6 +130,14 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 )
                 profile[spec.name] = (smallest, optimal, largest)
         return profile
+
+
+def _resizer_shapes(spec: TensorSpec) -> ProfileShapes:
+    smallest, optimal, largest = (
+        tuple(_RESIZER_AXES[n][which] if isinstance(n, str) else n for n in spec.shape)
+        for which in range(3)
+    )
+    return smallest, optimal, largest
 
 
 def gpu_architectures(names: Iterable[str]) -> tuple[str, ...]:

@@ -30,10 +30,10 @@ from zeroflaw_engines.tensorrt_bindings import BuildBackend, load_bindings
 _log = logging.getLogger(__name__)
 
 
-def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
     """Look for the bindings, the driver and the GPU; see `BackendModule`."""
     module = load_bindings(_builder(backend))
-    Cuda()
+    Cuda(device)
     return str(module.__version__), backend.precisions
 
 
@@ -42,16 +42,17 @@ def require(
     bundle: Bundle,
     engines: Sequence[EngineName],
     precision: str,  # noqa: ARG001 - what is built is run; loading refuses another precision
+    device: int,
 ) -> None:
     """Check that engines were built for this GPU; see `BackendModule`."""
-    architecture = Cuda().gpu().architecture
+    architecture = Cuda(device).gpu().architecture
     for engine in engines:
         find_engine(bundle, engine, backend=_builder(backend), architecture=architecture)
 
 
 def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
     """Load the engine that was built for this GPU; see `BackendModule`."""
-    options = TensorRtOptions()
+    options = TensorRtOptions(device=request.device)
     bundle, builder = request.bundle, _builder(backend)
     load_bindings(builder)
     gpu = Cuda(options.device).gpu()

@@ -36,6 +36,12 @@ def build(
             help="GPU architecture, as sm86; repeatable. Default: the GPU of this machine."
         ),
     ] = None,
+    device: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Number of this machine's GPU to build for and to prove on, as CUDA counts."
+        ),
+    ] = 0,
     engine: Annotated[
         list[str] | None,
         typer.Option(help=f"Only this engine; repeatable. One of {', '.join(BUILT_ENGINES)}."),
@@ -96,7 +102,7 @@ def build(
         )
     if backend == "openvino":
         opened = open_and_announce(bundle)
-        _fill_model_cache(opened, _there(opened, wanted))
+        _fill_model_cache(opened, _there(opened, wanted), device)
         return
     if backend not in {"tensorrt", "tensorrt-rtx"}:
         raise _nothing_to_build(backend)
@@ -117,7 +123,7 @@ def build(
     results = []
     for name in _there(opened, wanted):
         with err.status(f"building {name} for {options.target}"):
-            result = build_engine(opened, name, options, force=force)
+            result = build_engine(opened, name, options, force=force, device=device)
         results.append(result)
         for warning in result.engine.sidecar.warnings if result.built else ():
             print_warning(f"{name}: {warning}")
@@ -151,7 +157,7 @@ def proofs(sidecar: EngineSidecar) -> str:
     return f"{sidecar.parts.engine}: {census} ({census.source}); parity with FP32 {ran}"
 
 
-def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
+def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...], device: int) -> None:
     """Compile with OpenVINO's own cache, which checks model, settings and version by itself."""
     require_changeable(opened.path)
     cache = opened.path / ENGINES_DIRECTORY / "openvino" / "cpu"
@@ -160,7 +166,7 @@ def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
     for name in engines:
         start = time.monotonic()
         with err.status(f"compiling {name}"):
-            load_session(opened, name, backend="openvino", model_cache=cache).close()
+            load_session(opened, name, backend="openvino", model_cache=cache, device=device).close()
         out.print(f"{name}: compiled in {time.monotonic() - start:.1f} s", markup=False)
     out.print(f"use it with `--backend openvino --model-cache {cache}`", markup=False)
 

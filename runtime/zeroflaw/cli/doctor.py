@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from zeroflaw.cli.json_lines import json_option, print_json
 from zeroflaw.station.diagnosis import BackendDiagnosis, Diagnosis, diagnose
 from zeroflaw_engines.process.terminal import out, printable
 
@@ -18,7 +18,7 @@ def doctor(
         str | None, typer.Argument(help="A bundle whose built engines are to be looked at, too.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print it as JSON.")] = False,
 ) -> None:
     """Say what this machine can run, what the other backends lack, and what `auto` would choose.
 
@@ -31,7 +31,7 @@ def doctor(
     """
     found = diagnose(bundle)
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        print_json(found)
         return
     _print_machine(found)
     table = Table("backend", "", "precisions", "version, or what is missing", box=None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.report.report import Transfer
+from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     MASKS_PER_PROMPT,
@@ -19,8 +19,6 @@ from zeroflaw_engines.contract import (
     EngineName,
     TensorSpec,
 )
-
-_ON_HOST: Final = ("onnxruntime", "openvino")
 
 
 def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Transfer, ...]:
@@ -33,7 +31,7 @@ def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Tran
     logits the chosen mask of each call.
     """
     calls = inspector.parameters.cascade_stages
-    gpu = inspector.choice is not None and inspector.choice.backend not in _ON_HOST
+    gpu = inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu
     found = []
     engines: list[EngineName] = [CLIP_ENCODER, SAM_ENCODER, SAM_DECODER]
     if product is not None and inspector.bundle.reference_digest(product) is not None:
