@@ -29,10 +29,12 @@ from zeroflaw_benchmarks.bench.measure.roofline import (
 )
 from zeroflaw_benchmarks.bench.measure.scale import growth_of, measure_scale
 from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
+from zeroflaw_benchmarks.bench.measure.throughput import measure_batches, measure_clones
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.version import __version__
 
 
@@ -98,9 +100,20 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             report("engines alone")
             roofline = measure_roofline(inspector, limits.ceilings)
             stream = endurance = None
+            clones: tuple[CloneThroughput, ...] = ()
+            batches: tuple[BatchThroughput, ...] = ()
             if options.stream:
                 report("streams")
                 stream = measure_stream(
+                    inspector, frame, product, frames=options.stream, rounds=options.rounds
+                )
+                report("clones")
+                clones = measure_clones(
+                    inspector, frame, product,
+                    frames=options.stream, rounds=options.rounds, on_gpu=run_on.on_gpu,
+                )  # fmt: skip
+                report("batches")
+                batches = measure_batches(
                     inspector, frame, product, frames=options.stream, rounds=options.rounds
                 )
             if options.frames:
@@ -133,6 +146,8 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         gpus=watch.use if run_on.on_gpu else (),
         pinned=limits.pinned,
         stream=stream,
+        clones=clones,
+        batches=batches,
         scale=scale,
         growth=growth_of(scale),
         peers=peers,

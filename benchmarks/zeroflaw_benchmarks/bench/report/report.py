@@ -13,6 +13,7 @@ from zeroflaw_benchmarks.bench.report.gpu import GpuUse, PinnedCopy
 from zeroflaw_benchmarks.bench.report.peer import Peer
 from zeroflaw_benchmarks.bench.report.record import Positive, Record
 from zeroflaw_benchmarks.bench.report.rooflines import Ceiling, EngineRoofline
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.errors import BenchmarkError
 
 BENCH_SCHEMA_VERSION: Final = 1
@@ -289,6 +290,8 @@ class BenchReport(Record, frozen=True, kw_only=True):
     gpus: tuple[GpuUse, ...] = ()
     pinned: tuple[PinnedCopy, ...] = ()
     stream: StreamGain | None = None
+    clones: tuple[CloneThroughput, ...] = ()
+    batches: tuple[BatchThroughput, ...] = ()
     scale: tuple[ScalePoint, ...] = ()
     growth: tuple[Growth, ...] = ()
     peers: tuple[Peer, ...] = ()

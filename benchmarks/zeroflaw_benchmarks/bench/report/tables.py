@@ -23,6 +23,7 @@ from zeroflaw_benchmarks.bench.report.report import (
     StreamGain,
 )
 from zeroflaw_benchmarks.bench.report.text_table import TextTable, ms, spread_ms
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 
 
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
@@ -36,6 +37,10 @@ def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
         found.append(roofline_table(report))
     if report.stream is not None:
         found.append(stream_table(report.stream))
+    if report.clones:
+        found.append(clone_table(report.clones, on_gpu=bool(report.gpus)))
+    if report.batches:
+        found.append(batch_table(report.batches))
     on_gpu = [peer for peer in report.peers if peer.device not in {"", "cpu"}]
     if len(on_gpu) < len(report.peers):
         found.append(peer_table([peer for peer in report.peers if peer not in on_gpu]))
@@ -173,6 +178,48 @@ def stream_table(stream: StreamGain) -> TextTable:
             ),
             ("one after the other", str(stream.per_second_alone), "1", ""),
         ),
+    )
+
+
+def clone_table(clones: Sequence[CloneThroughput], *, on_gpu: bool) -> TextTable:
+    """Lay out throughput by clones of the Inspector."""
+    rows = tuple(
+        (
+            str(row.clones),
+            str(row.per_second),
+            str(row.ratio),
+            ms(row.latency_p50_ms),
+            ms(row.latency_p99_ms),
+            "" if row.gpu_memory_gb is None else f"{row.gpu_memory_gb:.2f}",
+        )
+        for row in clones
+    )
+    shared = "GPU memory is of all processes." if on_gpu else "All of them share the same cores."
+    return TextTable(
+        f"Clones on the same weights, {clones[0].frames} frames a round from one source",
+        ("clones", "frames a second", "to one", "p50, ms", "p99, ms", "GPU GB"),
+        rows,
+        f"Each clone has a pipelined stream; latency is from `submit` to the result, with three"
+        f" frames under way in each stream. {shared}",
+    )
+
+
+def batch_table(batches: Sequence[BatchThroughput]) -> TextTable:
+    """Lay out throughput by frames of one call of the encoders."""
+    names = tuple(batches[0].encoders_ms)
+    return TextTable(
+        f"Batches, {batches[0].frames} frames a round",
+        ("batch", "frames a second", "to one", *(f"{name}, ms a frame" for name in names)),
+        tuple(
+            (
+                str(row.batch),
+                str(row.per_second),
+                str(row.ratio),
+                *(ms(row.encoders_ms[name]) for name in names),
+            )
+            for row in batches
+        ),
+        "One call after the other; each frame is decoded alone.",
     )
 
 
