@@ -344,7 +344,9 @@ class Inspector:
                 workspace=self._workspace,
                 watch=watch,
             )
-            return conclude(encoded, decoding, self.parameters, trace=trace)
+            return conclude(
+                encoded, decoding, self.parameters, trace=trace, workspace=self._workspace
+            )
 
     def close(self) -> None:
         """Release the engines once the calls of other threads have ended; new ones are refused.

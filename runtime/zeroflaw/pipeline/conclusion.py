@@ -7,6 +7,7 @@ import numpy as np
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.masks import Workspace
 from zeroflaw.pipeline.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.pipeline.trace import Status
@@ -20,11 +21,13 @@ def conclude(
     parameters: MethodParameters,
     *,
     trace: bool = False,
+    workspace: Workspace | None = None,
 ) -> Inspection:
     """Score, decide, and gather the result; the frame's stopwatch times the parts.
 
     Args:
         trace: Whether the result says how its mask came about.
+        workspace: Memory to use again.
 
     Raises:
         EngineError: The score is not finite.
@@ -32,7 +35,7 @@ def conclude(
     encoding, watch, product = encoded.encoding, encoded.watch, encoded.product
     cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
     with watch.stage("score"):
-        score = score_map(anomaly_map, cascade, parameters)
+        score = score_map(anomaly_map, cascade, parameters, workspace)
     size = encoding.geometry.frame
     mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
     with watch.stage("regions"):

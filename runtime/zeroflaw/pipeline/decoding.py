@@ -56,7 +56,7 @@ def decode(
     """Run point prompts and cascade (sections 3.1 and 3.2).
 
     Args:
-        workspace: Memory to use again; `content_logits` of the cascade lie in it.
+        workspace: Memory to use again.
 
     Raises:
         EngineError: The decoder failed, or an engine returned values that are not finite.
