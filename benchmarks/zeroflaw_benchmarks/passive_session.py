@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from zeroflaw_engines.contract import EngineContract
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 
@@ -22,6 +24,10 @@ class PassiveSession:
     def upload(self, name: str, array: Tensor) -> Tensor | DeviceTensor:  # noqa: ARG002
         """Leave the array where it is."""
         return array
+
+    def clone(self) -> Self:
+        """Return itself: its calls do not wait for each other."""
+        return self
 
     def close(self) -> None:
         """Do nothing: whoever loaded an engine releases it."""

@@ -19,10 +19,10 @@ from open_clip.model import CLIP
 from segment_anything.modeling import Sam
 from torch import nn
 
+from zeroflaw_engines import arguments
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, Precision
 from zeroflaw_engines.bundle.manifest import (
-    SCHEMA_VERSION,
     ClipIdentity,
     Manifest,
     ParityFigure,
@@ -31,6 +31,7 @@ from zeroflaw_engines.bundle.manifest import (
     SamIdentity,
     TextIdentity,
     parameters_record,
+    schema_version,
 )
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, encode_prompt_bank
@@ -43,6 +44,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    MAX_BATCH,
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
@@ -108,6 +110,8 @@ class ExportJob:
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
+        max_batch: Most images that one call of the encoders takes, 1 to 8: above 1 their graphs
+            have a dynamic first axis, for re-inspecting what was recorded.
     """
 
     clip_architecture: str
@@ -123,6 +127,7 @@ class ExportJob:
     demonstration: str | None = None
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
+    max_batch: int = 1
 
     @property
     def random_weights(self) -> int | None:
@@ -178,6 +183,7 @@ class _EngineWriter:
             weights=weights.name if weights.exists() else None,
             opset=OPSET,
             attention=attention,
+            max_batch=contract.max_batch,
         )
         if self.precision == "fp16" and name in FP16_ENGINES:
             self.report(f"writing {name} in FP16")
@@ -190,7 +196,11 @@ class _EngineWriter:
         self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
     ) -> list[ParityFigure]:
         self.report(f"checking {name} for {accepted.target}")
-        session = OnnxRuntimeSession(path, engine_contract(name, self.sizes))
+        session = OnnxRuntimeSession(
+            path,
+            engine_contract(name, self.sizes),
+            precision="fp16" if accepted is parity.FP16_TOLERANCES else "fp32",
+        )
         figures = check(session, accepted)
         session.close()
         return figures
@@ -218,6 +228,9 @@ def export_bundle(
         ExportError: Something else failed; nothing was published.
         BundleError: The target cannot be written.
     """
+    arguments.whole_number(
+        "max_batch", job.max_batch, minimum=1, maximum=MAX_BATCH, error=ExportError
+    )
     if not job.products:
         raise ExportError("the export has no product", "name at least one")
     job = replace(job, products=tuple(map(normal_name, job.products)))
@@ -252,6 +265,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         sam_feature_channels=sam.prompt_encoder.embed_dim,
         max_prompts=MAX_PROMPTS,
         reference=reference_sizes(architecture, image_size, job.bank_bytes),
+        max_batch=job.max_batch,
     )
     sam_identity = SamIdentity(
         architecture=sam_arch.name,
@@ -283,7 +297,9 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     ensembles = _copy_ensembles(job.ensembles, staging)
     bank, text_part = _export_text(writer, clip, job, ensembles)
     adapters = load_linear_adapters(architecture, job.adapters)
-    encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
+    encoder = ClipEncoder(
+        clip, adapters, architecture.tapped_blocks, image_size, batched=sizes.max_batch > 1
+    ).eval()
     reference = partial(references.reference_clip, clip, adapters, architecture.tapped_blocks)
     clip_part = writer.write(
         CLIP_ENCODER,
@@ -298,7 +314,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
 
     counts = tuple(map(len, ensembles.sentences("")))
     return Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=schema_version(sizes.max_batch),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
         random_weights=job.random_weights,

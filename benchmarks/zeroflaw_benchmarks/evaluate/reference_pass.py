@@ -124,15 +124,19 @@ class PhotoEncoder:
     embeddings: TextEmbeddings
 
 
-def load_matcher(bundle: Bundle, *, backend: str, threads: int) -> Matcher:
+def load_matcher(bundle: Bundle, *, backend: str, threads: int, device: int = 0) -> Matcher:
     """Load the engine that matches."""
-    session = load_session(bundle, REFERENCE_MATCHER, backend=backend, threads=threads)
+    session = load_session(
+        bundle, REFERENCE_MATCHER, backend=backend, threads=threads, device=device
+    )
     return Matcher(session, bundle)
 
 
-def load_photo_encoder(bundle: Bundle, product: str, *, backend: str, threads: int) -> PhotoEncoder:
+def load_photo_encoder(
+    bundle: Bundle, product: str, *, backend: str, threads: int, device: int = 0
+) -> PhotoEncoder:
     """Load the engine that gives tokens."""
-    session = load_session(bundle, CLIP_ENCODER, backend=backend, threads=threads)
+    session = load_session(bundle, CLIP_ENCODER, backend=backend, threads=threads, device=device)
     return PhotoEncoder(session, bundle.manifest.sizes, bundle.text_embeddings(product))
 
 

@@ -228,6 +228,10 @@ def _configuration(
 ) -> Handle:
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # Sessions give contexts their memory and record CUDA graphs, in which none can be allocated.
+    # TensorRT-RTX promises that with this flag; TensorRT has none, and needs none.
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:

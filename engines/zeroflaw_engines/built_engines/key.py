@@ -10,13 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
-from zeroflaw_engines.bundle.bundle import Bundle, Graph
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.graph_entries import Graph
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Raised whenever the builder makes another network or configuration of the same parts.
-BUILDER_REVISION: Final = 1
+BUILDER_REVISION: Final = 2
 
 
 class KeyParts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

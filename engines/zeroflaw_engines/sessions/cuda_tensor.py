@@ -1,4 +1,4 @@
-"""Outputs that stay in GPU memory, and the pool that their memory comes from."""
+"""Outputs that stay in GPU memory, and how the host reads them."""
 
 from __future__ import annotations
 
@@ -8,70 +8,75 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zeroflaw_engines.sessions.cuda import Cuda, CudaBuffer
+from zeroflaw_engines.sessions.cuda import Cuda, CudaStream
+from zeroflaw_engines.sessions.cuda_memory import CudaMemory, CudaMemoryPool
 from zeroflaw_engines.sessions.device_tensor import Tensor, offset_of
 
+# Reads an array at an address of the GPU; given address, shape and dtype.
+ReadArray = Callable[[int, tuple[int, ...], str], Tensor]
 
-class CudaMemoryPool:
-    """Buffers that are used again: allocation would stop the whole GPU."""
 
-    def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._free: dict[int, list[CudaBuffer]] = {}
-        # Collecting garbage inside `take` may give a buffer back in the same thread.
-        self._lock = threading.RLock()
-        self._closed = False
+class CudaReader:
+    """Copies tensors to the host on a stream of its own, beside what engines compute.
 
-    def take(self, size: int) -> CudaBuffer:
-        """Take a buffer of some bytes, for one user."""
-        with self._lock:
-            waiting = self._free.get(size)
-            if waiting:
-                return waiting.pop()
-        return CudaBuffer(self._cuda, size)
+    What it reads must be there already: a session gives tensors away when their call has ended.
 
-    def give_back(self, buffer: CudaBuffer) -> None:
-        """Take a buffer back from its user."""
-        with self._lock:
-            if not self._closed:
-                self._free.setdefault(buffer.size, []).append(buffer)
-                return
-        buffer.free()
+    Args:
+        owner: Whose tensors it reads, for errors.
+    """
+
+    def __init__(self, cuda: Cuda, owner: str) -> None:
+        self._stream = CudaStream(cuda, owner)
+        self._pinned = CudaMemoryPool(cuda, "pinned")
+        self._lock = threading.Lock()
+
+    def read(self, address: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+        """Copy an array to host memory of its own.
+
+        Raises:
+            EngineError: CUDA failed.
+        """
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        with self._lock, self._stream.work():
+            block = self._pinned.take(size)
+            # Not given back after an error: a copy may still write to it.
+            self._stream.copy(block.address, address, size, "DeviceToHost")
+            self._stream.wait()
+            values = block.array(shape, dtype).copy()
+            self._pinned.give_back(block)
+        return values
 
     def close(self) -> None:
-        """Free what no one uses; the rest is freed when it comes back."""
+        """Release the stream and the pinned memory."""
         with self._lock:
-            self._closed = True
-            buffers = [buffer for waiting in self._free.values() for buffer in waiting]
-            self._free.clear()
-        for buffer in buffers:
-            buffer.free()
+            self._pinned.close()
+            self._stream.close()
 
 
 class CudaTensor:
     """A tensor in GPU memory, or a part of it; see `DeviceTensor`.
 
     Args:
+        block: Whose memory it is.
         shape: Sizes of all axes.
         dtype: NumPy dtype name.
-        buffer: Whose memory it is.
-        download: Copies some bytes, from an offset on, to the buffer's pinned memory and waits.
-        first: Bytes of the buffer before it.
+        read: Copies an array of the GPU to the host.
+        first: Bytes of the block before it.
         owner: The tensor that it is a part of: it keeps the memory from being used again.
     """
 
     def __init__(
         self,
-        buffer: CudaBuffer,
+        block: CudaMemory,
         shape: tuple[int, ...],
         dtype: str,
-        download: Callable[[CudaBuffer, int, int], None],
+        read: ReadArray,
         *,
         first: int = 0,
         owner: CudaTensor | None = None,
     ) -> None:
-        self.buffer = buffer
-        self._download = download
+        self.block = block
+        self._read = read
         self._first = first
         self._owner = owner
         self.shape = shape
@@ -84,22 +89,22 @@ class CudaTensor:
 
     @classmethod
     def from_pool(
-        cls,
-        pool: CudaMemoryPool,
-        shape: tuple[int, ...],
-        dtype: str,
-        download: Callable[[CudaBuffer, int, int], None],
+        cls, pool: CudaMemoryPool, shape: tuple[int, ...], dtype: str, read: ReadArray
     ) -> CudaTensor:
-        """Make a tensor whose memory goes back to the pool when it is garbage."""
-        buffer = pool.take(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
-        tensor = cls(buffer, shape, dtype, download)
-        weakref.finalize(tensor, pool.give_back, buffer).atexit = False
+        """Make a tensor whose memory goes back to the pool when it is garbage.
+
+        Raises:
+            EngineError: There is not enough memory.
+        """
+        block = pool.take(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+        tensor = cls(block, shape, dtype, read)
+        weakref.finalize(tensor, pool.give_back, block).atexit = False
         return tensor
 
     @property
     def address(self) -> int:
         """In GPU memory."""
-        return self.buffer.device + self._first
+        return self.block.address + self._first
 
     @property
     def size(self) -> int:
@@ -107,13 +112,16 @@ class CudaTensor:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     def numpy(self) -> Tensor:
-        """Copy the values to host memory of their own."""
-        self._download(self.buffer, self._first, self.size)
-        return self.buffer.host(self.shape, self.dtype, self._first).copy()
+        """Copy the values to host memory of their own; no call of an engine is waited for.
+
+        Raises:
+            EngineError: CUDA failed, or the session that kept it is closed.
+        """
+        return self._read(self.address, self.shape, self.dtype)
 
     def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> CudaTensor:
         """Return the part at some leading indices; see `DeviceTensor.view`."""
         first = self._first + offset_of(self.shape, index, shape) * np.dtype(self.dtype).itemsize
         return CudaTensor(
-            self.buffer, shape, self.dtype, self._download, first=first, owner=self._owner or self
+            self.block, shape, self.dtype, self._read, first=first, owner=self._owner or self
         )

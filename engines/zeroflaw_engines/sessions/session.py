@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 
@@ -81,8 +81,22 @@ class Session(Protocol):
             EngineError: There is not enough memory.
         """
 
+    def clone(self) -> Session:
+        """Make another session on the same loaded weights, so that calls of both run at once.
+
+        It has an execution context, a stream and working memory of its own where the backend has
+        such, and is to be prepared, captured and closed by itself. The weights are released when
+        the last session on them is closed. Tensors that one keeps may be given to the other.
+
+        Raises:
+            EngineError: There is not enough memory, or the session is closed.
+        """
+
     def close(self) -> None:
-        """Release the engine once the calls under way have ended; no more may follow."""
+        """Release the engine once the calls under way have ended; no more may follow.
+
+        It raises nothing: what cannot be released after an error of the device is logged.
+        """
 
 
 class CheckedSession(ABC):
@@ -98,11 +112,7 @@ class CheckedSession(ABC):
     def __init__(self, contract: EngineContract, kept: type[DeviceTensor]) -> None:
         self._contract = contract
         self._kept = kept
-        self._lifetime = Lifetime(
-            self,
-            f"the session of {contract.name}",
-            lambda: EngineError(f"the session of {contract.name} is closed", "load another one"),
-        )
+        self._lifetime = _lifetime_of(self, contract)
 
     @property
     def contract(self) -> EngineContract:
@@ -129,8 +139,18 @@ class CheckedSession(ABC):
         with self._lifetime.call():
             return self._put(array)
 
+    def clone(self) -> Self:
+        """Make another session on the same loaded weights; see `Session.clone`."""
+        with self._lifetime.call():
+            # Both refer to what is loaded; closing drops a reference, and the last one frees it.
+            clone = object.__new__(type(self))
+            clone.__dict__.update(self.__dict__)
+            clone._lifetime = _lifetime_of(clone, self._contract)
+            clone._separate()
+        return clone
+
     def close(self) -> None:
-        """Release the engine once the calls under way have ended; no more may follow."""
+        """Release the engine once the calls under way have ended; see `Session.close`."""
         self._lifetime.close(self._release)
 
     def __reduce__(self) -> NoReturn:
@@ -151,9 +171,20 @@ class CheckedSession(ABC):
         """Put an input that was checked where the engine reads it: here, where it is."""
         return array
 
+    def _separate(self) -> None:  # noqa: B027 - most backends share all that they have
+        """Make what a clone may not share with the session that it was made of: here, nothing."""
+
     @abstractmethod
     def _release(self) -> None:
-        """Give back what the session is made of; called once."""
+        """Let go of what the session is made of, and leave what clones share; called once."""
+
+
+def _lifetime_of(session: CheckedSession, contract: EngineContract) -> Lifetime:
+    return Lifetime(
+        session,
+        f"the session of {contract.name}",
+        lambda: EngineError(f"the session of {contract.name} is closed", "load another one"),
+    )
 
 
 def check_inputs(
@@ -240,7 +271,8 @@ def output_shapes(
     """Compute the shapes of the outputs for inputs that fulfil the contract.
 
     Raises:
-        EngineContractError: Inputs differ in a dynamic axis of the same name.
+        EngineContractError: Inputs differ in a dynamic axis of the same name, or it is longer than
+            the contract's limit.
     """
     sizes: dict[str, int] = {}
     for spec in contract.inputs:
@@ -251,6 +283,15 @@ def output_shapes(
                     f" {size} (in {spec})",
                     "give all inputs for the same number",
                 )
+    for axis, most in contract.limits.items():
+        if not 1 <= sizes.get(axis, 1) <= most:
+            raise EngineContractError(
+                f"{contract.name} takes 1 to {most} {axis} in one call, not {sizes[axis]}",
+                "give fewer at once; `--max-batch` of `zeroflaw export` and `zeroflaw build` sets"
+                " the limit"
+                if sizes[axis]
+                else "give at least one",
+            )
     return {
         spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
         for spec in contract.outputs

@@ -7,44 +7,34 @@ the logic against a simulated GPU.
 from __future__ import annotations
 
 import logging
-import mmap
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 
 from zeroflaw_engines.built_engines.lookup import BuiltEngine, find_engine
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
-from zeroflaw_engines.errors import EngineContractError, EngineError
-from zeroflaw_engines.files import replacing
+from zeroflaw_engines.contract import EngineContract, EngineName
+from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.sessions.backend import Backend, SessionRequest
-from zeroflaw_engines.sessions.cuda import Cuda, CudaBuffer
-from zeroflaw_engines.sessions.cuda_tensor import CudaMemoryPool, CudaTensor
+from zeroflaw_engines.sessions.cuda import Cuda, CudaStream, release
+from zeroflaw_engines.sessions.cuda_memory import CudaMemory, CudaMemoryPool
+from zeroflaw_engines.sessions.cuda_tensor import CudaReader, CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.gpu_support import require_served
 from zeroflaw_engines.sessions.options import TensorRtOptions
-from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
-from zeroflaw_engines.sessions.tensorrt_context import TensorRtProgram
+from zeroflaw_engines.sessions.session import CheckedSession, Outputs
+from zeroflaw_engines.sessions.tensorrt.context import TensorRtProgram
+from zeroflaw_engines.sessions.tensorrt.engine import TensorRtEngine
 from zeroflaw_engines.tensorrt_bindings import BuildBackend, load_bindings
-
-_DTYPES: Final = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
 
 _log = logging.getLogger(__name__)
 
 
-def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
     """Look for the bindings, the driver and the GPU; see `BackendModule`."""
     module = load_bindings(_builder(backend))
-    Cuda()
+    require_served(backend.name, Cuda(device).gpu())
     return str(module.__version__), backend.precisions
 
 
@@ -53,19 +43,21 @@ def require(
     bundle: Bundle,
     engines: Sequence[EngineName],
     precision: str,  # noqa: ARG001 - what is built is run; loading refuses another precision
+    device: int,
 ) -> None:
     """Check that engines were built for this GPU; see `BackendModule`."""
-    architecture = Cuda().gpu().architecture
+    architecture = Cuda(device).gpu().architecture
     for engine in engines:
         find_engine(bundle, engine, backend=_builder(backend), architecture=architecture)
 
 
 def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
     """Load the engine that was built for this GPU; see `BackendModule`."""
-    options = TensorRtOptions()
+    options = TensorRtOptions(device=request.device)
     bundle, builder = request.bundle, _builder(backend)
     load_bindings(builder)
     gpu = Cuda(options.device).gpu()
+    require_served(backend.name, gpu)
     built = find_engine(bundle, request.engine, backend=builder, architecture=gpu.architecture)
     precision = built.sidecar.parts.precision
     if request.precision not in {None, precision}:
@@ -88,11 +80,12 @@ def _builder(backend: Backend) -> BuildBackend:
 
 
 class TensorRtSession(CheckedSession):
-    """One built engine on one GPU, with a stream of its own.
+    """One built engine on one GPU, with streams of its own.
 
     Inputs go through pinned memory into device memory that stays where it is, so that a CUDA
     graph can be recorded over it. What a call keeps is copied to other device memory, which no
-    later call overwrites. Calls take turns; each ends when its results are there.
+    later call overwrites; the host reads it on another stream. Calls take turns; each ends when
+    its results are there. Clones share the weights, and nothing else.
 
     Args:
         built: The engine, verified against its sidecar.
@@ -110,56 +103,69 @@ class TensorRtSession(CheckedSession):
         *,
         options: TensorRtOptions | None = None,
     ) -> None:
+        contract = built.limited(contract)
         super().__init__(contract, CudaTensor)
         options = options or TensorRtOptions()
-        parts = built.sidecar.parts
-        self._bindings: Any = load_bindings(parts.backend)
+        bindings = load_bindings(built.sidecar.parts.backend)
         self._cuda = Cuda(options.device)
-        self._precision = parts.precision
-        self._backend = parts.backend
         self._gpu = self._cuda.gpu()
-        self._lock = threading.Lock()
-        self._cuda.use()
-        if parts.flags.get("strip_weights"):
-            raise EngineError(
-                f"{built.path} was built without its weights and cannot be run as it is",
-                "build it again without weight stripping",
-            )
-        self._engine: Any = _deserialize(
-            self._bindings, built, host_code=bool(parts.flags.get("version_compatible"))
+        self._engine: TensorRtEngine | None = TensorRtEngine(bindings, built, contract, options)
+        self._name = (
+            f"{self._engine.backend} {self._engine.version} {self._gpu.name}"
+            f" {self._engine.precision}"
         )
-        check_graph(contract, *_specs(self._bindings, self._engine), str(built.path))
-        saves = options.save_runtime_cache and parts.backend == "tensorrt-rtx"
-        self._cache = _RuntimeCache(built.runtime_cache) if saves else None
-        self._max_prompts = self._largest_batch()
-        self._pool = CudaMemoryPool(self._cuda)
-        self._stream: Any = self._cuda.new_stream()
-        self._done: Any = self._cuda.new_event()
-        self._buffers: dict[str, CudaBuffer] = {}
-        self._programs: dict[str, TensorRtProgram] = {}
+        try:
+            self._separate()
+        except BaseException:
+            self._engine = None  # the error holds on to this object, and its weights are gigabytes
+            raise
 
     @property
     def backend(self) -> str:
         """`tensorrt-rtx <version> <GPU> <precision>`."""
-        version = self._bindings.__version__
-        return f"{self._backend} {version} {self._gpu.name} {self._precision}"
+        return self._name
 
     @property
     def captured(self) -> bool:
-        """Whether single prompts run as a CUDA graph."""
-        return "single" in self._programs and self._programs["single"].captured
+        """Whether calls of the smallest shapes, such as single prompts, run as a CUDA graph."""
+        return "smallest" in self._programs and self._programs["smallest"].captured
+
+    def prepare(self) -> None:
+        """Run the engine once on zeros of the smallest shapes; see `Session.prepare`."""
+        with self._lifetime.call():
+            engine = self._shared_engine()
+            self.execute(
+                {
+                    spec.name: np.zeros(engine.smallest_shape(spec), spec.dtype)
+                    for spec in self._contract.inputs
+                }
+            )
 
     def capture(self) -> None:
-        """Record the call of one prompt as a CUDA graph; later calls replay it."""
+        """Record the call of the smallest shapes as a CUDA graph; later calls replay it."""
         self.prepare()
-        with self._lifetime.call(), self._lock:
-            self._cuda.use()
-            if not self._programs["single"].capture(self._stream):
+        with self._lifetime.call(), self._lock, self._stream.work():
+            reason = self._programs["smallest"].capture(self._stream)
+            if reason is not None:
                 _log.warning(
-                    "%s runs %s without a CUDA graph: it cannot be captured",
-                    self._backend,
-                    self._contract.name,
+                    "%s runs %s without a CUDA graph: %s", self._name, self._contract.name, reason
                 )
+            self._shared_engine().save_cache()
+
+    def _separate(self) -> None:
+        name = f"the session of {self._contract.name}"
+        self._lock = threading.Lock()
+        self._kept_memory = CudaMemoryPool(self._cuda, "device")
+        self._buffers: dict[str, CudaMemory] = {}
+        self._pinned: dict[str, CudaMemory] = {}
+        self._context_memory: CudaMemory | None = None
+        self._programs: dict[str, TensorRtProgram] = {}
+        self._stream = CudaStream(self._cuda, name)
+        try:
+            self._reader = CudaReader(self._cuda, name)
+        except BaseException:
+            self._stream.close()
+            raise
 
     def _run(
         self,
@@ -167,207 +173,126 @@ class TensorRtSession(CheckedSession):
         keep: Collection[str],
         shapes: Mapping[str, tuple[int, ...]],
     ) -> Outputs:
-        batch = max(
-            (
-                shapes[spec.name][0]
-                for spec in self._contract.outputs
-                if isinstance(spec.shape[0], str)
-            ),
-            default=1,
-        )
-        if batch > self._max_prompts:
-            raise EngineContractError(
-                f"the engine of {self._contract.name} takes {self._max_prompts} prompts, not"
-                f" {batch}",
-                "give fewer at once, or build it for more",
-            )
-        with self._lock:
-            self._cuda.use()
-            program = self._program({name: tensor.shape for name, tensor in inputs.items()}, batch)
+        engine = self._shared_engine()
+        given = {name: tensor.shape for name, tensor in inputs.items()}
+        engine.require_shapes(given)
+        with self._lock, self._stream.work():
+            program = self._program(engine, given)
+            grows = program.set_shapes(given)
             for name, tensor in inputs.items():
-                self._upload(self._buffers[name], tensor)
+                self._upload(name, tensor)
             program.run(self._stream)
             outputs: Outputs = {}
             for spec in self._contract.outputs:
                 source, shape = self._buffers[spec.name], shapes[spec.name]
                 if spec.name in keep:
-                    kept = CudaTensor.from_pool(self._pool, shape, spec.dtype, self._download)
-                    self._cuda.copy(
-                        kept.address, source.device, kept.size, "DeviceToDevice", self._stream
-                    )
+                    kept = CudaTensor.from_pool(self._kept_memory, shape, spec.dtype, self._read)
+                    self._stream.copy(kept.address, source.address, kept.size, "DeviceToDevice")
                     outputs[spec.name] = kept
                 else:
-                    host = outputs[spec.name] = source.host(shape, spec.dtype)
-                    self._cuda.copy(
-                        source.pinned, source.device, host.nbytes, "DeviceToHost", self._stream
-                    )
-            self._wait()
+                    pinned = self._pinned_for(spec.name)
+                    host = outputs[spec.name] = pinned.array(shape, spec.dtype)
+                    self._stream.copy(pinned.address, source.address, host.nbytes, "DeviceToHost")
+            self._stream.wait()
+            if grows:
+                engine.save_cache()
             return {
                 name: output.copy() if isinstance(output, np.ndarray) else output
                 for name, output in outputs.items()
             }
 
     def _put(self, array: Tensor) -> Tensor | DeviceTensor:
-        with self._lock:
-            self._cuda.use()
-            kept = CudaTensor.from_pool(self._pool, array.shape, array.dtype.name, self._download)
-            kept.buffer.host(array.shape, array.dtype.name)[...] = array
-            self._cuda.copy(
-                kept.address, kept.buffer.pinned, kept.size, "HostToDevice", self._stream
+        with self._lock, self._stream.work():
+            kept = CudaTensor.from_pool(
+                self._kept_memory, array.shape, array.dtype.name, self._read
             )
-            self._wait()
+            pinned = CudaMemory(self._cuda, "pinned", array.nbytes)
+            pinned.array(array.shape, array.dtype.name)[...] = array
+            self._stream.copy(kept.address, pinned.address, kept.size, "HostToDevice")
+            self._stream.wait()
+            pinned.free()
             return kept
 
     def _release(self) -> None:
         with self._lock:
-            self._cuda.use()
-            if self._cache is not None:
-                self._cache.save()
-            for program in self._programs.values():
-                program.close()
-            for buffer in self._buffers.values():
-                buffer.free()
+            engine, self._engine = self._engine, None
+            release(
+                f"the session of {self._contract.name}",
+                [
+                    self._cuda.use,
+                    *([engine.save_cache] if engine is not None else []),
+                    *(program.close for program in self._programs.values()),
+                    *(block.free for block in self._memory()),
+                    self._kept_memory.close,
+                    self._reader.close,
+                    self._stream.close,
+                ],
+            )
             self._programs.clear()
             self._buffers.clear()
-            self._pool.close()
-            self._cuda.call("cudaEventDestroy", self._done)
-            self._cuda.call("cudaStreamDestroy", self._stream)
-            self._engine = None
+            self._pinned.clear()
+            self._context_memory = None
 
-    def _program(self, shapes: Mapping[str, tuple[int, ...]], batch: int) -> TensorRtProgram:
-        """Return the context of one prompt, which may be captured, or that of several.
+    def _memory(self) -> list[CudaMemory]:
+        own = [*self._buffers.values(), *self._pinned.values()]
+        return own if self._context_memory is None else [*own, self._context_memory]
+
+    def _shared_engine(self) -> TensorRtEngine:
+        if self._engine is None:
+            raise EngineError(f"the session of {self._contract.name} is closed", "load another one")
+        return self._engine
+
+    def _program(
+        self, engine: TensorRtEngine, shapes: Mapping[str, tuple[int, ...]]
+    ) -> TensorRtProgram:
+        """Return the context of the smallest shapes, which may be captured, or that of all others.
 
         A captured graph holds on to its context, so that no other shapes may be set there.
         """
-        if not self._buffers:
-            for spec in (*self._contract.inputs, *self._contract.outputs):
-                sizes = [
-                    self._max_prompts if isinstance(size, str) else size for size in spec.shape
-                ]
-                elements = int(np.prod(sizes, dtype=np.int64))
-                itemsize = np.dtype(spec.dtype).itemsize
-                self._buffers[spec.name] = CudaBuffer(self._cuda, elements * itemsize)
-        which = "single" if batch == 1 else "several"
+        smallest = {spec.name: engine.smallest_shape(spec) for spec in self._contract.inputs}
+        which = "smallest" if shapes == smallest else "others"
         program = self._programs.get(which)
         if program is None:
-            addresses = {name: buffer.device for name, buffer in self._buffers.items()}
+            for spec in (*self._contract.inputs, *self._contract.outputs):
+                if spec.name not in self._buffers:
+                    self._buffers[spec.name] = CudaMemory(
+                        self._cuda, "device", self._largest_size(spec.name)
+                    )
+            if self._context_memory is None and engine.memory_size:
+                # Both contexts work in it: calls take turns.
+                self._context_memory = CudaMemory(self._cuda, "device", engine.memory_size)
+            addresses = {name: buffer.address for name, buffer in self._buffers.items()}
             program = self._programs[which] = TensorRtProgram(
-                self._cuda, self._context(), addresses, self._contract.name
+                self._cuda,
+                engine.new_context(self._context_memory),
+                addresses,
+                self._contract.name,
             )
-        program.set_shapes(shapes)
         return program
 
-    def _context(self) -> Any:  # noqa: ANN401 - TensorRT's own type, loaded lazily
-        if self._cache is None:
-            context = self._engine.create_execution_context()
-        else:
-            context = self._engine.create_execution_context(self._cache.config_for(self._engine))
-        if context is None:
-            raise EngineError(
-                f"{self._backend} cannot make an execution context for {self._contract.name}",
-                "free device memory: close other programs on this GPU",
-            )
-        return context
+    def _largest_size(self, name: str) -> int:
+        """Return the bytes of a tensor whose dynamic axes are as large as may be."""
+        engine = self._shared_engine()
+        tensors = {spec.name: spec for spec in (*self._contract.inputs, *self._contract.outputs)}
+        elements = int(np.prod(engine.largest_shape(tensors[name]), dtype=np.int64))
+        return elements * np.dtype(tensors[name].dtype).itemsize
 
-    def _upload(self, buffer: CudaBuffer, tensor: Tensor | DeviceTensor) -> None:
+    def _pinned_for(self, name: str) -> CudaMemory:
+        """Return the pinned memory of a tensor that comes from the host, or goes there."""
+        if name not in self._pinned:
+            self._pinned[name] = CudaMemory(self._cuda, "pinned", self._largest_size(name))
+        return self._pinned[name]
+
+    def _upload(self, name: str, tensor: Tensor | DeviceTensor) -> None:
+        target = self._buffers[name].address
         if isinstance(tensor, CudaTensor):
-            self._cuda.copy(
-                buffer.device, tensor.address, tensor.size, "DeviceToDevice", self._stream
-            )
+            self._stream.copy(target, tensor.address, tensor.size, "DeviceToDevice")
             return
         array = np.asarray(tensor)
-        buffer.host(array.shape, array.dtype.name)[...] = array
-        self._cuda.copy(buffer.device, buffer.pinned, array.nbytes, "HostToDevice", self._stream)
+        pinned = self._pinned_for(name)
+        pinned.array(array.shape, array.dtype.name)[...] = array
+        self._stream.copy(target, pinned.address, array.nbytes, "HostToDevice")
 
-    def _download(self, buffer: CudaBuffer, first: int, size: int) -> None:
-        with self._lifetime.call(), self._lock:
-            self._cuda.use()
-            self._cuda.copy(
-                buffer.pinned + first, buffer.device + first, size, "DeviceToHost", self._stream
-            )
-            self._wait()
-
-    def _wait(self) -> None:
-        """Wait for the stream without spinning: host threads have other work on two cores."""
-        self._cuda.call("cudaEventRecord", self._done, self._stream)
-        self._cuda.call("cudaEventSynchronize", self._done)
-
-    def _largest_batch(self) -> int:
-        for spec in self._contract.inputs:
-            if any(isinstance(size, str) for size in spec.shape):
-                return int(self._engine.get_tensor_profile_shape(spec.name, 0)[2][0])
-        return 1
-
-
-class _RuntimeCache:
-    """Kernels that TensorRT-RTX compiled on this GPU, kept in a file from start to start."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._cache: Any = None
-        self._loaded = b""
-
-    def config_for(self, engine: Any) -> Any:  # noqa: ANN401 - TensorRT's own types
-        """Make a runtime configuration with the cache in it."""
-        config = engine.create_runtime_config()
-        if self._cache is None:
-            self._cache = config.create_runtime_cache()
-            if self._path.is_file():
-                self._loaded = self._path.read_bytes()
-                if not self._cache.deserialize(self._loaded):
-                    _log.info("%s is of another GPU or version: compiled anew", self._path)
-        config.set_runtime_cache(self._cache)
-        return config
-
-    def save(self) -> None:
-        """Write the file if it has changed; what cannot be written is logged."""
-        if self._cache is None:
-            return
-        data = bytes(self._cache.serialize())
-        if data == self._loaded:
-            return
-        try:
-            with replacing(self._path) as temporary:
-                temporary.write_bytes(data)
-        except OSError as error:
-            _log.warning("%s cannot be written: %s", self._path, error.strerror)
-
-
-def _deserialize(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any:  # noqa: ANN401
-    errors: list[str] = []
-
-    class Log(bindings.ILogger):  # type: ignore[misc] # the base is loaded lazily
-        def __init__(self) -> None:
-            bindings.ILogger.__init__(self)
-
-        def log(self, severity: object, text: str) -> None:
-            if severity in {bindings.ILogger.ERROR, bindings.ILogger.INTERNAL_ERROR}:
-                errors.append(text)
-            _log.debug("%s: %s", severity, text)
-
-    runtime = bindings.Runtime(Log())
-    if host_code:
-        runtime.engine_host_code_allowed = True
-    with (
-        built.path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan,
-    ):
-        engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise EngineError(
-            f"{built.path} cannot be deserialized: {'; '.join(errors) or 'no reason was given'}",
-            "see `zeroflaw engines explain`, and build it again for this GPU",
-        )
-    return engine
-
-
-def _specs(bindings: Any, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:  # noqa: ANN401
-    inputs: list[TensorSpec] = []
-    outputs: list[TensorSpec] = []
-    for number in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(number)
-        dtype = engine.get_tensor_dtype(name).name
-        shape = tuple("batch" if size < 0 else int(size) for size in engine.get_tensor_shape(name))
-        is_input = engine.get_tensor_mode(name) == bindings.TensorIOMode.INPUT
-        (inputs if is_input else outputs).append(TensorSpec(name, _DTYPES.get(dtype, dtype), shape))
-    return inputs, outputs
+    def _read(self, address: int, shape: tuple[int, ...], dtype: str) -> Tensor:
+        with self._lifetime.call():
+            return self._reader.read(address, shape, dtype)

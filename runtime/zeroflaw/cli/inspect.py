@@ -18,6 +18,7 @@ from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
+    DeviceOption,
     MaxMegapixelsOption,
     OrientationOption,
     PrecisionOption,
@@ -68,6 +69,7 @@ def inspect(
     ] = None,
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
+    device: DeviceOption = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
     model_cache: Annotated[
         Path | None,
@@ -145,6 +147,7 @@ def inspect(
         parameters=recorded.replace(**given),
         decision_threshold=given.get("decision_threshold"),
         precision=precision,
+        device=device,
         threads=threads,
         model_cache=model_cache,
         encoder_schedule=schedule,

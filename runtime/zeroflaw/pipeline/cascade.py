@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from zeroflaw.pipeline.engine_outputs import require_finite
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
-from zeroflaw.pipeline.masks import (
+from zeroflaw.pipeline.masks.from_logits import (
     Box,
     MaskPart,
     Workspace,

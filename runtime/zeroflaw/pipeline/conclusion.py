@@ -7,8 +7,8 @@ import numpy as np
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.masks import Workspace
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.masks.from_logits import Workspace
+from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.pipeline.trace import Status
 from zeroflaw.records.decision import verdict_of
@@ -19,15 +19,15 @@ def conclude(
     encoded: EncodedFrame,
     decoding: Decoding,
     parameters: MethodParameters,
+    workspace: Workspace | None = None,
     *,
     trace: bool = False,
-    workspace: Workspace | None = None,
 ) -> Inspection:
     """Score, decide, and gather the result; the frame's stopwatch times the parts.
 
     Args:
-        trace: Whether the result says how its mask came about.
         workspace: Memory to use again.
+        trace: Whether the result says how its mask came about.
 
     Raises:
         EngineError: The score is not finite.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflaw.loaded_products import LoadedProduct
-from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
+from zeroflaw.pipeline.engine_outputs import clip_outputs, run_encoder
 from zeroflaw.pipeline.frame_information import FrameInformation, frame_information
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -20,7 +20,8 @@ from zeroflaw.pipeline.geometry import (
     to_resize_twice,
 )
 from zeroflaw.pipeline.reference import LoadedBank, fused_map, match, reference_distances
-from zeroflaw.pipeline.resizing import Picture, Strips
+from zeroflaw.pipeline.resizing.on_device import DeviceFrame, DeviceResizer
+from zeroflaw.pipeline.resizing.strips import Picture, Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
@@ -29,7 +30,7 @@ from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
-from zeroflaw_engines.sessions.session import Session
+from zeroflaw_engines.sessions.session import Outputs, Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +130,7 @@ def encode_clip(
     bank: LoadedBank | None = None,
     parameters: MethodParameters | None = None,
     picture: Picture | None = None,
+    on_device: DeviceFrame | None = None,
     strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> ClipEncoding:
@@ -142,6 +144,7 @@ def encode_clip(
         bank: Of the product, if it has one.
         parameters: `reference_distance` and `reference_fusion`; default: the published ones.
         picture: The frame as `to_resize_twice` gives it, if it is there already.
+        on_device: The frame on the device of the encoder, which resizes it then.
 
     Raises:
         EngineError: An engine failed, or returned values that are not probabilities, or not
@@ -149,15 +152,41 @@ def encode_clip(
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
-        image = squash(frame if picture is None else picture, size, strips)
+        image = (
+            squash(frame if picture is None else picture, size, strips)[None]
+            if on_device is None
+            else on_device.squash()
+        )
     with watch.stage("frame_information"):
         information = frame_information(frame)
     # On a GPU nothing crosses to the host but the maps.
     kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
     with watch.stage("clip_encoder"):
-        out = run_engine(
-            clip_encoder, {"image": image[None], "text_embeddings": embeddings}, keep=kept
+        (out,) = run_encoder(
+            clip_encoder, [{"image": image, "text_embeddings": embeddings}], keep=kept
         )
+    return clip_encoding(
+        out, information, matcher=matcher, bank=bank, parameters=parameters, watch=watch
+    )
+
+
+def clip_encoding(
+    out: Outputs,
+    information: FrameInformation,
+    *,
+    matcher: Session | None,
+    bank: LoadedBank | None,
+    parameters: MethodParameters | None,
+    watch: Stopwatch,
+) -> ClipEncoding:
+    """Check what the CLIP encoder says of one frame, and match its patches where there is a bank.
+
+    Args:
+        out: In the form of one image; the rest as `encode_clip` takes it.
+
+    Raises:
+        EngineError: As `encode_clip`.
+    """
     zero_shot_map, cls_score = clip_outputs(out)
     tokens = out.get(PATCH_TOKENS)
     if bank is None:
@@ -196,6 +225,7 @@ def encode(
     parameters: MethodParameters | None = None,
     pool: Executor | None = None,
     needs_sam: Callable[[FloatArray], bool] | None = None,
+    resizer: DeviceResizer | None = None,
     strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> Encoding:
@@ -207,6 +237,7 @@ def encode(
         matcher: As `encode_clip` takes it, with `bank` and `parameters`.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
+        resizer: Resizes on the device of the encoders; None resizes on the host.
         strips: Threads that share the resizing; not of `pool`.
 
     Raises:
@@ -214,9 +245,11 @@ def encode(
     """
     watch = watch or Stopwatch()
     with watch.stage("frame"):
+        on_device = None if resizer is None else resizer.upload(frame, geometry)
         # Strips are copied one by one, as they are filtered.
         split = strips is not None and strips.count > 1
-        picture = frame if split else to_resize_twice(frame, geometry)
+        as_it_is = split or on_device is not None
+        picture = frame if as_it_is else to_resize_twice(frame, geometry)
 
     def clip() -> ClipEncoding:
         return encode_clip(
@@ -228,19 +261,23 @@ def encode(
             bank=bank,
             parameters=parameters,
             picture=picture,
+            on_device=on_device,
             strips=strips,
             watch=watch,
         )
 
     def sam() -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
-            squashed = geometry.sam_source != geometry.frame
-            source = squash(picture, geometry.map_size, strips) if squashed else picture
-            image = fit(source, geometry, strips)
+            if on_device is None:
+                squashed = geometry.sam_source != geometry.frame
+                source = squash(picture, geometry.map_size, strips) if squashed else picture
+                image: Tensor | DeviceTensor = fit(source, geometry, strips)[None]
+            else:
+                image = on_device.fit()
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
-            out = run_engine(
-                sam_encoder, {"image": image[None], "image_size": size}, keep=("features",)
+            (out,) = run_encoder(
+                sam_encoder, [{"image": image, "image_size": size}], keep=("features",)
             )
         features: FloatArray | DeviceTensor = out["features"]
         return features

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.pipeline.resizing import Picture, Strips, resize
+from zeroflaw.pipeline.resizing.strips import Picture, Strips, resize
 from zeroflaw_engines.image_files.frame import Frame
 
 FloatArray = NDArray[np.float32]

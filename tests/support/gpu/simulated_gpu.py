@@ -1,4 +1,4 @@
-"""A GPU that is none: CUDA's and TensorRT's real bindings by autospec, with ONNX Runtime behind.
+"""CUDA's runtime on a GPU that is none: the real bindings by autospec.
 
 Streams are queues that run only when someone waits for them, so that a session that forgets to
 wait reads what was there before. Device memory is host memory, filled with rubbish. Every call is
@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import ctypes
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import create_autospec
 
 import cuda.bindings.runtime as real_cuda
-import numpy as np
-import onnxruntime
-import tensorrt_rtx as real_trt
-
-from zeroflaw_engines.contract import EngineContract
+from cuda.bindings import utils as real_utils
 
 _OK = real_cuda.cudaError_t.cudaSuccess
-_TRT_TYPES = {
-    "float16": real_trt.DataType.HALF,
-    "float32": real_trt.DataType.FLOAT,
-    "int32": real_trt.DataType.INT32,
-    "uint8": real_trt.DataType.UINT8,
-}
+_ERRORS = real_cuda.cudaError_t
+# What CUDA answers also after an error that lasts.
+_HARMLESS = {"cudaGetDeviceCount", "cudaGetErrorString", "cudaGetLastError"}
 
 
 def argument_counts(function: Any) -> set[int]:
@@ -62,6 +55,41 @@ def checked(real: Any, stand_in: Callable[..., Any]) -> Any:
     return mock
 
 
+class StreamOfBindings(real_cuda.cudaStream_t):
+    """A stream as the bindings hand it out, without the conversion that they deprecate."""
+
+    def __int__(self) -> int:
+        raise AssertionError("int(stream) is deprecated: get_cuda_native_handle")
+
+    def __index__(self) -> int:
+        raise AssertionError("int(stream) is deprecated: get_cuda_native_handle")
+
+
+_handle_of_stream = real_utils._handle_getters[real_cuda.cudaStream_t]
+real_utils._add_cuda_native_handle_getter(StreamOfBindings, _handle_of_stream)
+
+
+@dataclass
+class Queue:
+    """The work of a stream: what waits, and how much has come and gone."""
+
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    enqueued: int = 0
+    done: int = 0
+    lock: Any = field(default_factory=threading.Lock)
+
+    def put(self, work: Callable[[], None]) -> None:
+        self.waiting.append(work)
+        self.enqueued += 1
+
+    def drain(self, until: int) -> None:
+        with self.lock:
+            while self.done < until and self.waiting:
+                self.waiting[0]()
+                self.waiting.pop(0)
+                self.done += 1
+
+
 class SimulatedCuda:
     """`cuda.bindings.runtime` for one GPU with memory, streams, events and graphs."""
 
@@ -69,11 +97,17 @@ class SimulatedCuda:
         self.calls: Counter[str] = Counter()
         self.copies: list[tuple[str, int]] = []
         self.memory: dict[int, Any] = {}
-        self.queues: dict[int, list[Callable[[], None]]] = {}
+        self.queues: dict[int, Queue] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.events: dict[int, tuple[int, int]] = {}
         self.capturing: int | None = None
+        self.capturing_thread = 0
+        self.capture_fault: Any = None
         self.devices = 1
+        self.architecture = (8, 9)
         self.status = _OK
+        self.fault: Any = None
+        self.last_error = _OK
         self._next = 1000
         kinds = real_cuda.cudaMemcpyKind
         self._kinds = {getattr(kinds, f"cudaMemcpy{k}"): k for k in (
@@ -94,7 +128,7 @@ class SimulatedCuda:
         if self.capturing == stream:
             self.graphs[-1].append(work)
         else:
-            self.queues[stream].append(work)
+            self.queues[stream].put(work)
 
     def bytes_at(self, address: int, size: int) -> Any:
         start = max((a for a in self.memory if a <= address), default=None)
@@ -107,30 +141,43 @@ class SimulatedCuda:
 
         def call(*arguments: Any) -> Any:
             self.calls[name[1:]] += 1
+            if self.fault is not None and name[1:] not in _HARMLESS:
+                self.last_error = self.fault
+                return (self.fault, None)
             return function(*arguments)
 
         return call
+
+    def _refused_in_a_capture(self) -> bool:
+        """Whether the call is one that a thread may not make while it records."""
+        if self.capturing is None or threading.get_ident() != self.capturing_thread:
+            return False
+        self.capture_fault = self.last_error = _ERRORS.cudaErrorStreamCaptureUnsupported
+        return True
 
     def _number(self) -> int:
         self._next += 1
         return self._next
 
     def _allocate(self, size: int) -> tuple[Any, int]:
+        if self._refused_in_a_capture():
+            return self.last_error, 0
         block = (ctypes.c_byte * size).from_buffer(bytearray(b"\x7b" * size))
         self.memory[ctypes.addressof(block)] = block
         return _OK, ctypes.addressof(block)
 
     def _release(self, address: int) -> tuple[Any]:
+        if self._refused_in_a_capture():
+            return (self.last_error,)
         del self.memory[address]
         return (_OK,)
 
-    def _drain(self, stream: int) -> None:
-        for work in self.queues[stream]:
-            work()
-        self.queues[stream].clear()
-
     def _cudaGetDeviceCount(self):  # noqa: N802 - CUDA's names
         return self.status, self.devices
+
+    def _cudaGetLastError(self):  # noqa: N802
+        last, self.last_error = self.last_error, _OK
+        return (last,)
 
     def _cudaGetErrorString(self, status):  # noqa: N802
         return real_cuda.cudaGetErrorString(status)
@@ -140,7 +187,8 @@ class SimulatedCuda:
 
     def _cudaGetDeviceProperties(self, device):  # noqa: N802
         properties = create_autospec(real_cuda.cudaDeviceProp, instance=True)
-        properties.name, properties.major, properties.minor = b"Simulated GPU", 8, 9
+        properties.name = b"Simulated GPU"
+        properties.major, properties.minor = self.architecture
         properties.totalGlobalMem = 8 << 30
         return _OK, properties
 
@@ -164,44 +212,59 @@ class SimulatedCuda:
 
     def _cudaStreamCreateWithFlags(self, flags):  # noqa: N802
         stream = self._number()
-        self.queues[stream] = []
-        return _OK, stream
+        self.queues[stream] = Queue()
+        return _OK, StreamOfBindings(stream)
 
     def _cudaStreamDestroy(self, stream):  # noqa: N802
-        del self.queues[stream]
+        del self.queues[_number_of(stream)]
+        return (_OK,)
+
+    def _cudaStreamSynchronize(self, stream):  # noqa: N802
+        queue = self.queues[_number_of(stream)]
+        queue.drain(queue.enqueued)
         return (_OK,)
 
     def _cudaEventCreateWithFlags(self, flags):  # noqa: N802
-        self.event_stream: dict[int, int] = {}
-        return _OK, self._number()
+        event = self._number()
+        self.events[event] = (0, 0)
+        return _OK, event
 
     def _cudaEventRecord(self, event, stream):  # noqa: N802
-        self.event_stream[event] = stream
+        number = _number_of(stream)
+        self.events[event] = (number, self.queues[number].enqueued)
         return (_OK,)
 
     def _cudaEventSynchronize(self, event):  # noqa: N802
-        self._drain(self.event_stream[event])
+        stream, until = self.events[event]
+        if stream:
+            self.queues[stream].drain(until)
         return (_OK,)
 
     def _cudaEventDestroy(self, event):  # noqa: N802
+        del self.events[event]
         return (_OK,)
 
     def _cudaMemcpyAsync(self, target, source, size, kind, stream):  # noqa: N802
         to, of = self.bytes_at(target, size), self.bytes_at(source, size)
         self.copies.append((self._kinds[kind], size))
-        self.enqueue(stream, lambda: ctypes.memmove(to, of, size) and None)
+        self.enqueue(_number_of(stream), lambda: ctypes.memmove(to, of, size) and None)
         return (_OK,)
 
     def _cudaStreamBeginCapture(self, stream, mode):  # noqa: N802
-        assert isinstance(mode, real_cuda.cudaStreamCaptureMode)
-        self.capturing, self.graphs[-1] = stream, []
+        assert mode == real_cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.capturing, self.graphs[-1] = _number_of(stream), []
+        self.capturing_thread, self.capture_fault = threading.get_ident(), None
         return (_OK,)
 
     def _cudaStreamEndCapture(self, stream):  # noqa: N802
-        assert self.capturing == stream
+        assert self.capturing == _number_of(stream)
         self.capturing = None
+        recorded = self.graphs.pop(-1)
+        if self.capture_fault is not None:
+            self.last_error = _ERRORS.cudaErrorStreamCaptureInvalidated
+            return self.last_error, None
         graph = self._number()
-        self.graphs[graph] = self.graphs.pop(-1)
+        self.graphs[graph] = recorded
         return _OK, graph
 
     def _cudaGraphInstantiate(self, graph, flags):  # noqa: N802
@@ -211,7 +274,7 @@ class SimulatedCuda:
 
     def _cudaGraphLaunch(self, executable, stream):  # noqa: N802
         for work in self.graphs[executable]:
-            self.enqueue(stream, work)
+            self.enqueue(_number_of(stream), work)
         return (_OK,)
 
     def _cudaGraphDestroy(self, graph):  # noqa: N802
@@ -223,121 +286,6 @@ class SimulatedCuda:
         return (_OK,)
 
 
-class SimulatedTensorRt(SimpleNamespace):
-    """`tensorrt_rtx` whose engines run an ONNX graph with ONNX Runtime.
-
-    Args:
-        cuda: Whose memory and streams.
-        graphs: ONNX file and contract by the bytes of the plan.
-    """
-
-    def __init__(
-        self, cuda: SimulatedCuda, graphs: dict[bytes, tuple[Path, EngineContract]]
-    ) -> None:
-        super().__init__(
-            __version__=real_trt.__version__,
-            ILogger=real_trt.ILogger,
-            TensorIOMode=real_trt.TensorIOMode,
-            Runtime=self._runtime,
-        )
-        self.cuda, self.graphs = cuda, graphs
-        self.contexts = 0
-        self.capturable = True
-        self.most = 16
-        self.compiled = b"kernels of this GPU"
-        self.loaded_cache: bytes | None = None
-        self.refuse_cache = False
-
-    def _runtime(self, logger: Any) -> Any:
-        assert isinstance(logger, real_trt.ILogger)
-        runtime = create_autospec(real_trt.Runtime, instance=True)
-
-        def deserialize(plan: Any) -> Any:
-            known = self.graphs.get(bytes(plan))
-            if known is None:
-                logger.log(real_trt.ILogger.ERROR, "the plan is not for this GPU")
-                return None
-            return self._engine(*known)
-
-        runtime.deserialize_cuda_engine.side_effect = deserialize
-        return runtime
-
-    def _engine(self, path: Path, contract: EngineContract) -> Any:
-        specs = {spec.name: spec for spec in (*contract.inputs, *contract.outputs)}
-        inputs = {spec.name for spec in contract.inputs}
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        engine = create_autospec(real_trt.ICudaEngine, instance=True)
-        engine.num_io_tensors = len(specs)
-        spec_of = real_trt.ICudaEngine
-        modes = real_trt.TensorIOMode
-
-        def numbers(name: str, batch: int) -> tuple[int, ...]:
-            return tuple(batch if isinstance(n, str) else n for n in specs[name].shape)
-
-        for name, stand_in in {
-            "get_tensor_name": lambda i: list(specs)[i],
-            "get_tensor_mode": lambda n: modes.INPUT if n in inputs else modes.OUTPUT,
-            "get_tensor_dtype": lambda n: _TRT_TYPES[specs[n].dtype],
-            "get_tensor_shape": lambda n: numbers(n, -1),
-            "get_tensor_profile_shape": lambda n, _: [numbers(n, b) for b in (1, 1, self.most)],
-            "create_runtime_config": self._runtime_config,
-            "create_execution_context": lambda *_: self._context(session, contract),
-        }.items():
-            setattr(engine, name, checked(getattr(spec_of, name), stand_in))
-        return engine
-
-    def _runtime_config(self) -> Any:
-        config = create_autospec(real_trt.IRuntimeConfig, instance=True)
-        cache = create_autospec(real_trt.IRuntimeCache, instance=True)
-
-        def deserialize(data: bytes) -> bool:
-            self.loaded_cache = bytes(data)
-            return not self.refuse_cache
-
-        cache.deserialize.side_effect = deserialize
-        cache.serialize.side_effect = lambda: self.compiled
-        config.create_runtime_cache.side_effect = lambda: cache
-        return config
-
-    def _context(self, session: onnxruntime.InferenceSession, contract: EngineContract) -> Any:
-        self.contexts += 1
-        addresses: dict[str, int] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        context = create_autospec(real_trt.IExecutionContext, instance=True)
-
-        def set_address(name: str, address: int) -> bool:
-            addresses[name] = address
-            return True
-
-        def set_shape(name: str, shape: tuple[int, ...]) -> bool:
-            shapes[name] = tuple(shape)
-            return True
-
-        def execute(stream: int) -> bool:
-            now = dict(shapes)
-
-            def work() -> None:
-                given = {}
-                for spec in contract.inputs:
-                    dtype = np.dtype(spec.dtype)
-                    size = int(np.prod(now[spec.name])) * dtype.itemsize
-                    memory = self.cuda.bytes_at(addresses[spec.name], size)
-                    given[spec.name] = np.frombuffer(memory, dtype).reshape(now[spec.name])
-                names = [spec.name for spec in contract.outputs]
-                for name, value in zip(names, session.run(names, given), strict=True):
-                    data = np.ascontiguousarray(value)
-                    target = self.cuda.bytes_at(addresses[name], data.nbytes)
-                    ctypes.memmove(target, data.ctypes.data, data.nbytes)
-
-            self.cuda.enqueue(stream, work)
-            return True
-
-        for name, stand_in in {
-            "set_tensor_address": set_address,
-            "set_input_shape": set_shape,
-            "execute_async_v3": execute,
-            "is_stream_capturable": lambda _: self.capturable,
-        }.items():
-            real = getattr(real_trt.IExecutionContext, name)
-            setattr(context, name, checked(real, stand_in))
-        return context
+def _number_of(stream: Any) -> int:
+    assert isinstance(stream, StreamOfBindings), "a stream goes to CUDA as CUDA gave it"
+    return real_utils.get_cuda_native_handle(stream)

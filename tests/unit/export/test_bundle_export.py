@@ -45,7 +45,7 @@ class TorchSession:
     backend = "torch"
     spoil = ""
 
-    def __init__(self, path: Path, contract) -> None:
+    def __init__(self, path: Path, contract, **_: object) -> None:
         self.contract = contract
         self.module = self.modules[path]
 

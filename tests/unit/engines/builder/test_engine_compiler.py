@@ -58,6 +58,23 @@ def test_graphs_are_parsed_by_path_with_their_weights(tmp_path: Path) -> None:
     assert bytes(memoryview(compiled(path, contract).plan)) == inside
 
 
+def test_contexts_may_be_given_their_memory_and_captured(tmp_path: Path) -> None:
+    configs = []
+
+    class Builder(tensorrt_rtx.Builder):
+        def create_builder_config(self):
+            configs.append(super().create_builder_config())
+            return configs[-1]
+
+    path = tmp_path / "small.onnx"
+    contract = small_graphs.transformer(path, blocks=1)
+    bindings = SimpleNamespace(**{**vars(tensorrt_rtx), "Builder": Builder})
+    options = BuildOptions(backend="tensorrt-rtx", architectures=("sm86",), precision="fp16")
+    assert compile_engine(bindings, path, contract, options, version=VERSION).plan is not None
+    [config] = configs
+    assert config.get_flag(tensorrt_rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
 def test_a_build_repeats_to_the_bit_and_options_change_it(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     contract = small_graphs.transformer(path, "float32", blocks=1)

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from support.gpu.built_engines import publish
-from support.gpu.simulated_gpu import SimulatedCuda, SimulatedTensorRt, argument_counts
-from zeroflaw_engines import tensorrt_bindings
+from support.gpu.engine_calls import decoder_inputs, engine_version, load, reference
+from support.gpu.simulated_gpu import argument_counts
 from zeroflaw_engines.backends import availability, load_session
 from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.built_engines import lookup as engine_lookup
@@ -25,59 +24,10 @@ from zeroflaw_engines.errors import (
     EngineMissingError,
     EngineStaleError,
 )
-from zeroflaw_engines.sessions import cuda as cuda_runtime
-from zeroflaw_engines.sessions import tensorrt_session
+from zeroflaw_engines.files import temporary_pattern
 from zeroflaw_engines.sessions.cuda_tensor import CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor
-
-ENGINES = ("clip_encoder", "sam_encoder", "sam_decoder", "reference_matcher")
-
-
-@pytest.fixture
-def gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> SimulatedTensorRt:
-    """A simulated GPU of sm89, and engines of the small bundle that were built for it."""
-    cuda = SimulatedCuda()
-    plans = {}
-    for name in ENGINES:
-        plan = f"plan of {name}".encode() * 9
-        publish(bundle, name, plan=plan, version=engine_version())
-        plans[plan] = (bundle.onnx_path(name), bundle.contract(name))
-    trt = SimulatedTensorRt(cuda, plans)
-    monkeypatch.setattr(cuda_runtime, "load_cuda", lambda: cuda)
-    monkeypatch.setattr(tensorrt_bindings, "load_bindings", lambda _: trt)
-    monkeypatch.setattr(tensorrt_session, "load_bindings", lambda _: trt)
-    return trt
-
-
-def engine_version() -> str:
-    return tensorrt_bindings.installed_version("tensorrt-rtx")
-
-
-def load(bundle: Bundle, name: str):
-    return load_session(bundle, name, backend="tensorrt-rtx")
-
-
-def decoder_inputs(bundle: Bundle, batch: int = 1, seed: int = 0):
-    sizes = bundle.manifest.sizes
-    rng = np.random.default_rng(seed)
-    cells, low, rows = sizes.sam_feature_size, sizes.low_res_size, sizes.max_prompts
-    features = rng.normal(size=(1, sizes.sam_feature_channels, cells, cells)).astype(np.float32)
-    coords = rng.uniform(0, sizes.sam_image_size, (batch, rows, 2)).astype(np.float32)
-    return {
-        "features": features,
-        "point_coords": coords,
-        "point_labels": rng.integers(-2, 4, (batch, rows)).astype(np.int32),
-        "mask_input": rng.normal(size=(batch, 1, low, low)).astype(np.float32),
-        "has_mask_input": np.ones(batch, np.float32),
-    }
-
-
-def reference(bundle: Bundle, name: str, inputs):
-    session = onnxruntime.InferenceSession(
-        str(bundle.onnx_path(name)), providers=["CPUExecutionProvider"]
-    )
-    names = [out.name for out in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+from zeroflaw_engines.sessions.tensorrt import engine as tensorrt_engine
 
 
 @pytest.mark.parametrize("captured", [False, True])
@@ -222,13 +172,13 @@ def test_the_runtime_cache_is_kept_from_start_to_start(bundle: Bundle, gpu, capl
     written = file.stat().st_mtime_ns
     session.close()
     assert file.stat().st_mtime_ns == written
-    assert not list(file.parent.glob(".*runtime_cache*"))
+    assert not list(file.parent.glob(temporary_pattern(file.name)))
 
 
 def test_too_many_prompts_are_refused(bundle: Bundle, gpu) -> None:
     gpu.most = 2
     session = load(bundle, "sam_decoder")
-    with pytest.raises(EngineContractError, match="takes 2 prompts, not 3"):
+    with pytest.raises(EngineContractError, match=r"takes 1 to 2 in the axis 'batch' .*, not 3"):
         session.execute(decoder_inputs(bundle, 3))
 
 
@@ -311,7 +261,7 @@ def test_the_real_library_refuses_a_plan_that_is_none(bundle: Bundle) -> None:
     built = engine_lookup.find_engine(bundle, "sam_decoder", backend="tensorrt-rtx")
     assert built.path == paths.plan
     with pytest.raises(EngineError, match="cannot be deserialized") as caught:
-        tensorrt_session._deserialize(tensorrt_rtx, built, host_code=False)
+        tensorrt_engine.deserialized(tensorrt_rtx, built, host_code=False)
     assert "no reason was given" not in caught.value.cause
 
 

@@ -26,7 +26,7 @@ from support.scripted_decoder import (
     sam_mask,
 )
 from zeroflaw.pipeline.cascade import decoder_prompts, location, run_cascade
-from zeroflaw.pipeline.masks import MaskPart
+from zeroflaw.pipeline.masks.from_logits import MaskPart
 from zeroflaw_engines.parameters import MethodParameters
 
 # --- what the decoder is given ----------------------------------------------------------------

@@ -12,9 +12,9 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from zeroflaw.pipeline import masks
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.masks import (
+from zeroflaw.pipeline.masks import from_logits
+from zeroflaw.pipeline.masks.from_logits import (
     Workspace,
     inclusive_box,
     logits_at,
@@ -183,7 +183,7 @@ def test_logits_of_a_part_are_those_of_the_whole_to_the_last_bit(frame, seed):
     for x in (0, 64, 448):
         rows = slice(int(rng.integers(frame[0] // 2)), int(rng.integers(frame[0] // 2, frame[0])))
         columns = slice(x, x + 64 * int(rng.integers(1, 6)))
-        got = masks._logits_within(content, frame, rows, columns, Workspace())
+        got = from_logits._logits_within(content, frame, rows, columns, Workspace())
         np.testing.assert_array_equal(got, whole[rows, columns])
 
 
