@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -13,7 +12,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from msgspec import structs
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from segment_anything.modeling import Sam
@@ -21,11 +19,10 @@ from torch import nn
 
 from zeroflaw_engines import arguments
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, Precision
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, Precision
 from zeroflaw_engines.bundle.manifest import (
     ClipIdentity,
     Manifest,
-    ParityFigure,
     Product,
     ReferenceIdentity,
     SamIdentity,
@@ -49,16 +46,12 @@ from zeroflaw_engines.contract import (
     SAM_DECODER,
     SAM_ENCODER,
     TEXT_ENCODER,
-    EngineName,
     EngineSizes,
-    engine_contract,
 )
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.version import __version__
-from zeroflaw_export.graphs.onnx_writer import OPSET, onnx_from_module
-from zeroflaw_export.graphs.variants import FP16_ENGINES, write_fp16_variant
+from zeroflaw_export.engine_writer import EngineGraphs, EngineWriter, ReportStep
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -87,9 +80,6 @@ BANK_BYTES: Final = 16_000_000
 _PROMPTS: Final = "prompts.safetensors"
 _TOKENIZER: Final = "tokenizer.json"
 _ENSEMBLES: Final = "prompt_ensembles.toml"
-
-# What is being done.
-ReportStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,74 +126,6 @@ class ExportJob:
             if source.path is None:
                 return source.seed
         return None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one side of the export adds to the manifest."""
-
-    engines: dict[EngineName, EngineFile]
-    parity: list[ParityFigure]
-
-
-# Compares a session with its reference, by what is accepted.
-_Check = Callable[[OnnxRuntimeSession, parity.Tolerances], list[ParityFigure]]
-
-
-@dataclass(frozen=True)
-class _EngineWriter:
-    """A writer of engines, each with the graphs that are asked for."""
-
-    staging: Path
-    sizes: EngineSizes
-    precision: Precision
-    report: ReportStep
-
-    def write(
-        self,
-        name: EngineName,
-        module: nn.Module,
-        check: _Check,
-        attention: AttentionForm = "none",
-    ) -> _Part:
-        """Export and check the graph of an engine, with its FP16 graph where one is asked for.
-
-        Args:
-            module: An export module in eval mode.
-            attention: How SAM's relative position is written in it; `none` for other engines.
-        """
-        contract = engine_contract(name, self.sizes)
-        self.report(f"exporting {name}")
-        path = self.staging / f"{name}.onnx"
-        onnx_from_module(module, contract, path)
-        figures = self._checked(name, path, check, parity.fp32_tolerances())
-        weights = path.with_name(path.name + ".data")
-        engine = EngineFile(
-            onnx=path.name,
-            weights=weights.name if weights.exists() else None,
-            opset=OPSET,
-            attention=attention,
-            max_batch=contract.max_batch,
-        )
-        if self.precision == "fp16" and name in FP16_ENGINES:
-            self.report(f"writing {name} in FP16")
-            half = write_fp16_variant(self.staging, name, engine, self.staging)
-            figures += self._checked(name, self.staging / half.onnx, check, parity.FP16_TOLERANCES)
-            engine = structs.replace(engine, variants=(half,))
-        return _Part({name: engine}, figures)
-
-    def _checked(
-        self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
-    ) -> list[ParityFigure]:
-        self.report(f"checking {name} for {accepted.target}")
-        session = OnnxRuntimeSession(
-            path,
-            engine_contract(name, self.sizes),
-            precision="fp16" if accepted is parity.FP16_TOLERANCES else "fp32",
-        )
-        figures = check(session, accepted)
-        session.close()
-        return figures
 
 
 def export_bundle(
@@ -277,7 +199,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         std=SAM_STD,
         weights=job.sam_weights.identity(),
     )
-    writer = _EngineWriter(staging, sizes, job.precision, report)
+    writer = EngineWriter(staging, sizes, job.precision, report)
     sam_part = _export_sam(writer, sam)
     del sam
 
@@ -348,7 +270,7 @@ def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
     )
 
 
-def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
+def _export_sam(writer: EngineWriter, sam: Sam) -> EngineGraphs:
     features = parity.sam_features(
         references.reference_sam_encoder(sam), sam.image_encoder.img_size
     )
@@ -371,12 +293,12 @@ def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
         SamDecoder(sam).eval(),
         lambda session, accepted: parity.check_sam_decoder(session, reference, features, accepted),
     )
-    return _Part({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
+    return EngineGraphs({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
 
 
 def _export_text(
-    writer: _EngineWriter, clip: CLIP, job: ExportJob, ensembles: PromptEnsembles
-) -> tuple[dict[str, TextEmbeddings], _Part]:
+    writer: EngineWriter, clip: CLIP, job: ExportJob, ensembles: PromptEnsembles
+) -> tuple[dict[str, TextEmbeddings], EngineGraphs]:
     staging = writer.staging
     write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
     tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
@@ -395,7 +317,7 @@ def _export_text(
     if not job.text_encoder:
         (staging / _TOKENIZER).unlink()
         (staging / _ENSEMBLES).unlink()
-        return bank, _Part({}, [])
+        return bank, EngineGraphs({}, [])
     normal, abnormal = ensembles.sentences(job.products[0])
     tokens = tokenize([*normal[:4], *abnormal[:4]])
     wanted = references.reference_text(clip, tokens)

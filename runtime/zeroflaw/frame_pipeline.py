@@ -8,10 +8,9 @@ from contextlib import ExitStack
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
-from zeroflaw.pipeline.batch_encoding import encode_batch
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
-from zeroflaw.pipeline.encoding import EncodedFrame, encode, geometry_of
+from zeroflaw.pipeline.encoding import EncodedFrame, encode, encode_batch, geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.intake import Take
 from zeroflaw.pipeline.masks.from_logits import Workspace

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -29,10 +30,17 @@ from zeroflaw_benchmarks.bench.measure.roofline import (
 )
 from zeroflaw_benchmarks.bench.measure.scale import growth_of, measure_scale
 from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
+from zeroflaw_benchmarks.bench.measure.throughput import measure_batches, measure_clones
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask
 from zeroflaw_benchmarks.bench.report.goals import goals_of
-from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
+from zeroflaw_benchmarks.bench.report.report import (
+    BENCH_SCHEMA_VERSION,
+    BenchReport,
+    HostMask,
+    Subject,
+)
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.version import __version__
 
 
@@ -86,6 +94,9 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
             report("host code alone")
             host = measure_host(options.size)
+            beside_gpu = tuple(
+                measure_host(options.size, path="gpu", mask=mask) for mask in get_args(HostMask)
+            )
             run_on = _resolved(options.run_on, inspector)
             limits = DeviceCeilings()
             if options.roofline:
@@ -98,9 +109,20 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             report("engines alone")
             roofline = measure_roofline(inspector, limits.ceilings)
             stream = endurance = None
+            clones: tuple[CloneThroughput, ...] = ()
+            batches: tuple[BatchThroughput, ...] = ()
             if options.stream:
                 report("streams")
                 stream = measure_stream(
+                    inspector, frame, product, frames=options.stream, rounds=options.rounds
+                )
+                report("clones")
+                clones = measure_clones(
+                    inspector, frame, product,
+                    frames=options.stream, rounds=options.rounds, on_gpu=run_on.on_gpu,
+                )  # fmt: skip
+                report("batches")
+                batches = measure_batches(
                     inspector, frame, product, frames=options.stream, rounds=options.rounds
                 )
             if options.frames:
@@ -128,11 +150,14 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         after=machine_state(),
         latency=latency,
         host=host,
+        host_beside_gpu=beside_gpu,
         ceilings=limits.ceilings,
         roofline=roofline,
         gpus=watch.use if run_on.on_gpu else (),
         pinned=limits.pinned,
         stream=stream,
+        clones=clones,
+        batches=batches,
         scale=scale,
         growth=growth_of(scale),
         peers=peers,

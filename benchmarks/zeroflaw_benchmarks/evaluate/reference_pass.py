@@ -27,6 +27,7 @@ from zeroflaw_engines.contract import (
 )
 from zeroflaw_engines.errors import DatasetError, EvaluationError, FrameError, ProductError
 from zeroflaw_engines.image_files.frame import Frame
+from zeroflaw_engines.sessions.batches import taken_apart
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.sessions.session import Outputs, Session
 from zeroflaw_export.datasets import Sample, read_sample_image
@@ -99,7 +100,8 @@ class TokenTap(PassiveSession):
     ) -> Outputs:
         """Run the engine, and keep its tokens."""
         outputs = self._session.execute(inputs, keep={*keep, PATCH_TOKENS})
-        self.tokens = outputs[PATCH_TOKENS]
+        (of_image,) = taken_apart(self.contract, outputs, 1)
+        self.tokens = of_image[PATCH_TOKENS]
         return outputs
 
 

@@ -94,9 +94,7 @@ def _agreement(got: Tensor, want: Tensor, what: str) -> tuple[float, str]:
 def fixed_inputs(contract: EngineContract, images: int = 1) -> dict[str, Tensor]:
     """Make inputs that are the same on every machine and in every run.
 
-    Args:
-        images: Of an encoder that takes several. Other dynamic axes are 1, but for those of
-            `frame_resizer`.
+    Other dynamic axes than that of the images are 1, but for those of `frame_resizer`.
     """
     rng = np.random.default_rng(_SEED)
     inputs: dict[str, Tensor] = {}

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struct
-from zeroflaw_engines.contract import CLIP_ENCODER, EngineName, EngineSizes, ReferenceSizes
+from zeroflaw_engines.contract import EngineName, EngineSizes, ReferenceSizes
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
@@ -299,7 +299,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     @property
     def max_batch(self) -> int:
         """Most images that one call of either encoder takes: the checks hold them equal."""
-        return self.engines[CLIP_ENCODER].max_batch
+        return max((engine.max_batch for engine in self.engines.values()), default=1)
 
     @property
     def reference_banks(self) -> frozenset[str]:

@@ -146,11 +146,8 @@ class OnnxRuntimeSession(CheckedSession):
         if provider is CPU and weights_bytes >= options.shrink_arena_from:
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         settings = _settings(options, external_weights=weights_bytes > 0)
-        disabled = list(_SLOWER_FUSIONS) if provider is CPU else []
-        if provider is CPU and precision == "fp16" and contract.max_batch > 1:
-            disabled += _CRASHING_FUSIONS
         self._session, self._memory = _inference_session(
-            path, settings, provider, options, disabled
+            path, settings, provider, options, _disabled(contract, provider, precision)
         )
         check_graph(
             contract,
@@ -249,12 +246,19 @@ def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.Ses
     return settings
 
 
+def _disabled(contract: EngineContract, provider: Provider, precision: str) -> list[str] | None:
+    if provider is not CPU:
+        return None
+    batches = precision == "fp16" and contract.max_batch > 1
+    return [*_SLOWER_FUSIONS, *(_CRASHING_FUSIONS if batches else ())]
+
+
 def _inference_session(
     path: Path,
     settings: ort.SessionOptions,
     provider: Provider,
     options: OnnxRuntimeOptions,
-    disabled: list[str],
+    disabled: list[str] | None,
 ) -> tuple[ort.InferenceSession, OrtMemory]:
     if provider is not CPU:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

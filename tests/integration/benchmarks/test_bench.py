@@ -91,6 +91,9 @@ def test_the_command_end_to_end(tmp_path: Path) -> None:
     assert "reference_matcher" not in stages, "the product has no bank"
     assert report.stream is not None
     assert report.stream.frames == 3
+    assert [row.clones for row in report.clones] == [1, 2, 4]
+    assert report.batches == (), "mini takes single frames"
+    assert "All of them share the same cores." in result.output
     assert report.endurance is not None
     assert len(report.endurance.totals_ms) == len(report.endurance.rss_mb) == 20
     assert min(report.endurance.rss_mb) > 50

@@ -28,7 +28,7 @@ from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session, zeros_for
 
 _PRECISIONS: Final = ("fp16", "bf16", "fp32")
-ONE_PROMPT: Final = {"batch": 1}
+ONE_PROMPT: Final = {"batch": 1, "images": 1}
 _MIN_RUNS: Final = 2
 _MAX_RUNS: Final = 30
 

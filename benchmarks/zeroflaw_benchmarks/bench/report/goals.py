@@ -34,6 +34,7 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
         yield _at_most("host share of the total", HOST_SHARE, latency.host_share.middle, note)
     yield from _matcher_goals(report)
     yield from _gpu_goals(report)
+    yield from _throughput_goals(report)
     host = report.host
     if (host.frame_height, host.frame_width) == _FRAME:
         total = host.parts_ms["total"]
@@ -99,6 +100,23 @@ def _matcher_goals(report: BenchReport) -> Iterator[Goal]:
         yield _at_most("a full reference bank over the CLIP encoder", MATCHER_SHARE, share, note)
     else:
         yield _at_most("matching with a full reference bank, ms", MATCHER_MS, matcher.middle, note)
+
+
+def _throughput_goals(report: BenchReport) -> Iterator[Goal]:
+    """Hold two clones and the largest batch against one, on a GPU: on CPUs all share the cores."""
+    if not report.gpus:
+        return
+    found = [("2 clones", row.ratio) for row in report.clones if row.clones == 2]
+    found += [(f"batches of {row.batch}", row.ratio) for row in report.batches[-1:]]
+    for what, ratio in found:
+        yield Goal(
+            goal=f"frames a second of {what} over one",
+            limit=1.0,
+            at_least=True,
+            value=ratio.middle,
+            met=ratio.middle >= 1,
+            note=str(ratio),
+        )
 
 
 def _at_most(goal: str, limit: float, value: float, note: str) -> Goal:

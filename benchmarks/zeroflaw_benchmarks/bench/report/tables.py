@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
 from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
@@ -23,11 +24,13 @@ from zeroflaw_benchmarks.bench.report.report import (
     StreamGain,
 )
 from zeroflaw_benchmarks.bench.report.text_table import TextTable, ms, spread_ms
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 
 
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
     """Lay out every section of a report that was measured."""
     found = [machine_table(report), latency_table(report), host_table(report.host)]
+    found += map(host_table, report.host_beside_gpu)
     if report.gpus:
         found.append(gpu_table(report.gpus))
     if report.pinned:
@@ -36,6 +39,10 @@ def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
         found.append(roofline_table(report))
     if report.stream is not None:
         found.append(stream_table(report.stream))
+    if report.clones:
+        found.append(clone_table(report.clones, on_gpu=bool(report.gpus)))
+    if report.batches:
+        found.append(batch_table(report.batches))
     on_gpu = [peer for peer in report.peers if peer.device not in {"", "cpu"}]
     if len(on_gpu) < len(report.peers):
         found.append(peer_table([peer for peer in report.peers if peer not in on_gpu]))
@@ -122,13 +129,19 @@ def latency_table(report: BenchReport) -> TextTable:
     )
 
 
+_HOST_PATHS: Final = {"cpu": "engines on the CPU", "gpu": "engines on a GPU"}
+_HOST_MASKS: Final = {"defect": "one defect", "specks": "a mask of specks"}
+
+
 def host_table(host: HostTime) -> TextTable:
     """Lay out host code alone."""
     return TextTable(
-        f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
+        f"Host code alone, {_HOST_PATHS[host.path]}, {_HOST_MASKS[host.mask]},"
+        f" {host.runs} frames of {host.frame_width}x{host.frame_height} px",
         ("part", "ms"),
         tuple((part, spread_ms(value, 1.0)) for part, value in host.parts_ms.items()),
-        f"Engines of full size that answer at once, {host.cores} cores: nothing contends.",
+        f"Engines of full size that answer at once, {host.cores} cores: nothing contends."
+        " Polygons are made after the decision, when somebody asks for them, and come on top.",
     )
 
 
@@ -173,6 +186,48 @@ def stream_table(stream: StreamGain) -> TextTable:
             ),
             ("one after the other", str(stream.per_second_alone), "1", ""),
         ),
+    )
+
+
+def clone_table(clones: Sequence[CloneThroughput], *, on_gpu: bool) -> TextTable:
+    """Lay out throughput by clones of the Inspector."""
+    rows = tuple(
+        (
+            str(row.clones),
+            str(row.per_second),
+            str(row.ratio),
+            ms(row.latency_p50_ms),
+            ms(row.latency_p99_ms),
+            "" if row.gpu_memory_gb is None else f"{row.gpu_memory_gb:.2f}",
+        )
+        for row in clones
+    )
+    shared = "GPU memory is of all processes." if on_gpu else "All of them share the same cores."
+    return TextTable(
+        f"Clones on the same weights, {clones[0].frames} frames a round from one source",
+        ("clones", "frames a second", "to one", "p50, ms", "p99, ms", "GPU GB"),
+        rows,
+        f"Each clone has a pipelined stream; latency is from `submit` to the result, with three"
+        f" frames under way in each stream. {shared}",
+    )
+
+
+def batch_table(batches: Sequence[BatchThroughput]) -> TextTable:
+    """Lay out throughput by frames of one call of the encoders."""
+    names = tuple(batches[0].encoders_ms)
+    return TextTable(
+        f"Batches, {batches[0].frames} frames a round",
+        ("batch", "frames a second", "to one", *(f"{name}, ms a frame" for name in names)),
+        tuple(
+            (
+                str(row.batch),
+                str(row.per_second),
+                str(row.ratio),
+                *(ms(row.encoders_ms[name]) for name in names),
+            )
+            for row in batches
+        ),
+        "One call after the other; each frame is decoded alone.",
     )
 
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import Final
 
 import msgspec
-import numpy as np
 import psutil
 
 from zeroflaw.inspector import Inspector
@@ -227,7 +226,7 @@ def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tenso
     }
     inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
     side = bundle.manifest.sizes.sam_image_size
-    inputs[SAM_ENCODER]["image_size"] = np.array([side, side], np.int32)
+    inputs[SAM_ENCODER]["image_size"][...] = side
     if REFERENCE_MATCHER in bundle.manifest.engines:
         inputs[REFERENCE_MATCHER] = fixed_inputs(bundle.contract(REFERENCE_MATCHER))
     return inputs
