@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw.pipeline.masks import Box, inclusive_box
+from zeroflaw.pipeline.masks.from_logits import Box, inclusive_box
 
 Polygon = tuple[tuple[int, int], ...]
 
