@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -36,6 +37,20 @@ def fp16_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -
     target = tmp_path_factory.mktemp("bundles") / "fp16"
     shutil.copytree(tiny_bundle.path, target)
     add_fp16_graphs(open_bundle(target))
+    return open_bundle(target)
+
+
+@pytest.fixture(scope="session")
+def batch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny bundle whose encoders take up to 4 images in one call, with its FP16 graphs.
+
+    Its weights are those of `tiny_bundle`; copy it before changing anything in it.
+    """
+    from zeroflaw_export.export import export_bundle
+
+    target = tmp_path_factory.mktemp("bundles") / "batches"
+    job = dataclasses.replace(tiny_job("object"), max_batch=4, precision="fp16")
+    export_bundle(job, target)
     return open_bundle(target)
 
 

@@ -40,6 +40,7 @@ RANKING: Final = (
         ("fp16", "fp32"),
         "an engine tuned on this GPU, CUDA graphs",
         builds="tensorrt",
+        on_gpu=True,
     ),
     Backend(
         "tensorrt-rtx",
@@ -47,15 +48,29 @@ RANKING: Final = (
         ("fp16", "fp32"),
         "an engine for this GPU's architecture, CUDA graphs",
         builds="tensorrt-rtx",
+        on_gpu=True,
     ),
     Backend(
         "onnxruntime-tensorrt-rtx",
         _ONNXRUNTIME,
         ("fp32", "fp16"),
         "TensorRT-RTX inside ONNX Runtime",
+        on_gpu=True,
     ),
-    Backend("onnxruntime-tensorrt", _ONNXRUNTIME, ("fp32", "fp16"), "TensorRT inside ONNX Runtime"),
-    Backend("onnxruntime-cuda", _ONNXRUNTIME, ("fp32", "fp16"), "the GPU, operator by operator"),
+    Backend(
+        "onnxruntime-tensorrt",
+        _ONNXRUNTIME,
+        ("fp32", "fp16"),
+        "TensorRT inside ONNX Runtime",
+        on_gpu=True,
+    ),
+    Backend(
+        "onnxruntime-cuda",
+        _ONNXRUNTIME,
+        ("fp32", "fp16"),
+        "the GPU, operator by operator",
+        on_gpu=True,
+    ),
     Backend(
         "openvino",
         _OPENVINO,
@@ -110,15 +125,17 @@ class BackendChoice:
         return f"{self.backend} in {self.precision}: {self.reason}"
 
 
-def availability(name: str) -> Availability:
+def availability(name: str, *, device: int = 0) -> Availability:
     """Find out whether this machine can run a backend; never raise for what is missing.
 
     Args:
         name: One of `BACKENDS`.
+        device: Number of the GPU, as CUDA counts.
     """
     backend = BACKENDS[name]
     try:
-        version, precisions = backend.imported().probe(backend)
+        _require_device(backend, device)
+        version, precisions = backend.imported().probe(backend, device)
     except BackendUnavailableError as error:
         return Availability(name, missing=error.cause, remedy=error.remedy)
     return Availability(name, version, precisions=precisions)
@@ -130,6 +147,7 @@ def choose_backend(
     *,
     bundle: Bundle | None = None,
     engines: Iterable[EngineName] = _ENGINES,
+    device: int = 0,
 ) -> BackendChoice:
     """Choose the backend that is named, or for `auto` the fastest that is available.
 
@@ -139,11 +157,14 @@ def choose_backend(
         name: One of `BACKENDS`, or `auto`.
         precision: What it is to compute in; None takes the backend's default.
         bundle: What is to be run: backends for which it lacks engines are passed over by `auto`.
+        device: Number of the GPU, as CUDA counts; with any but 0 no CPU backend is chosen.
 
     Raises:
-        BackendUnavailableError: There is no such backend, it does not offer the precision, or
-            no backend does.
+        ArgumentError: The device is no such number.
+        BackendUnavailableError: There is no such backend, it does not offer the precision or
+            runs on no GPU where one is asked for, or no backend does.
     """
+    arguments.whole_number("device", device, minimum=0)
     arguments.text("backend", name, error=BackendUnavailableError)
     if precision is not None:
         arguments.text("precision", precision, error=BackendUnavailableError)
@@ -161,10 +182,11 @@ def choose_backend(
                 f"choose one of its precisions ({', '.join(backend.precisions)}), or another"
                 " backend",
             )
+        _require_device(backend, device)
         return BackendChoice(name, chosen, "it was named")
     passed: list[str] = []
     for backend in RANKING:
-        why_not = _why_not(backend, precision, bundle, tuple(engines))
+        why_not = _why_not(backend, precision, bundle, tuple(engines), device)
         if why_not is not None:
             passed.append(f"{backend.name} ({why_not})")
             continue
@@ -174,9 +196,11 @@ def choose_backend(
         choice = BackendChoice(backend.name, precision or backend.precisions[0], reason)
         _log.info("auto chose %s", choice)
         return choice
+    wanted = f"computes in {precision}" if precision else "runs"
+    on_gpu = f" on GPU {device}" if device else ""
     raise BackendUnavailableError(
-        f"no backend here computes in {precision}: {', '.join(passed)}",
-        "leave the precision out, or see `zeroflaw doctor`",
+        f"no backend here {wanted}{on_gpu}: {', '.join(passed)}",
+        "leave the precision and the device out, or see `zeroflaw doctor`",
     )
 
 
@@ -188,6 +212,7 @@ def load_session(
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
+    device: int = 0,
 ) -> Session:
     """Load one engine of a bundle.
 
@@ -197,11 +222,13 @@ def load_session(
         threads: CPU threads of the engine; 0 takes every core.
         model_cache: Where backends that compile at load keep what they compiled; None keeps
             nothing.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
-        ArgumentError: The threads are out of their range, or the cache is not a directory.
-        BackendUnavailableError: The backend is unknown or not installed, or lacks its driver or
-            the precision.
+        ArgumentError: The threads or the device are out of their range, or the cache is not a
+            directory.
+        BackendUnavailableError: The backend is unknown or not installed, or lacks its driver,
+            the GPU of that number or the precision.
         EngineError: The graph or the built engine cannot be loaded.
         EngineContractError: Its tensors are not those of the contract.
         BundleChangedError: The bundle was replaced by another meanwhile.
@@ -210,7 +237,7 @@ def load_session(
     if model_cache is not None:
         _require_directory(model_cache)
     try:
-        choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,))
+        choice = choose_backend(backend, precision, bundle=bundle, engines=(engine,), device=device)
         chosen = BACKENDS[choice.backend]
         session = chosen.imported().load(
             chosen,
@@ -220,6 +247,7 @@ def load_session(
                 precision=precision,
                 threads=threads,
                 model_cache=model_cache,
+                device=device,
             ),
         )
     except ZeroflawError:
@@ -250,13 +278,26 @@ def _backend(name: str) -> Backend:
     return backend
 
 
+def _require_device(backend: Backend, device: int) -> None:
+    if device and not backend.on_gpu:
+        raise BackendUnavailableError(
+            f"the backend {backend.name} runs on the processor, which is device 0 alone, not"
+            f" {device}",
+            "leave the device out, or name a backend that runs on a GPU",
+        )
+
+
 def _why_not(
-    backend: Backend, precision: str | None, bundle: Bundle | None, engines: tuple[EngineName, ...]
+    backend: Backend,
+    precision: str | None,
+    bundle: Bundle | None,
+    engines: tuple[EngineName, ...],
+    device: int,
 ) -> str | None:
     """Say why `auto` passes a backend over; None if it does not."""
     if precision is not None and precision not in backend.precisions:
         return f"not in {precision}"
-    found = availability(backend.name)
+    found = availability(backend.name, device=device)
     if not found.available:
         return found.missing
     wanted = precision or backend.precisions[0]
@@ -265,7 +306,7 @@ def _why_not(
     if bundle is None:
         return None
     try:
-        backend.imported().require(backend, bundle, engines, wanted)
+        backend.imported().require(backend, bundle, engines, wanted, device)
     except EngineError as error:
         return error.cause
     return None

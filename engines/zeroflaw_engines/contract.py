@@ -7,13 +7,19 @@ export knows which CLIP or which SAM a bundle holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from zeroflaw_engines.errors import EngineContractError
 
 EngineName = Literal[
-    "clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher"
+    "clip_encoder",
+    "sam_encoder",
+    "sam_decoder",
+    "text_encoder",
+    "reference_matcher",
+    "frame_resizer",
 ]
 
 CLIP_ENCODER: Final = "clip_encoder"
@@ -21,7 +27,13 @@ SAM_ENCODER: Final = "sam_encoder"
 SAM_DECODER: Final = "sam_decoder"
 TEXT_ENCODER: Final = "text_encoder"
 REFERENCE_MATCHER: Final = "reference_matcher"
+FRAME_RESIZER: Final = "frame_resizer"
 PATCH_TOKENS: Final = "patch_tokens"
+
+# The dynamic axis of encoders that take several images in one call, and the most that an export
+# may ask for: from there on a batch gains nothing on any GPU, and takes memory.
+IMAGES: Final = "images"
+MAX_BATCH: Final = 8
 
 # Labels of the rows of `point_labels`. The first five are SAM's own (prompt_encoder.py); the
 # last is ours: a row that the decoder's attention masks out, so that a fixed number of rows is
@@ -32,6 +44,15 @@ LABEL_BOX_TOP_LEFT: Final = 2
 LABEL_BOX_BOTTOM_RIGHT: Final = 3
 LABEL_NOT_A_POINT: Final = -1
 LABEL_UNUSED: Final = -2
+
+# Pillow's weights of 8-bit pictures are whole numbers of 2^-22 (Resample.c, PRECISION_BITS). The
+# frame_resizer takes them in two parts that FP16 holds exactly: weight = unit * coarse + fine.
+WEIGHT_BITS: Final = 22
+WEIGHT_UNIT: Final = 4096
+# The largest frame, and the most rows and columns that it is resized to, px: 12 megapixels of
+# either orientation, and room for a frame whose columns come first (docs/performance.md).
+MAX_FRAME_EXTENT: Final = 4096
+MAX_RESIZED_EXTENT: Final = 1280
 
 # SAM's decoder has one single-mask token and three multimask tokens (mask_decoder.py).
 MASKS_PER_PROMPT: Final = 4
@@ -68,11 +89,21 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class EngineContract:
-    """The inputs and outputs of one engine, in the order of the graph."""
+    """The inputs and outputs of one engine, in the order of the graph.
+
+    Attributes:
+        limits: The largest size of dynamic axes, by their names; others have none.
+    """
 
     name: EngineName
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    limits: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def max_batch(self) -> int:
+        """Most images that one call of an encoder takes."""
+        return self.limits.get(IMAGES, 1)
 
 
 @dataclass(frozen=True)
@@ -112,6 +143,8 @@ class EngineSizes:
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
             not-a-point row together).
         reference: Those of reference banks; None for bundles that take none.
+        max_batch: Most images that one call of either encoder takes. With 1 their shapes are
+            fixed; with more the first axis is dynamic.
     """
 
     clip_image_size: int
@@ -121,6 +154,7 @@ class EngineSizes:
     sam_feature_channels: int
     max_prompts: int
     reference: ReferenceSizes | None = None
+    max_batch: int = 1
 
     @property
     def low_res_size(self) -> int:
@@ -147,14 +181,23 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       the mean over the blocks of 1 - the highest cosine to a row, upsampled.
     - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
       embeddings out.
+    - `frame_resizer`: see `frame_resizer_contract`; it depends on no size.
+
+    With a `max_batch` above 1, both encoders take several images in one call. The first axis of
+    `image`, `image_size` and of every output is then `images`, also where there is none otherwise:
+    `image_size` has two axes, `patch_tokens` four. The texts are the same for all of them.
+
+    Raises:
+        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks.
     """
+    if name == FRAME_RESIZER:
+        return frame_resizer_contract()
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
-    features = TensorSpec(
-        "features",
-        "float32",
-        (1, s.sam_feature_channels, s.sam_feature_size, s.sam_feature_size),
-    )
+    several: tuple[str, ...] = (IMAGES,) if s.max_batch > 1 else ()
+    first: tuple[int | str, ...] = several or (1,)
+    limits = {IMAGES: s.max_batch} if several else {}
+    grid = (s.sam_feature_channels, s.sam_feature_size, s.sam_feature_size)
     reference = s.reference
     tokens = (
         ()
@@ -169,29 +212,31 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
         return EngineContract(
             CLIP_ENCODER,
             (
-                TensorSpec("image", "uint8", (1, clip, clip, 3)),
+                TensorSpec("image", "uint8", (*first, clip, clip, 3)),
                 TensorSpec("text_embeddings", "float32", (2, s.embedding_size)),
             ),
             (
-                TensorSpec("anomaly_map", "float32", (1, clip, clip)),
-                TensorSpec("image_score", "float32", (1,)),
-                *tokens,
+                TensorSpec("anomaly_map", "float32", (*first, clip, clip)),
+                TensorSpec("image_score", "float32", first),
+                *(replace(spec, shape=(*several, *spec.shape)) for spec in tokens),
             ),
+            limits,
         )
     if name == SAM_ENCODER:
         return EngineContract(
             SAM_ENCODER,
             (
-                TensorSpec("image", "uint8", (1, sam, sam, 3)),
-                TensorSpec("image_size", "int32", (2,)),
+                TensorSpec("image", "uint8", (*first, sam, sam, 3)),
+                TensorSpec("image_size", "int32", (*several, 2)),
             ),
-            (features,),
+            (TensorSpec("features", "float32", (*first, *grid)),),
+            limits,
         )
     if name == SAM_DECODER:
         return EngineContract(
             SAM_DECODER,
             (
-                features,
+                TensorSpec("features", "float32", (1, *grid)),
                 TensorSpec("point_coords", "float32", ("batch", s.max_prompts, 2)),
                 TensorSpec("point_labels", "int32", ("batch", s.max_prompts)),
                 TensorSpec("mask_input", "float32", ("batch", 1, low, low)),
@@ -221,4 +266,23 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
         TEXT_ENCODER,
         (TensorSpec("token_ids", "int32", ("sentences", "tokens")),),
         (TensorSpec("sentence_embeddings", "float32", ("sentences", s.embedding_size)),),
+    )
+
+
+def frame_resizer_contract() -> EngineContract:
+    """Return the contract of `frame_resizer`, the same for every bundle.
+
+    `row_weights` and `column_weights` are Pillow's weights as whole numbers, coarse part and fine
+    part (`WEIGHT_UNIT`). Every row of `frame` is filtered with `column_weights` and rounded to
+    8 bits, then every column of that with `row_weights`. `image` is black where the weights are
+    zero.
+    """
+    return EngineContract(
+        FRAME_RESIZER,
+        (
+            TensorSpec("frame", "uint8", ("height", "width", 3)),
+            TensorSpec("row_weights", "float16", (2, "rows", "height")),
+            TensorSpec("column_weights", "float16", (2, "columns", "width")),
+        ),
+        (TensorSpec("image", "uint8", (1, "rows", "columns", 3)),),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -50,11 +51,11 @@ class NvidiaGpu(Gpu):
 
     Attributes:
         driver: Version of the driver.
-        memory_mib: Device memory, MiB.
+        memory_mib: Device memory, MiB; None where it is the machine's own, as in a Jetson.
     """
 
     driver: str
-    memory_mib: int
+    memory_mib: int | None
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,21 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
     gpus = []
     for line in done.stdout.splitlines():
         parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4 and parts[2].isdigit():
+        if len(parts) == 4 and re.fullmatch(r"\d+\.\d", parts[3]):
             name, driver, memory, capability = parts
             architecture = f"sm{capability.replace('.', '')}"
-            gpus.append(NvidiaGpu(name, architecture, driver, int(memory)))
+            mib = int(memory) if memory.isdigit() else None
+            gpus.append(NvidiaGpu(name, architecture, driver, mib))
     return tuple(gpus)
+
+
+def no_such_gpu(device: int, count: int) -> tuple[str, str]:
+    """Return cause and remedy for the number of a GPU that a machine does not have."""
+    numbers = "0" if count == 1 else f"0 to {count - 1}"
+    return (
+        f"there is no GPU {device}: this process sees {count}, numbered {numbers}",
+        "name one of them; CUDA_VISIBLE_DEVICES says which of the machine's a process sees",
+    )
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -30,19 +30,21 @@ def load_bindings(backend: BuildBackend) -> ModuleType:
     """
     name = MODULES[backend]
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
+        cause, remedy = _not_installed(backend)
         if error.name is not None and not error.name.startswith(name):
             cause = f"the backend {backend} needs {error.name}, which is not installed"
-        else:
-            cause = f"the backend {backend} is not installed: there is no Python module {name}"
-        raise BackendUnavailableError(cause, f"pip install 'zeroflaw[{backend}]'") from error
+        raise BackendUnavailableError(cause, remedy) from error
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(
             f"the libraries of the backend {backend} cannot be loaded: {error}",
             f"install NVIDIA's {backend} libraries of the version of the Python module {name},"
             " and put them where the loader finds them (LD_LIBRARY_PATH)",
         ) from error
+    if getattr(module, "__file__", None) is None:  # a mere folder of that name, as in `engines`
+        raise BackendUnavailableError(*_not_installed(backend))
+    return module
 
 
 def installed_version(backend: BuildBackend) -> str:
@@ -57,3 +59,11 @@ def installed_version(backend: BuildBackend) -> str:
         except metadata.PackageNotFoundError:
             continue
     return str(load_bindings(backend).__version__)
+
+
+def _not_installed(backend: BuildBackend) -> tuple[str, str]:
+    """Return cause and remedy."""
+    return (
+        f"the backend {backend} is not installed: there is no Python module {MODULES[backend]}",
+        f"pip install 'zeroflaw[{backend}]'",
+    )

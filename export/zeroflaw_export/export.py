@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -13,24 +12,23 @@ from typing import Final
 
 import numpy as np
 import torch
-from msgspec import structs
 from numpy.typing import NDArray
 from open_clip.model import CLIP
 from segment_anything.modeling import Sam
 from torch import nn
 
+from zeroflaw_engines import arguments
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.graph_entries import AttentionForm, EngineFile, Precision
+from zeroflaw_engines.bundle.graph_entries import AttentionForm, Precision
 from zeroflaw_engines.bundle.manifest import (
-    SCHEMA_VERSION,
     ClipIdentity,
     Manifest,
-    ParityFigure,
     Product,
     ReferenceIdentity,
     SamIdentity,
     TextIdentity,
     parameters_record,
+    schema_version,
 )
 from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, encode_prompt_bank
@@ -43,20 +41,17 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    MAX_BATCH,
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
     TEXT_ENCODER,
-    EngineName,
     EngineSizes,
-    engine_contract,
 )
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.version import __version__
-from zeroflaw_export.graphs.onnx_writer import OPSET, onnx_from_module
-from zeroflaw_export.graphs.variants import FP16_ENGINES, write_fp16_variant
+from zeroflaw_export.engine_writer import EngineGraphs, EngineWriter, ReportStep
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -86,9 +81,6 @@ _PROMPTS: Final = "prompts.safetensors"
 _TOKENIZER: Final = "tokenizer.json"
 _ENSEMBLES: Final = "prompt_ensembles.toml"
 
-# What is being done.
-ReportStep = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob:
@@ -108,6 +100,8 @@ class ExportJob:
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
+        max_batch: Most images that one call of the encoders takes, 1 to 8: above 1 their graphs
+            have a dynamic first axis, for re-inspecting what was recorded.
     """
 
     clip_architecture: str
@@ -123,6 +117,7 @@ class ExportJob:
     demonstration: str | None = None
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
+    max_batch: int = 1
 
     @property
     def random_weights(self) -> int | None:
@@ -131,69 +126,6 @@ class ExportJob:
             if source.path is None:
                 return source.seed
         return None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one side of the export adds to the manifest."""
-
-    engines: dict[EngineName, EngineFile]
-    parity: list[ParityFigure]
-
-
-# Compares a session with its reference, by what is accepted.
-_Check = Callable[[OnnxRuntimeSession, parity.Tolerances], list[ParityFigure]]
-
-
-@dataclass(frozen=True)
-class _EngineWriter:
-    """A writer of engines, each with the graphs that are asked for."""
-
-    staging: Path
-    sizes: EngineSizes
-    precision: Precision
-    report: ReportStep
-
-    def write(
-        self,
-        name: EngineName,
-        module: nn.Module,
-        check: _Check,
-        attention: AttentionForm = "none",
-    ) -> _Part:
-        """Export and check the graph of an engine, with its FP16 graph where one is asked for.
-
-        Args:
-            module: An export module in eval mode.
-            attention: How SAM's relative position is written in it; `none` for other engines.
-        """
-        contract = engine_contract(name, self.sizes)
-        self.report(f"exporting {name}")
-        path = self.staging / f"{name}.onnx"
-        onnx_from_module(module, contract, path)
-        figures = self._checked(name, path, check, parity.fp32_tolerances())
-        weights = path.with_name(path.name + ".data")
-        engine = EngineFile(
-            onnx=path.name,
-            weights=weights.name if weights.exists() else None,
-            opset=OPSET,
-            attention=attention,
-        )
-        if self.precision == "fp16" and name in FP16_ENGINES:
-            self.report(f"writing {name} in FP16")
-            half = write_fp16_variant(self.staging, name, engine, self.staging)
-            figures += self._checked(name, self.staging / half.onnx, check, parity.FP16_TOLERANCES)
-            engine = structs.replace(engine, variants=(half,))
-        return _Part({name: engine}, figures)
-
-    def _checked(
-        self, name: EngineName, path: Path, check: _Check, accepted: parity.Tolerances
-    ) -> list[ParityFigure]:
-        self.report(f"checking {name} for {accepted.target}")
-        session = OnnxRuntimeSession(path, engine_contract(name, self.sizes))
-        figures = check(session, accepted)
-        session.close()
-        return figures
 
 
 def export_bundle(
@@ -218,6 +150,9 @@ def export_bundle(
         ExportError: Something else failed; nothing was published.
         BundleError: The target cannot be written.
     """
+    arguments.whole_number(
+        "max_batch", job.max_batch, minimum=1, maximum=MAX_BATCH, error=ExportError
+    )
     if not job.products:
         raise ExportError("the export has no product", "name at least one")
     job = replace(job, products=tuple(map(normal_name, job.products)))
@@ -252,6 +187,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         sam_feature_channels=sam.prompt_encoder.embed_dim,
         max_prompts=MAX_PROMPTS,
         reference=reference_sizes(architecture, image_size, job.bank_bytes),
+        max_batch=job.max_batch,
     )
     sam_identity = SamIdentity(
         architecture=sam_arch.name,
@@ -263,7 +199,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         std=SAM_STD,
         weights=job.sam_weights.identity(),
     )
-    writer = _EngineWriter(staging, sizes, job.precision, report)
+    writer = EngineWriter(staging, sizes, job.precision, report)
     sam_part = _export_sam(writer, sam)
     del sam
 
@@ -283,7 +219,9 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     ensembles = _copy_ensembles(job.ensembles, staging)
     bank, text_part = _export_text(writer, clip, job, ensembles)
     adapters = load_linear_adapters(architecture, job.adapters)
-    encoder = ClipEncoder(clip, adapters, architecture.tapped_blocks, image_size).eval()
+    encoder = ClipEncoder(
+        clip, adapters, architecture.tapped_blocks, image_size, batched=sizes.max_batch > 1
+    ).eval()
     reference = partial(references.reference_clip, clip, adapters, architecture.tapped_blocks)
     clip_part = writer.write(
         CLIP_ENCODER,
@@ -298,7 +236,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
 
     counts = tuple(map(len, ensembles.sentences("")))
     return Manifest(
-        schema_version=SCHEMA_VERSION,
+        schema_version=schema_version(sizes.max_batch),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
         random_weights=job.random_weights,
@@ -332,7 +270,7 @@ def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
     )
 
 
-def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
+def _export_sam(writer: EngineWriter, sam: Sam) -> EngineGraphs:
     features = parity.sam_features(
         references.reference_sam_encoder(sam), sam.image_encoder.img_size
     )
@@ -355,12 +293,12 @@ def _export_sam(writer: _EngineWriter, sam: Sam) -> _Part:
         SamDecoder(sam).eval(),
         lambda session, accepted: parity.check_sam_decoder(session, reference, features, accepted),
     )
-    return _Part({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
+    return EngineGraphs({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
 
 
 def _export_text(
-    writer: _EngineWriter, clip: CLIP, job: ExportJob, ensembles: PromptEnsembles
-) -> tuple[dict[str, TextEmbeddings], _Part]:
+    writer: EngineWriter, clip: CLIP, job: ExportJob, ensembles: PromptEnsembles
+) -> tuple[dict[str, TextEmbeddings], EngineGraphs]:
     staging = writer.staging
     write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
     tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
@@ -379,7 +317,7 @@ def _export_text(
     if not job.text_encoder:
         (staging / _TOKENIZER).unlink()
         (staging / _ENSEMBLES).unlink()
-        return bank, _Part({}, [])
+        return bank, EngineGraphs({}, [])
     normal, abnormal = ensembles.sentences(job.products[0])
     tokens = tokenize([*normal[:4], *abnormal[:4]])
     wanted = references.reference_text(clip, tokens)

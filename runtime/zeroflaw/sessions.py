@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from zeroflaw_engines.backends import BackendChoice, choose_backend, load_session
+from zeroflaw.pipeline.resizing.on_device import DeviceResizer
+from zeroflaw_engines.backends import BACKENDS, BackendChoice, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    FRAME_RESIZER,
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
@@ -37,28 +40,54 @@ class Sessions:
         sam_encoder: Run where CLIP finds an extreme region, or beside CLIP.
         sam_decoder: Run by the cascade.
         reference_matcher: Run for products with a reference bank; None if none can be inspected.
+        frame_resizer: Resizes frames on the GPU; None where the host does.
     """
 
     clip_encoder: Session
     sam_encoder: Session
     sam_decoder: Session
     reference_matcher: Session | None = None
+    frame_resizer: Session | None = None
 
     def __iter__(self) -> Iterator[Session]:
-        yield from (self.clip_encoder, self.sam_encoder, self.sam_decoder)
-        if self.reference_matcher is not None:
-            yield self.reference_matcher
+        yield from self._models
+        if self.frame_resizer is not None:
+            yield self.frame_resizer
 
     @property
     def backend(self) -> str:
-        """What runs them: name, version, device and precision."""
-        return ", ".join(dict.fromkeys(session.backend for session in self))
+        """What runs the models: name, version, device and precision."""
+        return ", ".join(dict.fromkeys(session.backend for session in self._models))
+
+    @cached_property
+    def resizer(self) -> DeviceResizer | None:
+        """What resizes frames on the GPU; None where the host does."""
+        return None if self.frame_resizer is None else DeviceResizer(self.frame_resizer)
+
+    def clone(self) -> Sessions:
+        """Make others on the same loaded weights, each to be closed by itself: all, or none.
+
+        Raises:
+            EngineError: There is not enough memory, or one is closed.
+        """
+        with ExitStack() as made:
+
+            def cloned(session: Session) -> Session:
+                clone = session.clone()
+                made.callback(clone.close)
+                return clone
+
+            loaded = {one.name: getattr(self, one.name) for one in fields(self)}
+            sessions = replace(self, **{name: s and cloned(s) for name, s in loaded.items()})
+            made.pop_all()
+        return sessions
 
     def warm_up(self, runs: int) -> None:
         """Prepare every engine and run it as often, on zeros."""
         for session in self:
             session.prepare()
-            session.capture()
+            if session is not self.frame_resizer:  # no frame is of the size that is captured
+                session.capture()
             for _ in range(runs - 1):
                 session.execute(zeros_for(session.contract))
 
@@ -66,6 +95,11 @@ class Sessions:
         """Release all of them."""
         for session in self:
             session.close()
+
+    @property
+    def _models(self) -> tuple[Session, ...]:
+        matcher = () if self.reference_matcher is None else (self.reference_matcher,)
+        return (self.clip_encoder, self.sam_encoder, self.sam_decoder, *matcher)
 
 
 def load_bundle(
@@ -75,6 +109,7 @@ def load_bundle(
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
+    device: int = 0,
 ) -> tuple[Bundle, BackendChoice, Sessions]:
     """Open a bundle and load its engines, all of one and the same state of it.
 
@@ -83,19 +118,26 @@ def load_bundle(
         precision: What the engines compute in; None takes that of the backend.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
         BundleError: The bundle is missing, damaged, of a newer schema, or is replaced all the time.
-        BackendUnavailableError: The backend is unknown, or lacks its driver or the precision.
+        BackendUnavailableError: The backend is unknown, or lacks its driver, the GPU of that
+            number or the precision.
         EngineError: An engine cannot be loaded.
     """
     for _ in range(_MAX_LOADS):
         opened = open_bundle(bundle)
         wanted = (*_ENGINES, REFERENCE_MATCHER) if _has_bank(opened) else _ENGINES
-        choice = choose_backend(backend, precision, bundle=opened, engines=wanted)
+        choice = choose_backend(backend, precision, bundle=opened, engines=wanted, device=device)
         try:
             sessions = load_sessions(
-                opened, choice, precision=precision, threads=threads, model_cache=model_cache
+                opened,
+                choice,
+                precision=precision,
+                threads=threads,
+                model_cache=model_cache,
+                device=device,
             )
         except BundleChangedError as error:
             changed = error
@@ -111,16 +153,19 @@ def load_sessions(
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
+    device: int = 0,
 ) -> Sessions:
     """Load the engines of a bundle: all of them, or none.
 
     A reference_matcher that cannot be loaded is left out where no product has a bank: a station
-    that learns nothing need not have built it.
+    that learns nothing need not have built it. A frame_resizer is loaded on GPUs alone, since
+    Pillow is faster on CPUs; where it was not built, the host resizes, and the log says so.
 
     Args:
         precision: What they compute in, if it was asked for.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
         BackendUnavailableError: The backend lacks its driver or the precision.
@@ -128,7 +173,7 @@ def load_sessions(
     """
     with ExitStack() as loaded:
 
-        def load(engine: EngineName) -> Session:
+        def load(engine: EngineName, precision: str | None = precision) -> Session:
             session = load_session(
                 bundle,
                 engine,
@@ -136,6 +181,7 @@ def load_sessions(
                 precision=precision,
                 threads=threads,
                 model_cache=model_cache,
+                device=device,
             )
             loaded.callback(session.close)
             return session
@@ -152,11 +198,21 @@ def load_sessions(
                 _log.info("no product has a reference bank, and left out is: %s", error)
                 return None
 
+        def load_resizer() -> Session | None:
+            if not BACKENDS[choice.backend].on_gpu:
+                return None
+            try:
+                return load(FRAME_RESIZER, None)  # it has one graph, whatever the others compute in
+            except EngineError as error:
+                _log.warning("frames are resized on the host: %s; %s", error.cause, error.remedy)
+                return None
+
         sessions = Sessions(
             clip_encoder=load(CLIP_ENCODER),
             sam_encoder=load(SAM_ENCODER),
             sam_decoder=load(SAM_DECODER),
             reference_matcher=load_matcher(),
+            frame_resizer=load_resizer(),
         )
         loaded.pop_all()
     return sessions

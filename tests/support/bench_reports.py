@@ -10,12 +10,11 @@ from zeroflaw_benchmarks.bench.measure.latency import STAGES, stage_latency
 from zeroflaw_benchmarks.bench.report.report import (
     BENCH_SCHEMA_VERSION,
     BenchReport,
-    Ceiling,
-    EngineRoofline,
     HostTime,
     Latency,
     Subject,
 )
+from zeroflaw_benchmarks.bench.report.rooflines import Ceiling, EngineRoofline
 
 
 def bench_report(

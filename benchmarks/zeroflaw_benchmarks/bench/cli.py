@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.options import BackendOption, BundleArgument, PrecisionOption
+from zeroflaw.cli.options import BackendOption, BundleArgument, DeviceOption, PrecisionOption
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.errors import BenchmarkError, MissingExtraError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
-    from zeroflaw_benchmarks.bench.report.tables import TextTable
+    from zeroflaw_benchmarks.bench.report.text_table import TextTable
 
 EXIT_WORSE: Final = 5
 ALL: Final = "all"
@@ -34,6 +34,7 @@ def bench(
     ] = None,
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
+    device: DeviceOption = 0,
     threads: Annotated[int, typer.Option(min=0, help="Of each engine; 0: every core.")] = 0,
     schedule: Annotated[
         Literal["side_by_side", "clip_first"], typer.Option(help="Of the encoders.")
@@ -69,8 +70,9 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="PEER",
-            help="torch, torch-bf16, sam-encoder, sam-onnx, samexporter, winclip or all;"
-            " repeatable.",
+            help="On a CPU torch, torch-bf16, sam-encoder, sam-onnx, samexporter, winclip; on a"
+            " GPU torch-MODE-PRECISION with eager, compile, reduce-overhead or cuda-graph and"
+            " fp16 or bf16; or all; repeatable.",
         ),
     ] = None,
     load: Annotated[
@@ -131,7 +133,7 @@ def bench(
     options = BenchOptions(
         bundle=bundle,
         product=product,
-        run_on=RunOn(backend, precision, threads),
+        run_on=RunOn(backend, precision, threads, device),
         schedule=schedule,
         size=frame_size(size),
         picture=frame,
@@ -140,7 +142,8 @@ def bench(
         roofline=roofline,
         stream=stream_frames if stream else 0,
         scale=_chosen(scale, AXES, "--scale"),
-        peers=_chosen(peers, PEERS, "--peers"),
+        # `all` are those of the device, which `auto` is yet to choose.
+        peers=(ALL,) if ALL in (peers or ()) else _chosen(peers, PEERS, "--peers"),
         load=load,
         frames=frames,
         command=shlex.join(["zeroflaw", *sys.argv[1:]]),

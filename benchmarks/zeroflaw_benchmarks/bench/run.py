@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,19 +13,28 @@ import msgspec
 
 from zeroflaw.inspector import EncoderSchedule, Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
+from zeroflaw_benchmarks.bench.machine.device_ceilings import DeviceCeilings
+from zeroflaw_benchmarks.bench.machine.gpu_state import watched_gpus
 from zeroflaw_benchmarks.bench.machine.machine_state import machine_record, machine_state
 from zeroflaw_benchmarks.bench.measure.endurance import measure_endurance
 from zeroflaw_benchmarks.bench.measure.host import measure_host
 from zeroflaw_benchmarks.bench.measure.latency import measure_latency
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
-from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
-from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
+from zeroflaw_benchmarks.bench.measure.peers import measure_peers
+from zeroflaw_benchmarks.bench.measure.race import PeerTask
+from zeroflaw_benchmarks.bench.measure.roofline import (
+    measure_ceilings,
+    measure_gpu_ceilings,
+    measure_roofline,
+)
 from zeroflaw_benchmarks.bench.measure.scale import growth_of, measure_scale
 from zeroflaw_benchmarks.bench.measure.stream_gain import measure_stream
+from zeroflaw_benchmarks.bench.measure.throughput import measure_batches, measure_clones
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.version import __version__
 
 
@@ -64,7 +73,10 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         ZeroflawError: The bundle, the frame or an engine is not as it should be.
     """
     before = machine_state()
-    with tempfile.TemporaryDirectory(prefix="zeroflaw_bench_") as directory:
+    with (
+        watched_gpus() as watch,
+        tempfile.TemporaryDirectory(prefix="zeroflaw_bench_") as directory,
+    ):
         frame = bench_frame(options.size, Path(directory), options.picture)
         report("loading")
         start = time.perf_counter()
@@ -76,14 +88,32 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
             report("host code alone")
             host = measure_host(options.size)
-            report("the machine's ceilings")
-            ceilings = measure_ceilings() if options.roofline else ()
+            run_on = _resolved(options.run_on, inspector)
+            limits = DeviceCeilings()
+            if options.roofline:
+                report("the machine's ceilings")
+                limits = (
+                    measure_gpu_ceilings(run_on)
+                    if run_on.on_gpu
+                    else DeviceCeilings(measure_ceilings())
+                )
             report("engines alone")
-            roofline = measure_roofline(inspector, ceilings)
+            roofline = measure_roofline(inspector, limits.ceilings)
             stream = endurance = None
+            clones: tuple[CloneThroughput, ...] = ()
+            batches: tuple[BatchThroughput, ...] = ()
             if options.stream:
                 report("streams")
                 stream = measure_stream(
+                    inspector, frame, product, frames=options.stream, rounds=options.rounds
+                )
+                report("clones")
+                clones = measure_clones(
+                    inspector, frame, product,
+                    frames=options.stream, rounds=options.rounds, on_gpu=run_on.on_gpu,
+                )  # fmt: skip
+                report("batches")
+                batches = measure_batches(
                     inspector, frame, product, frames=options.stream, rounds=options.rounds
                 )
             if options.frames:
@@ -92,13 +122,13 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             subject = _subject(options, inspector, frame.name)
         # From here on every run has a process of its own, and the machine for itself.
         load = None
-        if options.load:
+        if options.load and not run_on.on_gpu:
             report("loading against plain sessions")
-            load_task = LoadTask(options.bundle, options.run_on, product, str(frame.path))
+            load_task = LoadTask(options.bundle, run_on, product, str(frame.path))
             load = measure_load(load_task, options.rounds)
-        scale_task = ScaleTask(options.bundle, options.run_on, product, options.size)
+        scale_task = ScaleTask(options.bundle, run_on, product, options.size)
         scale = measure_scale(scale_task, options.scale, options.rounds, report)
-        peer_task = PeerTask(options.bundle, options.run_on, product, str(frame.path))
+        peer_task = PeerTask(options.bundle, run_on, product, str(frame.path))
         peers = measure_peers(peer_task, options.peers, options.rounds, Path(directory), report)
     found = BenchReport(
         schema_version=BENCH_SCHEMA_VERSION,
@@ -111,17 +141,27 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         after=machine_state(),
         latency=latency,
         host=host,
-        ceilings=ceilings,
+        ceilings=limits.ceilings,
         roofline=roofline,
+        gpus=watch.use if run_on.on_gpu else (),
+        pinned=limits.pinned,
         stream=stream,
+        clones=clones,
+        batches=batches,
         scale=scale,
         growth=growth_of(scale),
         peers=peers,
         endurance=endurance,
         load=load,
-        notes=_notes(before.load_average, inspector),
+        notes=_notes(options, before.load_average, inspector, limits.why_not),
     )
     return msgspec.structs.replace(found, goals=goals_of(found))
+
+
+def _resolved(run_on: RunOn, inspector: Inspector) -> RunOn:
+    """Name the backend that `auto` chose, so that what runs later is held against its like."""
+    choice = inspector.choice
+    return run_on if choice is None else replace(run_on, backend=choice.backend)
 
 
 def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject:
@@ -142,8 +182,16 @@ def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject
     )
 
 
-def _notes(load_average: float, inspector: Inspector) -> tuple[str, ...]:
+def _notes(
+    options: BenchOptions, load_average: float, inspector: Inspector, no_ceilings: str
+) -> tuple[str, ...]:
     notes = []
+    if no_ceilings:
+        notes.append(f"no roofline: the GPU's ceilings were not measured: {no_ceilings}")
+    if options.load and _resolved(options.run_on, inspector).on_gpu:
+        notes.append(
+            "--load was left out: the plain sessions that it holds ours against are of the CPU"
+        )
     if load_average > 0.5:
         notes.append(
             f"the machine was not idle: its load average was {load_average} before the run;"

@@ -14,6 +14,7 @@ from zeroflaw.cli.inspect import ParametersOption, SettingsOption, chosen_parame
 from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
     BundleArgument,
+    DeviceOption,
     WhiteLevelOption,
     announce,
     progress_bar,
@@ -82,6 +83,7 @@ def evaluate(
         int, typer.Option(min=0, metavar="N", help="Images of each class on contact sheets.")
     ] = 4,
     backend: Annotated[str, typer.Option(help="What runs the engines.")] = "onnxruntime",
+    device: DeviceOption = 0,
     processes: Annotated[
         int,
         typer.Option(
@@ -141,6 +143,7 @@ def evaluate(
         product=product,
         ablations=ablations,
         backend=backend,
+        device=device,
         processes=processes,
         threads=threads,
         shots=parsed_shots(shots) if shots is not None else (),

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Workspace
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks import Workspace
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding
@@ -105,9 +105,9 @@ def decoded_parameters(parameters: MethodParameters) -> MethodParameters:
     return parameters.replace(**{name: defaults[name] for name in _AFTERWARDS})
 
 
-def load_decoder(bundle: Bundle, *, backend: str, threads: int) -> Decoder:
+def load_decoder(bundle: Bundle, *, backend: str, threads: int, device: int = 0) -> Decoder:
     """Load the engine of this pass."""
-    session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads)
+    session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads, device=device)
     return Decoder(session, bundle.manifest.sizes, Workspace())
 
 

@@ -122,14 +122,16 @@ def load_encoders(
     *,
     backend: str,
     threads: int,
+    device: int = 0,
     with_banks: bool = False,
 ) -> Encoders:
     """Load the engines of this pass."""
-    load = partial(load_session, bundle, backend=backend, threads=threads)
+    load = partial(load_session, bundle, backend=backend, threads=threads, device=device)
+    matcher = partial(load_matcher, bundle, backend=backend, threads=threads, device=device)
     return Encoders(
         clip_encoder=load(CLIP_ENCODER),
         sam_encoder=load(SAM_ENCODER),
-        matcher=load_matcher(bundle, backend=backend, threads=threads) if with_banks else None,
+        matcher=matcher() if with_banks else None,
         sizes=bundle.manifest.sizes,
         parameters=parameters,
         embeddings={name: bundle.text_embeddings(name) for name in products},

@@ -111,6 +111,7 @@ def _encode_photos(job: EvaluationJob, progress: Progress) -> None:
         job.samples[0].product,
         backend=job.options.backend,
         threads=job.options.threads,
+        device=job.options.device,
     )
     work = run_jobs(encode_photo, jobs, set_up=set_up, processes=job.processes)
     for done, _ in enumerate(work, 1):
@@ -142,6 +143,7 @@ def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
         job.parameters,
         backend=job.options.backend,
         threads=job.options.threads,
+        device=job.options.device,
         with_banks=any(one.references for one in jobs),
     )
     unreadable: dict[Path, Skipped] = {}
@@ -173,7 +175,11 @@ def _run_decoder(job: EvaluationJob, progress: Progress) -> None:
                 missing.setdefault(sample.encoding, {})[target.file] = target
     jobs = [DecodingJob(encoding, tuple(targets.values())) for encoding, targets in missing.items()]
     set_up = partial(
-        load_decoder, job.bundle, backend=job.options.backend, threads=job.options.threads
+        load_decoder,
+        job.bundle,
+        backend=job.options.backend,
+        threads=job.options.threads,
+        device=job.options.device,
     )
     work = run_jobs(decode_encoding, jobs, set_up=set_up, processes=job.processes)
     for done, _ in enumerate(work, 1):

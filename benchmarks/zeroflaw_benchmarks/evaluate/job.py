@@ -59,6 +59,7 @@ class EvaluationOptions:
         ablations: Tables of the paper to measure as well.
         size: Side at which scores are measured, px.
         backend: What runs the engines.
+        device: Number of the GPU that runs them, as CUDA counts.
         processes: At most so many; 0 takes one for each core.
         threads: Of each engine in each process.
         shots: Numbers of reference photos to measure with as well.
@@ -71,6 +72,7 @@ class EvaluationOptions:
     ablations: tuple[Ablation, ...] = ()
     size: int = EVALUATION_SIZE
     backend: str = DEFAULT_BACKEND
+    device: int = 0
     processes: int = 0
     threads: int = 1
     shots: tuple[int, ...] = ()
@@ -227,7 +229,9 @@ def prepare_evaluation(
     opened = open_bundle(bundle)
     parameters = options.parameters or opened.manifest.method_parameters
     products = {c.name: product_of_class(opened, c.name, options.product) for c in dataset.classes}
-    decoder = load_session(opened, SAM_DECODER, backend=options.backend, threads=1)
+    decoder = load_session(
+        opened, SAM_DECODER, backend=options.backend, threads=1, device=options.device
+    )
     version = decoder.backend
     decoder.close()
     variants = {

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import FloatArray, logits_at_sam
+from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks import logits_at_sam
 from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits
 from zeroflaw_benchmarks.evaluate.cache import read_arrays

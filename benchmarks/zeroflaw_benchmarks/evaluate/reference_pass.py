@@ -27,6 +27,7 @@ from zeroflaw_engines.contract import (
 )
 from zeroflaw_engines.errors import DatasetError, EvaluationError, FrameError, ProductError
 from zeroflaw_engines.image_files.frame import Frame
+from zeroflaw_engines.sessions.batches import taken_apart
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.sessions.session import Outputs, Session
 from zeroflaw_export.datasets import Sample, read_sample_image
@@ -99,7 +100,8 @@ class TokenTap(PassiveSession):
     ) -> Outputs:
         """Run the engine, and keep its tokens."""
         outputs = self._session.execute(inputs, keep={*keep, PATCH_TOKENS})
-        self.tokens = outputs[PATCH_TOKENS]
+        (of_image,) = taken_apart(self.contract, outputs, 1)
+        self.tokens = of_image[PATCH_TOKENS]
         return outputs
 
 
@@ -124,15 +126,19 @@ class PhotoEncoder:
     embeddings: TextEmbeddings
 
 
-def load_matcher(bundle: Bundle, *, backend: str, threads: int) -> Matcher:
+def load_matcher(bundle: Bundle, *, backend: str, threads: int, device: int = 0) -> Matcher:
     """Load the engine that matches."""
-    session = load_session(bundle, REFERENCE_MATCHER, backend=backend, threads=threads)
+    session = load_session(
+        bundle, REFERENCE_MATCHER, backend=backend, threads=threads, device=device
+    )
     return Matcher(session, bundle)
 
 
-def load_photo_encoder(bundle: Bundle, product: str, *, backend: str, threads: int) -> PhotoEncoder:
+def load_photo_encoder(
+    bundle: Bundle, product: str, *, backend: str, threads: int, device: int = 0
+) -> PhotoEncoder:
     """Load the engine that gives tokens."""
-    session = load_session(bundle, CLIP_ENCODER, backend=backend, threads=threads)
+    session = load_session(bundle, CLIP_ENCODER, backend=backend, threads=threads, device=device)
     return PhotoEncoder(session, bundle.manifest.sizes, bundle.text_embeddings(product))
 
 

@@ -29,6 +29,7 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711])
 
 Array = NDArray[Any]
 PointsOf = Callable[..., tuple[Array, Array]]
+MapOf = Callable[..., tuple[Array, float]]
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,11 @@ def reference_inspection(
     k: int = 3,
     bf16_encoders: bool = False,
     points_of: PointsOf = brute_force_points,
+    map_of: MapOf = reference_map,
 ) -> ReferenceResult:
     """Run CLIP, PPG and the three-step cascade with `SamPredictor` doing all of SAM's part.
+
+    SAM runs where it lies.
 
     Args:
         clip: CLIP with its adapters.
@@ -138,13 +142,14 @@ def reference_inspection(
         bf16_encoders: Whether both encoders run under bfloat16 autocast.
         points_of: PPG, called as `brute_force_points`. That one is written for clarity alone:
             take another where time counts.
+        map_of: CLIP's part, called as `reference_map`: another where CLIP is compiled or on a GPU.
     """
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16_encoders):
-        anomaly_map, score = reference_map(clip, frame, embeddings)
+        anomaly_map, score = map_of(clip, frame, embeddings)
         predictor = SamPredictor(sam)
         predictor.set_image(frame)
     predictor.features = predictor.features.float()
-    features = predictor.get_image_embedding().numpy()[0]
+    features = predictor.get_image_embedding().cpu().numpy()[0]
     # Where no pixel is extreme, the peak alone is: the method's `no_region` is `always_run`.
     threshold = min(0.5, float(np.nextafter(anomaly_map.max(), np.float32(0))))
     points, labels = points_of(

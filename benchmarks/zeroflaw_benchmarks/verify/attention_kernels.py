@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from rich.table import Table
 
+from zeroflaw.cli.options import DeviceOption
 from zeroflaw_engines import arguments
 from zeroflaw_engines.process.terminal import out, run_module
 from zeroflaw_engines.sessions.onnxruntime_provider import (
@@ -94,8 +95,13 @@ class AttentionErrors:
     fused: float
 
 
-def attention_errors(shape: AttentionShape, backend: str, precision: str) -> AttentionErrors:
+def attention_errors(
+    shape: AttentionShape, backend: str, precision: str, device: int = 0
+) -> AttentionErrors:
     """Measure the errors of one attention on noise.
+
+    Args:
+        device: Number of the GPU, as CUDA counts.
 
     Raises:
         BackendUnavailableError: ONNX Runtime lacks the provider.
@@ -106,8 +112,9 @@ def attention_errors(shape: AttentionShape, backend: str, precision: str) -> Att
     errors = []
     for fused in (False, True):
         settings = quiet_settings()
-        chosen = select_provider(settings, provider, OnnxRuntimeOptions(fused_attention=fused))
-        session = ort.InferenceSession(model, settings, **chosen)
+        options = OnnxRuntimeOptions(fused_attention=fused, device=device)
+        chosen = select_provider(settings, provider, options)
+        session = ort.InferenceSession(model, settings, **chosen.keywords)
         require_provider(session, provider)
         errors.append(max(_error(session.run(None, given)[0], right) for _ in range(3)))
     return AttentionErrors(*errors)
@@ -152,6 +159,7 @@ def _attention(q: _Array, k: _Array, v: _Array) -> _Array:
 def main(
     *,
     backend: Annotated[str, typer.Option(help="One of ONNX Runtime's.")] = "onnxruntime-cuda",
+    device: DeviceOption = 0,
 ) -> None:
     """Print the error of every shape, fused and not. Exit code 5: what zeroflaw uses is wrong."""
     arguments.choice("--backend", backend, tuple(PROVIDERS))
@@ -159,7 +167,7 @@ def main(
     wrong = False
     for precision, tolerance in TOLERANCES.items():
         for shape in SHAPES:
-            errors = attention_errors(shape, backend, precision)
+            errors = attention_errors(shape, backend, precision, device)
             wrong |= errors.unfused > tolerance
             shown = (
                 f"{error:.1e}" + " WRONG" * (error > tolerance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    FRAME_RESIZER,
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
@@ -46,6 +48,7 @@ from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.sessions.cuda import this_gpu
+from zeroflaw_engines.sessions.gpu_support import require_served
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import Session
 from zeroflaw_engines.tensorrt_bindings import installed_version
@@ -56,6 +59,7 @@ BUILT_ENGINES: Final[tuple[EngineName, ...]] = (
     SAM_ENCODER,
     SAM_DECODER,
     REFERENCE_MATCHER,
+    FRAME_RESIZER,
 )
 
 # A network of which less computes in half precision is no FP16 network.
@@ -87,23 +91,29 @@ def build_engine(
     *,
     force: bool = False,
     open_session: OpenSession | None = None,
+    device: int = 0,
 ) -> BuildResult:
     """Build one engine, prove it and publish it; do nothing if it is up to date.
 
     Args:
         force: Whether to build even if it is up to date.
         open_session: Opens the engine for the parity check where there is a GPU.
+        device: Number of the GPU to build for where no architecture is named, and to prove the
+            engine on, as CUDA counts.
 
     Raises:
         BuildError: It cannot be built as asked, or what was built is not what was asked for;
             the error names the operation and the remedy. What was there before is still there.
         BundleError: The bundle is part of the installation.
-        BackendUnavailableError: The backend is not installed.
+        BackendUnavailableError: The backend is not installed, there is no GPU of that number, or
+            the backend does not serve it.
         EngineError: The bundle has no graph of that precision.
     """
     require_changeable(bundle.path)
     version = installed_version(options.backend)
-    gpu = this_gpu()
+    gpu = this_gpu(device)
+    if gpu is not None and not options.architectures:
+        require_served(options.backend, gpu)
     parts = key_parts(
         bundle, engine, options, backend_version=version, gpu=_target_gpu(options, gpu)
     )
@@ -121,13 +131,14 @@ def build_engine(
                     backend_version=version,
                     plan=plan,
                     inspect=_can_run(options, gpu),
+                    device=device,
                 )
             )
             sidecar = _sidecar(parts, plan, outcome)
             _require_precision(parts, sidecar)
             if _can_run(options, gpu) and not options.strip_weights:
                 trial = BuiltEngine(plan, sidecar, plan.with_suffix(".runtime_cache"))
-                sidecar = _proven(bundle, trial, open_session)
+                sidecar = _proven(bundle, trial, open_session or partial(_open_session, device))
             # The graph was read from the path, where another bundle may lie by now.
             require_same_engine(bundle, engine)
             publish_engine(paths, plan, sidecar)
@@ -221,9 +232,9 @@ def _wide(report: PrecisionReport) -> int:
     return sum(report.count(kind) - report.count(kind, "float16") for kind in HEAVY)
 
 
-def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None) -> EngineSidecar:
+def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession) -> EngineSidecar:
     name = trial.sidecar.parts.engine
-    session = (open_session or _open_session)(bundle, trial)
+    session = open_session(bundle, trial)
     try:
         reference = load_session(bundle, name, backend="onnxruntime")
         try:
@@ -235,9 +246,9 @@ def _proven(bundle: Bundle, trial: BuiltEngine, open_session: OpenSession | None
     return msgspec.structs.replace(trial.sidecar, parity=parity)
 
 
-def _open_session(bundle: Bundle, trial: BuiltEngine) -> Session:
+def _open_session(device: int, bundle: Bundle, trial: BuiltEngine) -> Session:
     """Open a session of the backend on an engine that is not in the cache yet."""
     from zeroflaw_engines.sessions.tensorrt_session import TensorRtSession
 
-    options = TensorRtOptions(save_runtime_cache=False)
+    options = TensorRtOptions(device=device, save_runtime_cache=False)
     return TensorRtSession(trial, bundle.contract(trial.sidecar.parts.engine), options=options)

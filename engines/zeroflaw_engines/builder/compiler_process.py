@@ -30,6 +30,7 @@ from zeroflaw_engines.errors import (
     EngineContractError,
     EngineError,
 )
+from zeroflaw_engines.sessions.cuda import Cuda
 from zeroflaw_engines.tensorrt_bindings import load_bindings
 
 _ERRORS: Final[dict[str, type[EngineError]]] = {
@@ -49,6 +50,7 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True):
         backend_version: Full version of the backend.
         plan: File to write the engine to.
         inspect: Whether a GPU is here that can load the engine.
+        device: Number of that GPU, as CUDA counts; it is the one that TensorRT builds for.
     """
 
     graph: Path
@@ -57,6 +59,7 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True):
     backend_version: str
     plan: Path
     inspect: bool
+    device: int = 0
 
 
 class CompileOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +150,8 @@ def _death(job: CompileJob, status: int, output: str) -> BuildError:
 
 def _run(job: CompileJob) -> CompileOutcome:
     start = time.monotonic()
+    if job.device:  # a process begins on GPU 0
+        Cuda(job.device).use()
     trt = load_bindings(job.options.backend)
     compiled = compile_engine(
         trt,

@@ -16,7 +16,7 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar, encode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.contract import FRAME_RESIZER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import disk_errors_named, sync, write_durably
 
@@ -65,11 +65,18 @@ def engine_paths(bundle: Bundle, engine: EngineName, backend: str, target: str) 
     return EnginePaths(bundle.path / ENGINES_DIRECTORY / backend / target, engine)
 
 
-def build_command(bundle: Bundle, options: BuildOptions) -> str:
-    """Return the command that builds such engines, for remedies."""
+def build_command(bundle: Bundle, options: BuildOptions, engine: EngineName | None = None) -> str:
+    """Return the command that builds such engines, for remedies.
+
+    Args:
+        engine: The one that is wanted. `frame_resizer` is built alone: it has one graph, whatever
+            the precision of the others.
+    """
     words = ["zeroflaw build", str(bundle.path), f"--backend {options.backend}"]
     words += [f"--gpu {name}" for name in options.architectures]
-    if options.precision != "fp16":
+    if engine == FRAME_RESIZER:
+        words.append(f"--engine {engine}")
+    elif options.precision != "fp16":
         words.append(f"--precision {options.precision}")
     return " ".join(words)
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
-from zeroflaw_engines.bundle.bundle import Bundle, Graph
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.graph_entries import Graph
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.tensorrt_bindings import BuildBackend

@@ -5,7 +5,7 @@ Nothing here builds or deserializes: a station that finds no fitting engine says
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from zeroflaw_engines.built_engines.options import THIS_GPU, BuildOptions
 from zeroflaw_engines.built_engines.sidecar import EngineSidecar, decode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
-from zeroflaw_engines.contract import EngineName
+from zeroflaw_engines.contract import FRAME_RESIZER, EngineContract, EngineName
 from zeroflaw_engines.errors import (
     EngineDamagedError,
     EngineError,
@@ -44,6 +44,16 @@ class BuiltEngine:
     path: Path
     sidecar: EngineSidecar
     runtime_cache: Path
+
+    def limited(self, contract: EngineContract) -> EngineContract:
+        """Return the contract with the limits that the engine was built with."""
+        profile = self.sidecar.parts.profile
+        limits = dict(contract.limits)
+        for spec in contract.inputs:
+            for number, axis in enumerate(spec.shape):
+                if isinstance(axis, str) and axis in limits and spec.name in profile:
+                    limits[axis] = profile[spec.name][2][number]
+        return replace(contract, limits=limits)
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def _choose(
     bundle: Bundle, engine: EngineName, wanted: BuildOptions, target: str | None
 ) -> tuple[EnginePaths, EngineSidecar]:
     """Choose the engine's files that fit best, with the sidecar; nothing of the plan is read."""
-    remedy = f"build it on a workstation: {build_command(bundle, wanted)}"
+    remedy = f"build it on a workstation: {build_command(bundle, wanted, engine)}"
     architecture = wanted.architectures[0] if wanted.architectures else None
     others, fitting = [], []
     for paths in _all_paths(bundle, wanted.backend, engine):
@@ -253,7 +263,8 @@ def _verify_plan(paths: EnginePaths, sidecar: EngineSidecar, remedy: str) -> Non
 def _all_paths(
     bundle: Bundle, backend: BuildBackend | None = None, engine: EngineName | None = None
 ) -> list[EnginePaths]:
-    names: tuple[EngineName, ...] = (engine,) if engine else tuple(sorted(bundle.manifest.engines))
+    all_names: list[EngineName] = sorted([*bundle.manifest.engines, FRAME_RESIZER])
+    names = [engine] if engine else all_names
     backends: tuple[BuildBackend, ...] = (backend,) if backend else ("tensorrt", "tensorrt-rtx")
     found = []
     for one in backends:
@@ -283,6 +294,7 @@ def _command_of(bundle: Bundle, sidecar: EngineSidecar) -> str:
             architectures=parts.architectures,
             precision="fp32" if parts.precision == "fp32" else "fp16",
         ),
+        parts.engine,
     )
 
 

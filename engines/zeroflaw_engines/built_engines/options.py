@@ -9,27 +9,47 @@ from typing import Final, Literal
 
 import msgspec
 
-from zeroflaw_engines.contract import EngineContract
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    FRAME_RESIZER,
+    IMAGES,
+    MAX_FRAME_EXTENT,
+    MAX_RESIZED_EXTENT,
+    SAM_ENCODER,
+    EngineContract,
+    TensorSpec,
+)
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
 # Name of the target when the engine is for the GPU of the machine that builds it.
 THIS_GPU: Final = "this-gpu"
 
+_ENCODERS: Final = (CLIP_ENCODER, SAM_ENCODER)
 _ARCHITECTURE = re.compile(r"sm[1-9][0-9]{1,2}")
+
+# Sizes of the axes of `frame_resizer`: fewest, those that kernels are chosen for, most, px.
+_FRAME: Final = (1, 2048, MAX_FRAME_EXTENT)
+_RESIZED: Final = (1, 1024, MAX_RESIZED_EXTENT)
+_RESIZER_AXES: Final = {
+    "height": _FRAME,
+    "width": _FRAME,
+    "rows": _RESIZED,
+    "columns": _RESIZED,
+}
 
 # Shapes of one input: smallest, those that the kernels are chosen for, largest.
 ProfileShapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class BatchRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prompts that one decoder call may take; every other axis is fixed.
+    """Sizes that a dynamic axis may have: prompts of a decoder call, or images of an encoder's.
 
     Attributes:
         min: Fewest.
         opt: The number that kernels are chosen for: the cascade asks for one.
-        max: Most; the session refuses more. The cascade asks for up to 16, with a box for each
-            component.
+        max: Most; the session refuses more. The cascade asks for up to 16 prompts, with a box for
+            each component.
     """
 
     min: int = 1
@@ -53,7 +73,9 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             (`gpu_architectures` makes them so). Empty: the GPU of this machine.
         precision: Which of the bundle's graphs: `fp16` is strongly typed FP16 with FP32
             islands, `fp32` the reference graph.
-        batch: Of the decoder.
+        batch: Prompts of the decoder.
+        images: Of the encoders of a bundle that was exported for batches; None takes up to as
+            many as its graphs do, and chooses kernels for one. Without batches it is of no matter.
         workspace_mib: Most device memory that one kernel may take for itself, MiB.
         hardware_compatibility: GPUs beyond the one of this machine that may run the engine.
         version_compatible: Whether later versions of the backend may run the engine. Such a plan
@@ -69,6 +91,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     architectures: tuple[str, ...] = ()
     precision: Literal["fp16", "fp32"] = "fp16"
     batch: BatchRange = BatchRange()
+    images: BatchRange | None = None
     workspace_mib: int | None = None
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
     version_compatible: bool = False
@@ -82,17 +105,39 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return "-".join(self.architectures) or THIS_GPU
 
     def profile(self, contract: EngineContract) -> dict[str, ProfileShapes]:
-        """Return the shapes of inputs with a dynamic axis; empty where every shape is fixed."""
-        counts = (self.batch.min, self.batch.opt, self.batch.max)
+        """Return the shapes of inputs with a dynamic axis; empty where every shape is fixed.
+
+        Raises:
+            BuildError: More images are asked for than the bundle's graphs take.
+        """
+        if contract.name == FRAME_RESIZER:
+            return {spec.name: _resizer_shapes(spec) for spec in contract.inputs}
+        images = self.images or BatchRange(max=contract.max_batch)
+        if images.max > contract.max_batch and contract.name in _ENCODERS:
+            raise BuildError(
+                f"the {contract.name} takes {contract.max_batch} images in one call, not"
+                f" {images.max}",
+                f"ask for fewer, or export the bundle again with --max-batch {images.max}",
+            )
         profile = {}
         for spec in contract.inputs:
-            if any(isinstance(size, str) for size in spec.shape):
+            dynamic = [axis for axis in spec.shape if isinstance(axis, str)]
+            if dynamic:
+                chosen = images if dynamic == [IMAGES] else self.batch
                 smallest, optimal, largest = (
                     tuple(count if isinstance(size, str) else size for size in spec.shape)
-                    for count in counts
+                    for count in (chosen.min, chosen.opt, chosen.max)
                 )
                 profile[spec.name] = (smallest, optimal, largest)
         return profile
+
+
+def _resizer_shapes(spec: TensorSpec) -> ProfileShapes:
+    smallest, optimal, largest = (
+        tuple(_RESIZER_AXES[n][which] if isinstance(n, str) else n for n in spec.shape)
+        for which in range(3)
+    )
+    return smallest, optimal, largest
 
 
 def gpu_architectures(names: Iterable[str]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zeroflaw_engines.bundle.bundle import Bundle, Graph, open_bundle, read_manifest
+    from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
+    from zeroflaw_engines.bundle.graph_entries import Graph
     from zeroflaw_engines.bundle.manifest import Calibration, Manifest, Product
     from zeroflaw_engines.bundle.product_writer import add_products, set_calibration
     from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
@@ -33,7 +34,7 @@ __all__ = [
 _MODULES = {
     "Bundle": "zeroflaw_engines.bundle.bundle",
     "Calibration": "zeroflaw_engines.bundle.manifest",
-    "Graph": "zeroflaw_engines.bundle.bundle",
+    "Graph": "zeroflaw_engines.bundle.graph_entries",
     "Manifest": "zeroflaw_engines.bundle.manifest",
     "Product": "zeroflaw_engines.bundle.manifest",
     "add_products": "zeroflaw_engines.bundle.product_writer",

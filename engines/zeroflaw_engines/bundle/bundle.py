@@ -15,9 +15,9 @@ from typing import Final
 from zeroflaw_engines.bundle.graph_entries import (
     AttentionForm,
     EngineFile,
+    Graph,
     GraphTarget,
     GraphVariant,
-    Precision,
 )
 from zeroflaw_engines.bundle.lock import standing_bundle
 from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
@@ -29,9 +29,20 @@ from zeroflaw_engines.bundle.reference_bank import (
     check_described,
     decode_reference_bank,
 )
-from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, is_shipped
+from zeroflaw_engines.bundle.shipped import (
+    SHIPPED_NAME,
+    bundle_path,
+    is_shipped,
+    shipped_frame_resizer,
+)
 from zeroflaw_engines.bundle.verification import read_verified, verify_files
-from zeroflaw_engines.contract import CLIP_ENCODER, EngineContract, EngineName, engine_contract
+from zeroflaw_engines.contract import (
+    CLIP_ENCODER,
+    FRAME_RESIZER,
+    EngineContract,
+    EngineName,
+    engine_contract,
+)
 from zeroflaw_engines.errors import (
     BundleChangedError,
     BundleDamagedError,
@@ -44,30 +55,6 @@ from zeroflaw_engines.errors import (
 _MAX_TRIES: Final = 200
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One graph of an engine, as a backend loads it.
-
-    Attributes:
-        path: The ONNX file.
-        weights_path: The file of its external weights, if it has one.
-        opset: Version of the ONNX operators.
-        precision: `fp16` is strongly typed, with islands of FP32.
-        attention: How SAM's relative position is written.
-        recipe: Identity of the precision recipe; None for FP32.
-        sha256: Digests of its files by file name.
-    """
-
-    engine: EngineName
-    path: Path
-    weights_path: Path | None
-    opset: int
-    precision: Precision
-    attention: AttentionForm
-    recipe: str | None
-    sha256: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -114,17 +101,22 @@ class Bundle:
         Raises:
             EngineError: The bundle has no such engine.
         """
+        if engine == FRAME_RESIZER:
+            return shipped_frame_resizer().path
         return self.path / self._engine_file(engine).onnx
 
     def graph(self, engine: EngineName, target: GraphTarget) -> Graph:
         """Return the graph of one engine that a target takes.
 
         `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
-        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant.
+        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. The graph
+        of `frame_resizer` is one for all of them, and ships with zeroflaw.
 
         Raises:
             EngineError: The bundle has no such engine, or no graph of it for TensorRT.
         """
+        if engine == FRAME_RESIZER:
+            return shipped_frame_resizer()
         entry = self._engine_file(engine)
         variant = entry.variant(target)
         if variant is None and target == "tensorrt":

@@ -1,10 +1,15 @@
-"""The graphs of an engine, as the manifest records them."""
+"""The graphs of an engine: as the manifest records them, and as a backend loads one."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
+
+from zeroflaw_engines.contract import MAX_BATCH, EngineName
 
 # What a graph is written for: the backends that read it share its preferences.
 GraphTarget = Literal["onnxruntime", "openvino", "tensorrt"]
@@ -52,6 +57,8 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
         attention: How SAM's relative position is written in the reference. None in bundles of
             version 2 or older, where it is `extended` in `sam_encoder`.
         variants: Graphs for other targets; `onnxruntime` always takes the reference.
+        max_batch: Most images that one call takes, of encoders: above 1 the first axis of every
+            graph is dynamic. 1 in bundles of version 6 or older.
     """
 
     onnx: str
@@ -60,7 +67,32 @@ class EngineFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     precision: Literal["fp32"] = "fp32"
     attention: AttentionForm | None = None
     variants: tuple[GraphVariant, ...] = ()
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 1
 
     def variant(self, target: GraphTarget) -> GraphVariant | None:
         """Return the variant for a target, if there is one."""
         return next((graph for graph in self.variants if graph.target == target), None)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of an engine, as a backend loads it.
+
+    Attributes:
+        path: The ONNX file.
+        weights_path: The file of its external weights, if it has one.
+        opset: Version of the ONNX operators.
+        precision: `fp16` is strongly typed, with islands of FP32.
+        attention: How SAM's relative position is written.
+        recipe: Identity of the precision recipe; None for FP32.
+        sha256: Digests of its files by file name.
+    """
+
+    engine: EngineName
+    path: Path
+    weights_path: Path | None
+    opset: int
+    precision: Precision
+    attention: AttentionForm
+    recipe: str | None
+    sha256: Mapping[str, str]

@@ -1,10 +1,12 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 5 of the schema. Version 1, which had no calibration and no demonstration models, version
-2, which had one graph an engine, version 3, which had no digest of itself, and version 4, which
-had no reference banks, are read as well. A reader refuses versions newer than its own; inside a
-known version, names that are unknown, missing or there twice are refused too, since they mean
-damage or a typing error, never a feature.
+Version 6 of the schema, and version 7 where encoders take batches, so that older readers refuse
+those bundles alone. Version 1, which had no calibration and no demonstration models, version 2,
+which had one graph an engine, version 3, which had no digest of itself, version 4, which had no
+reference banks, and version 5, whose banks had as many layers as there are tapped blocks, are read
+as well. A reader refuses versions newer than its own; inside a known version, names that are
+unknown, missing or there twice are refused too, since they mean damage or a typing error, never a
+feature.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ MANIFEST_NAME: Final = "bundle.json"
 # Where a station keeps the engines that it built; no part of the manifest.
 ENGINES_DIRECTORY: Final = "engines"
 SCHEMA_VERSION: Final = 6
+# Of bundles whose encoders take batches; the newest that is read.
+BATCHES_SINCE: Final = 7
 
 CalibrationScheme = Literal["split", "leave_one_out"]
 # Other views of each reference photo that join its rows of the bank.
@@ -289,7 +293,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
                 width=self.reference.width,
                 rows=self.reference.rows,
             ),
+            max_batch=self.max_batch,
         )
+
+    @property
+    def max_batch(self) -> int:
+        """Most images that one call of either encoder takes: the checks hold them equal."""
+        return max((engine.max_batch for engine in self.engines.values()), default=1)
 
     @property
     def reference_banks(self) -> frozenset[str]:
@@ -302,6 +312,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return MethodParameters.from_mapping(self.parameters)
 
 
+def schema_version(max_batch: int) -> int:
+    """Return the version of the schema that a new manifest has: the oldest that can say it all."""
+    return BATCHES_SINCE if max_batch > 1 else SCHEMA_VERSION
+
+
 def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 - any field's type
     """Bring a manifest to the current version of the schema, with some fields changed.
 
@@ -311,7 +326,7 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
     new = msgspec.structs.replace(
         manifest,
         **{
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": schema_version(manifest.max_batch),
             "parameters": parameters_record(manifest.method_parameters),
             **changes,
         },

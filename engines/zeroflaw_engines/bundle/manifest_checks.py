@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.manifest import Manifest, Product
+from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, Manifest, Product
 from zeroflaw_engines.bundle.product_names import check_product_name
-from zeroflaw_engines.contract import REFERENCE_MATCHER, EngineName
+from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -101,6 +101,8 @@ def _check_version(manifest: Manifest, where: str) -> None:
         since = 5
     if manifest.reference is not None and manifest.reference.blocks is not None:
         since = 6
+    if any(engine.max_batch > 1 for engine in manifest.engines.values()):
+        since = BATCHES_SINCE
     if manifest.schema_version < since:
         raise BundleSchemaError(
             f"{where} has fields that schema version {manifest.schema_version} does not know",
@@ -206,6 +208,11 @@ def _check_engines(manifest: Manifest, where: str) -> None:
             raise BundleSchemaError(
                 f"{where} has two graphs of {engine_name} for one target", "export the bundle again"
             )
+        if engine.max_batch > 1 and engine_name not in (CLIP_ENCODER, SAM_ENCODER):
+            raise BundleSchemaError(
+                f"{where} has batches of images for {engine_name}, which takes none",
+                "export the bundle again",
+            )
     required: list[EngineName] = ["clip_encoder", "sam_encoder", "sam_decoder"]
     if manifest.text:
         required.append("text_encoder")
@@ -221,3 +228,9 @@ def _check_engines(manifest: Manifest, where: str) -> None:
             raise BundleSchemaError(
                 f"{where} has no engine {engine_name}", "export the bundle again"
             )
+    batches = {manifest.engines[name].max_batch for name in (CLIP_ENCODER, SAM_ENCODER)}
+    if len(batches) > 1:
+        raise BundleSchemaError(
+            f"{where} has encoders for batches of {' and '.join(map(str, sorted(batches)))} images",
+            "export the bundle again: both take the same",
+        )

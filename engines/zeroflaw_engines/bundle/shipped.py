@@ -1,15 +1,20 @@
-"""The bundle that ships inside the package, and what its name means."""
+"""What ships inside the package: the bundle `mini`, and the graph that is no bundle's own."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from zeroflaw_engines import arguments
+from zeroflaw_engines.bundle.graph_entries import Graph
 from zeroflaw_engines.bundle.manifest import MANIFEST_NAME
-from zeroflaw_engines.errors import BundleError
+from zeroflaw_engines.contract import FRAME_RESIZER
+from zeroflaw_engines.errors import BundleError, EngineError
+from zeroflaw_engines.files import sha256_of_file
 
 SHIPPED_NAME: Final = "mini"
+FRAME_RESIZER_PATH: Final = Path(__file__).parents[1] / "built_engines" / f"{FRAME_RESIZER}.onnx"
 
 _DIRECTORY = Path(__file__).with_name(SHIPPED_NAME)
 
@@ -55,3 +60,29 @@ def require_changeable(bundle: Path) -> None:
             f"the bundle {SHIPPED_NAME!r} is part of the installation and is not changed",
             f"copy it with `zeroflaw bundle copy {SHIPPED_NAME} DIR`, and change the copy",
         )
+
+
+@cache
+def shipped_frame_resizer() -> Graph:
+    """Return the graph of `frame_resizer`, which every bundle shares.
+
+    Raises:
+        EngineError: This installation lacks it.
+    """
+    try:
+        digest = sha256_of_file(FRAME_RESIZER_PATH)
+    except OSError as error:
+        raise EngineError(
+            f"this installation of zeroflaw lacks {FRAME_RESIZER_PATH}: {error.strerror}",
+            "install zeroflaw from its wheel",
+        ) from error
+    return Graph(
+        engine=FRAME_RESIZER,
+        path=FRAME_RESIZER_PATH,
+        weights_path=None,
+        opset=23,
+        precision="fp32",
+        attention="none",
+        recipe=None,
+        sha256={FRAME_RESIZER_PATH.name: digest},
+    )

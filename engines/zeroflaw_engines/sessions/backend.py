@@ -27,6 +27,7 @@ class Backend:
         verified: Whether it was run by zeroflaw's own tests; the others await a machine with a
             GPU.
         builds: Whose built engines it runs; None where it runs the bundle's graphs.
+        on_gpu: Whether it runs on a GPU, of which a machine may have several.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Backend:
     why: str
     verified: bool = False
     builds: BuildBackend | None = None
+    on_gpu: bool = False
 
     def imported(self) -> BackendModule:
         """Import the backend's module.
@@ -62,6 +64,7 @@ class SessionRequest:
         threads: CPU threads of the engine; 0 takes every core.
         model_cache: Directory in which backends that compile at load keep what they compiled;
             None keeps nothing.
+        device: Number of the GPU, as CUDA counts; 0 on CPU backends.
     """
 
     bundle: Bundle
@@ -69,13 +72,17 @@ class SessionRequest:
     precision: str | None = None
     threads: int = 0
     model_cache: Path | None = None
+    device: int = 0
 
 
 class BackendModule(Protocol):
     """What the module of a backend has. One module may serve several rows."""
 
-    def probe(self, backend: Backend) -> tuple[str, tuple[str, ...]]:
+    def probe(self, backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
         """Look for the backend's libraries and its device.
+
+        Args:
+            device: Number of the GPU, as CUDA counts; 0 on CPU backends.
 
         Returns:
             The version of its library, and the precisions that this machine computes in.
@@ -85,9 +92,17 @@ class BackendModule(Protocol):
         """
 
     def require(
-        self, backend: Backend, bundle: Bundle, engines: Sequence[EngineName], precision: str
+        self,
+        backend: Backend,
+        bundle: Bundle,
+        engines: Sequence[EngineName],
+        precision: str,
+        device: int,
     ) -> None:
         """Check that a bundle has what the backend runs, before `auto` chooses it.
+
+        Args:
+            device: Number of the GPU that is to run it, as CUDA counts; 0 on CPU backends.
 
         Raises:
             EngineError: It lacks a graph or a built engine.

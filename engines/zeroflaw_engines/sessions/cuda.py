@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zeroflaw_engines.errors import BackendUnavailableError, EngineError
-from zeroflaw_engines.machine import Gpu
+from zeroflaw_engines.machine import Gpu, no_such_gpu
 
 _BINDINGS_REMEDY = "pip install 'zeroflaw[tensorrt-rtx]'"
 _DRIVER_REMEDY = (
@@ -80,9 +80,7 @@ class Cuda:
                 f"CUDA cannot start: {self._name_of(status)}", _DRIVER_REMEDY
             )
         if not 0 <= device < count:
-            raise BackendUnavailableError(
-                f"there is no GPU {device}: this machine has {count}", "name one of them"
-            )
+            raise BackendUnavailableError(*no_such_gpu(device, count))
 
     def call(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - CUDA's own types
         """Call a function of the runtime API.
@@ -154,11 +152,20 @@ class Cuda:
         return f"{getattr(status, 'name', status)} ({described})"
 
 
-def this_gpu() -> Gpu | None:
-    """Return the first GPU of this machine; None if none answers."""
+def this_gpu(device: int = 0) -> Gpu | None:
+    """Return a GPU of this machine; None if none answers.
+
+    Args:
+        device: Number of the GPU, as CUDA counts.
+
+    Raises:
+        BackendUnavailableError: There is none of that number, but for 0.
+    """
     try:
-        return Cuda().gpu()
+        return Cuda(device).gpu()
     except BackendUnavailableError:
+        if device:
+            raise
         return None
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from zeroflaw_engines.errors import BackendUnavailableError
+from zeroflaw_engines.machine import no_such_gpu
+from zeroflaw_engines.sessions.onnxruntime_tensor import OrtMemory
 from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort
 
@@ -23,6 +29,8 @@ class Provider:
         device: Where its tensors are, in ONNX Runtime's words.
         libraries: What it loads at run time.
         remedy: How to get it.
+        since: ONNX Runtime's first version that has what this project asks of it. 1.25: Attention
+            of ONNX on CUDA. 1.30: memory from a plugin's allocator.
     """
 
     backend: str
@@ -30,6 +38,20 @@ class Provider:
     device: str
     libraries: str
     remedy: str
+    since: tuple[int, int] = (1, 20)
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedProvider:
+    """A provider as a session is given it.
+
+    Attributes:
+        keywords: For `InferenceSession`; none for a plugin, which is in its settings.
+        memory: Where its tensors are.
+    """
+
+    keywords: Mapping[str, Any]
+    memory: OrtMemory
 
 
 PLUGIN_VARIABLE: Final = "ZEROFLAW_TENSORRT_RTX_PROVIDER"
@@ -48,6 +70,7 @@ PROVIDERS: Final = {
             "cuda",
             "the NVIDIA driver, CUDA and cuDNN",
             _GPU_WHEEL,
+            since=(1, 25),
         ),
         Provider(
             "onnxruntime-tensorrt",
@@ -55,17 +78,21 @@ PROVIDERS: Final = {
             "cuda",
             "the NVIDIA driver, CUDA, cuDNN and TensorRT",
             _GPU_WHEEL,
+            since=(1, 25),
         ),
         Provider(
             "onnxruntime-tensorrt-rtx",
             "NvTensorRTRTXExecutionProvider",
             "cuda",
             "the NVIDIA driver, CUDA and TensorRT-RTX",
-            f"name the library of NVIDIA's plugin provider in {PLUGIN_VARIABLE}",
+            f"pip install 'onnxruntime>=1.30', and name the library of NVIDIA's plugin provider in"
+            f" {PLUGIN_VARIABLE}",
+            since=(1, 30),
         ),
     )
 }
 CPU: Final = PROVIDERS["onnxruntime"]
+_log = logging.getLogger(__name__)
 # The bits of `AttentionBackend::MATH` in all versions: products and a softmax, nothing fused.
 _UNFUSED_ATTENTION: Final = {"sdpa_kernel": str(8 | 16)}
 
@@ -83,6 +110,9 @@ def missing_provider(provider: Provider, library: Path | None = None) -> str | N
         library: Of a plugin provider.
     """
     known = ort.get_available_providers()
+    if tuple(map(int, re.findall(r"\d+", ort.__version__)[:2])) < provider.since:
+        minimum = ".".join(map(str, provider.since))
+        return f"ONNX Runtime {ort.__version__} is too old for {provider.name}: {minimum} is needed"
     if provider.name in known or provider.name in _plugin_names():
         return None
     if library is not None:
@@ -92,17 +122,14 @@ def missing_provider(provider: Provider, library: Path | None = None) -> str | N
 
 def select_provider(
     settings: ort.SessionOptions, provider: Provider, options: OnnxRuntimeOptions
-) -> dict[str, Any]:
-    """Put a provider into session settings.
+) -> SelectedProvider:
+    """Select a provider on the GPU that the options name.
 
     Args:
         settings: Changed where the provider is a plugin.
 
-    Returns:
-        Keywords for `InferenceSession`; none for a plugin.
-
     Raises:
-        BackendUnavailableError: ONNX Runtime does not have it.
+        BackendUnavailableError: ONNX Runtime does not have it, or the plugin sees no such GPU.
     """
     missing = missing_provider(provider, options.provider_library)
     if missing is not None:
@@ -112,8 +139,11 @@ def select_provider(
     chosen = _provider_options(provider, options)
     if provider.name in ort.get_available_providers():
         if provider.device == "cuda":
-            ort.preload_dlls()  # those of NVIDIA's wheels, if the machine has them
-        return {"providers": [(provider.name, chosen)]}
+            _preload_libraries()
+            chosen["device_id"] = str(options.device)
+        return SelectedProvider(
+            {"providers": [(provider.name, chosen)]}, OrtMemory(provider.device, options.device)
+        )
     if provider.name not in _plugin_names():
         try:
             ort.register_execution_provider_library(provider.name, str(options.provider_library))
@@ -128,8 +158,24 @@ def select_provider(
             f"{provider.name} finds no device that it can use",
             f"install {provider.libraries}; `zeroflaw doctor` shows what is there",
         )
-    settings.add_provider_for_devices(devices[:1], chosen)
-    return {}
+    memories = [device.memory_info(ort.OrtDeviceMemoryType.DEFAULT) for device in devices]
+    for device, memory in zip(devices, memories, strict=True):
+        if memory.device_id == options.device:
+            settings.add_provider_for_devices([device], chosen)
+            return SelectedProvider({}, OrtMemory(provider.device, options.device, memory))
+    raise BackendUnavailableError(*no_such_gpu(options.device, len(devices)))
+
+
+def _preload_libraries() -> None:
+    """Load the libraries of NVIDIA's wheels, if the machine has them.
+
+    ONNX Runtime prints what it does not find, and standard output is not its own.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
+    for line in filter(None, said.getvalue().splitlines()):
+        _log.warning("ONNX Runtime says: %s", line)
 
 
 def require_provider(session: ort.InferenceSession, provider: Provider) -> None:
@@ -156,6 +202,11 @@ def provider_error(
         word in text for word in ("CUDA failure", "LoadLibrary", "cudaError", "cannot open shared")
     ):
         return None
+    if "invalid device ordinal" in text:
+        return BackendUnavailableError(
+            f"{provider.name} finds no GPU of that number: {text}",
+            "name one that the process sees: CUDA_VISIBLE_DEVICES says which those are",
+        )
     return BackendUnavailableError(
         f"{provider.name} cannot start for {path.name}: {text}", f"install {provider.libraries}"
     )
@@ -177,7 +228,7 @@ def _plugin_names() -> set[str]:
     return {device.ep_name for device in ort.get_ep_devices()}
 
 
-def _provider_options(provider: Provider, options: OnnxRuntimeOptions) -> Mapping[str, str]:
+def _provider_options(provider: Provider, options: OnnxRuntimeOptions) -> dict[str, str]:
     if provider.name == "CUDAExecutionProvider":
         chosen = {"use_tf32": str(int(options.tf32))}
         return chosen if options.fused_attention else chosen | _UNFUSED_ATTENTION

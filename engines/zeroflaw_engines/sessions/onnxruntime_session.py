@@ -12,8 +12,13 @@ import numpy as np
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.graph_entries import GraphTarget
 from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
-from zeroflaw_engines.errors import BackendUnavailableError, EngineError, ZeroflawError
-from zeroflaw_engines.machine import nvidia_gpus
+from zeroflaw_engines.errors import (
+    BackendUnavailableError,
+    EngineContractError,
+    EngineError,
+    ZeroflawError,
+)
+from zeroflaw_engines.machine import no_such_gpu, nvidia_gpus
 from zeroflaw_engines.process.cores import engine_threads
 from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
@@ -28,7 +33,7 @@ from zeroflaw_engines.sessions.onnxruntime_provider import (
     require_provider,
     select_provider,
 )
-from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor
+from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor, OrtMemory
 from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
 from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings
 from zeroflaw_engines.sessions.session import CheckedSession, Outputs, check_graph
@@ -41,24 +46,32 @@ _DTYPES: Final = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
+_HOST: Final = OrtMemory()
 # ONNX Runtime's CPU kernel of this fusion takes four times as long as the sum and the norm on
 # their own: 11 of 77 ms of a decoder call at full size.
 _SLOWER_FUSIONS: Final = ["SkipLayerNormFusion"]
+# In FP16 on the CPU, a later pass follows a null pointer of what this fusion leaves behind where
+# the first axis is dynamic: onnxruntime issue 28392, still in 1.32.0.
+_CRASHING_FUSIONS: Final = ["MatmulTransposeFusion"]
 
 _log = logging.getLogger(__name__)
 
 
-def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
     """Look for the backend's provider; see `BackendModule`."""
     provider = PROVIDERS[backend.name]
     missing = missing_provider(provider, plugin_library())
     if missing is not None:
         raise BackendUnavailableError(missing, provider.remedy)
-    if provider.device == "cuda" and not nvidia_gpus():
-        raise BackendUnavailableError(
-            "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
-            "install the NVIDIA driver of this GPU and restart",
-        )
+    if provider.device == "cuda":
+        gpus = nvidia_gpus()
+        if not gpus:
+            raise BackendUnavailableError(
+                "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
+                "install the NVIDIA driver of this GPU and restart",
+            )
+        if device >= len(gpus):
+            raise BackendUnavailableError(*no_such_gpu(device, len(gpus)))
     return str(ort.__version__), backend.precisions
 
 
@@ -67,6 +80,7 @@ def require(
     bundle: Bundle,
     engines: Sequence[EngineName],
     precision: str,
+    device: int,  # noqa: ARG001 - and on every GPU
 ) -> None:
     """Check that the bundle has FP16 graphs, if that is the precision; see `BackendModule`.
 
@@ -89,6 +103,7 @@ def load(backend: Backend, request: SessionRequest) -> OnnxRuntimeSession:
             threads=request.threads,
             engine_cache=request.model_cache,
             provider_library=plugin_library(),
+            device=request.device,
         ),
         provider=PROVIDERS[backend.name],
         precision=precision,
@@ -103,6 +118,7 @@ class OnnxRuntimeSession(CheckedSession):
 
     Args:
         threads: Threads inside one operator, if there are no options; 0 takes every core.
+        precision: Of the graph; inputs and outputs are those of the contract.
 
     Raises:
         BackendUnavailableError: ONNX Runtime lacks the provider, or cannot start it.
@@ -130,7 +146,9 @@ class OnnxRuntimeSession(CheckedSession):
         if provider is CPU and weights_bytes >= options.shrink_arena_from:
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         settings = _settings(options, external_weights=weights_bytes > 0)
-        self._session = _inference_session(path, settings, provider, options)
+        self._session, self._memory = _inference_session(
+            path, settings, provider, options, _disabled(contract, provider, precision)
+        )
         check_graph(
             contract,
             [_spec(value) for value in self._session.get_inputs()],
@@ -145,8 +163,10 @@ class OnnxRuntimeSession(CheckedSession):
 
     @property
     def backend(self) -> str:
-        """`onnxruntime <version> <provider>`, and the precision if it is not fp32."""
+        """`onnxruntime <version> <provider>`, the GPU but for 0, and the precision but for fp32."""
         name = f"onnxruntime {ort.__version__} {self._provider.name}"
+        if self._memory.number:
+            name += f" on GPU {self._memory.number}"
         return name if self._precision == "fp32" else f"{name} {self._precision}"
 
     def capture(self) -> None:
@@ -173,8 +193,8 @@ class OnnxRuntimeSession(CheckedSession):
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
     def _put(self, array: Tensor) -> Tensor | DeviceTensor:
-        device = self._provider.device
-        return array if device == "cpu" else OrtDeviceTensor.uploaded(array, device)
+        on_host = self._memory.device == "cpu"
+        return array if on_host else OrtDeviceTensor.uploaded(array, self._memory)
 
     def _release(self) -> None:
         del self._session
@@ -188,19 +208,27 @@ class OnnxRuntimeSession(CheckedSession):
         binding = self._session.io_binding()
         for name, tensor in inputs.items():
             if isinstance(tensor, OrtDeviceTensor):
+                self._require_here(name, tensor)
                 tensor.bind_input(binding, name)
             else:
                 binding.bind_cpu_input(name, tensor)
         outputs = {}
         for spec in self._contract.outputs:
-            device = self._provider.device if spec.name in keep else "cpu"
-            output = OrtDeviceTensor.empty(shapes[spec.name], spec.dtype, device)
+            memory = self._memory if spec.name in keep else _HOST
+            output = OrtDeviceTensor.empty(shapes[spec.name], spec.dtype, memory)
             output.bind_output(binding, spec.name)
             outputs[spec.name] = output
         self._session.run_with_iobinding(binding, self._run_options)
         return {
             name: output if name in keep else output.numpy() for name, output in outputs.items()
         }
+
+    def _require_here(self, name: str, tensor: OrtDeviceTensor) -> None:
+        if not tensor.memory.is_that_of(self._memory):
+            raise EngineContractError(
+                f"{self._contract.name} runs on {self._memory}, and {name} is on {tensor.memory}",
+                "give a NumPy array, or what a session on the same device kept",
+            )
 
 
 def _target(precision: str) -> GraphTarget:
@@ -218,15 +246,26 @@ def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.Ses
     return settings
 
 
+def _disabled(contract: EngineContract, provider: Provider, precision: str) -> list[str] | None:
+    if provider is not CPU:
+        return None
+    batches = precision == "fp16" and contract.max_batch > 1
+    return [*_SLOWER_FUSIONS, *(_CRASHING_FUSIONS if batches else ())]
+
+
 def _inference_session(
-    path: Path, settings: ort.SessionOptions, provider: Provider, options: OnnxRuntimeOptions
-) -> ort.InferenceSession:
+    path: Path,
+    settings: ort.SessionOptions,
+    provider: Provider,
+    options: OnnxRuntimeOptions,
+    disabled: list[str] | None,
+) -> tuple[ort.InferenceSession, OrtMemory]:
     if provider is not CPU:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     chosen = select_provider(settings, provider, options)
     try:
         session = ort.InferenceSession(
-            str(path), settings, disabled_optimizers=_SLOWER_FUSIONS, **chosen
+            str(path), settings, disabled_optimizers=disabled, **chosen.keywords
         )
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise provider_error(path, error, provider) or EngineError(
@@ -234,7 +273,7 @@ def _inference_session(
             "verify the bundle with `zeroflaw bundle verify` and export it again",
         ) from error
     session.disable_fallback()
-    return session
+    return session, chosen.memory
 
 
 def _spec(value: ort.NodeArg) -> TensorSpec:

@@ -38,14 +38,14 @@ _DTYPES: Final = {
 _log = logging.getLogger(__name__)
 
 
-def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:  # noqa: ARG001 - one row alone
+def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:  # noqa: ARG001 - one row
     """Look for OpenVINO and what the processor computes in; see `BackendModule`."""
     module: Any = load_openvino()
     return openvino_version(module), precisions_of(module.Core())
 
 
 def require(
-    backend: Backend, bundle: Bundle, engines: Sequence[EngineName], precision: str
+    backend: Backend, bundle: Bundle, engines: Sequence[EngineName], precision: str, device: int
 ) -> None:
     """Check nothing: every bundle has a graph for OpenVINO, which lowers its precision itself."""
 

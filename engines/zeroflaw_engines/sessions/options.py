@@ -27,6 +27,7 @@ class OnnxRuntimeOptions:
             chosen by the size of the values, and those of the queries exceed what it is made for.
         engine_cache: Where the TensorRT providers keep what they compile; None keeps nothing.
         provider_library: Library of a plugin provider that the installed ONNX Runtime lacks.
+        device: Number of the GPU, as CUDA counts.
     """
 
     threads: int = 0
@@ -38,6 +39,7 @@ class OnnxRuntimeOptions:
     fused_attention: bool = False
     engine_cache: Path | None = None
     provider_library: Path | None = None
+    device: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,7 +271,8 @@ def output_shapes(
     """Compute the shapes of the outputs for inputs that fulfil the contract.
 
     Raises:
-        EngineContractError: Inputs differ in a dynamic axis of the same name.
+        EngineContractError: Inputs differ in a dynamic axis of the same name, or it is longer than
+            the contract's limit.
     """
     sizes: dict[str, int] = {}
     for spec in contract.inputs:
@@ -282,6 +283,15 @@ def output_shapes(
                     f" {size} (in {spec})",
                     "give all inputs for the same number",
                 )
+    for axis, most in contract.limits.items():
+        if not 1 <= sizes.get(axis, 1) <= most:
+            raise EngineContractError(
+                f"{contract.name} takes 1 to {most} {axis} in one call, not {sizes[axis]}",
+                "give fewer at once; `--max-batch` of `zeroflaw export` and `zeroflaw build` sets"
+                " the limit"
+                if sizes[axis]
+                else "give at least one",
+            )
     return {
         spec.name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
         for spec in contract.outputs

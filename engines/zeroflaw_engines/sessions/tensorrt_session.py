@@ -21,6 +21,7 @@ from zeroflaw_engines.sessions.cuda import Cuda, CudaStream, release
 from zeroflaw_engines.sessions.cuda_memory import CudaMemory, CudaMemoryPool
 from zeroflaw_engines.sessions.cuda_tensor import CudaReader, CudaTensor
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.gpu_support import require_served
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import CheckedSession, Outputs
 from zeroflaw_engines.sessions.tensorrt.context import TensorRtProgram
@@ -30,10 +31,10 @@ from zeroflaw_engines.tensorrt_bindings import BuildBackend, load_bindings
 _log = logging.getLogger(__name__)
 
 
-def probe(backend: Backend) -> tuple[str, tuple[str, ...]]:
+def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
     """Look for the bindings, the driver and the GPU; see `BackendModule`."""
     module = load_bindings(_builder(backend))
-    Cuda()
+    require_served(backend.name, Cuda(device).gpu())
     return str(module.__version__), backend.precisions
 
 
@@ -42,19 +43,21 @@ def require(
     bundle: Bundle,
     engines: Sequence[EngineName],
     precision: str,  # noqa: ARG001 - what is built is run; loading refuses another precision
+    device: int,
 ) -> None:
     """Check that engines were built for this GPU; see `BackendModule`."""
-    architecture = Cuda().gpu().architecture
+    architecture = Cuda(device).gpu().architecture
     for engine in engines:
         find_engine(bundle, engine, backend=_builder(backend), architecture=architecture)
 
 
 def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
     """Load the engine that was built for this GPU; see `BackendModule`."""
-    options = TensorRtOptions()
+    options = TensorRtOptions(device=request.device)
     bundle, builder = request.bundle, _builder(backend)
     load_bindings(builder)
     gpu = Cuda(options.device).gpu()
+    require_served(backend.name, gpu)
     built = find_engine(bundle, request.engine, backend=builder, architecture=gpu.architecture)
     precision = built.sidecar.parts.precision
     if request.precision not in {None, precision}:
@@ -100,6 +103,7 @@ class TensorRtSession(CheckedSession):
         *,
         options: TensorRtOptions | None = None,
     ) -> None:
+        contract = built.limited(contract)
         super().__init__(contract, CudaTensor)
         options = options or TensorRtOptions()
         bindings = load_bindings(built.sidecar.parts.backend)

@@ -64,6 +64,12 @@ def export(
     bank_mb: Annotated[
         float, typer.Option(min=0.1, max=1024, help="What a product's reference bank may take, MB.")
     ] = 16,
+    max_batch: Annotated[
+        int,
+        typer.Option(
+            min=1, max=8, help="Images that one call of the encoders may take, for re-inspection."
+        ),
+    ] = 1,
     cache: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
@@ -107,6 +113,7 @@ def export(
         text_encoder=text_encoder,
         precision=precision.value,
         bank_bytes=int(1e6 * bank_mb),
+        max_batch=max_batch,
     )
     if random_weights is not None:
         err.print(

@@ -19,6 +19,7 @@ from zeroflaw_engines.contract import (
     SAM_ENCODER,
     EngineName,
 )
+from zeroflaw_engines.sessions.batches import stacked, taken_apart
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
@@ -50,7 +51,9 @@ def add_fp16_graphs(bundle: Bundle, report: Callable[[str], None] = lambda _: No
             variant = write_fp16_variant(bundle.path, engine, entry, added.directory)
             report(f"checking {engine} against its FP32 graph")
             contract = bundle.contract(engine)
-            half = OnnxRuntimeSession(added.directory / variant.onnx, contract)
+            half = OnnxRuntimeSession(
+                added.directory / variant.onnx, contract, precision=variant.precision
+            )
             full = OnnxRuntimeSession(bundle.onnx_path(engine), contract)
             added.parity += _check(bundle, engine, half, full)
             half.close()
@@ -86,7 +89,9 @@ def clip_reference(session: Session) -> parity.ClipReference:
     def encode(
         image: NDArray[np.uint8], embeddings: TextEmbeddings
     ) -> tuple[NDArray[np.float32], float, NDArray[np.float32] | None]:
-        got = session.execute({"image": image[None], "text_embeddings": embeddings})
+        contract = session.contract
+        one: dict[str, Tensor] = {"image": image[None], "text_embeddings": embeddings}
+        (got,) = taken_apart(contract, session.execute(stacked(contract, [one])), 1)
         return got["anomaly_map"][0], float(got["image_score"][0]), got.get(PATCH_TOKENS)
 
     return encode
@@ -96,9 +101,10 @@ def sam_encoder_reference(session: Session) -> parity.SamEncoderReference:
     """Make the graph of a SAM encoder the reference for another."""
 
     def encode(content: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = session.execute(
-            parity.sam_encoder_inputs(content, session.contract)
-        )["features"]
+        one = parity.sam_encoder_inputs(content, session.contract)
+        features: NDArray[np.float32] = session.execute(stacked(session.contract, [one]))[
+            "features"
+        ]
         return features
 
     return encode

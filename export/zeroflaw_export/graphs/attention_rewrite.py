@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,17 @@ def fuse_relative_positions(model: ir.Model) -> None:
     channels of the queries, over one-hot places as those of the keys, they add up to the same
     scores, and no kernel has to read a mask of the scores' size (see `sam_attention`).
     """
+    spread: dict[str, ir.Value] = {}
     for softmax in list(model.graph):
         found = _additive(softmax) if softmax.op_type == "Softmax" else None
         if found is None:
             continue
         weighing, queries, keys, rows, columns = found
         values, old = weighing.inputs[1], weighing.outputs[0]
-        places = _key_places(model.graph, _shape(keys), _shape(rows)[3])
+        places = _key_places(model.graph, weighing, keys, _width(rows), spread)
         made = []
         for name, parts in (("queries", [queries, rows, columns]), ("keys", [keys, places])):
-            width = sum(_shape(part)[3] for part in parts)
+            width = sum(map(_width, parts))
             wide = _value(f"{old.name}_{name}", old, [*_shape(keys)[:3], width])
             concat = ir.node("Concat", parts, {"axis": -1}, name=wide.name, outputs=[wide])
             model.graph.insert_before(weighing, concat)
@@ -78,15 +80,51 @@ def _additive(
     return None
 
 
-def _key_places(graph: ir.Graph, keys: list[int], side: int) -> ir.Value:
-    """Add the one-hot places of the keys: float32 [windows, heads, side * side, 2 * side]."""
-    name = f"key_places_{'_'.join(map(str, keys[:2]))}_{side}"
+def _key_places(
+    graph: ir.Graph, before: ir.Node, keys: ir.Value, side: int, spread: dict[str, ir.Value]
+) -> ir.Value:
+    """Add the one-hot places of the keys: float32 [windows, heads, side * side, 2 * side].
+
+    Args:
+        before: Where they are needed.
+        spread: Those that were spread over a number of windows that the graph leaves open.
+    """
+    windows, heads = _shape(keys)[0], _size(keys, 1)
+    count = windows if isinstance(windows, int) else 1
+    name = f"key_places_{count}_{heads}_{side}"
     if name not in graph.initializers:
         place = np.arange(side * side)
         one_hot = np.eye(side, dtype=np.float32)
         both = np.concatenate([one_hot[place // side], one_hot[place % side]], axis=1)
-        _register(graph, name, np.tile(both, (*keys[:2], 1, 1)))
-    return graph.initializers[name]
+        _register(graph, name, np.tile(both, (count, heads, 1, 1)))
+    places = graph.initializers[name]
+    if windows == count:
+        return places
+    key = f"{name}_{windows}"
+    if key not in spread:
+        spread[key] = _spread(graph, before, places, keys, f"{name}_{len(spread)}")
+    return spread[key]
+
+
+def _spread(
+    graph: ir.Graph, before: ir.Node, places: ir.Value, keys: ir.Value, name: str
+) -> ir.Value:
+    """Repeat constants [1, ...] for each of the windows that the keys have when the graph runs."""
+    windows, *_ = _shape(keys)
+    rest = _shape(places)[1:]
+    fixed = _register(graph, f"{name}_rest", np.array(rest, np.int64))
+    counted, shape = (
+        ir.Value(name=f"{name}_{what}", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([n]))
+        for what, n in (("windows", 1), ("shape", 4))
+    )
+    made = _value(f"{name}_spread", places, [windows, *rest])
+    for node in (
+        ir.node("Shape", [keys], {"start": 0, "end": 1}, name=counted.name, outputs=[counted]),
+        ir.node("Concat", [counted, fixed], {"axis": 0}, name=shape.name, outputs=[shape]),
+        ir.node("Expand", [places, shape], name=made.name, outputs=[made]),
+    ):
+        graph.insert_before(before, node)
+    return made
 
 
 def merge_head_groups(model: ir.Model) -> None:
@@ -106,9 +144,9 @@ def merge_head_groups(model: ir.Model) -> None:
         merged = []
         for index in range(3):
             parts = [node.inputs[index] for node in whole]
-            shape = [_shape(part) for part in parts]
-            heads = sum(one[1] for one in shape)
-            given = _value(f"{old.name}_{'qkv'[index]}", old, [shape[0][0], heads, *shape[0][2:]])
+            windows, _, *rest = _shape(parts[0])
+            heads = sum(_size(part, 1) for part in parts)
+            given = _value(f"{old.name}_{'qkv'[index]}", old, [windows, heads, *rest])
             joined = ir.node("Concat", parts, {"axis": 1}, name=given.name, outputs=[given])
             model.graph.insert_before(concat, joined)
             merged.append(given)
@@ -132,17 +170,29 @@ def _number(value: ir.Value | None) -> int | None:
     return int(value.const_value.numpy().item())
 
 
-def _shape(value: ir.Value | None) -> list[int]:
-    shape = value.shape if value is not None else None
-    if shape is None or not all(isinstance(size, int) for size in shape):
+def _shape(value: ir.Value | None) -> list[int | ir.SymbolicDim]:
+    """Return sizes that are fixed but for the first, of which windows of a batch make more."""
+    shape = list(value.shape) if value is not None and value.shape is not None else []
+    open_axes = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    if not shape or (open_axes and (open_axes != [0] or shape[0] == ir.SymbolicDim(None))):
         raise ExportError(
             f"{value.name if value else 'a tensor'} has no fixed shape in the graph",
             "export the bundle again with this version of zeroflaw",
         )
-    return [size for size in shape if isinstance(size, int)]
+    return shape
 
 
-def _value(name: str, like: ir.Value, shape: list[int]) -> ir.Value:
+def _size(value: ir.Value | None, axis: int) -> int:
+    size = _shape(value)[axis]
+    assert isinstance(size, int)  # noqa: S101 - for mypy; `_shape` has looked
+    return size
+
+
+def _width(value: ir.Value | None) -> int:
+    return _size(value, 3)
+
+
+def _value(name: str, like: ir.Value, shape: Sequence[int | ir.SymbolicDim]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(_dtype(like)), shape=ir.Shape(shape))
 
 
@@ -172,7 +222,7 @@ def pad_attention(model: ir.Model, multiple: int) -> bool:
     for node in list(model.graph):
         if node.op_type != "Attention":
             continue
-        widths = [_shape(value)[3] for value in node.inputs[:3]]
+        widths = [_width(value) for value in node.inputs[:3]]
         wide = -(-max(widths) // multiple) * multiple
         if widths == [wide] * 3:
             continue
@@ -191,8 +241,9 @@ def pad_attention(model: ir.Model, multiple: int) -> bool:
 
 def _pad(graph: ir.Graph, node: ir.Node, value: ir.Value, by: int) -> ir.Value:
     pads = _register(graph, f"attention_pads_{by}", np.array([0] * 7 + [by]))
-    shape = _shape(value)
-    made = _value(f"{node.name}_{value.name}_padded", value, [*shape[:3], shape[3] + by])
+    made = _value(
+        f"{node.name}_{value.name}_padded", value, [*_shape(value)[:3], _width(value) + by]
+    )
     graph.insert_before(node, ir.node("Pad", [value, pads], name=made.name, outputs=[made]))
     return made
 

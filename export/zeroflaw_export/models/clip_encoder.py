@@ -25,15 +25,23 @@ class ClipEncoder(nn.Module):
         adapters: One linear layer for each tapped block, or level of a pyramid.
         tapped_blocks: 1-based.
         image_size: Side of the square input, px.
+        batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
     def __init__(
-        self, clip: CLIP, adapters: LinearAdapters, tapped_blocks: tuple[int, ...], image_size: int
+        self,
+        clip: CLIP,
+        adapters: LinearAdapters,
+        tapped_blocks: tuple[int, ...],
+        image_size: int,
+        *,
+        batched: bool = False,
     ) -> None:
         super().__init__()
+        self.batched = batched
         self.visual = clip.visual
         self.adapters = adapters
         self.tapped_blocks = tapped_blocks
@@ -50,14 +58,15 @@ class ClipEncoder(nn.Module):
         """Localise what is closer to the abnormal sentences than to the normal ones.
 
         Args:
-            image: uint8 [1, S, S, 3], RGB, the frame squashed to a square.
+            image: uint8 [B, S, S, 3], RGB, each frame squashed to a square; B is 1 unless the
+                module is batched.
             text_embeddings: float32 [2, E], L2-normalised: row 0 normal, row 1 abnormal.
 
         Returns:
-            The anomaly map, float32 [1, S, S] in [0, 1]: mean over the blocks of P(abnormal).
-            The image score, float32 [1] in [0, 1]: P(abnormal) of the CLS token.
+            The anomaly map, float32 [B, S, S] in [0, 1]: mean over the blocks of P(abnormal).
+            The image score, float32 [B] in [0, 1]: P(abnormal) of the CLS token.
             The patch tokens, float32 [blocks, tokens, width], L2-normalised, before the adapters;
-            of a pyramid, its `reference_tokens`.
+            of a pyramid, its `reference_tokens`. With a first axis of B if it is batched.
         """
         pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
         seen = self.visual.forward_intermediates(
@@ -74,7 +83,8 @@ class ClipEncoder(nn.Module):
         cls = functional.normalize(seen["image_features"], dim=-1)
         cls_logits = LOGIT_SCALE * cls @ text_embeddings.T
         reference = [seen["reference_tokens"]] if "reference_tokens" in seen else taps
-        patch_tokens = torch.cat([functional.normalize(tokens, dim=-1) for tokens in reference])
+        unit = [functional.normalize(tokens, dim=-1) for tokens in reference]
+        patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
         scores = torch.softmax(cls_logits, dim=-1)[:, 1]
         return torch.stack(maps).mean(dim=0), scores, patch_tokens
 

@@ -53,15 +53,20 @@ class SamPreprocess(nn.Module):
         """Normalise the content and blank the rest.
 
         Args:
-            image: uint8 [1, S, S, 3], RGB, content at the top left.
-            image_size: int32 [2], height and width of the content, px.
+            image: uint8 [B, S, S, 3], RGB, content at the top left.
+            image_size: int32 [2], height and width of the content, px; [B, 2] where B may be
+                more than 1.
 
         Returns:
-            float32 [1, 3, S, S].
+            float32 [B, 3, S, S].
         """
-        inside_y = self.pixel_index < image_size[0]
-        inside_x = self.pixel_index < image_size[1]
-        inside = (inside_y[:, None] & inside_x[None, :])[None, :, :, None].float()
+        if image_size.ndim == 1:
+            inside_y = self.pixel_index < image_size[0]
+            inside_x = self.pixel_index < image_size[1]
+            inside = (inside_y[:, None] & inside_x[None, :])[None, :, :, None].float()
+        else:
+            rows, columns = (self.pixel_index < image_size[:, axis, None] for axis in (0, 1))
+            inside = (rows[:, :, None] & columns[:, None, :])[..., None].float()
         pixels = (image.float() - self.mean) / self.std * inside
         return pixels.permute(0, 3, 1, 2)
 
@@ -75,14 +80,14 @@ class PyramidSamEncoder(nn.Module):
         self.image_encoder: Any = sam.image_encoder
 
     def forward(self, image: torch.Tensor, image_size: torch.Tensor) -> torch.Tensor:
-        """Encode one image, as `SamEncoder` does.
+        """Encode images, as `SamEncoder` does.
 
         Args:
-            image: uint8 [1, S, S, 3], RGB, content at the top left.
-            image_size: int32 [2], height and width of the content, px.
+            image: uint8 [B, S, S, 3], RGB, content at the top left.
+            image_size: As `SamPreprocess` takes it.
 
         Returns:
-            Features, float32 [1, C, S / 8, S / 8].
+            Features, float32 [B, C, S / 8, S / 8].
         """
         encoder = self.image_encoder
         x = encoder.joined(list(encoder.trunk(self.preprocess(image, image_size))))
@@ -119,14 +124,15 @@ class SamEncoder(nn.Module):
         self.preprocess = SamPreprocess(encoder.img_size)
 
     def forward(self, image: torch.Tensor, image_size: torch.Tensor) -> torch.Tensor:
-        """Encode one image.
+        """Encode images.
 
         Args:
-            image: uint8 [1, S, S, 3], RGB, content at the top left.
-            image_size: int32 [2], height and width of the content, px.
+            image: uint8 [B, S, S, 3], RGB, content at the top left; B is 1 unless the form of
+                attention is `additive`, the others have constants for one image.
+            image_size: As `SamPreprocess` takes it.
 
         Returns:
-            Features, float32 [1, C, S / 16, S / 16].
+            Features, float32 [B, C, S / 16, S / 16].
         """
         x = self.patch_embed(self.preprocess(image, image_size)).flatten(2).transpose(1, 2)
         x = x + self.pos_embed
@@ -157,7 +163,7 @@ class _ExportBlock(nn.Module):
         """Run the block.
 
         Args:
-            x: Tokens, float32 [1, G * G, C].
+            x: Tokens, float32 [B, G * G, C].
             key_place: Where each key stands, from `key_places`.
 
         Returns:
@@ -170,24 +176,25 @@ class _ExportBlock(nn.Module):
         return mapped
 
     def _windows(self, x: torch.Tensor, projection: nn.Linear) -> torch.Tensor:
-        """Project tokens: windows x heads x tokens of one window x width."""
-        side, count = self.window, self.padded // self.window
+        """Project tokens: windows x heads x tokens of one window x width, image by image."""
+        side, count, batch = self.window, self.padded // self.window, x.shape[0]
         if side == self.grid:
             whole: torch.Tensor = projection(x)
-            return whole.reshape(1, side * side, self.heads, -1).transpose(1, 2)
+            return whole.reshape(batch, side * side, self.heads, -1).transpose(1, 2)
         margin = self.padded - self.grid
-        x = functional.linear(x, projection.weight).reshape(1, self.grid, self.grid, -1)
+        x = functional.linear(x, projection.weight).reshape(batch, self.grid, self.grid, -1)
         x = functional.pad(x, (0, 0, 0, margin, 0, margin)) + projection.bias
-        x = x.reshape(count, side, count, side, self.heads, -1).permute(0, 2, 4, 1, 3, 5)
-        return x.reshape(count * count, self.heads, side * side, -1)
+        x = x.reshape(batch * count, side, count, side, self.heads, -1).permute(0, 2, 4, 1, 3, 5)
+        return x.reshape(batch * count * count, self.heads, side * side, -1)
 
     def _tokens(self, windows: torch.Tensor) -> torch.Tensor:
-        """Put what `_windows` took apart together again: [1, G * G, C]."""
+        """Put what `_windows` took apart together again: [B, G * G, C]."""
         side, count = self.window, self.padded // self.window
+        batch = windows.shape[0] // (count * count)
         if side == self.grid:
             return windows.transpose(1, 2).flatten(2)
-        x = windows.reshape(count, count, self.heads, side, side, -1).permute(0, 3, 1, 4, 2, 5)
-        x = x.reshape(1, self.padded, self.padded, -1)
+        x = windows.reshape(batch * count, count, self.heads, side, side, -1)
+        x = x.permute(0, 3, 1, 4, 2, 5).reshape(batch, self.padded, self.padded, -1)
         return x[:, : self.grid, : self.grid].flatten(1, 2)
 
     def key_places(self) -> torch.Tensor | None:
@@ -208,11 +215,11 @@ def _three_projections(qkv: nn.Linear) -> list[nn.Linear]:
 
 
 def _run_neck(neck: Any, tokens: torch.Tensor, grid: int) -> torch.Tensor:  # noqa: ANN401 - a Sequential
-    """Run SAM's neck: tokens [1, G * G, C] -> features [1, C', G, G]."""
+    """Run SAM's neck: tokens [B, G * G, C] -> features [B, C', G, G]."""
     narrow, norm_1, mix, norm_2 = neck
 
     def on_grid(x: torch.Tensor) -> torch.Tensor:
-        return x.transpose(1, 2).reshape(1, -1, grid, grid)
+        return x.transpose(1, 2).reshape(x.shape[0], -1, grid, grid)
 
     x = layer_norm_2d(functional.linear(tokens, narrow.weight.flatten(1)), norm_1)
     x = mix(on_grid(x)).flatten(2)

@@ -54,6 +54,7 @@ zeroflaw_status require_size(const char* name, const Struct* given,
                   " -- set it to sizeof of the struct, and compile against this library's header");
 }
 
+constexpr size_t kOlderConfig = offsetof(zeroflaw_config, device);
 constexpr size_t kOlderFrame = offsetof(zeroflaw_frame, camera_id);
 constexpr size_t kFirstView = offsetof(zeroflaw_inspection_view, reason);
 constexpr size_t kSecondView = offsetof(zeroflaw_inspection_view, reference);
@@ -167,7 +168,7 @@ zeroflaw_status zeroflaw_create(const zeroflaw_config* config, zeroflaw_inspecto
     *inspector = nullptr;
     const zeroflaw_config defaults = ZEROFLAW_CONFIG_INIT;
     const zeroflaw_config& chosen = config ? *config : defaults;
-    REQUIRE(require_size("config", &chosen));
+    REQUIRE(require_size("config", &chosen, {kOlderConfig}));
     return create(chosen.python_home, inspector, [&](const Functions& python, uint64_t* made) {
       return python.create(&chosen, made);
     });

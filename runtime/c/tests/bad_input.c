@@ -102,6 +102,12 @@ static void struct_sizes(void) {
 /* What a program gives that was compiled against the first header of this ABI: the bytes behind its
  * structs are its own. Each field after the first header's end is set here, and must not be seen. */
 static void first_header(void) {
+  zeroflaw_config config = ZEROFLAW_CONFIG_INIT;
+  config.struct_size = offsetof(zeroflaw_config, device);
+  config.bundle = "/nowhere"; /* what is wrong if the device is not looked at */
+  config.device = -1;
+  zeroflaw_inspector none;
+  report("first config", zeroflaw_create(&config, &none));
   const size_t first_frame = offsetof(zeroflaw_frame, camera_id);
   const size_t first_view = offsetof(zeroflaw_inspection_view, reason);
   const size_t first_health = offsetof(zeroflaw_health_report, held);
@@ -231,6 +237,9 @@ static void bad_configurations(const char *damaged) {
   config.threads = -1;
   report("config threads", zeroflaw_create(&config, &other));
   config.threads = 0;
+  config.device = 1;
+  report("config device", zeroflaw_create(&config, &other));
+  config.device = 0;
   config.when_full = "panic";
   report("config when_full", zeroflaw_create(&config, &other));
   report("config file missing", zeroflaw_create_from_file("/nowhere.toml", NULL, &other));

@@ -19,6 +19,7 @@ int main(void) {
   FIELD(zeroflaw_config, threads);
   FIELD(zeroflaw_config, queue_size);
   FIELD(zeroflaw_config, when_full);
+  FIELD(zeroflaw_config, device);
   SIZE(zeroflaw_frame);
   FIELD(zeroflaw_frame, struct_size);
   FIELD(zeroflaw_frame, pixels);

@@ -88,6 +88,7 @@ class Config(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("queue_size", ctypes.c_int32),
         ("when_full", ctypes.c_char_p),
+        ("device", ctypes.c_int32),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from zeroflaw.capi.abi import Config, Status
+from zeroflaw.capi.abi import Config, Status, has_field
 from zeroflaw.capi.errors import EmbeddingError
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
@@ -29,6 +29,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         threads: CPU threads of each engine; 0: every core.
         queue_size: Submitted frames that may wait.
         when_full: What becomes of a frame that finds as many waiting.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
     """
 
     bundle: str = SHIPPED_NAME
@@ -40,6 +41,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     threads: Annotated[int, msgspec.Meta(ge=0, le=MAX_THREADS)] = 0
     queue_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 8
     when_full: Literal["refuse", "drop_oldest"] = "refuse"
+    device: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 def configuration_of(config: Config) -> Configuration:
@@ -50,7 +52,7 @@ def configuration_of(config: Config) -> Configuration:
     """
     given: dict[str, object] = {}
     for name in Configuration.__struct_fields__:
-        value = getattr(config, name)
+        value = getattr(config, name) if has_field(config, name) else None
         if value:
             given[name] = decoded(value, name) if isinstance(value, bytes) else value
     return _converted(given, "zeroflaw_config")

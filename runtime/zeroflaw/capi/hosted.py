@@ -88,6 +88,7 @@ class HostedInspector:
             configuration.backend,
             precision=configuration.precision,
             threads=configuration.threads,
+            device=configuration.device,
             model_cache=None if cache is None else Path(cache),
             encoder_schedule=configuration.encoder_schedule,
             max_frame_pixels=configuration.max_frame_pixels,

@@ -19,7 +19,7 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import REFERENCE_MATCHER, EngineName
+from zeroflaw_engines.contract import MAX_BATCH, REFERENCE_MATCHER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
@@ -36,6 +36,12 @@ def build(
             help="GPU architecture, as sm86; repeatable. Default: the GPU of this machine."
         ),
     ] = None,
+    device: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Number of this machine's GPU to build for and to prove on, as CUDA counts."
+        ),
+    ] = 0,
     engine: Annotated[
         list[str] | None,
         typer.Option(help=f"Only this engine; repeatable. One of {', '.join(BUILT_ENGINES)}."),
@@ -46,6 +52,19 @@ def build(
     max_prompts: Annotated[
         int, typer.Option(min=1, help="Most prompts that one call of the decoder may take.")
     ] = BatchRange().max,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Most images that one call of the encoders may take; default: as many as the"
+            " bundle was exported for.",
+        ),
+    ] = None,
+    opt_batch: Annotated[
+        int,
+        typer.Option(min=1, max=MAX_BATCH, help="Images that their kernels are chosen for."),
+    ] = 1,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="Most device memory of one kernel, MiB.")
     ] = None,
@@ -76,9 +95,14 @@ def build(
     openvino keeps its compiled models, so that a station starts faster.
     """
     wanted = _engines(engine or [])
+    images = None if max_batch is None else BatchRange(opt=opt_batch, max=max_batch)
+    if images is None and opt_batch > 1:
+        raise BuildError(
+            "--opt-batch was given without --max-batch", "say how many images one call may take"
+        )
     if backend == "openvino":
         opened = open_and_announce(bundle)
-        _fill_model_cache(opened, _there(opened, wanted))
+        _fill_model_cache(opened, _there(opened, wanted), device)
         return
     if backend not in {"tensorrt", "tensorrt-rtx"}:
         raise _nothing_to_build(backend)
@@ -87,6 +111,7 @@ def build(
         architectures=gpu_architectures(gpu or ()),
         precision=precision,
         batch=BatchRange(max=max_prompts),
+        images=images,
         workspace_mib=workspace,
         hardware_compatibility=hardware_compatibility,
         version_compatible=version_compatible,
@@ -98,7 +123,7 @@ def build(
     results = []
     for name in _there(opened, wanted):
         with err.status(f"building {name} for {options.target}"):
-            result = build_engine(opened, name, options, force=force)
+            result = build_engine(opened, name, options, force=force, device=device)
         results.append(result)
         for warning in result.engine.sidecar.warnings if result.built else ():
             print_warning(f"{name}: {warning}")
@@ -132,7 +157,7 @@ def proofs(sidecar: EngineSidecar) -> str:
     return f"{sidecar.parts.engine}: {census} ({census.source}); parity with FP32 {ran}"
 
 
-def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
+def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...], device: int) -> None:
     """Compile with OpenVINO's own cache, which checks model, settings and version by itself."""
     require_changeable(opened.path)
     cache = opened.path / ENGINES_DIRECTORY / "openvino" / "cpu"
@@ -141,7 +166,7 @@ def _fill_model_cache(opened: Bundle, engines: tuple[EngineName, ...]) -> None:
     for name in engines:
         start = time.monotonic()
         with err.status(f"compiling {name}"):
-            load_session(opened, name, backend="openvino", model_cache=cache).close()
+            load_session(opened, name, backend="openvino", model_cache=cache, device=device).close()
         out.print(f"{name}: compiled in {time.monotonic() - start:.1f} s", markup=False)
     out.print(f"use it with `--backend openvino --model-cache {cache}`", markup=False)
 

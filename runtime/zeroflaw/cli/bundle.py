@@ -9,7 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.cli.json_lines import JsonLinesOption, encodable, print_json
+from zeroflaw.cli.json_lines import (
+    JsonLinesOption,
+    encodable,
+    json_option,
+    print_json,
+    print_json_text,
+)
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw.cli.products import threshold_text
 from zeroflaw_engines.bundle.bundle import Bundle
@@ -85,13 +91,13 @@ def upgrade(bundle: BundleArgument) -> None:
 def info(
     bundle: BundleArgument,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print the manifest as JSON.")] = False,
 ) -> None:
     """Say what is in a bundle: models, products, parameters, parity of the export."""
     opened = open_and_announce(bundle, verify_digests=False)
     manifest = opened.manifest
     if as_json:
-        typer.echo(encode_manifest(manifest))
+        print_json_text(encode_manifest(manifest))
         return
     clip, sam = manifest.clip, manifest.sam
     models = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from zeroflaw.station.diagnosis import BackendDiagnosis, Diagnosis, diagnose
+from zeroflaw.cli.json_lines import json_option, print_json
+from zeroflaw.station.diagnosis import BackendDiagnosis, Diagnosis, GpuDiagnosis, diagnose
 from zeroflaw_engines.process.terminal import out, printable
 
 
@@ -18,9 +18,11 @@ def doctor(
         str | None, typer.Argument(help="A bundle whose built engines are to be looked at, too.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print it as JSON.")] = False,
 ) -> None:
     """Say what this machine can run, what the other backends lack, and what `auto` would choose.
+
+    For each GPU it names the backends that serve it, and what to type to install, build and run.
 
     A backend called *unverified* has been tested against NVIDIA's bindings alone, and on no GPU;
     `python -m zeroflaw_benchmarks.verify.gpu_acceptance` is what verifies it on yours.
@@ -31,7 +33,7 @@ def doctor(
     """
     found = diagnose(bundle)
     if as_json:
-        typer.echo(msgspec.json.encode(found))
+        print_json(found)
         return
     _print_machine(found)
     table = Table("backend", "", "precisions", "version, or what is missing", box=None)
@@ -39,22 +41,25 @@ def doctor(
         table.add_row(*map(Text, _row(backend)))
     out.print(table)
     out.print(f"auto: {found.auto}", markup=False)
+    for gpu in found.gpus:
+        _print_gpu(gpu)
     if found.bundle is not None:
         _print_bundle(found)
 
 
 def _print_machine(found: Diagnosis) -> None:
     machine = found.machine
-    memory = machine.memory_bytes
+    main_memory = machine.memory_bytes
     features = "unknown here" if machine.features is None else " ".join(machine.features)
     rows = [
         ("zeroflaw", f"{found.zeroflaw}, Python {machine.python}, {machine.system}"),
         ("processor", f"{machine.processor}, {machine.cores} cores"),
         ("instructions", features or "none of those that backends ask for"),
-        ("memory", "unknown here" if memory is None else f"{memory / 2**30:.1f} GiB"),
+        ("memory", "unknown here" if main_memory is None else f"{main_memory / 2**30:.1f} GiB"),
     ]
     for gpu in machine.gpus:
-        described = f"{gpu}, {gpu.memory_mib} MiB, driver {gpu.driver}"
+        memory = "the machine's memory" if gpu.memory_mib is None else f"{gpu.memory_mib} MiB"
+        described = f"{gpu}, {memory}, driver {gpu.driver}"
         rows.append(("GPU", described))
     if not machine.gpus:
         rows.append(("GPU", "none: nvidia-smi is missing or shows none"))
@@ -63,6 +68,16 @@ def _print_machine(found: Diagnosis) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     out.print(table)
+
+
+def _print_gpu(found: GpuDiagnosis) -> None:
+    described = f" -- {found.family}" if found.family else ""
+    out.print(f"\nGPU {found.number}, {found.gpu}{described}", markup=False)
+    says = {True: "serves it", None: "perhaps", False: "does not serve it"}
+    for service in found.services:
+        out.print(f"  {service.backend} {says[service.serves]}: {service.reason}", markup=False)
+        for command in service.commands:
+            out.print(f"    {command}", markup=False)
 
 
 def _row(backend: BackendDiagnosis) -> tuple[str, str, str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from zeroflaw.cli.build import proofs
+from zeroflaw.cli.json_lines import json_option, print_json
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw_engines.built_engines.lookup import EngineStatus, engine_statuses
 from zeroflaw_engines.bundle.bundle import Bundle
@@ -26,7 +26,7 @@ engines_app = typer.Typer(
 def list_engines(
     bundle: BundleArgument,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every sidecar as JSON.")] = False,
+    as_json: Annotated[bool, json_option("Print every sidecar as JSON.")] = False,
 ) -> None:
     """List the built engines: size, kernels compiled by stations, key, status, census.
 
@@ -36,7 +36,7 @@ def list_engines(
     opened = open_and_announce(bundle, verify_digests=False)
     statuses = engine_statuses(opened)
     if as_json:
-        typer.echo(msgspec.json.encode([one.sidecar for one in statuses if one.sidecar]))
+        print_json([one.sidecar for one in statuses if one.sidecar])
         return
     if not statuses:
         out.print(_none_built(opened), markup=False)

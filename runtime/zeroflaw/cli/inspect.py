@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from zeroflaw.cli.inspection_run import Identifiers, Reading, run_inspections
+from zeroflaw.cli.inspection_run import Identifiers, run_inspections
 from zeroflaw.cli.json_lines import JsonLinesOption, RecordLines
 from zeroflaw.cli.left_out import search_and_report
 from zeroflaw.cli.options import (
@@ -18,6 +18,7 @@ from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
     BackendOption,
     BundleArgument,
+    DeviceOption,
     MaxMegapixelsOption,
     OrientationOption,
     PrecisionOption,
@@ -27,6 +28,7 @@ from zeroflaw.cli.options import (
 )
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.contact_sheet import SheetHeader
+from zeroflaw.pictures.reading import Reading
 from zeroflaw.pictures.truth_parts import tally_text
 from zeroflaw.station.earlier_results import Existing
 from zeroflaw.station.run_log import SHEET_NAME
@@ -38,7 +40,8 @@ from zeroflaw.station.truth.masks import (
 )
 from zeroflaw_engines.backends import AUTO, DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import read_manifest
-from zeroflaw_engines.errors import ParametersError
+from zeroflaw_engines.contract import MAX_BATCH
+from zeroflaw_engines.errors import ArgumentError, ParametersError
 from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.terminal import err, out, print_warning, printable
@@ -68,6 +71,7 @@ def inspect(
     ] = None,
     backend: BackendOption = DEFAULT_BACKEND,
     precision: PrecisionOption = None,
+    device: DeviceOption = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 takes every core.")] = 0,
     model_cache: Annotated[
         Path | None,
@@ -77,6 +81,15 @@ def inspect(
         Literal["side_by_side", "clip_first"],
         typer.Option(help="clip_first skips SAM on parts where CLIP finds nothing."),
     ] = "side_by_side",
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Images that the encoders take in one call; more than 1 needs a bundle that was"
+            " exported with --max-batch.",
+        ),
+    ] = 1,
     parameters: ParametersOption = None,
     settings: SettingsOption = None,
     white_level: WhiteLevelOption = None,
@@ -129,6 +142,8 @@ def inspect(
         zeroflaw inspect my_bundle photo.jpg --product metal_nut
 
         zeroflaw inspect my_bundle line_3/ -o results --set extreme_threshold=0.4
+
+        zeroflaw inspect my_bundle recorded/ --batch 8
     """
     lines = RecordLines()
     reading = Reading(white_level, orientation, max_pixels=round(1e6 * max_megapixels))
@@ -145,6 +160,7 @@ def inspect(
         parameters=recorded.replace(**given),
         decision_threshold=given.get("decision_threshold"),
         precision=precision,
+        device=device,
         threads=threads,
         model_cache=model_cache,
         encoder_schedule=schedule,
@@ -154,6 +170,7 @@ def inspect(
         if backend == AUTO:
             err.print(f"auto chose {inspector.choice}", markup=False)
         err.print(f"engines on {inspector.backend}", markup=False)
+        _require_batch(inspector, batch)
         name = inspector.product_name(product)
         _, warnings = inspector.decision_threshold(name)
         for text in warnings:
@@ -175,6 +192,7 @@ def inspect(
             identifiers=Identifiers(part=part_id, camera=camera_id),
             reading=reading,
             truth=truth,
+            batch=batch,
             report=lines if as_json else None,
         )
     left_out = len(search.left_out)
@@ -192,6 +210,15 @@ def inspect(
         raise typer.Exit(EXIT_HELD)
     if counts.rejected and exit_on_reject:
         raise typer.Exit(EXIT_REJECTED)
+
+
+def _require_batch(inspector: Inspector, batch: int) -> None:
+    if batch > inspector.max_batch:
+        raise ArgumentError(
+            f"--batch is {batch}, and one call of the encoders of {inspector.bundle.path} takes"
+            f" {inspector.max_batch}",
+            f"give less, or export the bundle again with --max-batch {batch} (and build it)",
+        )
 
 
 def _announce_truth(truth: TruthMasks, photos: int) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from zeroflaw.cli.json_lines import encodable, path_text
 from zeroflaw.cli.options import print_file_warnings, progress_bar
@@ -19,8 +20,8 @@ from zeroflaw.pictures.contact_sheet import (
     inspected_card,
     left_out_card,
 )
-from zeroflaw.pictures.images import Orientation, file_frame, read_image_file
 from zeroflaw.pictures.overlay import draw_map, draw_mask, draw_overlay, draw_truth
+from zeroflaw.pictures.reading import Reading, ReadPicture
 from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw.records.record import held_record
 from zeroflaw.records.stamp import Stamp, new_stamp
@@ -45,10 +46,11 @@ from zeroflaw_engines.errors import (
     ResultsError,
     ZeroflawError,
 )
-from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.process.terminal import print_error, print_warning
 
 _NAMED_AT_MOST: Final = 20
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,6 @@ class Identifiers:
 
     part: str | None = None
     camera: str | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How image files are read.
-
-    Attributes:
-        white_level: The value that is white, against what the files say; None takes theirs.
-        orientation: Whether pixels are turned as an orientation tag says.
-        max_pixels: Larger images are refused, height x width.
-    """
-
-    white_level: float | None = None
-    orientation: Orientation = "as_stored"
-    max_pixels: int = MAX_FRAME_PIXELS
 
 
 @dataclass(frozen=True)
@@ -148,11 +135,13 @@ def run_inspections(
     identifiers: Identifiers,
     reading: Reading,
     truth: TruthMasks | None = None,
+    batch: int = 1,
     report: Callable[[bytes], None] | None = None,
 ) -> RunCounts:
     """Inspect every picture and write its results, the page and the summary.
 
     Args:
+        batch: Pictures that the encoders take in one call, up to the Inspector's `max_batch`.
         truth: Where the parts are defective, if that is known.
         report: Called with the record of each picture, as JSON, once its results are written.
 
@@ -171,23 +160,27 @@ def run_inspections(
             card = left_out_card(one.path, one.why, may_be_picture=one.may_be_picture)
             folder.leave_out(one, row, card.html)
         task = progress.add_task("inspecting", total=len(folder.jobs))
-        for job in folder.jobs:
-            stamp = new_stamp(
-                part_id=identifiers.part,
-                frame_id=path_text(job.picture.path),
-                camera_id=identifiers.camera,
-            )
-            done = _inspect_one(
-                inspector, job, folder, truth,
-                product=header.product, stamp=stamp, reading=reading,
-            )  # fmt: skip
-            counts = counts.with_outcome(
-                done.outcome, done.judgement, without_truth=done.without_truth
-            )
-            file_warnings += done.warnings
-            if report is not None:
-                report(done.record)
-            progress.advance(task)
+        for start in range(0, len(folder.jobs), batch):
+            jobs = folder.jobs[start : start + batch]
+            stamps = [
+                new_stamp(
+                    part_id=identifiers.part,
+                    frame_id=path_text(job.picture.path),
+                    camera_id=identifiers.camera,
+                )
+                for job in jobs
+            ]
+            for done in _inspect_jobs(
+                inspector, jobs, folder, truth,
+                product=header.product, stamps=stamps, reading=reading,
+            ):  # fmt: skip
+                counts = counts.with_outcome(
+                    done.outcome, done.judgement, without_truth=done.without_truth
+                )
+                file_warnings += done.warnings
+                if report is not None:
+                    report(done.record)
+                progress.advance(task)
     print_file_warnings(file_warnings)
     return counts
 
@@ -233,42 +226,76 @@ def _report_earlier(folder: RunFolder) -> None:
         )
 
 
-def _inspect_one(
+def _inspect_jobs(
     inspector: Inspector,
-    job: Job,
+    jobs: Sequence[Job],
     folder: RunFolder,
     truth: TruthMasks | None,
     *,
     product: str,
-    stamp: Stamp,
+    stamps: Sequence[Stamp],
     reading: Reading,
-) -> _Done:
-    """Inspect one picture and write its results, or why there are none."""
-    source = job.picture.path
+) -> Iterator[_Done]:
+    """Inspect pictures, several of them in one call of the encoders, and write their results."""
+    read = [_tried(job, partial(reading.read, job.picture.path)) for job in jobs]
+    readable = [
+        (job, one) for job, one in zip(jobs, read, strict=True) if isinstance(one, ReadPicture)
+    ]
+    inspections = iter(_inspected(inspector, readable, product))
+    for job, one, stamp in zip(jobs, read, stamps, strict=True):
+        done: _Done | ZeroflawError
+        if isinstance(one, ZeroflawError):
+            done = one
+        elif isinstance(seen := next(inspections), ZeroflawError):
+            done = seen
+        else:
+            warnings = seen.warnings + one.warnings
+            inspection = replace(stamped(seen, stamp), warnings=warnings)
+            done = _tried(job, partial(_keep, folder, job, inspection, truth, one.warnings))
+        yield done if isinstance(done, _Done) else _hold(folder, job, stamp, product, done)
+
+
+def _inspected(
+    inspector: Inspector, pictures: Sequence[tuple[Job, ReadPicture]], product: str
+) -> Sequence[Inspection | ZeroflawError]:
+    """Inspect pictures in one call of the encoders; each alone if that fails, to hold that one."""
+    if len(pictures) > 1:
+        frames = [one.frame for _, one in pictures]
+        try:
+            return inspector.inspect_batch(frames, product=product, trace=True)
+        except (FrameError, EngineError, MemoryError) as error:
+            print_warning(f"a batch of {len(frames)} failed, and is inspected one by one: {error}")
+    return [
+        _tried(job, partial(inspector.inspect, one.frame, product=product, trace=True))
+        for job, one in pictures
+    ]
+
+
+def _tried(job: Job, work: Callable[[], _Result]) -> _Result | ZeroflawError:
+    """Do a part of the work on a picture, or return why it cannot be done."""
     try:
-        file = read_image_file(
-            source,
-            white_level=reading.white_level,
-            orientation=reading.orientation,
-            max_pixels=reading.max_pixels,
-        )
-        frame = file_frame(file, max_pixels=reading.max_pixels)
-        inspection = inspector.inspect(frame, product=product, trace=True)
-        inspection = replace(
-            stamped(inspection, stamp), warnings=inspection.warnings + file.warnings
-        )
-        mask, unusable = _truth_of(source, inspection, truth)
-        judgement = None if mask is None else judge(inspection, mask)
-        record = _store(folder, job, inspection, truth=mask, judgement=judgement, unusable=unusable)
+        return work()
     except (ImageFileError, FrameError, EngineError, ResultsError) as error:
-        return _hold(folder, job, stamp, product, error)
+        return error
     except MemoryError:
-        too_large = ImageFileError(
-            f"{source} needs more memory than there is", "inspect tiles of it"
+        return ImageFileError(
+            f"{job.picture.path} needs more memory than there is", "inspect tiles of it"
         )
-        return _hold(folder, job, stamp, product, too_large)
+
+
+def _keep(
+    folder: RunFolder,
+    job: Job,
+    inspection: Inspection,
+    truth: TruthMasks | None,
+    file_warnings: tuple[str, ...],
+) -> _Done:
+    """Hold an inspection against the truth, and write its results."""
+    mask, unusable = _truth_of(job.picture.path, inspection, truth)
+    judgement = None if mask is None else judge(inspection, mask)
+    record = _store(folder, job, inspection, truth=mask, judgement=judgement, unusable=unusable)
     return _Done(
-        inspection.decision, record, file.warnings, judgement, without_truth=unusable is not None
+        inspection.decision, record, file_warnings, judgement, without_truth=unusable is not None
     )
 
 

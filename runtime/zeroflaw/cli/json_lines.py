@@ -1,30 +1,78 @@
-"""`--json`: one JSON object a line on standard output, and nothing else there."""
+"""`--json`: JSON on standard output, and nothing else there, whatever a library prints."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import msgspec
 import typer
 
 from zeroflaw_engines.errors import OutputError
 
+
+class _PrintedByOthers(io.TextIOBase):
+    """Stands in for `sys.stdout`: what is printed goes to standard error.
+
+    Attributes:
+        kept: Standard output itself.
+    """
+
+    def __init__(self, kept: TextIO) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        return len(text) if sys.stderr is None else sys.stderr.write(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+
+
+def _keep_for_json(chosen: bool) -> bool:
+    """Keep standard output for JSON; called as soon as the option is read."""
+    if chosen and sys.stdout is not None and not isinstance(sys.stdout, _PrintedByOthers):
+        sys.stdout = _PrintedByOthers(sys.stdout)
+    return chosen
+
+
+def json_option(text: str) -> Any:  # noqa: ANN401 - as typer.Option gives it
+    """Make the option `--json`, which keeps standard output for `print_json`.
+
+    Args:
+        text: Its help.
+    """
+    return typer.Option("--json", callback=_keep_for_json, help=text)
+
+
 JsonLinesOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object a line; docs/inspection.md describes it."),
+    bool, json_option("Print one JSON object a line; docs/inspection.md describes it.")
 ]
 
 
-def print_json(document: Mapping[str, object]) -> None:
+def print_json(document: object) -> None:
     """Write a document as one line.
 
     Raises:
         OutputError: Standard output cannot be written.
     """
-    typer.echo(msgspec.json.encode(document))
+    print_json_text(msgspec.json.encode(document))
+
+
+def print_json_text(text: bytes) -> None:
+    """Write JSON as it is, and end the line.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+    """
+    typer.echo(text, file=getattr(sys.stdout, "kept", None))
 
 
 class RecordLines:
@@ -46,7 +94,7 @@ class RecordLines:
         if self.failure is not None:
             return
         try:
-            typer.echo(record)
+            print_json_text(record)
         except OutputError as error:
             self.failure = error
 

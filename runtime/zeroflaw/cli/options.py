@@ -49,6 +49,9 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(help="What they compute in: fp32, bf16 or fp16; default: that of the backend."),
 ]
+DeviceOption = Annotated[
+    int, typer.Option(min=0, help="Number of the GPU that runs them, as CUDA counts.")
+]
 
 # What every command takes that reads image files.
 WhiteLevelOption = Annotated[

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from zeroflaw_engines.errors import OutputError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+_STANDARD_ERROR: Final = 2
+
 
 def guard_standard_streams() -> None:
     """Make both streams take every character, and say what is wrong when output cannot be written.
+
+    Standard output is the program's alone: what a library writes to its file descriptor goes to
+    standard error.
 
     What the encoding of a stream lacks is written as an escape. The first write to standard
     output that fails raises OutputError; what comes after it is dropped, and so is all that
     standard error cannot take, for nobody can be told.
     """
-    sys.stdout = _guarded(sys.stdout, name="standard output")
+    sys.stdout = _guarded(sys.stdout, name="standard output", alone=True)
     sys.stderr = _guarded(sys.stderr, name=None)
 
 
@@ -61,17 +67,34 @@ class _GuardedOutput(io.RawIOBase):
             ) from error
 
 
-def _guarded(stream: TextIO | None, *, name: str | None) -> TextIO:
-    """Return the stream with a guard, or itself if it is none of a process's own."""
+def _guarded(stream: TextIO | None, *, name: str | None, alone: bool = False) -> TextIO:
+    """Return the stream with a guard, or itself if it is none of a process's own.
+
+    Args:
+        alone: Whether no one else may write to it.
+    """
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # type: ignore[return-value]  # None where there is no such stream
     encoding, line_buffering = stream.encoding, stream.line_buffering
     stream.flush()
     binary = stream.detach()
     raw = binary.detach() if isinstance(binary, io.BufferedWriter) else binary
+    if alone:
+        raw = _moved(raw)
     return io.TextIOWrapper(
         io.BufferedWriter(_GuardedOutput(raw, name)),
         encoding=encoding,
         errors="backslashreplace",
         line_buffering=line_buffering,
     )
+
+
+def _moved(raw: io.RawIOBase) -> io.RawIOBase:
+    """Give a stream a file descriptor that no library knows, and its old one to standard error."""
+    own = os.dup(raw.fileno())
+    try:
+        os.dup2(_STANDARD_ERROR, raw.fileno())
+    except OSError:  # there is no standard error that could take it
+        os.close(own)
+        return raw
+    return io.FileIO(own, "w")

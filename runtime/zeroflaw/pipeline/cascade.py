@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -12,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pipeline.engine_outputs import require_finite
-from zeroflaw.pipeline.geometry import (
-    BoolArray,
-    FloatArray,
-    FrameGeometry,
-    frame_to_sam,
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
+from zeroflaw.pipeline.masks import (
+    Box,
+    Workspace,
     has_content,
     inclusive_box,
     logits_at_sam,
-    mask_at_frame,
+    mask_and_box,
 )
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_engines.contract import (
@@ -32,8 +30,6 @@ from zeroflaw_engines.contract import (
 )
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor
-
-Box = tuple[int, int, int, int]
 
 _SINGLE_MASK_TOKEN: Final = 0
 _MULTIMASK_TOKENS: Final = slice(1, 4)
@@ -92,6 +88,7 @@ class Cascade:
         kept_stage: 1 to 3, the last stage whose mask is not empty; 0 if there is none.
         status: `ok`, or which stage came out empty.
         stages: Those that ran.
+        mask_box: `inclusive_box` of the mask; None if nobody has looked.
     """
 
     mask: BoolArray
@@ -100,24 +97,7 @@ class Cascade:
     kept_stage: int
     status: Literal["ok", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
     stages: tuple[Stage, ...]
-
-
-class Workspace(threading.local):
-    """Float buffers by purpose, a set of its own for each thread.
-
-    Fresh memory costs a page fault for every 4 KiB: for logits at the size of a 12 MP frame
-    that is more than their computation.
-    """
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, FloatArray] = {}
-
-    def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
-        """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
-        buffer = self._buffers.get(purpose)
-        if buffer is None or buffer.shape != shape:
-            buffer = self._buffers[purpose] = np.empty(shape, np.float32)
-        return buffer
+    mask_box: Box | None = None
 
 
 def run_cascade(
@@ -146,7 +126,6 @@ def run_cascade(
     """
     workspace = workspace or Workspace()
     at_sam = workspace.float32("sam", (geometry.sam_size, geometry.sam_size))
-    at_frame = workspace.float32("frame", geometry.frame)
 
     resized = 0  # number of the stage whose logits lie in `at_sam`
 
@@ -158,12 +137,12 @@ def run_cascade(
         height, width = geometry.sam_content
         return at_sam[:height, :width]
 
-    def mask_of(number: int, low_res: FloatArray) -> BoolArray:
-        return mask_at_frame(content_of(number, low_res), geometry, at_frame)
+    def mask_of(number: int, low_res: FloatArray) -> tuple[BoolArray, Box | None]:
+        return mask_and_box(content_of(number, low_res), geometry, workspace)
 
     stages: list[Stage] = []
     scores: list[float] = []
-    masks: dict[int, BoolArray] = {}
+    masks: dict[int, tuple[BoolArray, Box | None]] = {}
     boxes: tuple[Box, ...] = ()
     on_device: DeviceTensor | None = None
     for number in range(1, parameters.cascade_stages + 1):
@@ -183,7 +162,7 @@ def run_cascade(
         # The mask at the frame's size is needed where a box is read off it, and at the end.
         if number in {2, parameters.cascade_stages} or _must_judge_at_frame(geometry):
             masks[number] = mask_of(number, best)
-            empty = not masks[number].any()
+            empty = masks[number][1] is None
         else:
             empty = not has_content(best, geometry)
         stages.append(Stage(best, predicted_iou, chosen, boxes, empty))
@@ -191,21 +170,23 @@ def run_cascade(
         if empty:
             break
         if number == 2:
-            boxes = location(masks[number], parameters)
+            boxes = location(masks[number][0], parameters, masks[number][1])
 
     kept = len(stages) - stages[-1].empty
     if kept and kept not in masks:
         masks[kept] = mask_of(kept, stages[kept - 1].low_res_logits)
-    if not kept or not masks[kept].any():
+    mask, mask_box = masks[kept] if kept else (None, None)
+    if mask is None or mask_box is None:
         fallback = _region_at_frame(points.extreme_region, geometry)
         return Cascade(fallback, None, 0.0, 0, "stage_1_empty", tuple(stages))
     return Cascade(
-        mask=masks[kept],
+        mask=mask,
         content_logits=content_of(kept, stages[kept - 1].low_res_logits),
         predicted_iou=scores[kept - 1],
         kept_stage=kept,
         status="ok" if kept == len(stages) else _EMPTY[len(stages)],
         stages=tuple(stages),
+        mask_box=mask_box,
     )
 
 
@@ -221,23 +202,33 @@ def _must_judge_at_frame(geometry: FrameGeometry) -> bool:
     return height < rows or width < columns or min(height, width) < _THIN
 
 
-def location(mask: BoolArray, parameters: MethodParameters) -> tuple[Box, ...]:
+def location(
+    mask: BoolArray, parameters: MethodParameters, box: Box | None = None
+) -> tuple[Box, ...]:
     """Return F_location (Eq. 11): the box, or boxes, of a mask.
 
     Args:
         mask: bool [H, W].
         parameters: `box` chooses one box over all of it, or one for each of its components
             (the 16 largest).
+        box: `inclusive_box` of the mask, if it is known.
 
     Returns:
         Inclusive (x0, y0, x1, y1) in frame pixels.
     """
+    box = box or inclusive_box(mask)
+    if box is None:
+        return ()
     if parameters.box == "union":
-        box = inclusive_box(mask)
-        return () if box is None else (box,)
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+        return (box,)
+    # OpenCV labels blocks of 2 x 2 pixels; equal components keep their order where blocks do.
+    left, top = box[0] // 2 * 2, box[1] // 2 * 2
+    part = mask[top : box[3] + 1, left : box[2] + 1]
+    _, _, stats, _ = cv2.connectedComponentsWithStats(part.view(np.uint8))
     largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MAX_COMPONENTS]
-    return tuple((x, y, x + w - 1, y + h - 1) for x, y, w, h, _ in largest)
+    return tuple(
+        (left + x, top + y, left + x + w - 1, top + y + h - 1) for x, y, w, h, _ in largest
+    )
 
 
 def decoder_prompts(

@@ -36,7 +36,7 @@ def conclude(
     size = encoding.geometry.frame
     mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
     with watch.stage("regions"):
-        regions = regions_of(mask, score)
+        regions = regions_of(mask, score, None if cascade is None else cascade.mask_box)
     whole = image_score(
         encoding.cls_score, encoding.zero_shot_map, parameters, encoding.reference_map
     )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, Workspace, run_cascade
+from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks import Workspace
 from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Trace

@@ -1,15 +1,16 @@
-"""The first half of an inspection: both encoders, on one frame."""
+"""The first half of an inspection: both encoders, on one frame or on several in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from zeroflaw.loaded_products import LoadedProduct
-from zeroflaw.pipeline.engine_outputs import clip_outputs, run_engine
+from zeroflaw.pipeline.engine_outputs import clip_outputs, run_encoder
 from zeroflaw.pipeline.frame_information import FrameInformation, frame_information
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -20,7 +21,8 @@ from zeroflaw.pipeline.geometry import (
     to_resize_twice,
 )
 from zeroflaw.pipeline.reference import LoadedBank, fused_map, match, reference_distances
-from zeroflaw.pipeline.resizing import Picture, Strips
+from zeroflaw.pipeline.resizing.on_device import DeviceFrame, DeviceResizer
+from zeroflaw.pipeline.resizing.strips import Picture, Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
@@ -29,7 +31,7 @@ from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
-from zeroflaw_engines.sessions.session import Session
+from zeroflaw_engines.sessions.session import Outputs, Session
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,7 @@ def encode_clip(
     bank: LoadedBank | None = None,
     parameters: MethodParameters | None = None,
     picture: Picture | None = None,
+    on_device: DeviceFrame | None = None,
     strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> ClipEncoding:
@@ -142,6 +145,7 @@ def encode_clip(
         bank: Of the product, if it has one.
         parameters: `reference_distance` and `reference_fusion`; default: the published ones.
         picture: The frame as `to_resize_twice` gives it, if it is there already.
+        on_device: The frame on the device of the encoder, which resizes it then.
 
     Raises:
         EngineError: An engine failed, or returned values that are not probabilities, or not
@@ -149,15 +153,41 @@ def encode_clip(
     """
     watch = watch or Stopwatch()
     with watch.stage("squash"):
-        image = squash(frame if picture is None else picture, size, strips)
+        image = (
+            squash(frame if picture is None else picture, size, strips)[None]
+            if on_device is None
+            else on_device.squash()
+        )
     with watch.stage("frame_information"):
         information = frame_information(frame)
     # On a GPU nothing crosses to the host but the maps.
     kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
     with watch.stage("clip_encoder"):
-        out = run_engine(
-            clip_encoder, {"image": image[None], "text_embeddings": embeddings}, keep=kept
+        (out,) = run_encoder(
+            clip_encoder, [{"image": image, "text_embeddings": embeddings}], keep=kept
         )
+    return clip_encoding(
+        out, information, matcher=matcher, bank=bank, parameters=parameters, watch=watch
+    )
+
+
+def clip_encoding(
+    out: Outputs,
+    information: FrameInformation,
+    *,
+    matcher: Session | None,
+    bank: LoadedBank | None,
+    parameters: MethodParameters | None,
+    watch: Stopwatch,
+) -> ClipEncoding:
+    """Check what the CLIP encoder says of one frame, and match its patches where there is a bank.
+
+    Args:
+        out: In the form of one image; the rest as `encode_clip` takes it.
+
+    Raises:
+        EngineError: As `encode_clip`.
+    """
     zero_shot_map, cls_score = clip_outputs(out)
     tokens = out.get(PATCH_TOKENS)
     if bank is None:
@@ -196,6 +226,7 @@ def encode(
     parameters: MethodParameters | None = None,
     pool: Executor | None = None,
     needs_sam: Callable[[FloatArray], bool] | None = None,
+    resizer: DeviceResizer | None = None,
     strips: Strips | None = None,
     watch: Stopwatch | None = None,
 ) -> Encoding:
@@ -207,6 +238,7 @@ def encode(
         matcher: As `encode_clip` takes it, with `bank` and `parameters`.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
+        resizer: Resizes on the device of the encoders; None resizes on the host.
         strips: Threads that share the resizing; not of `pool`.
 
     Raises:
@@ -214,9 +246,11 @@ def encode(
     """
     watch = watch or Stopwatch()
     with watch.stage("frame"):
+        on_device = None if resizer is None else resizer.upload(frame, geometry)
         # Strips are copied one by one, as they are filtered.
         split = strips is not None and strips.count > 1
-        picture = frame if split else to_resize_twice(frame, geometry)
+        as_it_is = split or on_device is not None
+        picture = frame if as_it_is else to_resize_twice(frame, geometry)
 
     def clip() -> ClipEncoding:
         return encode_clip(
@@ -228,19 +262,23 @@ def encode(
             bank=bank,
             parameters=parameters,
             picture=picture,
+            on_device=on_device,
             strips=strips,
             watch=watch,
         )
 
     def sam() -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
-            squashed = geometry.sam_source != geometry.frame
-            source = squash(picture, geometry.map_size, strips) if squashed else picture
-            image = fit(source, geometry, strips)
+            if on_device is None:
+                squashed = geometry.sam_source != geometry.frame
+                source = squash(picture, geometry.map_size, strips) if squashed else picture
+                image: Tensor | DeviceTensor = fit(source, geometry, strips)[None]
+            else:
+                image = on_device.fit()
         with watch.stage("sam_encoder"):
             size = np.array(geometry.sam_content, np.int32)
-            out = run_engine(
-                sam_encoder, {"image": image[None], "image_size": size}, keep=("features",)
+            (out,) = run_encoder(
+                sam_encoder, [{"image": image, "image_size": size}], keep=("features",)
             )
         features: FloatArray | DeviceTensor = out["features"]
         return features
@@ -264,3 +302,99 @@ def encode(
         seen.zero_shot_map,
         seen.reference_map,
     )
+
+
+def encode_batch(
+    frames: Sequence[Frame],
+    geometries: Sequence[FrameGeometry],
+    embeddings: TextEmbeddings,
+    *,
+    clip_encoder: Session,
+    sam_encoder: Session,
+    matcher: Session | None,
+    bank: LoadedBank | None,
+    parameters: MethodParameters,
+    pool: Executor | None,
+    needs_sam: Callable[[FloatArray], bool],
+    strips: Strips | None,
+    watches: Sequence[Stopwatch],
+) -> list[Encoding]:
+    """Run each encoder once on frames of one product: for re-inspecting what was recorded.
+
+    What is computed of a frame is what `encode` computes, but for the order of sums inside an
+    engine. Frames are resized on the host.
+
+    Args:
+        frames: Each uint8 [H, W, 3], RGB, of sizes of their own; as many as one call takes.
+        geometries: Of the frames, as `watches`.
+        needs_sam: As `encode` takes it: without a pool, SAM encodes those frames that need it.
+        watches: Each gets the times of its frame, and whole those of a call that it shares.
+
+    Raises:
+        EngineError: An engine failed; there is no result of any frame.
+        EngineContractError: There are more frames than one call takes.
+    """
+
+    def clip() -> list[ClipEncoding]:
+        images: list[dict[str, Tensor]] = []
+        information = []
+        for frame, geometry, watch in zip(frames, geometries, watches, strict=True):
+            with watch.stage("squash"):
+                image = squash(frame, geometry.map_size, strips)
+                images.append({"image": image[None], "text_embeddings": embeddings})
+            with watch.stage("frame_information"):
+                information.append(frame_information(frame))
+        kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
+        with _stage_of_all(watches, "clip_encoder"):
+            outputs = run_encoder(clip_encoder, images, keep=kept)
+        return [
+            clip_encoding(out, seen, matcher=matcher, bank=bank, parameters=parameters, watch=watch)
+            for out, seen, watch in zip(outputs, information, watches, strict=True)
+        ]
+
+    def sam(chosen: Sequence[int]) -> dict[int, FloatArray | DeviceTensor]:
+        images: list[dict[str, Tensor]] = []
+        for number in chosen:
+            geometry = geometries[number]
+            with watches[number].stage("fit"):
+                squashed = geometry.sam_source != geometry.frame
+                source = frames[number]
+                source = squash(source, geometry.map_size, strips) if squashed else source
+                size = np.array(geometry.sam_content, np.int32)
+                images.append({"image": fit(source, geometry, strips)[None], "image_size": size})
+        if not images:
+            return {}
+        with _stage_of_all([watches[number] for number in chosen], "sam_encoder"):
+            outputs = run_encoder(sam_encoder, images, keep=("features",))
+        return {number: out["features"] for number, out in zip(chosen, outputs, strict=True)}
+
+    everyone = range(len(frames))
+    if pool is None:
+        seen = clip()
+        features = sam([number for number in everyone if needs_sam(seen[number].anomaly_map)])
+    else:
+        pending = pool.submit(clip)
+        try:
+            features = sam(everyone)
+        finally:
+            seen = pending.result()
+    return [
+        Encoding(
+            geometries[number],
+            one.anomaly_map,
+            one.cls_score,
+            one.information,
+            features.get(number),
+            one.zero_shot_map,
+            one.reference_map,
+        )
+        for number, one in enumerate(seen)
+    ]
+
+
+@contextmanager
+def _stage_of_all(watches: Sequence[Stopwatch], name: str) -> Iterator[None]:
+    with ExitStack() as stages:
+        for watch in watches:
+            stages.enter_context(watch.stage(name))
+        yield

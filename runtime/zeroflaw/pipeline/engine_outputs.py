@@ -6,7 +6,7 @@ outside their range, and no comparison with NaN is true: unchecked, such a frame
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw_engines.contract import CLIP_ENCODER, EngineName
 from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.sessions.batches import stacked, taken_apart
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Outputs, Session, output_shapes
 
@@ -58,6 +59,29 @@ def run_engine(
             " `zeroflaw doctor`",
         )
     return outputs
+
+
+def run_encoder(
+    session: Session,
+    images: Sequence[Mapping[str, Tensor | DeviceTensor]],
+    *,
+    keep: Collection[str] = (),
+) -> list[Outputs]:
+    """Run an encoder on images, all in one call, and check what it returned as `run_engine` does.
+
+    Args:
+        images: The inputs of each, in the form of one image (`zeroflaw_engines.sessions.batches`).
+        keep: Outputs that stay where the engine left them.
+
+    Returns:
+        The outputs of each, in the same form.
+
+    Raises:
+        EngineError: As `run_engine`.
+        EngineContractError: They are more than one call takes.
+    """
+    outputs = run_engine(session, stacked(session.contract, images), keep=keep)
+    return taken_apart(session.contract, outputs, len(images))
 
 
 def require_alive(engine: EngineName, name: str, values: Tensor) -> None:

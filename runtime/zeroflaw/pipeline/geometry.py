@@ -16,12 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zeroflaw.pipeline.resizing import Picture, Strips, resize
+from zeroflaw.pipeline.resizing.strips import Picture, Strips, resize
 from zeroflaw_engines.image_files.frame import Frame
 
 FloatArray = NDArray[np.float32]
@@ -147,82 +146,6 @@ def frame_to_sam(points: NDArray[np.floating], geometry: FrameGeometry) -> Float
         points = _between(points, geometry.frame, geometry.sam_source)
     ratio = np.divide(geometry.sam_content[::-1], geometry.sam_source[::-1])
     return (points * ratio).astype(np.float32)
-
-
-def logits_at_sam(
-    low_res: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
-) -> FloatArray:
-    """Resize low-res logits over SAM's content: the first resize of `postprocess_masks`.
-
-    Args:
-        low_res: float32 [L, L].
-        out: float32 [sam_size, sam_size] to compute in.
-
-    Returns:
-        float32 [h, w], a view.
-    """
-    size = geometry.sam_size
-    full = cv2.resize(low_res, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
-    height, width = geometry.sam_content
-    return full[:height, :width]  # type: ignore[return-value]
-
-
-def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
-    """Return whether any logit over the content of SAM's image is positive.
-
-    Args:
-        low_res: float32 [L, L].
-    """
-    scale = geometry.sam_size / len(low_res)
-    rows, columns = (int(extent // scale) for extent in geometry.sam_content)
-    inside = low_res[:rows, :columns] > 0
-    # Between four positive logits every interpolated one is positive: no need to upsample.
-    block = inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
-    return bool(block.any()) or bool((logits_at_sam(low_res, geometry) > 0).any())
-
-
-def logits_at(
-    content: FloatArray, size: tuple[int, int], out: FloatArray | None = None
-) -> FloatArray:
-    """Resize logits over SAM's content again: the second resize of `postprocess_masks`.
-
-    Args:
-        content: float32 [h, w] from `logits_at_sam`.
-        size: Height and width wanted, px.
-        out: float32 of that size to compute in.
-
-    Returns:
-        float32 of that size: `content` itself if it has that size already.
-    """
-    if content.shape == size:
-        return content
-    return cv2.resize(content, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
-
-
-def mask_at_frame(
-    content: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
-) -> BoolArray:
-    """Return the mask of SAM logits at the frame's size: two-step resize, then logit > 0.
-
-    Args:
-        content: float32 [h, w] from `logits_at_sam`.
-        out: float32 [H, W] for the logits at the frame's size.
-
-    Returns:
-        bool [H, W].
-    """
-    if geometry.sam_source != geometry.frame:
-        content = logits_at(content, geometry.sam_source)
-    mask: BoolArray = logits_at(content, geometry.frame, out) > 0
-    return mask
-
-
-def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
-    """Return the inclusive (x0, y0, x1, y1) of a mask, or None if it is empty (amg.py:303-346)."""
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if width == 0:
-        return None
-    return x, y, x + width - 1, y + height - 1
 
 
 @lru_cache(maxsize=64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -73,6 +75,22 @@ class TakenFrame:
 
     frame: Frame
     warnings: tuple[str, ...] = ()
+
+
+# Checks what was given, and takes it in.
+Take = Callable[[], TakenFrame]
+
+
+def taking(
+    image: NDArray[Any] | str | Path,
+    camera: CameraSettings,
+    max_pixels: int,
+    given: CameraSettings = CameraSettings(),
+) -> Take:
+    """Return what takes an array or an image file in, as `take_array` and `take_file` do."""
+    if isinstance(image, str | Path):
+        return partial(take_file, image, given, max_pixels)
+    return partial(take_array, image, given, camera, max_pixels)
 
 
 def take_array(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from zeroflaw.pipeline.cascade import Cascade
-from zeroflaw.pipeline.geometry import FloatArray, logits_at
+from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks import logits_at
 from zeroflaw.pipeline.reference import fused_score
 from zeroflaw_engines.parameters import MethodParameters
 

@@ -101,6 +101,7 @@ def calibrate_product(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
+    device: int = 0,
     white_level: float | None = None,
     orientation: Orientation = "as_stored",
     progress: Progress | None = None,
@@ -119,6 +120,7 @@ def calibrate_product(
             engine is needed.
         precision: What they compute in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
         white_level: The value that is white, against what the files say.
         orientation: Whether pixels are turned as orientation tags say.
         progress: Called after each file, with the error of one that could not be read.
@@ -148,6 +150,7 @@ def calibrate_product(
         backend=backend,
         precision=precision,
         threads=threads,
+        device=device,
     ) as score:
         good = score_good_images(
             files, score, white_level=white_level, orientation=orientation, progress=progress
@@ -299,6 +302,7 @@ def image_scorer(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
+    device: int = 0,
 ) -> Iterator[ImageScorer]:
     """Give what computes image scores: those of `Inspector.inspect`; SAM has no part in them.
 
@@ -307,6 +311,7 @@ def image_scorer(
         bank: Its reference bank, if it has learned one.
         precision: What the engines compute in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
         EngineError: An engine cannot be loaded.
@@ -320,6 +325,7 @@ def image_scorer(
         backend=backend,
         precision=precision,
         threads=threads,
+        device=device,
     ) as scorer:
         loaded = None if bank is None else scorer.load(bank)
 

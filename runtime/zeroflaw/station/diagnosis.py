@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,8 @@ from zeroflaw_engines.backends import AUTO, RANKING, Availability, availability,
 from zeroflaw_engines.built_engines.lookup import engine_statuses
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.errors import ZeroflawError
-from zeroflaw_engines.machine import Machine, this_machine
+from zeroflaw_engines.machine import Machine, NvidiaGpu, this_machine
+from zeroflaw_engines.sessions.gpu_support import GpuService, family, gpu_services
 from zeroflaw_engines.version import __version__
 
 # Distributions whose versions say most about a machine where something fails.
@@ -40,6 +42,23 @@ class BackendDiagnosis:
 
 
 @dataclass(frozen=True)
+class GpuDiagnosis:
+    """One GPU of this machine, and which backends serve it.
+
+    Attributes:
+        number: As `nvidia-smi` counts, which is CUDA's order if CUDA_DEVICE_ORDER is PCI_BUS_ID.
+        gpu: What it is.
+        family: Of cards; empty if it is not known.
+        services: What each backend for GPUs is to it, the one to be tried first first.
+    """
+
+    number: int
+    gpu: NvidiaGpu
+    family: str
+    services: tuple[GpuService, ...]
+
+
+@dataclass(frozen=True)
 class EngineDiagnosis:
     """One built engine of the bundle.
 
@@ -63,6 +82,7 @@ class Diagnosis:
         machine: What it is made of.
         versions: Of the distributions that are installed, by name.
         backends: From the fastest to the slowest.
+        gpus: What serves each of the machine's GPUs.
         auto: What `auto` would choose and why, or why it cannot.
         bundle: The bundle that was looked at; None if none was named.
         bundle_error: Why it cannot be used; None if it can.
@@ -73,6 +93,7 @@ class Diagnosis:
     machine: Machine
     versions: dict[str, str]
     backends: tuple[BackendDiagnosis, ...]
+    gpus: tuple[GpuDiagnosis, ...]
     auto: str
     bundle: str | None = None
     bundle_error: str | None = None
@@ -96,9 +117,10 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
         auto = str(choose_backend(AUTO, bundle=opened))
     except ZeroflawError as error:
         auto = str(error)
+    machine = this_machine()
     return Diagnosis(
         zeroflaw=__version__,
-        machine=this_machine(),
+        machine=machine,
         versions=installed_versions(),
         backends=tuple(
             BackendDiagnosis(
@@ -109,10 +131,24 @@ def diagnose(bundle: str | Path | None = None) -> Diagnosis:
             )
             for backend in RANKING
         ),
+        gpus=gpu_diagnoses(machine.gpus, "my_bundle" if bundle is None else str(bundle)),
         auto=auto,
         bundle=None if bundle is None else str(bundle),
         bundle_error=problem,
         engines=() if opened is None else _engines(opened),
+    )
+
+
+def gpu_diagnoses(gpus: Sequence[NvidiaGpu], bundle: str) -> tuple[GpuDiagnosis, ...]:
+    """Say what serves each GPU.
+
+    Args:
+        gpus: In the order of their numbers.
+        bundle: For the commands.
+    """
+    return tuple(
+        GpuDiagnosis(number, gpu, family(gpu), gpu_services(gpu, bundle, device=number))
+        for number, gpu in enumerate(gpus)
     )
 
 

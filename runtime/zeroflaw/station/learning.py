@@ -92,6 +92,7 @@ def learn_product(
     backend: str = DEFAULT_BACKEND,
     precision: str | None = None,
     threads: int = 0,
+    device: int = 0,
     white_level: float | None = None,
     orientation: Orientation = "as_stored",
     progress: Progress | None = None,
@@ -119,6 +120,7 @@ def learn_product(
         backend: What runs the CLIP encoder and the reference matcher.
         precision: What they compute in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
         white_level: The value that is white, against what the files say.
         orientation: Whether pixels are turned as orientation tags say.
         progress: Called once for each file, with the error of one that is left out.
@@ -167,6 +169,7 @@ def learn_product(
             backend=backend,
             precision=precision,
             threads=threads,
+            device=device,
         ) as scorer:
             settings = digest_of(
                 current.tower, scorer.backend, scorer.precision, parameters.digest,

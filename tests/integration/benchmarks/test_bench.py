@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -25,7 +26,8 @@ from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.measure.host import measure_host
 from zeroflaw_benchmarks.bench.measure.latency import measure_latency
 from zeroflaw_benchmarks.bench.measure.load_time import LoadTask, measure_load
-from zeroflaw_benchmarks.bench.measure.peers import PeerTask, measure_peers
+from zeroflaw_benchmarks.bench.measure.peers import measure_peers
+from zeroflaw_benchmarks.bench.measure.race import PeerTask
 from zeroflaw_benchmarks.bench.measure.roofline import measure_ceilings, measure_roofline
 from zeroflaw_benchmarks.bench.measure.scale import measure_scale
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
@@ -89,6 +91,9 @@ def test_the_command_end_to_end(tmp_path: Path) -> None:
     assert "reference_matcher" not in stages, "the product has no bank"
     assert report.stream is not None
     assert report.stream.frames == 3
+    assert [row.clones for row in report.clones] == [1, 2, 4]
+    assert report.batches == (), "mini takes single frames"
+    assert "All of them share the same cores." in result.output
     assert report.endurance is not None
     assert len(report.endurance.totals_ms) == len(report.endurance.rss_mb) == 20
     assert min(report.endurance.rss_mb) > 50
@@ -183,9 +188,7 @@ def test_encoders_of_the_same_weights_agree(tiny_bundle: Bundle, tmp_path: Path)
 
 
 def test_a_peer_that_is_not_installed_says_so(tmp_path: Path, monkeypatch) -> None:
-    from zeroflaw_benchmarks.bench.measure import peers
-
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     frame = bench_frame((64, 64), tmp_path)
     task = PeerTask("mini", ONE_THREAD, "object", str(frame.path))
     rows = measure_peers(task, ["winclip"], 1, tmp_path)

@@ -104,6 +104,7 @@ class SimulatedCuda:
         self.capturing_thread = 0
         self.capture_fault: Any = None
         self.devices = 1
+        self.architecture = (8, 9)
         self.status = _OK
         self.fault: Any = None
         self.last_error = _OK
@@ -186,7 +187,8 @@ class SimulatedCuda:
 
     def _cudaGetDeviceProperties(self, device):  # noqa: N802
         properties = create_autospec(real_cuda.cudaDeviceProp, instance=True)
-        properties.name, properties.major, properties.minor = b"Simulated GPU", 8, 9
+        properties.name = b"Simulated GPU"
+        properties.major, properties.minor = self.architecture
         properties.totalGlobalMem = 8 << 30
         return _OK, properties
 

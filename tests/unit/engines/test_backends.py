@@ -19,7 +19,7 @@ from zeroflaw_engines.sessions import onnxruntime_provider
 from zeroflaw_engines.sessions.backend import Backend, BackendModule
 from zeroflaw_engines.sessions.device_tensor import HostTensor, offset_of
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
-from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor
+from zeroflaw_engines.sessions.onnxruntime_tensor import OrtDeviceTensor, OrtMemory
 from zeroflaw_engines.sessions.options import OnnxRuntimeOptions
 from zeroflaw_engines.sessions.session import zeros_for
 
@@ -57,7 +57,9 @@ def test_a_new_backend_takes_one_module_and_one_row(mini, monkeypatch) -> None:
         return session
 
     module = SimpleNamespace(
-        probe=lambda backend: ("7.1", backend.precisions), require=lambda *_: None, load=load
+        probe=lambda backend, device: ("7.1", backend.precisions),
+        require=lambda *_: None,
+        load=load,
     )
     monkeypatch.setitem(sys.modules, "acme_session", module)
     acme = Backend("acme", "acme_session", ("fp16",), "an accelerator of its own")
@@ -89,7 +91,7 @@ def test_what_is_missing_is_an_error_when_it_is_named(mini, backend) -> None:
 def test_auto_takes_the_first_that_is_available_and_says_why(mini, monkeypatch) -> None:
     here = {"onnxruntime-cuda", "openvino", "onnxruntime"}
 
-    def found(name):
+    def found(name, device):
         missing = "" if name in here else "no GPU"
         return backends.Availability(name, "1", missing, "", backends.BACKENDS[name].precisions)
 
@@ -140,6 +142,19 @@ def test_bindings_that_are_not_installed_are_told(mini, monkeypatch, module) -> 
     with pytest.raises(BackendUnavailableError, match=module) as caught:
         load_session(mini, "sam_decoder", backend="tensorrt-rtx")
     assert "pip install 'zeroflaw[tensorrt-rtx]'" in caught.value.remedy
+
+
+def test_a_folder_that_is_called_tensorrt_is_no_tensorrt(monkeypatch, tmp_path) -> None:
+    """Such as `engines/tensorrt` of a bundle, where a program is started in `engines`."""
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    assert importlib.import_module("tensorrt").__file__ is None
+    found = availability("tensorrt")
+    assert found.missing == (
+        "the backend tensorrt is not installed: there is no Python module tensorrt"
+    )
+    monkeypatch.delitem(sys.modules, "tensorrt")
 
 
 def decoder_inputs(mini, seed=0):
@@ -209,7 +224,9 @@ def test_falling_back_to_the_cpu_is_an_error(mini, monkeypatch) -> None:
     monkeypatch.setattr(onnxruntime_provider, "select_provider", None)
     monkeypatch.setattr(
         "zeroflaw_engines.sessions.onnxruntime_session.select_provider",
-        lambda *_: {"providers": ["CPUExecutionProvider"]},
+        lambda *_: onnxruntime_provider.SelectedProvider(
+            {"providers": ["CPUExecutionProvider"]}, OrtMemory("cuda")
+        ),
     )
     with pytest.raises(BackendUnavailableError, match="fell back to CPUExec") as caught:
         OnnxRuntimeSession(
@@ -222,8 +239,11 @@ def test_falling_back_to_the_cpu_is_an_error(mini, monkeypatch) -> None:
     ("options", "chosen"),
     [
         # 8 | 16: neither flash nor memory-efficient attention, which are wrong for SAM there.
-        (OnnxRuntimeOptions(), {"use_tf32": "0", "sdpa_kernel": "24"}),
-        (OnnxRuntimeOptions(fused_attention=True, tf32=True), {"use_tf32": "1"}),
+        (OnnxRuntimeOptions(), {"device_id": "0", "use_tf32": "0", "sdpa_kernel": "24"}),
+        (
+            OnnxRuntimeOptions(fused_attention=True, tf32=True, device=1),
+            {"device_id": "1", "use_tf32": "1"},
+        ),
     ],
 )
 def test_cuda_computes_attention_without_its_fused_kernels(monkeypatch, options, chosen) -> None:
@@ -231,7 +251,8 @@ def test_cuda_computes_attention_without_its_fused_kernels(monkeypatch, options,
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     cuda = onnxruntime_provider.PROVIDERS["onnxruntime-cuda"]
     got = onnxruntime_provider.select_provider(onnxruntime.SessionOptions(), cuda, options)
-    assert got == {"providers": [("CUDAExecutionProvider", chosen)]}
+    assert got.keywords == {"providers": [("CUDAExecutionProvider", chosen)]}
+    assert str(got.memory) == f"cuda:{options.device}"
 
 
 def test_nodes_of_other_providers_are_counted(mini) -> None:
@@ -258,9 +279,12 @@ def test_a_plugin_library_that_is_missing_is_named(mini, monkeypatch, tmp_path) 
 
 def test_nvidia_smi_is_read(monkeypatch) -> None:
     monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\n"
+    said = "NVIDIA L4, 580.1, 23034, 8.9\nnonsense\nNVIDIA GB10, 580.9, [N/A], 12.1\n"
     monkeypatch.setattr(machine.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=said))
-    assert machine.nvidia_gpus() == (machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),)
+    assert machine.nvidia_gpus() == (
+        machine.NvidiaGpu("NVIDIA L4", "sm89", "580.1", 23034),
+        machine.NvidiaGpu("NVIDIA GB10", "sm121", "580.9", None),  # it shares the machine's memory
+    )
 
     def fail(*a, **k):
         raise OSError("no driver")

@@ -26,7 +26,7 @@ from zeroflaw_engines.errors import (
     ZeroflawError,
 )
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_export import export as bundle_export
+from zeroflaw_export import engine_writer
 from zeroflaw_export.export import ExportJob, export_bundle
 from zeroflaw_export.graphs.onnx_writer import onnx_from_module
 from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
@@ -45,7 +45,7 @@ class TorchSession:
     backend = "torch"
     spoil = ""
 
-    def __init__(self, path: Path, contract) -> None:
+    def __init__(self, path: Path, contract, **_: object) -> None:
         self.contract = contract
         self.module = self.modules[path]
 
@@ -77,8 +77,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(TorchSession, "modules", {})
     monkeypatch.setattr(TorchSession, "spoil", "")
-    monkeypatch.setattr(bundle_export, "onnx_from_module", write)
-    monkeypatch.setattr(bundle_export, "OnnxRuntimeSession", TorchSession)
+    monkeypatch.setattr(engine_writer, "onnx_from_module", write)
+    monkeypatch.setattr(engine_writer, "OnnxRuntimeSession", TorchSession)
     return exported
 
 
@@ -210,7 +210,7 @@ def test_graphs_of_other_weights_are_not_published(
         for name in (path.name, path.name + ".data"):
             shutil.copyfile(tiny_bundle.path / name, path.with_name(name))
 
-    monkeypatch.setattr(bundle_export, "onnx_from_module", copy)
+    monkeypatch.setattr(engine_writer, "onnx_from_module", copy)
     other = WeightsSource(name="random", path=None, seed=8)
     with pytest.raises(ParityError, match="sam_encoder of onnxruntime differs"):
         export_bundle(dataclasses.replace(JOB, sam_weights=other), tmp_path / "b")
@@ -328,7 +328,7 @@ def test_fp16_graphs_join_the_manifest_and_are_checked(
             attention="none", recipe="r",
         )  # fmt: skip
 
-    monkeypatch.setattr(bundle_export, "write_fp16_variant", write)
+    monkeypatch.setattr(engine_writer, "write_fp16_variant", write)
     bundle = export_bundle(dataclasses.replace(quick, precision="fp16"), tmp_path / "b")
     assert sorted(made) == sorted(ENGINES - {"text_encoder"})
     for engine in made:

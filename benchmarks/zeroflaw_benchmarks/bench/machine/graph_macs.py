@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import onnx
 import typer
@@ -74,7 +74,7 @@ def graph_cost(path: Path, axes: Mapping[str, int] | None = None) -> GraphCost:
     weights = set(shapes)
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple((axes or {}).get(dim.dim_param, dim.dim_value) for dim in dims)
+        shapes[value.name] = tuple(_size(dim, axes or {}) for dim in dims)
         sizes[value.name] = _item_bytes(value.type.tensor_type.elem_type)
     counted: dict[str, int] = {}
     moved = 0
@@ -101,6 +101,15 @@ def graph_cost(path: Path, axes: Mapping[str, int] | None = None) -> GraphCost:
 
 def _item_bytes(kind: int) -> int:
     return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
+
+
+def _size(dim: Any, axes: Mapping[str, int]) -> int:  # noqa: ANN401 - protobuf's own type
+    """Return the size of an axis, of which PyTorch writes products such as `4*images`; 0: open."""
+    if not dim.dim_param:
+        return int(dim.dim_value)
+    return math.prod(
+        int(part) if part.isdigit() else axes.get(part, 0) for part in dim.dim_param.split("*")
+    )
 
 
 def _fixed(shapes: dict[str, _Shape], name: str) -> _Shape:

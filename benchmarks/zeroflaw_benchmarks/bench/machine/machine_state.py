@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from zeroflaw.station.diagnosis import installed_versions
+from zeroflaw_benchmarks.bench.machine.gpu_state import gpu_samples, uses_of
+from zeroflaw_benchmarks.bench.report.gpu import GpuUse
+from zeroflaw_benchmarks.bench.report.record import Record
 from zeroflaw_engines.machine import this_machine
 
 # What changes how many threads a library takes, or where they run.
@@ -19,11 +20,7 @@ _THREAD_VARIABLES: Final = (
 )  # fmt: skip
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class MachineRecord(_Record, frozen=True, kw_only=True):
+class MachineRecord(Record, frozen=True, kw_only=True):
     """What the machine is made of.
 
     Attributes:
@@ -51,7 +48,7 @@ class MachineRecord(_Record, frozen=True, kw_only=True):
     thread_variables: dict[str, str]
 
 
-class MachineState(_Record, frozen=True, kw_only=True):
+class MachineState(Record, frozen=True, kw_only=True):
     """How the machine was at one moment.
 
     Attributes:
@@ -61,12 +58,14 @@ class MachineState(_Record, frozen=True, kw_only=True):
         load_average: Processes that wanted to run, over the last minute. More than the cores
             means that the figures are of a busy machine.
         free_memory_gb: Memory that is available.
+        gpus: Of each GPU that `nvidia-smi` tells of; empty in older reports.
     """
 
     clocks_mhz: tuple[float, ...]
     temperatures_c: dict[str, float]
     load_average: float
     free_memory_gb: float | None
+    gpus: tuple[GpuUse, ...] = ()
 
 
 def machine_record() -> MachineRecord:
@@ -107,6 +106,7 @@ def machine_state(thermal: Path = Path("/sys/class/thermal")) -> MachineState:
         temperatures_c=temperatures,
         load_average=round(os.getloadavg()[0], 2),
         free_memory_gb=round(int(free[1]) * 1024 / 1e9, 1) if free else None,
+        gpus=uses_of(gpu_samples()),
     )
 
 

@@ -21,6 +21,7 @@ from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
 from zeroflaw_benchmarks.bench.process.child_process import peak_rss
 from zeroflaw_benchmarks.bench.report.report import Latency, StageKind, StageLatency, TimelineSpan
+from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import REFERENCE_MATCHER
 from zeroflaw_engines.errors import BenchmarkError
 
@@ -148,12 +149,15 @@ def measure_latency(
 ) -> Latency:
     """Inspect one frame again and again, one at a time.
 
-    The Inspector is fresh, so that its first inspection is the cold one. `runs` of 0 takes as many
-    warm inspections as fit into `seconds`, 3 to 200.
+    The Inspector is fresh, so that its first inspection is the cold one; on a GPU it is warmed up
+    after it, as a station does before its first frame: CUDA graphs are recorded. `runs` of 0 takes
+    as many warm inspections as fit into `seconds`, 3 to 200.
     """
     watched = WatchedInspector(inspector)
     with InspectionStream(watched, capacity=1, pipelined=False) as stream:
         cold = time_inspection(watched, stream, frame, product)
+        if inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu:
+            inspector.warm_up()
         warm: list[TimedInspection] = []
         end = time.perf_counter() + seconds
         while len(warm) < (runs or _MAX_RUNS):
@@ -173,7 +177,7 @@ def measure_latency(
         host_work_ms=spread([one.host_work_ms for one in warm]),
         host_share=spread([one.host_work_ms / one.milliseconds["total"] for one in warm]),
         status=median_run.status,
-        transfers=transfers_of(inspector, product),
+        transfers=transfers_of(inspector, product, frame.pixels.shape[:2]),
         timeline=_timeline(median_run.spans),
         peak_rss_gb=peak_rss() / 1e9,
     )

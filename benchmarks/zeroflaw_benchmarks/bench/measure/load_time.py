@@ -93,6 +93,7 @@ def _ours(task: LoadTask) -> LoadSeconds:
         task.run_on.backend,
         precision=task.run_on.precision,
         threads=task.run_on.threads,
+        device=task.run_on.device,
     )
     loaded = time.perf_counter()
     inspector.inspect(image, product=task.product)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from zeroflaw.inspector import Inspector
+from zeroflaw_benchmarks.bench.machine.device_ceilings import CeilingsTask, DeviceCeilings
 from zeroflaw_benchmarks.bench.machine.gemm_rate import SHAPES, gemm_rates
 from zeroflaw_benchmarks.bench.machine.graph_macs import GraphCost, graph_cost
 from zeroflaw_benchmarks.bench.machine.memory_rate import memory_rate
 from zeroflaw_benchmarks.bench.machine.spread import Spread, spread
-from zeroflaw_benchmarks.bench.report.report import Ceiling, EngineRoofline
+from zeroflaw_benchmarks.bench.process.child_process import run_child
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
+from zeroflaw_benchmarks.bench.process.session_run import session_calls
+from zeroflaw_benchmarks.bench.report.rooflines import Ceiling, EngineRoofline
+from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.bundle.graph_entries import GraphTarget
-from zeroflaw_engines.contract import SAM_DECODER, EngineContract
+from zeroflaw_engines.contract import FRAME_RESIZER, SAM_DECODER, EngineContract
+from zeroflaw_engines.errors import BenchmarkError
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session, zeros_for
 
-ONE_PROMPT: Final = {"batch": 1}
-_ON_CPU: Final = ("onnxruntime", "openvino")
+_PRECISIONS: Final = ("fp16", "bf16", "fp32")
+ONE_PROMPT: Final = {"batch": 1, "images": 1}
 _MIN_RUNS: Final = 2
 _MAX_RUNS: Final = 30
 
@@ -47,37 +54,75 @@ def measure_ceilings(
     return tuple(ceilings)
 
 
+def measure_gpu_ceilings(run_on: RunOn) -> DeviceCeilings:
+    """Measure what the GPU of the engines does at best, by PyTorch, in a process of its own."""
+    task = CeilingsTask(f"cuda:{run_on.device}")
+    try:
+        return run_child("process.torch_ceilings", task, DeviceCeilings)
+    except BenchmarkError as error:
+        return DeviceCeilings(why_not=error.cause)
+
+
 def measure_roofline(
     inspector: Inspector, ceilings: Iterable[Ceiling], *, seconds: float = 5.0
 ) -> tuple[EngineRoofline, ...]:
     """Run each engine alone and hold its time against the floor of its graph.
 
     The ceiling of the engines' precision counts; each engine runs for some seconds, at least twice.
+    On a GPU that is without transfers, and with them apart.
 
     Returns:
-        Nothing where there is no ceiling: on a GPU, or in a precision no library multiplies in.
+        Nothing where there is no ceiling of the device and in the precision of the engines.
     """
     choice = inspector.choice
-    if choice is None or choice.backend not in _ON_CPU:
+    if choice is None:
         return ()
-    ceiling = next((one for one in ceilings if one.precision == choice.precision), None)
-    if ceiling is None:
-        return ()
-    target: GraphTarget = "openvino" if choice.backend == "openvino" else "onnxruntime"
+    on_gpu = BACKENDS[choice.backend].on_gpu
+    known = {one.precision: one for one in ceilings if bool(one.device) == on_gpu}
     rows = []
     for session in inspector.sessions:
         name = session.contract.name
+        if name == FRAME_RESIZER:  # its work is that of the frame's size, and not a network's
+            continue
+        # A built engine has the precision that it was built in, whatever the backend's default.
+        precision = precision_of(session) if on_gpu else choice.precision
+        if precision not in known:
+            continue
+        target, ceiling = _target(choice.backend, precision), known[precision]
         cost = graph_cost(inspector.bundle.graph(name, target).path, ONE_PROMPT)
         calls = inspector.parameters.cascade_stages if name == SAM_DECODER else 1
-        alone = _alone(session, seconds)
-        rows.append(engine_roofline(name, calls, cost, ceiling, alone))
+        inputs = random_inputs(session.contract)
+        whole = _spent(partial(session.execute, inputs), seconds)
+        if on_gpu:
+            alone = _spent(session_calls(session, inputs).resident, seconds)
+            rows.append(engine_roofline(name, calls, cost, ceiling, alone, with_transfers_ms=whole))
+        else:
+            rows.append(engine_roofline(name, calls, cost, ceiling, whole))
     return tuple(rows)
 
 
+def _target(backend: str, precision: str) -> GraphTarget:
+    """Return whose graph a backend runs in a precision."""
+    if backend == "openvino":
+        return "openvino"
+    return "tensorrt" if precision == "fp16" or backend.startswith("tensorrt") else "onnxruntime"
+
+
 def engine_roofline(
-    engine: str, calls: int, cost: GraphCost, ceiling: Ceiling, call_ms: Spread
+    engine: str,
+    calls: int,
+    cost: GraphCost,
+    ceiling: Ceiling,
+    call_ms: Spread,
+    *,
+    with_transfers_ms: Spread | None = None,
 ) -> EngineRoofline:
-    """Compute the floor of one engine: the greater of its arithmetic and its least traffic."""
+    """Compute the floor of one engine: the greater of its arithmetic and its least traffic.
+
+    Args:
+        with_transfers_ms: Of one call on a GPU from host memory to host memory, where `call_ms`
+            is without.
+    """
     arithmetic = 1e3 * cost.flops / (ceiling.gflops * 1e9)
     memory = 1e3 * cost.min_bytes / (ceiling.gigabytes_per_second * 1e9)
     floor = max(arithmetic, memory)
@@ -91,6 +136,8 @@ def engine_roofline(
         bound="arithmetic" if arithmetic >= memory else "memory",
         call_ms=call_ms,
         fraction=floor / call_ms.middle,
+        matrix_share=arithmetic / call_ms.middle if ceiling.device else None,
+        with_transfers_ms=with_transfers_ms,
     )
 
 
@@ -108,13 +155,19 @@ def random_inputs(contract: EngineContract) -> dict[str, Tensor]:
     return inputs
 
 
-def _alone(session: Session, seconds: float) -> Spread:
-    inputs = random_inputs(session.contract)
-    session.execute(inputs)
+def precision_of(session: Session) -> str:
+    """Return what a session on a GPU computes in: the last word of its backend, else FP32."""
+    last = session.backend.rpartition(" ")[2]
+    return last if last in _PRECISIONS else "fp32"
+
+
+def _spent(call: Callable[[], object], seconds: float) -> Spread:
+    """Milliseconds of one call, over as many as fit."""
+    call()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < _MIN_RUNS or (len(times) < _MAX_RUNS and time.perf_counter() < end):
         start = time.perf_counter()
-        session.execute(inputs)
+        call()
         times.append(1e3 * (time.perf_counter() - start))
     return spread(times)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.report.report import Transfer
+from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    FRAME_RESIZER,
     MASKS_PER_PROMPT,
     PATCH_TOKENS,
     REFERENCE_MATCHER,
@@ -20,21 +21,29 @@ from zeroflaw_engines.contract import (
     TensorSpec,
 )
 
-_ON_HOST: Final = ("onnxruntime", "openvino")
 
-
-def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Transfer, ...]:
+def transfers_of(
+    inspector: Inspector, product: str | None = None, frame: tuple[int, int] | None = None
+) -> tuple[Transfer, ...]:
     """List the tensors of an inspection with one prompt: CLIP, SAM, the calls of the cascade.
 
     The matcher is among them where the product has a reference bank, which stays on a GPU.
 
     On a CPU nothing crosses: engines read and write host memory in place. On a GPU features and
     mask logits stay there; features are copied out once, for the point prompts, and of the
-    logits the chosen mask of each call.
+    logits the chosen mask of each call. Where the GPU resizes, the frame goes up once, and the
+    images of the encoders stay there.
+
+    Args:
+        frame: Height and width, px; None leaves out the frame that goes up.
     """
     calls = inspector.parameters.cascade_stages
-    gpu = inspector.choice is not None and inspector.choice.backend not in _ON_HOST
+    gpu = inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu
+    resized_there = inspector.sessions.frame_resizer is not None
     found = []
+    if resized_there and frame is not None:
+        pixels = TensorSpec("frame", "uint8", (*frame, 3))
+        found.append(_transfer(FRAME_RESIZER, pixels, "in", 1, crosses=gpu))
     engines: list[EngineName] = [CLIP_ENCODER, SAM_ENCODER, SAM_DECODER]
     if product is not None and inspector.bundle.reference_digest(product) is not None:
         engines.insert(1, REFERENCE_MATCHER)
@@ -46,6 +55,7 @@ def transfers_of(inspector: Inspector, product: str | None = None) -> tuple[Tran
             # call's mask input is zeros of the host.
             stays = engine == SAM_DECODER and spec.name == "features"
             stays = stays or spec.name in (PATCH_TOKENS, "bank")
+            stays = stays or (resized_there and spec.name == "image")
             crossing = 1 if spec.name == "mask_input" else times
             if not stays:
                 found.append(_transfer(engine, spec, "in", crossing, crosses=gpu))

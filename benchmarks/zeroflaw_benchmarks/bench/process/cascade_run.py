@@ -15,17 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.cascade import Workspace, decoder_prompts
+from zeroflaw.pipeline.cascade import decoder_prompts
 from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import (
-    BoolArray,
-    FloatArray,
-    FrameGeometry,
-    frame_to_sam,
-    inclusive_box,
-    logits_at_sam,
-    mask_at_frame,
-)
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
+from zeroflaw.pipeline.masks import Workspace, inclusive_box, logits_at_sam, mask_at_frame
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, plain_onnxruntime
@@ -189,8 +182,7 @@ class _MaskOf:
         geometry = self._geometry
         side = (geometry.sam_size, geometry.sam_size)
         at_sam = logits_at_sam(low_res, geometry, self._workspace.float32("sam", side))
-        buffer = self._workspace.float32("frame", geometry.frame)
-        return mask_at_frame(at_sam, geometry, buffer)
+        return mask_at_frame(at_sam, geometry, self._workspace)
 
 
 if __name__ == "__main__":

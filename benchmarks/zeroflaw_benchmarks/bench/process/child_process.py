@@ -24,12 +24,22 @@ class RunTimes:
     """What a process measured.
 
     Attributes:
-        seconds: Of each run.
+        seconds: Of each run; on a GPU from host memory to host memory.
         peak_rss: Largest resident memory of the process, bytes.
+        resident_seconds: Of each run on a GPU whose inputs lie there and whose outputs stay.
+        event_seconds: The same, by the GPU's events.
+        device_bytes: Memory of the GPU that the process holds after its runs.
+        device: `cpu`, or the name of the GPU, or `gpu` where the process does not know it.
+        note: What a reader must know of how it ran.
     """
 
     seconds: list[float]
     peak_rss: int
+    resident_seconds: list[float] | None = None
+    event_seconds: list[float] | None = None
+    device_bytes: int | None = None
+    device: str = "cpu"
+    note: str = ""
 
 
 def run_child(module: str, task: Any, result: type[_Result]) -> _Result:  # noqa: ANN401 - any record

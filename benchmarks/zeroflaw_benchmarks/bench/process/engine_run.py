@@ -20,6 +20,7 @@ from zeroflaw_benchmarks.bench.process.peer_graphs import PLAIN_ENCODER
 from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.process.telemetry import silence_onnxruntime, without_openvino_telemetry
+from zeroflaw_engines.sessions.batches import stacked
 
 WINCLIP: Final = "winclip"
 _WINCLIP_SIDE: Final = 240
@@ -81,7 +82,8 @@ def _clip_encoder(
 
 def _sam_encoder(task: EngineTask, bundle: Bundle, image: NDArray[Any]) -> Callable[[], Any]:
     session = task.run_on.session(bundle, task.engine)
-    inputs = {"image": image, "image_size": np.array(image.shape[1:3], np.int32)}
+    one = {"image": image, "image_size": np.array(image.shape[1:3], np.int32)}
+    inputs = stacked(session.contract, [one])
     return lambda: session.execute(inputs)["features"]
 
 

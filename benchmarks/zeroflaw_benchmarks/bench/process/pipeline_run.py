@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pictures.images import read_image
+from zeroflaw_benchmarks.bench.machine import gpu_state
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs
-from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn
+from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn, TorchMode
 
 _Inspect = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+# A pipeline, the name of its device, and what a reader must know of how it ran.
+_Loaded = tuple[_Inspect, str, Callable[[], str]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class PipelineTask:
         product: That the frame shows.
         frame: Path of the image file.
         mask: Where the mask is written, `.npy`.
+        runs: Inspections that are timed.
+        warm_ups: Inspections before them that are not.
+        torch_device: Where PyTorch runs, as `torch_device` takes it.
+        torch_mode: How PyTorch runs its encoders. On a GPU, and in any mode but `eager`, they are
+            of the precision as a whole; on a CPU and eager, bf16 is autocast.
     """
 
     bundle: str
@@ -39,31 +47,53 @@ class PipelineTask:
     product: str
     frame: str
     mask: str
+    runs: int = 1
+    warm_ups: int = 1
+    torch_device: str = "cpu"
+    torch_mode: TorchMode = "eager"
 
 
 def run_pipeline(task: PipelineTask) -> RunTimes:
-    """Load the pipeline and inspect the frame twice; the second inspection is timed."""
+    """Load the pipeline and inspect the frame again and again, warm-ups first.
+
+    Device memory is what GPUs hold after the runs more than before the pipeline was loaded.
+    """
+    before = gpu_state.memory_used()
     frame = np.ascontiguousarray(read_image(Path(task.frame)))
-    inspect = _reference(task) if task.run_on.backend == TORCH else _inspector(task)
+    inspect, device, note = (_reference if task.run_on.backend == TORCH else _inspector)(task)
     masks: list[NDArray[np.bool_]] = []
-    times = time_runs(lambda: masks.append(inspect(frame)), 1)
+    times = time_runs(lambda: masks.append(inspect(frame)), task.runs, untimed=task.warm_ups)
     np.save(task.mask, masks[-1])
-    return times
+    after = None if before is None else gpu_state.memory_used()
+    held = None if before is None or after is None else max(0, after - before)
+    return replace(times, device=device, device_bytes=held, note=note())
 
 
-def _inspector(task: PipelineTask) -> _Inspect:
+def _inspector(task: PipelineTask) -> _Loaded:
     inspector = task.run_on.inspector(task.bundle)
-    return lambda frame: inspector.inspect(frame, product=task.product).mask
+    if task.run_on.on_gpu:
+        inspector.warm_up()  # records CUDA graphs, as a station does before its first frame
+
+    def inspect(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return inspector.inspect(frame, product=task.product).mask
+
+    return inspect, "gpu" if task.run_on.on_gpu else "cpu", lambda: ""
 
 
-def _reference(task: PipelineTask) -> _Inspect:
+def _reference(task: PipelineTask) -> _Loaded:
     """The PyTorch models, of the bundle's seed if it has one."""
     import torch
 
     from zeroflaw.pipeline.encoding import geometry_of
     from zeroflaw.pipeline.prompt_points import point_prompts
+    from zeroflaw_benchmarks.bench.process.torch_device import CPU, torch_device
+    from zeroflaw_benchmarks.bench.process.torch_modes import mode_note
+    from zeroflaw_benchmarks.bench.process.torch_pipeline import encoders_on
     from zeroflaw_benchmarks.reference.reference_models import reference_clip, reference_sam
-    from zeroflaw_benchmarks.reference.reference_pipeline import reference_inspection
+    from zeroflaw_benchmarks.reference.reference_pipeline import (
+        reference_inspection,
+        reference_map,
+    )
     from zeroflaw_engines.bundle.bundle import open_bundle
 
     if task.run_on.threads:
@@ -71,7 +101,14 @@ def _reference(task: PipelineTask) -> _Inspect:
     bundle = open_bundle(task.bundle, verify_digests=False)
     clip, sam = reference_clip(bundle), reference_sam(bundle)
     embeddings = bundle.text_embeddings(task.product)
-    bf16 = task.run_on.precision == "bf16"
+    device, mode, precision = (
+        torch_device(task.torch_device),
+        task.torch_mode,
+        task.run_on.precision,
+    )
+    bf16, map_of = precision == "bf16", reference_map
+    if mode != "eager" or device.name != CPU:
+        bf16, map_of = False, encoders_on(clip, sam, device, mode, precision or "fp32")
     parameters = replace(bundle.manifest.method_parameters, no_region="always_run")
     sizes = bundle.manifest.sizes
 
@@ -89,11 +126,12 @@ def _reference(task: PipelineTask) -> _Inspect:
         assert points is not None  # noqa: S101 - `always_run` gives points; this is for mypy
         return points.coords, points.labels
 
-    return lambda frame: (
-        reference_inspection(
-            clip, sam, frame, embeddings, bf16_encoders=bf16, points_of=points_of
+    def inspect(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return reference_inspection(
+            clip, sam, frame, embeddings, bf16_encoders=bf16, points_of=points_of, map_of=map_of
         ).mask
-    )
+
+    return inspect, device.name, lambda: mode_note(mode)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from zeroflaw.inspector import EncoderSchedule, Inspector
-from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
+from zeroflaw_engines.backends import BACKENDS, DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, read_manifest
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.sessions.session import Session
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from zeroflaw_engines.sessions.quiet_onnxruntime import ort
 
 TORCH: Final = "torch"
+# How PyTorch runs a network; `torch_modes.prepared` says what each is.
+TorchMode = Literal["eager", "compile", "reduce-overhead", "cuda-graph"]
 _OPENVINO: Final = "openvino"
 _OPENVINO_HINTS: Final = {"bf16": "bf16", "fp16": "f16"}
 
@@ -31,16 +33,28 @@ class RunOn:
         backend: Its name; `torch` for the reference models.
         precision: None takes that of the backend.
         threads: CPU threads of each engine; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
     """
 
     backend: str = DEFAULT_BACKEND
     precision: str | None = None
     threads: int = 0
+    device: int = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU; of `auto` and `torch` nothing is known."""
+        return self.backend in BACKENDS and BACKENDS[self.backend].on_gpu
 
     def session(self, bundle: Bundle, engine: EngineName) -> Session:
         """Load one engine of a bundle."""
         return load_session(
-            bundle, engine, backend=self.backend, precision=self.precision, threads=self.threads
+            bundle,
+            engine,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            device=self.device,
         )
 
     def inspector(
@@ -62,6 +76,7 @@ class RunOn:
             self.backend,
             precision=self.precision,
             threads=self.threads,
+            device=self.device,
             encoder_schedule=encoder_schedule,
             parameters=recorded.replace(no_region="always_run", **parameters),
         )

@@ -153,6 +153,12 @@ def figures_of(report: BenchReport) -> Iterator[Figure]:
             yield _gain(f"{peer.part}: {peer.name} over zeroflaw", peer.times_faster)
     if report.stream is not None:
         yield _gain("gain of the pipelined stream", report.stream.gain)
+    for clones in report.clones:
+        if clones.clones > 1:
+            yield _gain(f"throughput of {clones.clones} clones over one", clones.ratio)
+    for batches in report.batches:
+        if batches.batch > 1:
+            yield _gain(f"throughput in batches of {batches.batch} over one", batches.ratio)
 
 
 def own_noise(samples: Sequence[float]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from zeroflaw_benchmarks.bench.report.report import BenchReport, Goal
-from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER
+from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCODER
 
 HOST_SHARE: Final = 0.015
 HOST_MS: Final = 12.0
@@ -15,6 +15,9 @@ LOAD_RATIO: Final = 2.0
 TAIL: Final = 1.3
 MATCHER_SHARE: Final = 0.1
 MATCHER_MS: Final = 30.0
+# On a GPU.
+MATRIX_SHARE: Final = 0.6
+OVER_ENCODERS: Final = 1.15
 _FRAME: Final = (1024, 1024)
 OFFICIAL_DECODER: Final = "SamOnnxModel"
 
@@ -30,6 +33,8 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
         note = "all host work, also what runs beside an engine"
         yield _at_most("host share of the total", HOST_SHARE, latency.host_share.middle, note)
     yield from _matcher_goals(report)
+    yield from _gpu_goals(report)
+    yield from _throughput_goals(report)
     host = report.host
     if (host.frame_height, host.frame_width) == _FRAME:
         total = host.parts_ms["total"]
@@ -60,6 +65,29 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
         yield _at_most(f"p99 over p50 of {seen.frames} frames", TAIL, seen.p99_over_p50, note)
 
 
+def _gpu_goals(report: BenchReport) -> Iterator[Goal]:
+    """Hold encoders that ran on a GPU against its ceiling, and the inspection against them."""
+    alone = {row.engine: row for row in report.roofline if row.matrix_share is not None}
+    encoders = [alone[name] for name in (CLIP_ENCODER, SAM_ENCODER) if name in alone]
+    for row in encoders:
+        share = row.matrix_share or 0.0
+        yield Goal(
+            goal=f"{row.engine} over the measured rate of products of matrices",
+            limit=MATRIX_SHARE,
+            at_least=True,
+            value=share,
+            met=share >= MATRIX_SHARE,
+            note=f"{row.gflop:.0f} GFLOP in {row.call_ms.middle:.2f} ms, without transfers",
+        )
+    if len(encoders) == 2:
+        total = next(stage.p50 for stage in report.latency.stages if stage.kind == "total")
+        both = sum(row.call_ms.middle for row in encoders)
+        note = f"{total:.2f} ms, and {both:.2f} ms of both encoders, each alone"
+        yield _at_most(
+            "whole inspection over the sum of its encoders", OVER_ENCODERS, total / both, note
+        )
+
+
 def _matcher_goals(report: BenchReport) -> Iterator[Goal]:
     """Hold matching with a full bank against the CLIP encoder, or against a time for small ones."""
     alone = {row.engine: row.call_ms for row in report.roofline}
@@ -72,6 +100,23 @@ def _matcher_goals(report: BenchReport) -> Iterator[Goal]:
         yield _at_most("a full reference bank over the CLIP encoder", MATCHER_SHARE, share, note)
     else:
         yield _at_most("matching with a full reference bank, ms", MATCHER_MS, matcher.middle, note)
+
+
+def _throughput_goals(report: BenchReport) -> Iterator[Goal]:
+    """Hold two clones and the largest batch against one, on a GPU: on CPUs all share the cores."""
+    if not report.gpus:
+        return
+    found = [("2 clones", row.ratio) for row in report.clones if row.clones == 2]
+    found += [(f"batches of {row.batch}", row.ratio) for row in report.batches[-1:]]
+    for what, ratio in found:
+        yield Goal(
+            goal=f"frames a second of {what} over one",
+            limit=1.0,
+            at_least=True,
+            value=ratio.middle,
+            met=ratio.middle >= 1,
+            note=str(ratio),
+        )
 
 
 def _at_most(goal: str, limit: float, value: float, note: str) -> Goal:

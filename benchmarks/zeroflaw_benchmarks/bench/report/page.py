@@ -7,7 +7,8 @@ from typing import Final
 
 from zeroflaw_benchmarks.bench.report.figures import plots_of
 from zeroflaw_benchmarks.bench.report.report import BenchReport
-from zeroflaw_benchmarks.bench.report.tables import TextTable, tables_of
+from zeroflaw_benchmarks.bench.report.tables import tables_of
+from zeroflaw_benchmarks.bench.report.text_table import TextTable
 
 _STYLE: Final = (
     "body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;"

@@ -9,20 +9,20 @@ import msgspec
 
 from zeroflaw_benchmarks.bench.machine.machine_state import MachineRecord, MachineState
 from zeroflaw_benchmarks.bench.machine.spread import Spread
+from zeroflaw_benchmarks.bench.report.gpu import GpuUse, PinnedCopy
+from zeroflaw_benchmarks.bench.report.peer import Peer
+from zeroflaw_benchmarks.bench.report.record import Positive, Record
+from zeroflaw_benchmarks.bench.report.rooflines import Ceiling, EngineRoofline
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.errors import BenchmarkError
 
 BENCH_SCHEMA_VERSION: Final = 1
 
 StageKind = Literal["queue", "host", "engine", "total"]
 Axis = Literal["frames_in_flight", "threads", "processes", "megapixels", "points", "products"]
-_Positive = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class Subject(_Record, frozen=True, kw_only=True):
+class Subject(Record, frozen=True, kw_only=True):
     """What was measured.
 
     Attributes:
@@ -52,7 +52,7 @@ class Subject(_Record, frozen=True, kw_only=True):
     parameters: dict[str, str]
 
 
-class StageLatency(_Record, frozen=True, kw_only=True):
+class StageLatency(Record, frozen=True, kw_only=True):
     """Milliseconds of one stage over the warm inspections; percentiles interpolate linearly.
 
     Attributes:
@@ -64,16 +64,16 @@ class StageLatency(_Record, frozen=True, kw_only=True):
 
     stage: str
     kind: StageKind
-    cold_ms: _Positive | None
-    minimum: _Positive
-    p50: _Positive
-    p90: _Positive
-    p99: _Positive
-    maximum: _Positive
+    cold_ms: Positive | None
+    minimum: Positive
+    p50: Positive
+    p90: Positive
+    p99: Positive
+    maximum: Positive
     samples_ms: tuple[float, ...]
 
 
-class Transfer(_Record, frozen=True, kw_only=True):
+class Transfer(Record, frozen=True, kw_only=True):
     """A tensor that one inspection hands to an engine or takes from it.
 
     Attributes:
@@ -88,11 +88,11 @@ class Transfer(_Record, frozen=True, kw_only=True):
     engine: str
     tensor: str
     direction: Literal["in", "out"]
-    megabytes: _Positive
+    megabytes: Positive
     crosses: bool
 
 
-class TimelineSpan(_Record, frozen=True, kw_only=True):
+class TimelineSpan(Record, frozen=True, kw_only=True):
     """When a stage of one inspection ran, in milliseconds since its start."""
 
     stage: str
@@ -101,7 +101,7 @@ class TimelineSpan(_Record, frozen=True, kw_only=True):
     end_ms: float
 
 
-class Latency(_Record, frozen=True, kw_only=True):
+class Latency(Record, frozen=True, kw_only=True):
     """Latency by stage.
 
     Attributes:
@@ -116,7 +116,7 @@ class Latency(_Record, frozen=True, kw_only=True):
         peak_rss_gb: Largest resident memory of the process so far, mapped files included.
     """
 
-    load_ms: _Positive
+    load_ms: Positive
     stages: tuple[StageLatency, ...]
     host_ms: Spread
     host_work_ms: Spread
@@ -127,7 +127,7 @@ class Latency(_Record, frozen=True, kw_only=True):
     peak_rss_gb: float
 
 
-class HostTime(_Record, frozen=True, kw_only=True):
+class HostTime(Record, frozen=True, kw_only=True):
     """Host code alone: engines of full size that answer at once, so that nothing contends with it.
 
     The contract is that of ViT-L/14 at 518 px and a SAM at 1024 px, whatever the bundle holds.
@@ -147,52 +147,7 @@ class HostTime(_Record, frozen=True, kw_only=True):
     parts_ms: dict[str, Spread]
 
 
-class Ceiling(_Record, frozen=True, kw_only=True):
-    """The best that this machine does, measured in the same run.
-
-    Attributes:
-        precision: Of the products.
-        gflops: Best rate of products of matrices, of any library.
-        library: Whose rate it is.
-        gigabytes_per_second: Best rate at which all cores read memory.
-        threads: That multiplied and read.
-    """
-
-    precision: str
-    gflops: _Positive
-    library: str
-    gigabytes_per_second: _Positive
-    threads: int
-
-
-class EngineRoofline(_Record, frozen=True, kw_only=True):
-    """One engine against the machine's ceilings.
-
-    Attributes:
-        engine: `clip_encoder`, `sam_encoder`, `sam_decoder`, or `reference_matcher` where the
-            bundle has it, with a full bank.
-        calls: In one inspection; the matcher is called for products with a reference bank.
-        gflop: Of one call: products of matrices, convolutions and attentions of its graph.
-        megabytes: That one call must move at least: weights, inputs and outputs, each once.
-        megabytes_unfused: That it would move if every node read and wrote memory.
-        floor_ms: The least time of one call: the greater of its arithmetic and its traffic.
-        bound: Which of them it is.
-        call_ms: Of one call, alone on the machine.
-        fraction: `floor_ms` over the median of `call_ms`: 1 is the limit.
-    """
-
-    engine: str
-    calls: int
-    gflop: _Positive
-    megabytes: _Positive
-    megabytes_unfused: _Positive
-    floor_ms: _Positive
-    bound: Literal["arithmetic", "memory"]
-    call_ms: Spread
-    fraction: float
-
-
-class StreamGain(_Record, frozen=True, kw_only=True):
+class StreamGain(Record, frozen=True, kw_only=True):
     """Frames that flow through `InspectionStream`, pipelined and one after the other.
 
     Attributes:
@@ -212,7 +167,7 @@ class StreamGain(_Record, frozen=True, kw_only=True):
     queue_ms: Spread
 
 
-class ScalePoint(_Record, frozen=True, kw_only=True):
+class ScalePoint(Record, frozen=True, kw_only=True):
     """One setting on one axis.
 
     Attributes:
@@ -232,7 +187,7 @@ class ScalePoint(_Record, frozen=True, kw_only=True):
     peak_rss_gb: float
 
 
-class Growth(_Record, frozen=True, kw_only=True):
+class Growth(Record, frozen=True, kw_only=True):
     """How a stage grows along an axis.
 
     Attributes:
@@ -251,35 +206,7 @@ class Growth(_Record, frozen=True, kw_only=True):
     defect: bool
 
 
-class Peer(_Record, frozen=True, kw_only=True):
-    """Another way to do the job or a part of it, on the same image, in the same run.
-
-    Attributes:
-        name: Of the peer, with its version.
-        part: What it does: `inspection`, `sam_encoder`, `cascade` (three decoder calls), `clip`.
-        weights: Whether its weights are the bundle's own.
-        seconds: Of the peer; None if it did not run.
-        ours: Of zeroflaw doing the same.
-        times_faster: Peer over ours, inside each round: over 1, zeroflaw is faster.
-        agreement: How near its result is to ours, in words and figures.
-        why_not: Why it did not run; empty if it did.
-        peak_rss_gb: Largest resident memory of the peer's processes; None in older reports.
-        ours_peak_rss_gb: The same of zeroflaw's.
-    """
-
-    name: str
-    part: Literal["inspection", "sam_encoder", "cascade", "clip"]
-    weights: str
-    seconds: Spread | None = None
-    ours: Spread | None = None
-    times_faster: Spread | None = None
-    agreement: str = ""
-    why_not: str = ""
-    peak_rss_gb: float | None = None
-    ours_peak_rss_gb: float | None = None
-
-
-class Goal(_Record, frozen=True, kw_only=True):
+class Goal(Record, frozen=True, kw_only=True):
     """A figure that must be reached.
 
     Attributes:
@@ -299,7 +226,7 @@ class Goal(_Record, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Endurance(_Record, frozen=True, kw_only=True):
+class Endurance(Record, frozen=True, kw_only=True):
     """Many frames through one Inspector.
 
     Attributes:
@@ -319,7 +246,7 @@ class Endurance(_Record, frozen=True, kw_only=True):
     rss_mb: tuple[float, ...]
 
 
-class LoadTime(_Record, frozen=True, kw_only=True):
+class LoadTime(Record, frozen=True, kw_only=True):
     """Load to first result against a plain session load of the same files.
 
     Attributes:
@@ -341,8 +268,12 @@ class LoadTime(_Record, frozen=True, kw_only=True):
     ratio_first: Spread
 
 
-class BenchReport(_Record, frozen=True, kw_only=True):
-    """One run of `zeroflaw bench`; a section that was not asked for is None or empty."""
+class BenchReport(Record, frozen=True, kw_only=True):
+    """One run of `zeroflaw bench`; a section that was not asked for is None or empty.
+
+    `gpus` and `pinned` are of runs whose backend is on a GPU: what each GPU did meanwhile, and how
+    fast memory is copied to it and back.
+    """
 
     schema_version: Annotated[int, msgspec.Meta(ge=1)]
     created: str
@@ -356,7 +287,11 @@ class BenchReport(_Record, frozen=True, kw_only=True):
     host: HostTime
     ceilings: tuple[Ceiling, ...] = ()
     roofline: tuple[EngineRoofline, ...] = ()
+    gpus: tuple[GpuUse, ...] = ()
+    pinned: tuple[PinnedCopy, ...] = ()
     stream: StreamGain | None = None
+    clones: tuple[CloneThroughput, ...] = ()
+    batches: tuple[BatchThroughput, ...] = ()
     scale: tuple[ScalePoint, ...] = ()
     growth: tuple[Growth, ...] = ()
     peers: tuple[Peer, ...] = ()

@@ -3,50 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
 from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
+from zeroflaw_benchmarks.bench.report.gpu_tables import (
+    ceilings_text,
+    gpu_peer_table,
+    gpu_table,
+    transfer_table,
+)
+from zeroflaw_benchmarks.bench.report.peer import Peer
 from zeroflaw_benchmarks.bench.report.report import (
     BenchReport,
     Goal,
     Growth,
     HostTime,
     LoadTime,
-    Peer,
     ScalePoint,
     StreamGain,
 )
-
-Row = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of texts.
-
-    Attributes:
-        title: What it shows.
-        heads: Of the columns; the first is aligned to the left, the others to the right.
-        rows: Of as many texts.
-        note: What a reader must know of it; empty if nothing.
-    """
-
-    title: str
-    heads: Row
-    rows: tuple[Row, ...]
-    note: str = ""
+from zeroflaw_benchmarks.bench.report.text_table import TextTable, ms, spread_ms
+from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 
 
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
     """Lay out every section of a report that was measured."""
     found = [machine_table(report), latency_table(report), host_table(report.host)]
+    if report.gpus:
+        found.append(gpu_table(report.gpus))
+    if report.pinned:
+        found.append(transfer_table(report.latency.transfers, report.pinned))
     if report.roofline:
         found.append(roofline_table(report))
     if report.stream is not None:
         found.append(stream_table(report.stream))
-    if report.peers:
-        found.append(peer_table(report.peers))
+    if report.clones:
+        found.append(clone_table(report.clones, on_gpu=bool(report.gpus)))
+    if report.batches:
+        found.append(batch_table(report.batches))
+    on_gpu = [peer for peer in report.peers if peer.device not in {"", "cpu"}]
+    if len(on_gpu) < len(report.peers):
+        found.append(peer_table([peer for peer in report.peers if peer not in on_gpu]))
+    if on_gpu:
+        found.append(gpu_peer_table(on_gpu))
     if report.scale:
         found += [scale_table(report.scale), growth_table(report.growth)]
     if report.load is not None:
@@ -97,8 +96,8 @@ def latency_table(report: BenchReport) -> TextTable:
         (
             stage.stage,
             stage.kind,
-            "" if stage.cold_ms is None else _ms(stage.cold_ms),
-            *map(_ms, (stage.minimum, stage.p50, stage.p90, stage.p99, stage.maximum)),
+            "" if stage.cold_ms is None else ms(stage.cold_ms),
+            *map(ms, (stage.minimum, stage.p50, stage.p90, stage.p99, stage.maximum)),
             f"{100 * stage.p50 / total:.2f} %",
             limits.get(stage.stage.rstrip("_123"), ""),
         )
@@ -133,7 +132,7 @@ def host_table(host: HostTime) -> TextTable:
     return TextTable(
         f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
         ("part", "ms"),
-        tuple((part, _seconds(value, 1.0)) for part, value in host.parts_ms.items()),
+        tuple((part, spread_ms(value, 1.0)) for part, value in host.parts_ms.items()),
         f"Engines of full size that answer at once, {host.cores} cores: nothing contends.",
     )
 
@@ -147,24 +146,21 @@ def roofline_table(report: BenchReport) -> TextTable:
             f"{row.gflop:.2f}",
             f"{row.megabytes:.1f}",
             f"{row.megabytes_unfused:.0f}",
-            _ms(row.floor_ms),
+            ms(row.floor_ms),
             row.bound,
-            _ms(row.call_ms.middle),
+            ms(row.call_ms.middle),
             f"{100 * row.fraction:.0f} %",
+            "" if row.matrix_share is None else f"{100 * row.matrix_share:.0f} %",
+            "" if row.with_transfers_ms is None else ms(row.with_transfers_ms.middle),
         )
         for row in report.roofline
     )
-    rates = "; ".join(
-        f"{one.precision}: {one.gflops:.0f} GFLOP/s ({one.library})" for one in report.ceilings
-    )
-    memory = report.ceilings[0].gigabytes_per_second if report.ceilings else 0.0
     heads = ("engine", "calls", "GFLOP", "MB least", "MB unfused", "floor, ms", "bound by")
     return TextTable(
         "Roofline, one call of each engine alone",
-        (*heads, "p50, ms", "of the limit"),
+        (*heads, "p50, ms", "of the limit", "of products", "with transfers, ms"),
         rows,
-        f"Ceilings measured in this run on {report.ceilings[0].threads} cores: {rates};"
-        f" memory {memory:.1f} GB/s.",
+        f"Ceilings measured in this run {ceilings_text(report.ceilings)}.",
     )
 
 
@@ -185,6 +181,48 @@ def stream_table(stream: StreamGain) -> TextTable:
     )
 
 
+def clone_table(clones: Sequence[CloneThroughput], *, on_gpu: bool) -> TextTable:
+    """Lay out throughput by clones of the Inspector."""
+    rows = tuple(
+        (
+            str(row.clones),
+            str(row.per_second),
+            str(row.ratio),
+            ms(row.latency_p50_ms),
+            ms(row.latency_p99_ms),
+            "" if row.gpu_memory_gb is None else f"{row.gpu_memory_gb:.2f}",
+        )
+        for row in clones
+    )
+    shared = "GPU memory is of all processes." if on_gpu else "All of them share the same cores."
+    return TextTable(
+        f"Clones on the same weights, {clones[0].frames} frames a round from one source",
+        ("clones", "frames a second", "to one", "p50, ms", "p99, ms", "GPU GB"),
+        rows,
+        f"Each clone has a pipelined stream; latency is from `submit` to the result, with three"
+        f" frames under way in each stream. {shared}",
+    )
+
+
+def batch_table(batches: Sequence[BatchThroughput]) -> TextTable:
+    """Lay out throughput by frames of one call of the encoders."""
+    names = tuple(batches[0].encoders_ms)
+    return TextTable(
+        f"Batches, {batches[0].frames} frames a round",
+        ("batch", "frames a second", "to one", *(f"{name}, ms a frame" for name in names)),
+        tuple(
+            (
+                str(row.batch),
+                str(row.per_second),
+                str(row.ratio),
+                *(ms(row.encoders_ms[name]) for name in names),
+            )
+            for row in batches
+        ),
+        "One call after the other; each frame is decoded alone.",
+    )
+
+
 def peer_table(peers: Sequence[Peer]) -> TextTable:
     """Lay out what others take for the job or a part of it."""
     rows = tuple(
@@ -192,8 +230,8 @@ def peer_table(peers: Sequence[Peer]) -> TextTable:
             peer.name,
             peer.part,
             peer.weights,
-            _seconds(peer.seconds),
-            _seconds(peer.ours),
+            spread_ms(peer.seconds),
+            spread_ms(peer.ours),
             "" if peer.times_faster is None else str(peer.times_faster),
             _both(peer.peak_rss_gb, peer.ours_peak_rss_gb),
             peer.agreement if not peer.why_not else f"did not run: {peer.why_not}",
@@ -216,10 +254,10 @@ def scale_table(scale: Sequence[ScalePoint]) -> TextTable:
         (
             point.axis,
             f"{point.value:g}",
-            _seconds(Spread(*(v / 1e3 for v in _values(point.latency_ms)))),
+            spread_ms(Spread(*(v / 1e3 for v in _values(point.latency_ms)))),
             f"{point.per_second:.3g}",
-            _ms(sum(point.stages_ms.get(name, 0.0) for name in ("frame", "squash", "fit"))),
-            _ms(sum(point.stages_ms.get(name, 0.0) for name in ("mask", "regions"))),
+            ms(sum(point.stages_ms.get(name, 0.0) for name in ("frame", "squash", "fit"))),
+            ms(sum(point.stages_ms.get(name, 0.0) for name in ("mask", "regions"))),
             f"{point.peak_rss_gb:.2f}",
         )
         for point in scale
@@ -251,11 +289,11 @@ def growth_table(growth: Sequence[Growth]) -> TextTable:
 def load_table(load: LoadTime) -> TextTable:
     """Lay out load to first result against plain sessions."""
     rows = (
-        ("Inspector.load", _seconds(load.load_ms, 1.0), ""),
-        ("... of which digests of every file", _seconds(load.digests_ms, 1.0), ""),
-        ("load and first inspection", _seconds(load.first_result_ms, 1.0), str(load.ratio_first)),
-        ("plain sessions of the same files", _seconds(load.plain_ms, 1.0), ""),
-        ("plain sessions, one run of each", _seconds(load.plain_first_ms, 1.0), "1"),
+        ("Inspector.load", spread_ms(load.load_ms, 1.0), ""),
+        ("... of which digests of every file", spread_ms(load.digests_ms, 1.0), ""),
+        ("load and first inspection", spread_ms(load.first_result_ms, 1.0), str(load.ratio_first)),
+        ("plain sessions of the same files", spread_ms(load.plain_ms, 1.0), ""),
+        ("plain sessions, one run of each", spread_ms(load.plain_first_ms, 1.0), "1"),
         ("Inspector.load over plain sessions", "", str(load.ratio)),
     )
     return TextTable("Load", ("", "ms", "ratio"), rows)
@@ -307,19 +345,8 @@ def _verdict(change: Change) -> str:
     return "worse, but not by the factor" if change.to_the_worse else "better"
 
 
-def _ms(value: float) -> str:
-    return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
-
-
 def _both(its: float | None, ours: float | None) -> str:
     return "" if its is None or ours is None else f"{its:.1f} / {ours:.1f}"
-
-
-def _seconds(value: Spread | None, scale: float = 1e3) -> str:
-    if value is None:
-        return ""
-    low, middle, high = (_ms(scale * v) for v in (value.least, value.middle, value.most))
-    return f"{middle} ({low}-{high})"
 
 
 def _values(value: Spread) -> tuple[float, float, float]:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw.cli.options import DeviceOption
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import IMAGE_SUFFIXES, read_image
 from zeroflaw.sessions import Sessions, load_sessions
@@ -264,14 +265,15 @@ def main(
         str | None, typer.Option(help="Compare the masks of this backend, and nothing else.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="Of that backend.")] = None,
+    device: DeviceOption = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write a file.")] = None,
 ) -> None:
     """Prove that a bundle is safe in FP16, without a GPU; exit code 1 if it is not."""
     opened = open_bundle(bundle)
     shown = product or min(opened.manifest.products)
     if backend:
-        choice = choose_backend(backend, precision, bundle=opened)
-        sessions = load_sessions(opened, choice, precision=precision)
+        choice = choose_backend(backend, precision, bundle=opened, device=device)
+        sessions = load_sessions(opened, choice, precision=precision, device=device)
         agreement = compare_masks(opened, frames_of(photos, frames), sessions, shown)
         typer.echo(f"{choice.backend} in {choice.precision}: {agreement}")
         return

@@ -94,8 +94,9 @@ typedef struct zeroflaw_config {
   int32_t threads;              /* CPU threads of each engine; default: every core */
   int32_t queue_size;           /* submitted frames that may wait; default 8 */
   const char *when_full;        /* "refuse" (default) the new frame, or "drop_oldest" */
+  int32_t device;               /* number of the GPU, as CUDA counts; CPU backends take 0 alone */
 } zeroflaw_config;
-#define ZEROFLAW_CONFIG_INIT {sizeof(zeroflaw_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define ZEROFLAW_CONFIG_INIT {sizeof(zeroflaw_config), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* A frame, and how it is to be inspected. */
 typedef struct zeroflaw_frame {

@@ -213,6 +213,7 @@ struct Config {
   std::int32_t threads = 0;
   std::int32_t queue_size = 0;
   std::string when_full;
+  std::int32_t device = 0;
 };
 
 namespace detail {
@@ -271,6 +272,7 @@ class Inspector {
     given.threads = config.threads;
     given.queue_size = config.queue_size;
     given.when_full = detail::or_null(config.when_full);
+    given.device = config.device;
     require_ok(zeroflaw_create(&given, &handle_));
   }
   // The same from a TOML file with the fields of Config (but for python_home).

@@ -113,6 +113,7 @@ def photo_scorer(
     backend: str,
     precision: str | None,
     threads: int,
+    device: int = 0,
 ) -> Iterator[PhotoScorer]:
     """Load what image scores take: the CLIP encoder, and the reference matcher for a bank.
 
@@ -120,17 +121,23 @@ def photo_scorer(
         embeddings: float32 [2, embedding_size] of the product.
         precision: What they compute in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
 
     Raises:
         EngineError: An engine cannot be loaded.
     """
     engines: tuple[EngineName, ...] = (CLIP_ENCODER, *([REFERENCE_MATCHER] if with_bank else ()))
-    choice = choose_backend(backend, precision, bundle=bundle, engines=engines)
+    choice = choose_backend(backend, precision, bundle=bundle, engines=engines, device=device)
     with ExitStack() as loaded:
 
         def load(engine: EngineName) -> Session:
             session = load_session(
-                bundle, engine, backend=choice.backend, precision=precision, threads=threads
+                bundle,
+                engine,
+                backend=choice.backend,
+                precision=precision,
+                threads=threads,
+                device=device,
             )
             loaded.callback(session.close)
             return session

@@ -23,14 +23,14 @@ from zeroflaw_benchmarks.bench.measure.roofline import engine_roofline
 from zeroflaw_benchmarks.bench.measure.scale import growth_of
 from zeroflaw_benchmarks.bench.report.compare import compare, own_noise
 from zeroflaw_benchmarks.bench.report.goals import goals_of
+from zeroflaw_benchmarks.bench.report.peer import Peer
 from zeroflaw_benchmarks.bench.report.report import (
-    Ceiling,
     Endurance,
-    Peer,
     ScalePoint,
     read_report,
     report_json,
 )
+from zeroflaw_benchmarks.bench.report.rooflines import Ceiling
 from zeroflaw_benchmarks.bench.report.tables import latency_table
 from zeroflaw_engines.errors import BenchmarkError
 

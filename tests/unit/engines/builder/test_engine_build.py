@@ -59,7 +59,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     stand_in = Compiler()
     monkeypatch.setattr(engine_build, "compile_in_process", stand_in)
     monkeypatch.setattr(engine_build, "installed_version", lambda backend: VERSION)
-    monkeypatch.setattr(engine_build, "this_gpu", lambda: None)
+    monkeypatch.setattr(engine_build, "this_gpu", lambda device: None)
     return stand_in
 
 
@@ -259,7 +259,7 @@ def test_parity_on_a_gpu(
     bundle: Bundle, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a GPU can run the engine, it is compared before it is published."""
-    monkeypatch.setattr(engine_build, "this_gpu", lambda: GPU)
+    monkeypatch.setattr(engine_build, "this_gpu", lambda device: GPU)
     opened = []
 
     def session(one: Bundle, trial):
@@ -293,7 +293,7 @@ def test_parity_on_a_gpu(
 def test_an_engine_without_parity_is_not_published(
     bundle: Bundle, compiler: Compiler, monkeypatch: pytest.MonkeyPatch, change
 ) -> None:
-    monkeypatch.setattr(engine_build, "this_gpu", lambda: GPU)
+    monkeypatch.setattr(engine_build, "this_gpu", lambda device: GPU)
     with pytest.raises(BuildError, match="differs from the FP32 reference"):
         build_engine(
             bundle, "sam_decoder", OPTIONS, open_session=lambda one, trial: Skewed(one, change)

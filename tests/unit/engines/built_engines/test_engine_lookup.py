@@ -227,13 +227,37 @@ def test_every_option_and_every_part_is_in_the_key(bundle: Bundle) -> None:
         "version": {"version": "10.9.0.35"},
         "gpu": {"gpu": Gpu("NVIDIA A10", "sm86")},
     }
-    options = set(BuildOptions.__struct_fields__) - {"timing_cache", "precision"}
+    # Of encoders alone, and of those of bundles that were exported for batches.
+    options = set(BuildOptions.__struct_fields__) - {"timing_cache", "precision", "images"}
     assert options <= set(changes)
     keys = {name: parts(**change).key for name, change in changes.items()}
     assert len({*keys.values(), parts().key}) == len(keys) + 1
     assert parts(timing_cache=Path("/tmp/timings")).key == parts().key  # noqa: S108
     [difference] = key_differences(parts(), parts(tf32=True))
     assert str(difference) == "flags.tf32: False -> True"
+
+
+def test_images_of_a_call_are_in_the_key_of_encoders_that_take_several(
+    bundle: Bundle, batch_bundle: Bundle
+) -> None:
+    def keys(of: Bundle, engine: str) -> set[str]:
+        ranges = (None, BatchRange(max=2), BatchRange(max=4), BatchRange(opt=4, max=4))
+        options = [BuildOptions(backend="tensorrt", precision="fp32", images=r) for r in ranges]
+        return {
+            key_parts(of, engine, one, backend_version="10.9.0.34", gpu=None).key for one in options
+        }
+
+    assert len(keys(batch_bundle, "sam_encoder")) == 3, "None is as many as the graphs take"
+    assert len(keys(batch_bundle, "sam_decoder")) == 1
+    whole = BuildOptions(backend="tensorrt", precision="fp32")
+    profile = whole.profile(batch_bundle.contract("sam_encoder"))
+    assert profile["image_size"] == ((1, 2), (1, 2), (4, 2))
+    assert whole.profile(bundle.contract("sam_encoder")) == {}
+    for too_many, of in ((5, batch_bundle), (2, bundle)):
+        images = msgspec.structs.replace(whole, images=BatchRange(max=too_many))
+        with pytest.raises(BuildError, match=f"in one call, not {too_many}") as caught:
+            images.profile(of.contract("clip_encoder"))
+        assert f"--max-batch {too_many}" in caught.value.remedy
 
 
 def test_the_key_does_not_depend_on_the_order_of_names(bundle: Bundle) -> None:

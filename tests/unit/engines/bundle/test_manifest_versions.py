@@ -13,6 +13,7 @@ import pytest
 
 from support.manifests import WHERE, as_version_1, as_version_2, decode
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, SCHEMA_VERSION, brought_up
 from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
 from zeroflaw_engines.errors import (
     BundleDamagedError,
@@ -20,7 +21,7 @@ from zeroflaw_engines.errors import (
 )
 
 
-@pytest.mark.parametrize("version", [7, 8, 10**6])
+@pytest.mark.parametrize("version", [BATCHES_SINCE + 1, 10**6])
 def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
     with pytest.raises(BundleSchemaError) as caught:
         decode({**raw, "schema_version": version, "something_new": 1})
@@ -111,6 +112,34 @@ def test_version_2_has_none_of_the_fields_of_version_3(raw: dict[str, Any]) -> N
     for change in (with_variants(old, VARIANT), {**old, "parity": [figure]}):
         with pytest.raises(BundleSchemaError, match="version 2 does not know"):
             decode(change)
+
+
+def with_batches(raw: dict[str, Any], **images: int) -> dict[str, Any]:
+    """The manifest of a bundle whose engines take so many images in one call."""
+    engines = {name: dict(engine) for name, engine in raw["engines"].items()}
+    for name, number in images.items():
+        engines[name]["max_batch"] = number
+    return {**raw, "schema_version": BATCHES_SINCE, "engines": engines}
+
+
+def test_batches_are_of_both_encoders_and_of_a_version_of_their_own(raw: dict[str, Any]) -> None:
+    new = with_batches(raw, clip_encoder=4, sam_encoder=4)
+    manifest = decode(new)
+    assert manifest.sizes.max_batch == 4
+    assert decode_manifest(encode_manifest(manifest), WHERE) == manifest
+    assert brought_up(manifest).schema_version == BATCHES_SINCE
+    assert brought_up(decode(raw)).schema_version == SCHEMA_VERSION
+    with pytest.raises(BundleSchemaError, match=f"version {SCHEMA_VERSION} does not know"):
+        decode({**new, "schema_version": SCHEMA_VERSION})
+    for images, text in (
+        ({"clip_encoder": 4}, "batches of 1 and 4 images"),
+        ({"clip_encoder": 4, "sam_encoder": 2}, "batches of 2 and 4 images"),
+        ({"clip_encoder": 4, "sam_encoder": 4, "sam_decoder": 4}, "sam_decoder, which takes none"),
+        ({"clip_encoder": 0, "sam_encoder": 0}, "max_batch"),
+        ({"clip_encoder": 9, "sam_encoder": 9}, "max_batch"),
+    ):
+        with pytest.raises(BundleSchemaError, match=text):
+            decode(with_batches(raw, **images))
 
 
 CALIBRATION = {

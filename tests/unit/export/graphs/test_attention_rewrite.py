@@ -11,6 +11,7 @@ import pytest
 from segment_anything.modeling import Sam
 
 from zeroflaw_engines.contract import EngineSizes, engine_contract
+from zeroflaw_engines.errors import ExportError
 from zeroflaw_export.graphs.attention_rewrite import (
     fuse_relative_positions,
     merge_head_groups,
@@ -30,6 +31,53 @@ def encoder(request, tiny_sam: Sam, tmp_path_factory: pytest.TempPathFactory) ->
     module = SamEncoder(tiny_sam, request.param).eval()
     onnx_from_module(module, engine_contract("sam_encoder", sizes), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def batch_encoder(tiny_sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    side = tiny_sam.image_encoder.img_size
+    channels = tiny_sam.prompt_encoder.embed_dim
+    sizes = EngineSizes(224, 64, side, side // 16, channels, 27, max_batch=4)
+    path = tmp_path_factory.mktemp("batches") / "sam_encoder.onnx"
+    onnx_from_module(SamEncoder(tiny_sam).eval(), engine_contract("sam_encoder", sizes), path)
+    return path
+
+
+def test_a_batch_keeps_its_numbers_and_one_attention_a_block(batch_encoder: Path) -> None:
+    model = ir.load(batch_encoder)
+    fuse_relative_positions(model)
+    merge_head_groups(model)
+    pad_attention(model, 8)
+    rewritten = batch_encoder.with_name("rewritten.onnx")
+    ir.save(model, rewritten, external_data="rewritten.data")
+    attentions = [node for node in model.graph if node.op_type == "Attention"]
+    assert [node.inputs[0].shape[1] for node in attentions] == [2, 2], "both heads in one node"
+    assert not any(node.op_type == "Softmax" for node in model.graph)
+
+    rng = np.random.default_rng(0)
+    side = 256
+    for count in (1, 3):
+        given = {
+            "image": rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+            "image_size": np.array([[side - 40 * i, side] for i in range(count)], np.int32),
+        }
+        want, got = (
+            ort.InferenceSession(str(path)).run(None, given)[0]
+            for path in (batch_encoder, rewritten)
+        )
+        assert len(got) == count
+        np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+
+
+def test_a_width_that_is_left_open_is_refused() -> None:
+    def value(name: str, *shape: int | str) -> ir.Value:
+        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+
+    q = value("q", "windows", 2, 5, "wide")
+    node = ir.node("Attention", [q, q, q], name="a", outputs=[value("o", "windows", 2, 5, 6)])
+    graph = ir.Graph([q], node.outputs, nodes=[node], opset_imports={"": 23}, name="g")
+    with pytest.raises(ExportError, match="no fixed shape"):
+        pad_attention(ir.Model(graph, ir_version=10), 8)
 
 
 def features(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -113,10 +114,15 @@ def test_texts_are_echoed_and_default_to_nothing() -> None:
 
 
 def test_struct_defaults_are_the_inspector_s() -> None:
-    assert configuration_of(Config()) == Configuration()
-    given = Config(bundle=b"dir", threads=2, when_full=b"drop_oldest", queue_size=3)
-    expected = Configuration(bundle="dir", threads=2, when_full="drop_oldest", queue_size=3)
+    size = ctypes.sizeof(Config)
+    assert configuration_of(Config(struct_size=size)) == Configuration()
+    given = Config(size, bundle=b"dir", threads=2, when_full=b"drop_oldest", queue_size=3, device=1)
+    expected = Configuration(
+        bundle="dir", threads=2, when_full="drop_oldest", queue_size=3, device=1
+    )
     assert configuration_of(given) == expected
+    given.struct_size = Config.device.offset  # that of the first header
+    assert configuration_of(given) == msgspec.structs.replace(expected, device=0)
 
 
 def test_configuration_file(tmp_path: Path) -> None:

@@ -1,15 +1,10 @@
 """Geometry against Pillow, segment-anything itself and brute force."""
 
 from fractions import Fraction
-from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from segment_anything.modeling import Sam
-from segment_anything.utils.amg import batched_mask_to_box
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from zeroflaw.pipeline.geometry import (
@@ -19,10 +14,6 @@ from zeroflaw.pipeline.geometry import (
     frame_geometry,
     frame_to_sam,
     grid_to_frame,
-    inclusive_box,
-    logits_at,
-    logits_at_sam,
-    mask_at_frame,
     real_cells,
     squash,
 )
@@ -55,19 +46,6 @@ def geometry_of(frame, *, squash_sam=False, map_size=518, sam_size=1024, feature
 
 def random_frame(size, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def random_logits(seed, size=256):
-    noise = np.random.default_rng(seed).normal(size=(size, size))
-    return (20 * cv2.GaussianBlur(noise, (0, 0), size / 32)).astype(np.float32)
-
-
-def sam_postprocess(low_res, sam_size, content, *sizes):
-    sam = SimpleNamespace(image_encoder=SimpleNamespace(img_size=sam_size))
-    logits = Sam.postprocess_masks(sam, torch.from_numpy(low_res)[None, None], content, sizes[0])
-    for size in sizes[1:]:
-        logits = torch.nn.functional.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits[0, 0].numpy()
 
 
 # --- sizes ------------------------------------------------------------------------------------
@@ -207,84 +185,6 @@ def test_grid_to_frame_corners():
     points = np.array([[0, 0], [1, 1]])
     assert grid_to_frame(points, (2, 2), geometry).tolist() == [[49.5, 24.5], [149.5, 74.5]]
     assert grid_to_frame(np.zeros((0, 2)), (2, 2), geometry).shape == (0, 2)
-
-
-# --- logits and masks -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("frame", [*SIZES, (2400, 3200)])
-@pytest.mark.parametrize("squash_sam", [False, True])
-def test_mask_is_that_of_postprocess_masks(frame, squash_sam):
-    geometry = geometry_of(frame, squash_sam=squash_sam)
-    if squash_sam:
-        content, sizes = (1024, 1024), [(518, 518), frame]
-    else:
-        content, sizes = ResizeLongestSide.get_preprocess_shape(*frame, 1024), [frame]
-    for seed in (0, 1):
-        low_res = random_logits(seed)
-        want = sam_postprocess(low_res, 1024, content, *sizes)
-        got = mask_at_frame(logits_at_sam(low_res, geometry), geometry)
-        assert got.shape == frame
-        assert got.dtype == np.bool_
-        sure = np.abs(want) > 1e-4
-        assert sure.mean() > 0.99
-        np.testing.assert_array_equal(got[sure], want[sure] > 0)
-
-
-@pytest.mark.parametrize("frame", SIZES)
-def test_logits_are_those_of_postprocess_masks(frame):
-    geometry, low_res = geometry_of(frame), random_logits(3)
-    before = low_res.copy()
-    content = logits_at_sam(low_res, geometry)
-    assert content.shape == geometry.sam_content
-    # SAM's first resize alone: no second one if the frame has the content's size.
-    first = sam_postprocess(low_res, 1024, geometry.sam_content, geometry.sam_content)
-    np.testing.assert_allclose(content, first, atol=1e-4)
-    for size in [frame, (518, 518)]:
-        want = sam_postprocess(low_res, 1024, geometry.sam_content, size)
-        np.testing.assert_allclose(logits_at(content, size), want, atol=2e-4)
-    np.testing.assert_array_equal(low_res, before)
-
-
-@pytest.mark.parametrize("frame", [(40, 64), (64, 23), (7, 9)])
-def test_tiny_sam(frame):
-    geometry = geometry_of(frame, map_size=32, sam_size=64, feature_size=4)
-    low_res = random_logits(4, size=16)
-    want = sam_postprocess(low_res, 64, geometry.sam_content, frame)
-    sure = np.abs(want) > 1e-4
-    got = mask_at_frame(logits_at_sam(low_res, geometry), geometry)
-    np.testing.assert_array_equal(got[sure], want[sure] > 0)
-
-
-def test_logit_zero_is_outside_the_mask():
-    geometry = geometry_of((20, 30))
-    zeros = np.zeros((256, 256), np.float32)
-    assert not mask_at_frame(logits_at_sam(zeros, geometry), geometry).any()
-    assert mask_at_frame(logits_at_sam(zeros + 1e-3, geometry), geometry).all()
-
-
-# --- boxes ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 4), (40, 60), (301, 200)])
-def test_box_is_that_of_batched_mask_to_box(size, rng):
-    for density in (0.002, 0.02, 0.3, 1):
-        mask = rng.random(size) < density
-        mask[rng.integers(size[0]), rng.integers(size[1])] = True
-        want = tuple(batched_mask_to_box(torch.from_numpy(mask)).tolist())
-        assert inclusive_box(mask) == want
-
-
-def test_box_of_a_view(rng):
-    whole = rng.random((60, 80)) < 0.002
-    whole[31, 42] = True
-    view = whole[5:55:2, 70:10:-2]
-    want = tuple(batched_mask_to_box(torch.from_numpy(view.copy())).tolist())
-    assert inclusive_box(view) == want
-
-
-def test_box_of_nothing():
-    assert inclusive_box(np.zeros((5, 6), bool)) is None
 
 
 # --- feature cells ----------------------------------------------------------------------------

@@ -1,6 +1,12 @@
 """Regions against scikit-image, and by drawing their polygons again."""
 
+import copy
+import dataclasses
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label, regionprops
 
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.regions import Region, regions_of
 
 NO_SCORE = np.zeros((8, 8), np.float32)
 
@@ -213,3 +219,119 @@ def test_peak_is_the_regions_own():
     score[15:22, 5:20] = 0.5
     score[16, 6] = 0.625
     assert [r.peak_score for r in regions_of(mask, score)] == [0.625, 0.25]
+
+
+# --- against a loop over components and contours ----------------------------------------------
+
+
+def plain_regions(mask, score):
+    """OpenCV's own measures of each component, and every polygon at once."""
+    ys, xs = np.nonzero(mask)
+    if not len(ys):
+        return ()
+    x0, y0 = int(xs.min()), int(ys.min())
+    part = mask[y0 : ys.max() + 1, x0 : xs.max() + 1].astype(np.uint8)
+    count, labels, stats, centroids = cv2.connectedComponentsWithStats(part)
+    contours, hierarchy = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outer, holes = {}, dict.fromkeys(range(count), ())
+    for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
+        owner = int(labels[contour[0, 0, 1], contour[0, 0, 0]])
+        polygon = tuple((x0 + int(x), y0 + int(y)) for ((x, y),) in contour)
+        if parent < 0:
+            outer[owner] = polygon
+        else:
+            holes[owner] += (polygon,)
+    found = []
+    for i in range(1, count):
+        own = np.zeros(mask.shape, bool)
+        own[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = labels == i
+        x, y, width, height, area = stats[i].tolist()
+        centroid = (x0 + float(centroids[i, 0]), y0 + float(centroids[i, 1]))
+        box, boundaries = (x0 + x, y0 + y, width, height), (outer[i], holes[i])
+        found.append(Region(*box, area, centroid, float(peak_of(own, score)), *boundaries))
+    return tuple(sorted(found, key=lambda region: -region.area))
+
+
+@given(
+    mask=st.tuples(st.integers(1, 40), st.integers(1, 40)).flatmap(
+        lambda shape: arrays(np.bool_, shape)
+    ),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=150, deadline=None)
+def test_regions_are_those_of_the_plain_loop(mask, seed):
+    score = np.random.default_rng(seed).random((8, 8), np.float32)
+    assert regions_of(mask, score) == plain_regions(mask, score)
+
+
+@pytest.mark.parametrize("density", [0.03, 0.2, 0.5])
+def test_specks_are_those_of_the_plain_loop(density):
+    rng = np.random.default_rng(5)
+    mask, score = rng.random((64, 96)) < density, rng.random((32, 32), np.float32)
+    got = regions_of(mask, score)
+    assert len(got) > 10
+    assert got == plain_regions(mask, score)
+
+
+# --- boundaries that are traced when asked for ------------------------------------------------
+
+
+def two_regions():
+    mask = np.zeros((30, 40), bool)
+    mask[3:20, 5:25] = True
+    mask[6:9, 8:12] = False
+    mask[25:28, 30:33] = True
+    return mask, regions_of(mask, NO_SCORE)
+
+
+def spelled_out(region):
+    return Region(*(getattr(region, field.name) for field in dataclasses.fields(Region)))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda region: region,
+        lambda region: pickle.loads(pickle.dumps(region)),  # noqa: S301
+        copy.copy,
+        copy.deepcopy,
+        dataclasses.replace,
+        lambda region: Region(**dataclasses.asdict(region)),
+        lambda region: msgspec.convert(msgspec.to_builtins(region), Region),
+    ],
+)
+def test_region_is_the_dataclass_that_it_says(use):
+    _, regions = two_regions()
+    for region, other in zip(regions, two_regions()[1], strict=True):
+        assert use(region) == spelled_out(other)
+        assert hash(use(region)) == hash(spelled_out(other))
+        assert repr(use(region)) == repr(spelled_out(other))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            use(region).polygon = ()
+
+
+def test_pickle_holds_fields_alone():
+    _, (region, _) = two_regions()
+    copied = pickle.loads(pickle.dumps(region))  # noqa: S301
+    assert vars(copied).keys() == {field.name for field in dataclasses.fields(Region)}
+
+
+def test_boundaries_are_of_the_mask_as_it_was():
+    mask, regions = two_regions()
+    want = [spelled_out(region) for region in two_regions()[1]]
+    mask[:] = True
+    assert list(regions) == want
+
+
+def test_boundaries_asked_for_by_many_threads():
+    rng = np.random.default_rng(0)
+    mask = rng.random((200, 200)) < 0.3
+    want, regions = plain_regions(mask, NO_SCORE), regions_of(mask, NO_SCORE)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda region: region.polygon, regions)) == [r.polygon for r in want]
+
+
+def test_unknown_attribute():
+    _, (region, _) = two_regions()
+    with pytest.raises(AttributeError, match="colour"):
+        region.colour  # noqa: B018

@@ -6,7 +6,8 @@ import torch
 from segment_anything.modeling import Sam
 
 from zeroflaw.pipeline.cascade import Cascade
-from zeroflaw.pipeline.geometry import frame_geometry, logits_at_sam
+from zeroflaw.pipeline.geometry import frame_geometry
+from zeroflaw.pipeline.masks import logits_at_sam
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw_engines.parameters import MethodParameters
 

@@ -14,8 +14,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: What was checked.
-        outcome: `not applicable` is never a pass: it says in `detail` why there was nothing to
-            check.
+        outcome: `not applicable` is never a pass: `detail` says why there was nothing to check.
         detail: In words.
         figures: What was measured, by name with its unit.
     """

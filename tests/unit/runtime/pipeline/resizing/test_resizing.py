@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zeroflaw.pipeline.resizing import Strips, resize
+from zeroflaw.pipeline.resizing.strips import Strips, resize
 
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 
@@ -72,7 +72,7 @@ def test_a_frame_of_the_size_comes_back_as_it_is(pool, rng) -> None:
 
 def test_the_order_of_pillows_passes_is_found_out_from_pillow(monkeypatch) -> None:
     """With a Pillow that filtered columns first everywhere, nothing would be split."""
-    from zeroflaw.pipeline import resizing
+    from zeroflaw.pipeline.resizing import strips as resizing
 
     assert resizing._rows_come_first((1024, 1024), (518, 518), BICUBIC)
     original = Image.Image.resize

@@ -11,67 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
-from zeroflaw_benchmarks.verify.gpu_acceptance_report import Check, Outcome
-from zeroflaw_engines.builder.differences import cosine, mask_iou, require_finite
-from zeroflaw_engines.errors import ComparisonError
+from zeroflaw_benchmarks.verify.gpu_acceptance.device_memory import DeviceMemory
+from zeroflaw_benchmarks.verify.gpu_acceptance.report import Check, Outcome
 from zeroflaw_engines.sessions.device_tensor import Tensor, on_host
 from zeroflaw_engines.sessions.session import Session
 
-# fp16 against fp32 on the CPU; the same limits as the FP16 recipe's own proof.
-MIN_MEAN_IOU: Final = 0.998
-MIN_IOU: Final = 0.99
-MIN_COSINE: Final = 0.9995
 # Between the middle and the last third of a soak; less is the allocators' noise.
 MAX_GROWTH_BYTES: Final = 4 * 2**20
 MIN_SOAK_RUNS: Final = 12
+# Asking the driver takes as long as an inspection: so often at most.
+_DEVICE_SAMPLES: Final = 60
+# Of the time of the shorter encoder, at least so much must be gained, and more than the noise.
+MIN_OVERLAP: Final = 0.1
 
 Frames = Sequence[NDArray[Any]]
-
-
-def mask_parity(reference: Inspector, candidate: Inspector, frames: Frames, product: str) -> Check:
-    """Compare masks, maps and scores with those of ONNX Runtime on the CPU in fp32."""
-    name = "parity of masks"
-    ious: list[float] = []
-    cosines: list[float] = []
-    flips = masks = 0
-    for frame in frames:
-        want = reference.inspect(frame, product=product)
-        got = candidate.inspect(frame, product=product)
-        try:
-            ious.append(mask_iou(got.mask, want.mask))
-            cosines.append(cosine(got.anomaly_map, want.anomaly_map, "anomaly map"))
-            require_finite([got.image_score, want.image_score], "image scores")
-        except ComparisonError as error:
-            return _check(name, str(error), passed=False)
-        masks += bool(want.mask.any())
-        flips += want.decision != got.decision
-    if not masks:
-        # Two empty masks have an IoU of 1, and an engine that finds nothing has them.
-        detail = f"none of {len(ious)} frames has a mask: inspect frames with defects"
-        return _check(name, detail, passed=False)
-    figures = {
-        "frames": float(len(ious)),
-        "frames with a mask": float(masks),
-        "mask IoU, mean": float(np.mean(ious)),
-        "mask IoU, least": min(ious),
-        "anomaly map cosine, least": min(cosines),
-        "decisions that differ": float(flips),
-    }
-    passed = (
-        figures["mask IoU, mean"] >= MIN_MEAN_IOU
-        and figures["mask IoU, least"] >= MIN_IOU
-        and figures["anomaly map cosine, least"] >= MIN_COSINE
-        and flips == 0
-    )
-    return _check(
-        name,
-        f"IoU {figures['mask IoU, mean']:.5f} mean and {figures['mask IoU, least']:.5f}"
-        f" least over {len(ious)} frames, against onnxruntime on the CPU in fp32",
-        figures,
-        passed=passed,
-    )
 
 
 def captured_parity(
@@ -100,8 +54,8 @@ def captured_parity(
         why = [f"outputs of {', '.join(differing)} differ"] if differing else []
         why += [f"outputs of {', '.join(broken)} are not finite"] if broken else []
         why += [f"{', '.join(without)} could not be captured"] if without else []
-        return _check(name, "; ".join(why), passed=False)
-    return _check(name, "every engine gives the same with and without capture", passed=True)
+        return check_of(name, "; ".join(why), passed=False)
+    return check_of(name, "every engine gives the same with and without capture", passed=True)
 
 
 def overlap(
@@ -114,24 +68,24 @@ def overlap(
 ) -> Check:
     """Check that both encoders at once take less time than one after the other.
 
-    The sessions are warmed up; medians of the runs are compared, by a clock of seconds.
+    What is gained, of the medians, must be at least `MIN_OVERLAP` of the time of the shorter
+    encoder, which is the most that there is to gain, and more than the measurements scatter.
+
+    Args:
+        sessions: Warmed up.
+        streams: Whether the backend has CUDA streams.
+        runs: Of each measurement; they take turns.
+        clock: Seconds.
     """
     name = "encoders overlap"
     if not streams:
         return Check(name=name, outcome="not applicable", detail="the backend has no CUDA streams")
     clip, sam = sessions.clip_encoder, sessions.sam_encoder
 
-    def seconds(work: Callable[[], object]) -> float:
-        spent = []
-        for _ in range(runs):
-            start = clock()
-            work()
-            spent.append(clock() - start)
-        return float(np.median(spent))
-
     def run(session: Session) -> None:
         session.execute(inputs[session.contract.name])
 
+    spent: dict[str, list[float]] = {"clip": [], "sam": [], "both": []}
     with ThreadPoolExecutor(1) as pool:
 
         def both() -> None:
@@ -139,21 +93,38 @@ def overlap(
             run(sam)
             pending.result()
 
-        alone_clip, alone_sam, together = (
-            seconds(lambda: run(clip)),
-            seconds(lambda: run(sam)),
-            seconds(both),
-        )
-    return _check(
+        work = {"clip": lambda: run(clip), "sam": lambda: run(sam), "both": both}
+        for _ in range(runs):
+            for which, measured in work.items():
+                start = clock()
+                measured()
+                spent[which].append(clock() - start)
+    alone_clip, alone_sam, together = (float(np.median(spent[which])) for which in spent)
+    in_turn = alone_clip + alone_sam
+    gained, noise = in_turn - together, sum(_scatter(values) for values in spent.values())
+    least = max(MIN_OVERLAP * min(alone_clip, alone_sam), noise)
+    return check_of(
         name,
-        f"{1e3 * together:.2f} ms together, {1e3 * (alone_clip + alone_sam):.2f} ms in turn",
+        f"{1e3 * together:.2f} ms together, {1e3 * in_turn:.2f} ms in turn: {1e3 * gained:.2f} ms"
+        f" gained, where {1e3 * least:.2f} ms are asked for",
         {
             "CLIP encoder, ms": 1e3 * alone_clip,
             "SAM encoder, ms": 1e3 * alone_sam,
             "both at once, ms": 1e3 * together,
+            "gained, ms": 1e3 * gained,
+            "of the shorter encoder": gained / min(alone_clip, alone_sam),
+            "scatter, ms": 1e3 * noise,
         },
-        passed=together < alone_clip + alone_sam,
+        passed=gained >= least and gained > 0,
     )
+
+
+def _scatter(values: Sequence[float]) -> float:
+    """Return the standard error of a median, by the quartiles of its values."""
+    low, high = np.percentile(values, (25, 75))
+    # Of a normal distribution: its deviation is 0.74 of the range, and the median's error 1.25 of
+    # that over the root of the count.
+    return float(0.93 * (high - low) / np.sqrt(len(values)))
 
 
 def soak(
@@ -162,14 +133,14 @@ def soak(
     *,
     runs: int,
     host_memory: Callable[[], int],
-    device_memory: Callable[[], int] | None,
+    device_memory: DeviceMemory | None,
 ) -> tuple[Check, list[dict[str, float]]]:
     """Check that memory does not grow and results do not change over many inspections.
 
     Args:
         runs: Inspections, at least `MIN_SOAK_RUNS`; memory may grow in their first third.
         host_memory: Resident memory of this process, bytes.
-        device_memory: Memory of the GPU in use, bytes; None without one.
+        device_memory: Memory of the GPU in use; None without one.
 
     Returns:
         The check, and the timings of every inspection for `latency`.
@@ -177,6 +148,7 @@ def soak(
     host, device, timings = [], [], []
     first: dict[int, Inspection] = {}
     changed = 0
+    every = max(1, runs // _DEVICE_SAMPLES)
     for number in range(runs):
         which = number % len(frames)
         inspection = inspect(frames[which])
@@ -184,17 +156,19 @@ def soak(
         changed += not np.array_equal(known.mask, inspection.mask)
         timings.append(inspection.timings_ms)
         host.append(float(host_memory()))
-        if device_memory is not None:
-            device.append(float(device_memory()))
-    grown = {"host": growth(host), **({"device": growth(device)} if device else {})}
+        if device_memory is not None and number % every == 0:
+            device.append(float(device_memory.used()))
+    whose = "" if device_memory is None else f"device ({device_memory.whose})"
+    grown = {"host": growth(host), **({whose: growth(device)} if device else {})}
     figures = {"inspections": float(runs)}
     figures.update({f"{where} memory, growth in bytes": by for where, by in grown.items()})
+    figures.update({f"{whose} memory, most, bytes": max(device)} if device else {})
     why = [f"{k} memory grows by {by:.0f} bytes" for k, by in grown.items() if leaks(by)]
     if changed:
         why.append(f"{changed} masks are not those of the first run")
-    where = "host and device" if device else "host"
+    where = " and ".join(grown)
     fine = f"{runs} inspections, {where} memory does not grow, masks do not change"
-    return _check("soak", "; ".join(why) or fine, figures, passed=not why), timings
+    return check_of("soak", "; ".join(why) or fine, figures, passed=not why), timings
 
 
 def latency(timings: Sequence[Mapping[str, float]]) -> Check:
@@ -207,9 +181,9 @@ def latency(timings: Sequence[Mapping[str, float]]) -> Check:
             figures[f"{stage} {label}, ms"] = float(np.percentile(values, q))
     total = figures.get("total p50, ms")
     if total is None:
-        return _check("latency", "no inspection was timed", passed=False)
+        return check_of("latency", "no inspection was timed", passed=False)
     detail = f"a frame takes {total:.2f} ms (p50), {figures['total p99, ms']:.2f} ms (p99)"
-    return _check("latency", detail, figures, passed=True)
+    return check_of("latency", detail, figures, passed=True)
 
 
 def growth(values: Sequence[float]) -> float:
@@ -223,8 +197,9 @@ def leaks(grown: float) -> bool:
     return grown > MAX_GROWTH_BYTES
 
 
-def _check(
+def check_of(
     name: str, detail: str, figures: dict[str, float] | None = None, *, passed: bool
 ) -> Check:
+    """Make a check that passed or failed."""
     outcome: Outcome = "passed" if passed else "failed"
     return Check(name=name, outcome=outcome, detail=detail, figures=figures or {})

@@ -1,0 +1,164 @@
+"""Both halves of an inspection on loaded engines: frames encoded, and what they show concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from zeroflaw.inspection import Inspection
+from zeroflaw.loaded_products import LoadedProduct
+from zeroflaw.pipeline.conclusion import conclude
+from zeroflaw.pipeline.decoding import decode
+from zeroflaw.pipeline.encoding import EncodedFrame, encode, encode_batch, geometry_of
+from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.intake import Take
+from zeroflaw.pipeline.masks import Workspace
+from zeroflaw.pipeline.resizing.strips import Strips
+from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.records.stamp import Stamp, new_stamp
+from zeroflaw.sessions import Sessions
+from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.errors import ArgumentError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.process.cores import usable_cores
+
+
+class FramePipeline:
+    """Runs frames through loaded engines, with threads of its own for CLIP and for resizing.
+
+    Args:
+        sessions: They stay the caller's.
+        side_by_side: Whether both run at once, also where CLIP finds nothing.
+        threads: That share the resizing; 0 takes every core that the process may use.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        sizes: EngineSizes,
+        parameters: MethodParameters,
+        *,
+        side_by_side: bool,
+        threads: int,
+    ) -> None:
+        self._sessions = sessions
+        self._sizes = sizes
+        self._parameters = parameters
+        # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
+        self._clip_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
+        self._pool = self._clip_pool if side_by_side else None
+        resizers = threads or usable_cores()
+        self._strips = Strips(ThreadPoolExecutor(resizers, "zeroflaw-resize"), resizers)
+        self._workspace = Workspace()
+
+    @property
+    def max_batch(self) -> int:
+        """Most frames that both encoders take in one call."""
+        encoders = (self._sessions.clip_encoder, self._sessions.sam_encoder)
+        return min(session.contract.max_batch for session in encoders)
+
+    def encode(self, take: Take, product: LoadedProduct, stamp: Stamp) -> EncodedFrame:
+        """Take a frame in and run both encoders on it.
+
+        Raises:
+            FrameError: It is no frame.
+            EngineError: An engine failed.
+        """
+        watch = Stopwatch()
+        with watch.stage("total"):
+            with watch.stage("frame"):
+                taken = take()
+            frame = taken.frame
+            encoding = encode(
+                frame,
+                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self._parameters),
+                product.embeddings,
+                clip_encoder=self._sessions.clip_encoder,
+                sam_encoder=self._sessions.sam_encoder,
+                matcher=self._sessions.reference_matcher,
+                bank=product.bank,
+                parameters=self._parameters,
+                pool=self._pool,
+                needs_sam=self._needs_sam,
+                resizer=self._sessions.resizer,
+                strips=self._strips,
+                watch=watch,
+            )
+        return EncodedFrame(stamp, frame, product, encoding, watch, taken.warnings)
+
+    def encode_batch(self, takes: Sequence[Take], product: LoadedProduct) -> list[EncodedFrame]:
+        """Take frames of one product in and run each encoder once on all of them.
+
+        Raises:
+            ArgumentError: They are more than `max_batch`, or none.
+            FrameError: One is no frame.
+            EngineError: An engine failed.
+        """
+        if not 1 <= len(takes) <= self.max_batch:
+            raise ArgumentError(
+                f"images are {len(takes)}, and the encoders take 1 to {self.max_batch} in one call",
+                "give fewer at once, or export the bundle with a larger --max-batch"
+                if takes
+                else "give at least one",
+            )
+        stamps = [new_stamp(part_id=None, frame_id=None, camera_id=None) for _ in takes]
+        watches = [Stopwatch() for _ in takes]
+        with ExitStack() as totals:
+            taken = []
+            for take, watch in zip(takes, watches, strict=True):
+                totals.enter_context(watch.stage("total"))
+                with watch.stage("frame"):
+                    taken.append(take())
+            encodings = encode_batch(
+                [one.frame for one in taken],
+                [
+                    geometry_of(
+                        (one.frame.shape[0], one.frame.shape[1]), self._sizes, self._parameters
+                    )
+                    for one in taken
+                ],
+                product.embeddings,
+                clip_encoder=self._sessions.clip_encoder,
+                sam_encoder=self._sessions.sam_encoder,
+                matcher=self._sessions.reference_matcher,
+                bank=product.bank,
+                parameters=self._parameters,
+                pool=self._pool,
+                needs_sam=self._needs_sam,
+                strips=self._strips,
+                watches=watches,
+            )
+        return [
+            EncodedFrame(stamp, one.frame, product, encoding, watch, one.warnings)
+            for stamp, one, encoding, watch in zip(stamps, taken, encodings, watches, strict=True)
+        ]
+
+    def decode(self, encoded: EncodedFrame, *, trace: bool) -> Inspection:
+        """Find the mask of an encoded frame, and conclude.
+
+        Args:
+            trace: Whether the result says how its mask came about.
+
+        Raises:
+            EngineError: The decoder failed.
+        """
+        with encoded.watch.stage("total"):
+            decoding = decode(
+                encoded.encoding,
+                self._parameters,
+                sam_decoder=self._sessions.sam_decoder,
+                sizes=self._sizes,
+                workspace=self._workspace,
+                watch=encoded.watch,
+            )
+            return conclude(encoded, decoding, self._parameters, trace=trace)
+
+    def close(self) -> None:
+        """End its threads."""
+        self._clip_pool.shutdown()
+        self._strips.pool.shutdown()
+
+    def _needs_sam(self, anomaly_map: FloatArray) -> bool:
+        extreme = bool(anomaly_map.max() > self._parameters.extreme_threshold)
+        return extreme or self._parameters.no_region == "always_run"

@@ -1,0 +1,189 @@
+"""Masks of SAM's low-res logits: resized twice, as SAM does, and cut at zero."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import cv2
+import numpy as np
+
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1, inclusive
+
+# Columns that OpenCV's kernels take at once divide it: a cut at its multiples moves no column
+# from their vector part to the rest of a row, which may round otherwise.
+_COLUMNS_AT_ONCE: Final = 64
+
+
+class Workspace(threading.local):
+    """Float buffers by purpose, a set of its own for each thread.
+
+    Fresh memory costs a page fault for every 4 KiB: for logits at the size of a 12 MP frame
+    that is more than their computation.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, FloatArray] = {}
+
+    def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
+        """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
+        size = shape[0] * shape[1]
+        buffer = self._buffers.get(purpose)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[purpose] = np.empty(size, np.float32)
+        return buffer[:size].reshape(shape)
+
+
+def logits_at_sam(
+    low_res: FloatArray, geometry: FrameGeometry, out: FloatArray | None = None
+) -> FloatArray:
+    """Resize low-res logits over SAM's content: the first resize of `postprocess_masks`.
+
+    Args:
+        low_res: float32 [L, L].
+        out: float32 [sam_size, sam_size] to compute in.
+
+    Returns:
+        float32 [h, w], a view.
+    """
+    size = geometry.sam_size
+    full = cv2.resize(low_res, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+    height, width = geometry.sam_content
+    return full[:height, :width]  # type: ignore[return-value]
+
+
+def has_content(low_res: FloatArray, geometry: FrameGeometry) -> bool:
+    """Return whether any logit over the content of SAM's image is positive.
+
+    Args:
+        low_res: float32 [L, L].
+    """
+    scale = geometry.sam_size / len(low_res)
+    rows, columns = (int(extent // scale) for extent in geometry.sam_content)
+    inside = low_res[:rows, :columns] > 0
+    # Between four positive logits every interpolated one is positive: no need to upsample.
+    block = inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
+    return bool(block.any()) or bool((logits_at_sam(low_res, geometry) > 0).any())
+
+
+def logits_at(
+    content: FloatArray, size: tuple[int, int], out: FloatArray | None = None
+) -> FloatArray:
+    """Resize logits over SAM's content again: the second resize of `postprocess_masks`.
+
+    Args:
+        content: float32 [h, w] from `logits_at_sam`.
+        size: Height and width wanted, px.
+        out: float32 of that size to compute in.
+
+    Returns:
+        float32 of that size: `content` itself if it has that size already.
+    """
+    if content.shape == size:
+        return content
+    return cv2.resize(content, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
+
+
+def mask_at_frame(
+    content: FloatArray, geometry: FrameGeometry, workspace: Workspace | None = None
+) -> BoolArray:
+    """Return the mask of SAM logits at the frame's size: two-step resize, then logit > 0.
+
+    Args:
+        content: float32 [h, w] from `logits_at_sam`.
+        workspace: Memory to use again.
+
+    Returns:
+        bool [H, W].
+    """
+    return mask_and_box(content, geometry, workspace)[0]
+
+
+def mask_and_box(
+    content: FloatArray, geometry: FrameGeometry, workspace: Workspace | None = None
+) -> tuple[BoolArray, Box | None]:
+    """Return `mask_at_frame` and its `inclusive_box`; what cannot be positive is not computed.
+
+    Args:
+        content: As for `mask_at_frame`.
+        workspace: Memory to use again.
+    """
+    workspace = workspace or Workspace()
+    if geometry.sam_source != geometry.frame:
+        content = logits_at(content, geometry.sam_source)
+    positive: BoolArray = content > 0
+    box = inclusive_box(positive)
+    if content.shape == geometry.frame:
+        return positive, box
+    mask = np.zeros(geometry.frame, np.bool_)
+    if box is None:
+        return mask, None
+    rows, columns = _interpolated_from(box, content.shape, geometry.frame)
+    logits = _logits_within(content, geometry.frame, rows, columns, workspace)
+    np.greater(logits, 0, out=mask[rows, columns])
+    box = inclusive_box(mask[rows, columns])
+    if box is None:
+        return mask, None
+    x, y = columns.start, rows.start
+    return mask, (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+
+
+def _interpolated_from(
+    box: Box, source: tuple[int, ...], target: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Return rows and columns of a target that hold all that linear interpolation makes of a box.
+
+    Args:
+        box: In pixels of the source.
+        source: Height and width.
+        target: Height and width.
+    """
+    spans = []
+    for axis, step in ((0, 1), (1, _COLUMNS_AT_ONCE)):
+        first, last = box[1 - axis], box[3 - axis]
+        ratio = target[axis] / source[axis]
+        # Between the centres of the pixels beside the box, and one more for rounding.
+        start = max(0, int((first - 0.5) * ratio - 0.5) - 2) // step * step
+        stop = -(-(int((last + 1.5) * ratio - 0.5) + 2) // step) * step
+        spans.append(slice(start, min(stop, target[axis])))
+    return spans[0], spans[1]
+
+
+def _logits_within(
+    content: FloatArray,
+    size: tuple[int, int],
+    rows: slice,
+    columns: slice,
+    workspace: Workspace,
+) -> FloatArray:
+    """Return these rows and columns of `logits_at`, to the last bit.
+
+    OpenCV finds the weights of a pixel from its place in the whole, so a part of both axes
+    cannot be cut out beforehand. But it interpolates along rows and then along columns, and an
+    axis that keeps its size keeps its values: in two calls, the first needs the rows alone, and
+    the second the columns alone.
+    """
+    (height, width), (source_height, source_width) = size, content.shape
+    shrinks = height < source_height or width < source_width
+    if shrinks or 2 * (columns.stop - columns.start) > width:
+        return logits_at(content, size, workspace.float32("frame", size))[rows, columns]
+    ratio = source_height / height
+    top = max(0, int((rows.start + 0.5) * ratio - 0.5) - 1)
+    bottom = min(source_height, int((rows.stop + 0.5) * ratio - 0.5) + 3)
+    wide_size = (bottom - top, width)
+    wide = logits_at(content[top:bottom], wide_size, workspace.float32("wide", wide_size))
+    narrow = workspace.float32("narrow", (source_height, columns.stop - columns.start))
+    narrow.fill(0)
+    narrow[top:bottom] = wide[:, columns]
+    tall_size = (height, narrow.shape[1])
+    return logits_at(narrow, tall_size, workspace.float32("frame", tall_size))[rows]
+
+
+def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
+    """Return the inclusive (x0, y0, x1, y1) of a mask, or None if it is empty (amg.py:303-346)."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
+        return None
+    return x, y, x + width - 1, y + height - 1
