@@ -11,12 +11,14 @@ applicable, never as passed.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 import typer
 
+from zeroflaw.cli.options import DeviceOption
 from zeroflaw_benchmarks.verify.gpu_acceptance.acceptance import accept
 from zeroflaw_benchmarks.verify.gpu_acceptance.building import build_engines
 from zeroflaw_benchmarks.verify.gpu_acceptance.checks import MIN_SOAK_RUNS
@@ -30,7 +32,6 @@ from zeroflaw_engines.process.terminal import err, out, run_module
 from zeroflaw_engines.sessions.cuda import Cuda
 
 EXIT_REFUSED: Final = 5
-_ON_CPU: Final = ("onnxruntime", "openvino")
 
 
 def main(
@@ -53,9 +54,10 @@ def main(
         int, typer.Option(min=MIN_SOAK_RUNS, help="Inspections of the soak.")
     ] = 1000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: every core.")] = 0,
+    device: DeviceOption = 0,
 ) -> None:
     """Accept a backend on this machine and write the report. Exit code 5: a check failed."""
-    choose_backend(backend, precision)
+    choose_backend(backend, precision, device=device)
     opened = open_bundle(bundle)
     frames, source = acceptance_frames(images or [])
     err.print(f"inspecting {source}", markup=False)
@@ -67,11 +69,12 @@ def main(
         frames=frames,
         soak_runs=soak_runs,
         threads=threads,
+        device=device,
     )
     report = accept(
         options,
         build=build_engines if BACKENDS[backend].builds is not None else None,
-        open_cuda=None if backend in _ON_CPU else Cuda,
+        open_cuda=partial(Cuda, device) if BACKENDS[backend].on_gpu else None,
         save=lambda unfinished: _write(unfinished, out_file),
     )
     written = _write(report, out_file)

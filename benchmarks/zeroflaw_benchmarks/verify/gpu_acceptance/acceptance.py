@@ -135,9 +135,15 @@ class _Acceptance:
 
     def _loaded(self, loaded: list[Inspector], closing: ExitStack) -> Check:
         options, start = self._options, time.perf_counter()
-        choice = choose_backend(options.backend, options.precision, bundle=options.bundle)
+        choice = choose_backend(
+            options.backend, options.precision, bundle=options.bundle, device=options.device
+        )
         sessions = load_sessions(
-            options.bundle, choice, precision=options.precision, threads=options.threads
+            options.bundle,
+            choice,
+            precision=options.precision,
+            threads=options.threads,
+            device=options.device,
         )
         loaded.append(closing.enter_context(Inspector(options.bundle, sessions)))
         seconds = time.perf_counter() - start
@@ -182,6 +188,7 @@ class _Acceptance:
                 "frames": len(options.frames),
                 "soak inspections": options.soak_runs,
                 "threads": options.threads,
+                "device": options.device,
             },
             checks=tuple(checks),
         )

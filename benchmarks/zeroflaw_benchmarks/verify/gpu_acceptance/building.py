@@ -22,7 +22,7 @@ def build_command(options: AcceptanceOptions, architecture: str) -> list[str]:
     """
     command = [
         sys.executable, "-m", "zeroflaw.cli.app", "build", str(options.bundle.path),
-        "--backend", options.backend,
+        "--backend", options.backend, "--device", str(options.device),
     ]  # fmt: skip
     if options.backend not in _FOR_THIS_GPU:
         command += ["--gpu", architecture]

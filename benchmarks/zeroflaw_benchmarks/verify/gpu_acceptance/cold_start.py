@@ -35,6 +35,7 @@ class StartTask(msgspec.Struct, frozen=True, kw_only=True):
         precision: What they compute in; None takes the backend's default.
         product: What the frame shows.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts.
         frame: File of NumPy with the frame, uint8 [H, W, 3].
         started: When the process was started, seconds since the epoch.
     """
@@ -44,6 +45,7 @@ class StartTask(msgspec.Struct, frozen=True, kw_only=True):
     precision: str | None
     product: str
     threads: int
+    device: int
     frame: str
     started: float
 
@@ -91,6 +93,7 @@ def cold_start(options: AcceptanceOptions, *, timeout_s: float = _TIMEOUT_S) -> 
                 precision=options.precision,
                 product=options.product,
                 threads=options.threads,
+                device=options.device,
                 frame=str(frame),
                 started=time.time(),
             )
@@ -143,7 +146,11 @@ def main(task: str) -> None:
     imports = time.time() - given.started
     imported = time.perf_counter()
     with Inspector.load(
-        given.bundle, given.backend, precision=given.precision, threads=given.threads
+        given.bundle,
+        given.backend,
+        precision=given.precision,
+        threads=given.threads,
+        device=given.device,
     ) as inspector:
         loaded = time.perf_counter()
         inspector.inspect(frame, product=given.product)

@@ -20,6 +20,7 @@ class AcceptanceOptions:
         frames: uint8 [H, W, 3] each.
         soak_runs: Inspections of the soak.
         threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts.
     """
 
     bundle: Bundle
@@ -29,3 +30,4 @@ class AcceptanceOptions:
     frames: tuple[Frame, ...]
     soak_runs: int
     threads: int = 0
+    device: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import lzma
 import shutil
 import subprocess
 import tarfile
@@ -138,7 +139,10 @@ def copy_tree(root: Path, target: Path) -> None:
 
 def compress(source: Path, archive: Path, preset: int) -> None:
     """Pack what is in a folder; the same files give the same bytes."""
-    with tarfile.open(archive, "w:xz", preset=preset) as packed:
+    with (
+        lzma.open(archive, "wb", preset=preset) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as packed,
+    ):
         for path in sorted(source.rglob("*")):
             packed.add(path, str(path.relative_to(source)), recursive=False, filter=_anonymous)
 

@@ -92,9 +92,10 @@ def cut(
             f"pieces of {piece_size} bytes hold nothing beside {reserved} bytes of the kit itself",
             "allow larger pieces",
         )
-    piece, left, parts = 1, room, []
+    piece, left = 1, room
+    parts: list[Part] = []
     for name, archive in archives:
-        chunks = []
+        chunks: list[Chunk] = []
         with archive.open("rb") as source:
             while data := source.read(left):
                 file = f"{name}.{len(chunks):02d}"

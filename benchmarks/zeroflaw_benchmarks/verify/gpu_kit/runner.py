@@ -162,10 +162,10 @@ class _Run:
         for name, step in self._steps.items():
             self._take_over(name, step)
         try:
-            while (step := self._next()) is not None:
-                self._start(step)
-                if not step.background:
-                    self._wait_for(step)
+            while (ready := self._next()) is not None:
+                self._start(ready)
+                if not ready.background:
+                    self._wait_for(ready)
         except StoppedError:
             for name, result in self._results.items():
                 if result.outcome == "running" and not self._steps[name].background:

@@ -53,7 +53,6 @@ def steps_for(place: Place, *, dry_run: bool = False) -> tuple[Step, ...]:
             the full size, and no step that needs a GPU.
     """
     kit = _Kit(place, dry_run=dry_run)
-    stand_in = str(kit.report("stand_in_mini"))
     clip, sam = _TINY if dry_run else _FULL_SIZE
     mini, full, learned = (str(place.work / name) for name in ("mini", "full", "learned"))
     screws = place.tree / "examples" / "ball_screws"
@@ -107,17 +106,6 @@ def steps_for(place: Place, *, dry_run: bool = False) -> tuple[Step, ...]:
             commands=(kit.module("gpu_kit.rtx_probe"),),
             limit_s=60,
             parts=("rtx",),
-            gpu_only=True,
-        ),
-        Step(
-            name="stand_in_mini",
-            shows="our CUDA code under TensorRT's session, with PyTorch in place of TensorRT:"
-            " no verification of TensorRT",
-            commands=(
-                kit.module("gpu_kit.stand_in_check", mini, "--out", stand_in),
-            ),
-            limit_s=90,
-            needs=("copy_mini",),
             gpu_only=True,
         ),
         Step(
