@@ -285,4 +285,10 @@ def frame_resizer_contract() -> EngineContract:
             TensorSpec("column_weights", "float16", (2, "columns", "width")),
         ),
         (TensorSpec("image", "uint8", (1, "rows", "columns", 3)),),
+        {
+            "height": MAX_FRAME_EXTENT,
+            "width": MAX_FRAME_EXTENT,
+            "rows": MAX_RESIZED_EXTENT,
+            "columns": MAX_RESIZED_EXTENT,
+        },
     )

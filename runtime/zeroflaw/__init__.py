@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zeroflaw.inspector import Inspector
     from zeroflaw.pictures.images import read_image
     from zeroflaw.pictures.overlay import draw_overlay
-    from zeroflaw.pipeline.regions import Region
+    from zeroflaw.pipeline.masks.regions import Region
     from zeroflaw.pipeline.trace import Trace
     from zeroflaw.records.decision import Reason
     from zeroflaw.records.record import InspectionRecord
@@ -52,7 +52,7 @@ _MODULES = {
     "Inspector": "zeroflaw.inspector",
     "MethodParameters": "zeroflaw_engines.parameters",
     "Reason": "zeroflaw.records.decision",
-    "Region": "zeroflaw.pipeline.regions",
+    "Region": "zeroflaw.pipeline.masks.regions",
     "StreamResult": "zeroflaw.stream.result",
     "Trace": "zeroflaw.pipeline.trace",
     "ZeroflawError": "zeroflaw_engines.errors",

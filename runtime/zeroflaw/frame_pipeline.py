@@ -13,7 +13,7 @@ from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import EncodedFrame, encode, encode_batch, geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.intake import Take
-from zeroflaw.pipeline.masks import Workspace
+from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.records.stamp import Stamp, new_stamp
@@ -152,7 +152,7 @@ class FramePipeline:
                 workspace=self._workspace,
                 watch=encoded.watch,
             )
-            return conclude(encoded, decoding, self._parameters, trace=trace)
+            return conclude(encoded, decoding, self._parameters, self._workspace, trace=trace)
 
     def close(self) -> None:
         """End its threads."""

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.masks.regions import Region
 from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.records.decision import Decision, Reason
 from zeroflaw.records.record import (

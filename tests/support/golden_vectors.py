@@ -21,7 +21,7 @@ from PIL import Image
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
-from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.masks.regions import Region
 from zeroflaw_engines.builder.differences import largest_difference
 from zeroflaw_engines.process.terminal import run_module
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -33,7 +34,12 @@ from zeroflaw_benchmarks.bench.measure.throughput import measure_batches, measur
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask
 from zeroflaw_benchmarks.bench.report.goals import goals_of
-from zeroflaw_benchmarks.bench.report.report import BENCH_SCHEMA_VERSION, BenchReport, Subject
+from zeroflaw_benchmarks.bench.report.report import (
+    BENCH_SCHEMA_VERSION,
+    BenchReport,
+    HostMask,
+    Subject,
+)
 from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.version import __version__
 
@@ -88,6 +94,9 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
             report("host code alone")
             host = measure_host(options.size)
+            beside_gpu = tuple(
+                measure_host(options.size, path="gpu", mask=mask) for mask in get_args(HostMask)
+            )
             run_on = _resolved(options.run_on, inspector)
             limits = DeviceCeilings()
             if options.roofline:
@@ -141,6 +150,7 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         after=machine_state(),
         latency=latency,
         host=host,
+        host_beside_gpu=beside_gpu,
         ceilings=limits.ceilings,
         roofline=roofline,
         gpus=watch.use if run_on.on_gpu else (),

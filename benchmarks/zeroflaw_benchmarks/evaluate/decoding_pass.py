@@ -12,7 +12,7 @@ import numpy as np
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.masks import Workspace
+from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding

@@ -12,9 +12,8 @@ import numpy as np
 
 from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.masks import logits_at_sam
 from zeroflaw.pipeline.reference import fused_score, reference_distances
-from zeroflaw.pipeline.scoring import score_of_logits
+from zeroflaw.pipeline.scoring import score_of_logits, score_without_mask
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
 from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, read_maps
@@ -108,13 +107,14 @@ def cached_score(
         resized = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
         anomaly_map = np.asarray(resized, np.float32)
     if parameters.scoring == "map":
-        return score_of_logits(anomaly_map, None, 0.0, parameters)
+        return anomaly_map
     mask = read_stage_mask(sample.decoding, parameters.cascade_stages)
-    content = None
-    if mask.low_res_logits is not None:
-        geometry = geometry_of(maps.frame, sizes, parameters)
-        content = logits_at_sam(mask.low_res_logits, geometry)
-    return score_of_logits(anomaly_map, content, mask.predicted_iou, parameters)
+    if mask.low_res_logits is None:
+        return score_without_mask(anomaly_map, parameters)
+    geometry = geometry_of(maps.frame, sizes, parameters)
+    return score_of_logits(
+        anomaly_map, mask.low_res_logits, geometry, mask.predicted_iou, parameters
+    )
 
 
 def read_image_scores(

@@ -13,8 +13,6 @@ from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     FRAME_RESIZER,
     IMAGES,
-    MAX_FRAME_EXTENT,
-    MAX_RESIZED_EXTENT,
     SAM_ENCODER,
     EngineContract,
     TensorSpec,
@@ -28,15 +26,8 @@ THIS_GPU: Final = "this-gpu"
 _ENCODERS: Final = (CLIP_ENCODER, SAM_ENCODER)
 _ARCHITECTURE = re.compile(r"sm[1-9][0-9]{1,2}")
 
-# Sizes of the axes of `frame_resizer`: fewest, those that kernels are chosen for, most, px.
-_FRAME: Final = (1, 2048, MAX_FRAME_EXTENT)
-_RESIZED: Final = (1, 1024, MAX_RESIZED_EXTENT)
-_RESIZER_AXES: Final = {
-    "height": _FRAME,
-    "width": _FRAME,
-    "rows": _RESIZED,
-    "columns": _RESIZED,
-}
+# What the kernels of `frame_resizer` are chosen for, px by axis.
+_RESIZER_OPTIMUM: Final = {"height": 2048, "width": 2048, "rows": 1024, "columns": 1024}
 
 # Shapes of one input: smallest, those that the kernels are chosen for, largest.
 ProfileShapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -111,7 +102,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             BuildError: More images are asked for than the bundle's graphs take.
         """
         if contract.name == FRAME_RESIZER:
-            return {spec.name: _resizer_shapes(spec) for spec in contract.inputs}
+            return {spec.name: _resizer_shapes(spec, contract) for spec in contract.inputs}
         images = self.images or BatchRange(max=contract.max_batch)
         if images.max > contract.max_batch and contract.name in _ENCODERS:
             raise BuildError(
@@ -132,10 +123,10 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return profile
 
 
-def _resizer_shapes(spec: TensorSpec) -> ProfileShapes:
+def _resizer_shapes(spec: TensorSpec, contract: EngineContract) -> ProfileShapes:
     smallest, optimal, largest = (
-        tuple(_RESIZER_AXES[n][which] if isinstance(n, str) else n for n in spec.shape)
-        for which in range(3)
+        tuple(sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+        for sizes in (dict.fromkeys(contract.limits, 1), _RESIZER_OPTIMUM, contract.limits)
     )
     return smallest, optimal, largest
 

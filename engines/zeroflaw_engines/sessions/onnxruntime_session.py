@@ -192,7 +192,7 @@ class OnnxRuntimeSession(CheckedSession):
             ) from error
         return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
 
-    def _put(self, array: Tensor) -> Tensor | DeviceTensor:
+    def _put(self, name: str, array: Tensor) -> Tensor | DeviceTensor:  # noqa: ARG002
         on_host = self._memory.device == "cpu"
         return array if on_host else OrtDeviceTensor.uploaded(array, self._memory)
 

@@ -137,7 +137,7 @@ class CheckedSession(ABC):
         """Put an input where the engine reads it; see `Session.upload`."""
         check_input(self._contract, name, array)
         with self._lifetime.call():
-            return self._put(array)
+            return self._put(name, array)
 
     def clone(self) -> Self:
         """Make another session on the same loaded weights; see `Session.clone`."""
@@ -167,7 +167,7 @@ class CheckedSession(ABC):
     ) -> Outputs:
         """Run the engine on inputs that were checked; `shapes` are those of the outputs."""
 
-    def _put(self, array: Tensor) -> Tensor | DeviceTensor:
+    def _put(self, name: str, array: Tensor) -> Tensor | DeviceTensor:  # noqa: ARG002
         """Put an input that was checked where the engine reads it: here, where it is."""
         return array
 

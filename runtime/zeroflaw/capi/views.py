@@ -20,7 +20,7 @@ from zeroflaw.capi.abi import (
 )
 from zeroflaw.capi.outcome import Outcome
 from zeroflaw.inspection import Inspection
-from zeroflaw.pipeline.regions import Polygon, Region
+from zeroflaw.pipeline.masks.regions import Polygon, Region
 from zeroflaw_engines.version import __version__
 
 

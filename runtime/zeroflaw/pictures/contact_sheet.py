@@ -10,7 +10,7 @@ from typing import Final, Literal
 from zeroflaw.inspection import Inspection
 from zeroflaw.pictures.markup import link_to, score_line, shown_text
 from zeroflaw.pictures.truth_parts import LEGEND, figure_rows, truth_head, verdict_line
-from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.masks.regions import Region
 from zeroflaw.pipeline.trace import Status
 from zeroflaw.station.truth.judgement import Judgement
 from zeroflaw_engines.errors import ZeroflawError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal
 
 import cv2
@@ -12,13 +13,13 @@ from numpy.typing import NDArray
 
 from zeroflaw.pipeline.engine_outputs import require_finite
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
-from zeroflaw.pipeline.masks import (
+from zeroflaw.pipeline.masks.from_logits import (
     Box,
+    MaskPart,
     Workspace,
     has_content,
-    inclusive_box,
     logits_at_sam,
-    mask_and_box,
+    mask_at_frame,
 )
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_engines.contract import (
@@ -77,27 +78,36 @@ class Stage:
     empty: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cascade:
     """What the cascade gave.
 
     Attributes:
         mask: bool [H, W] at the frame's size.
-        content_logits: float32 [h, w], logits of the kept stage over SAM's content, or None.
+        mask_box: `inclusive_box` of the mask; None if nobody has looked.
+        low_res_logits: float32 [L, L], of the kept stage; None if there is none.
+        geometry: The frame's grids.
         predicted_iou: Of the kept stage's mask, as the decoder gave it.
         kept_stage: 1 to 3, the last stage whose mask is not empty; 0 if there is none.
         status: `ok`, or which stage came out empty.
         stages: Those that ran.
-        mask_box: `inclusive_box` of the mask; None if nobody has looked.
     """
 
     mask: BoolArray
-    content_logits: FloatArray | None
+    mask_box: Box | None
+    low_res_logits: FloatArray | None
+    geometry: FrameGeometry
     predicted_iou: float
     kept_stage: int
     status: Literal["ok", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
     stages: tuple[Stage, ...]
-    mask_box: Box | None = None
+
+    @cached_property
+    def content_logits(self) -> FloatArray | None:
+        """float32 [h, w], logits of the kept stage over SAM's content; None if there is none."""
+        if self.low_res_logits is None:
+            return None
+        return logits_at_sam(self.low_res_logits, self.geometry)
 
 
 def run_cascade(
@@ -119,30 +129,15 @@ def run_cascade(
         points: From `point_prompts`.
         max_prompts: Rows of the decoder's point input.
         low_res_size: Side of the decoder's logits.
-        workspace: Memory to use again; `content_logits` lie in it.
+        workspace: Memory to use again.
 
     Returns:
         The mask and how it came about.
     """
     workspace = workspace or Workspace()
-    at_sam = workspace.float32("sam", (geometry.sam_size, geometry.sam_size))
-
-    resized = 0  # number of the stage whose logits lie in `at_sam`
-
-    def content_of(number: int, low_res: FloatArray) -> FloatArray:
-        nonlocal resized
-        if resized != number:
-            logits_at_sam(low_res, geometry, at_sam)
-            resized = number
-        height, width = geometry.sam_content
-        return at_sam[:height, :width]
-
-    def mask_of(number: int, low_res: FloatArray) -> tuple[BoolArray, Box | None]:
-        return mask_and_box(content_of(number, low_res), geometry, workspace)
-
     stages: list[Stage] = []
     scores: list[float] = []
-    masks: dict[int, tuple[BoolArray, Box | None]] = {}
+    masks: dict[int, MaskPart] = {}
     boxes: tuple[Box, ...] = ()
     on_device: DeviceTensor | None = None
     for number in range(1, parameters.cascade_stages + 1):
@@ -161,8 +156,8 @@ def run_cascade(
         )
         # The mask at the frame's size is needed where a box is read off it, and at the end.
         if number in {2, parameters.cascade_stages} or _must_judge_at_frame(geometry):
-            masks[number] = mask_of(number, best)
-            empty = masks[number][1] is None
+            masks[number] = mask_at_frame(best, geometry, workspace)
+            empty = masks[number].box is None
         else:
             empty = not has_content(best, geometry)
         stages.append(Stage(best, predicted_iou, chosen, boxes, empty))
@@ -170,23 +165,31 @@ def run_cascade(
         if empty:
             break
         if number == 2:
-            boxes = location(masks[number][0], parameters, masks[number][1])
+            boxes = location(masks[number], parameters)
 
     kept = len(stages) - stages[-1].empty
     if kept and kept not in masks:
-        masks[kept] = mask_of(kept, stages[kept - 1].low_res_logits)
-    mask, mask_box = masks[kept] if kept else (None, None)
-    if mask is None or mask_box is None:
-        fallback = _region_at_frame(points.extreme_region, geometry)
-        return Cascade(fallback, None, 0.0, 0, "stage_1_empty", tuple(stages))
+        masks[kept] = mask_at_frame(stages[kept - 1].low_res_logits, geometry, workspace)
+    if not kept or masks[kept].box is None:
+        return Cascade(
+            mask=_region_at_frame(points.extreme_region, geometry),
+            mask_box=None,
+            low_res_logits=None,
+            geometry=geometry,
+            predicted_iou=0.0,
+            kept_stage=0,
+            status="stage_1_empty",
+            stages=tuple(stages),
+        )
     return Cascade(
-        mask=mask,
-        content_logits=content_of(kept, stages[kept - 1].low_res_logits),
+        mask=masks[kept].whole(),
+        mask_box=masks[kept].box,
+        low_res_logits=stages[kept - 1].low_res_logits,
+        geometry=geometry,
         predicted_iou=scores[kept - 1],
         kept_stage=kept,
         status="ok" if kept == len(stages) else _EMPTY[len(stages)],
         stages=tuple(stages),
-        mask_box=mask_box,
     )
 
 
@@ -202,30 +205,23 @@ def _must_judge_at_frame(geometry: FrameGeometry) -> bool:
     return height < rows or width < columns or min(height, width) < _THIN
 
 
-def location(
-    mask: BoolArray, parameters: MethodParameters, box: Box | None = None
-) -> tuple[Box, ...]:
+def location(mask: MaskPart, parameters: MethodParameters) -> tuple[Box, ...]:
     """Return F_location (Eq. 11): the box, or boxes, of a mask.
 
     Args:
-        mask: bool [H, W].
         parameters: `box` chooses one box over all of it, or one for each of its components
             (the 16 largest).
-        box: `inclusive_box` of the mask, if it is known.
 
     Returns:
         Inclusive (x0, y0, x1, y1) in frame pixels.
     """
-    box = box or inclusive_box(mask)
-    if box is None:
+    if mask.box is None:
         return ()
     if parameters.box == "union":
-        return (box,)
-    # OpenCV labels blocks of 2 x 2 pixels; equal components keep their order where blocks do.
-    left, top = box[0] // 2 * 2, box[1] // 2 * 2
-    part = mask[top : box[3] + 1, left : box[2] + 1]
-    _, _, stats, _ = cv2.connectedComponentsWithStats(part.view(np.uint8))
+        return (mask.box,)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.pixels.view(np.uint8))
     largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MAX_COMPONENTS]
+    left, top = mask.columns.start, mask.rows.start
     return tuple(
         (left + x, top + y, left + x + w - 1, top + y + h - 1) for x, y, w, h, _ in largest
     )

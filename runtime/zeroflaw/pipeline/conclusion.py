@@ -7,7 +7,8 @@ import numpy as np
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.masks.from_logits import Workspace
+from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.pipeline.trace import Status
 from zeroflaw.records.decision import verdict_of
@@ -18,12 +19,14 @@ def conclude(
     encoded: EncodedFrame,
     decoding: Decoding,
     parameters: MethodParameters,
+    workspace: Workspace | None = None,
     *,
     trace: bool = False,
 ) -> Inspection:
     """Score, decide, and gather the result; the frame's stopwatch times the parts.
 
     Args:
+        workspace: Memory to use again.
         trace: Whether the result says how its mask came about.
 
     Raises:
@@ -32,7 +35,7 @@ def conclude(
     encoding, watch, product = encoded.encoding, encoded.watch, encoded.product
     cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
     with watch.stage("score"):
-        score = score_map(anomaly_map, cascade, parameters)
+        score = score_map(anomaly_map, cascade, parameters, workspace)
     size = encoding.geometry.frame
     mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
     with watch.stage("regions"):

@@ -10,7 +10,7 @@ from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.pipeline.encoding import Encoding
 from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.masks import Workspace
+from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Trace
@@ -56,7 +56,7 @@ def decode(
     """Run point prompts and cascade (sections 3.1 and 3.2).
 
     Args:
-        workspace: Memory to use again; `content_logits` of the cascade lie in it.
+        workspace: Memory to use again.
 
     Raises:
         EngineError: The decoder failed, or an engine returned values that are not finite.

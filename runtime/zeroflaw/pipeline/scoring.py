@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from zeroflaw.pipeline.cascade import Cascade
-from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.masks import logits_at
+from zeroflaw.pipeline.geometry import FloatArray, FrameGeometry
+from zeroflaw.pipeline.masks.from_logits import Workspace, logits_at, logits_at_sam, mask_at_map
 from zeroflaw.pipeline.reference import fused_score
 from zeroflaw_engines.parameters import MethodParameters
 
 
 def score_map(
-    anomaly_map: FloatArray, cascade: Cascade | None, parameters: MethodParameters
+    anomaly_map: FloatArray,
+    cascade: Cascade | None,
+    parameters: MethodParameters,
+    workspace: Workspace | None = None,
 ) -> FloatArray:
     """Return the score map on the grid of the anomaly map; see `score_of_logits`.
 
@@ -20,20 +23,44 @@ def score_map(
         anomaly_map: float32 [S, S] in [0, 1].
         cascade: What the cascade gave; None if it did not run.
         parameters: `scoring` and `fusion_weight`.
+        workspace: Memory to use again.
 
     Returns:
         float32 [S, S] in [0, 1].
     """
-    if cascade is None:
-        return score_of_logits(anomaly_map, None, 0.0, parameters)
-    return score_of_logits(anomaly_map, cascade.content_logits, cascade.predicted_iou, parameters)
+    if cascade is None or cascade.low_res_logits is None:
+        return score_without_mask(anomaly_map, parameters)
+    logits, iou = cascade.low_res_logits, cascade.predicted_iou
+    return score_of_logits(
+        anomaly_map, logits, cascade.geometry, iou, parameters, workspace=workspace
+    )
+
+
+def score_without_mask(anomaly_map: FloatArray, parameters: MethodParameters) -> FloatArray:
+    """Return the score map where SAM gave no mask.
+
+    Args:
+        anomaly_map: float32 [S, S] in [0, 1].
+        parameters: `scoring` and `fusion_weight`.
+
+    Returns:
+        float32 [S, S] in [0, 1].
+    """
+    if parameters.scoring == "map":
+        return anomaly_map
+    if parameters.scoring == "fused":
+        return (1 - np.float32(parameters.fusion_weight)) * anomaly_map
+    return np.zeros_like(anomaly_map)
 
 
 def score_of_logits(
     anomaly_map: FloatArray,
-    content_logits: FloatArray | None,
+    low_res_logits: FloatArray,
+    geometry: FrameGeometry,
     predicted_iou: float,
     parameters: MethodParameters,
+    *,
+    workspace: Workspace | None = None,
 ) -> FloatArray:
     """Return the score map on the grid of the anomaly map.
 
@@ -43,10 +70,11 @@ def score_of_logits(
 
     Args:
         anomaly_map: float32 [S, S] in [0, 1].
-        content_logits: float32 [h, w], logits of the mask over SAM's content; None if there is
-            no mask of SAM.
+        low_res_logits: float32 [L, L], of the mask.
+        geometry: The frame's grids.
         predicted_iou: Of the mask, as the decoder gave it.
         parameters: `scoring` and `fusion_weight`.
+        workspace: Memory to use again.
 
     Returns:
         float32 [S, S] in [0, 1].
@@ -54,19 +82,17 @@ def score_of_logits(
     scoring = parameters.scoring
     if scoring == "map":
         return anomaly_map
-    weight = np.float32(parameters.fusion_weight)
-    if content_logits is None:
-        empty = np.zeros_like(anomaly_map)
-        return (1 - weight) * anomaly_map if scoring == "fused" else empty
-    logits = logits_at(content_logits, anomaly_map.shape)
     if scoring == "sam_probability":
+        logits = logits_at(logits_at_sam(low_res_logits, geometry), anomaly_map.shape)
         return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
-    mask = logits > 0
+    mask = mask_at_map(low_res_logits, geometry, anomaly_map.shape, workspace)
     if scoring == "mask":
-        return mask.astype(np.float32)
+        return mask.whole().astype(np.float32)
+    weight = np.float32(parameters.fusion_weight)
     confidence = np.float32(min(max(predicted_iou, 0.0), 1.0))
     fused = (1 - weight) * anomaly_map
-    np.add(fused, weight * confidence, out=fused, where=mask)
+    part = fused[mask.rows, mask.columns]
+    np.add(part, weight * confidence, out=part, where=mask.pixels)
     return fused
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from zeroflaw.pipeline.regions import Region
+from zeroflaw.pipeline.masks.regions import Region
 from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.records.decision import Decision, Reason, ReasonCode
 from zeroflaw.records.stamp import Stamp

@@ -13,6 +13,7 @@ from support.manifests import written
 from zeroflaw_engines.built_engines.lookup import find_engine
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.shipped import bundle_path
+from zeroflaw_engines.errors import EngineDamagedError, EngineMissingError
 
 
 @pytest.fixture(scope="module")
@@ -124,4 +125,31 @@ def test_openvino_keeps_its_compiled_models(changed: Path) -> None:
         "build", changed, "--backend", "openvino", "--engine", "sam_decoder"
     ).returncode == 0  # fmt: skip
     assert sorted(cache.rglob("*.blob")) == blobs, "the second run took them from the cache"
+    assert zeroflaw("bundle", "verify", changed).returncode == 0
+
+
+def test_the_resizer_is_built_from_the_one_graph_there_is(changed: Path) -> None:
+    """Also beside engines in FP16: it is the same for both precisions, and no recipe touches it."""
+    done = zeroflaw("build", changed, "--gpu", "sm89", "--engine", "frame_resizer")
+    assert done.returncode == 0, done.stderr
+    assert "2 gemm float32" in done.stdout
+    bundle = open_bundle(changed)
+    found = find_engine(bundle, "frame_resizer", backend="tensorrt-rtx", architecture="sm89")
+    parts = found.sidecar.parts
+    assert (parts.precision, parts.recipe) == ("fp32", None)
+    height, width, _ = parts.profile["frame"][2]
+    assert height * width >= 12_000_000
+    assert min(height, width) >= 3000
+    again = ["build", changed, "--gpu", "sm89", "--engine", "frame_resizer", "--precision", "fp32"]
+    assert "up to date" in zeroflaw(*again).stdout
+    listed = zeroflaw("engines", "list", changed)
+    assert "frame_resizer: " in listed.stdout
+    assert "damaged" not in listed.stdout
+    found.path.write_bytes(found.path.read_bytes() + b"x")
+    with pytest.raises(EngineDamagedError) as caught:
+        find_engine(bundle, "frame_resizer", backend="tensorrt-rtx")
+    assert caught.value.remedy.endswith("--gpu sm89 --engine frame_resizer")
+    with pytest.raises(EngineMissingError) as missing:
+        find_engine(bundle, "frame_resizer", backend="tensorrt-rtx", architecture="sm120")
+    assert missing.value.remedy.endswith("--gpu sm120 --engine frame_resizer")
     assert zeroflaw("bundle", "verify", changed).returncode == 0

@@ -12,7 +12,7 @@ import pytest
 import supervision as sv
 
 from zeroflaw import Inspection, Inspector
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.masks.regions import regions_of
 
 ROOT = Path(__file__).parents[3]
 

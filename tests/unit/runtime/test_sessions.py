@@ -9,11 +9,16 @@ import pytest
 
 from support.small_bundle import write_small_bundle
 from zeroflaw import sessions as module
-from zeroflaw.sessions import load_bundle, load_sessions
+from zeroflaw.sessions import Sessions, load_bundle, load_sessions
 from zeroflaw_engines.backends import BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Reference
-from zeroflaw_engines.contract import REFERENCE_MATCHER
+from zeroflaw_engines.contract import (
+    FRAME_RESIZER,
+    REFERENCE_MATCHER,
+    SAM_ENCODER,
+    EngineContract,
+)
 from zeroflaw_engines.errors import EngineMissingError
 
 CHOICE = BackendChoice("onnxruntime", "fp32", "named")
@@ -132,3 +137,73 @@ def test_auto_asks_for_the_matcher_where_a_product_has_a_bank(
     load_bundle(bundle.path, "auto")
     assert (REFERENCE_MATCHER in asked[0]) is learned
     assert len(loaded) == 4
+
+
+@pytest.mark.parametrize("precision", [None, "fp16"])
+def test_on_a_gpu_the_resizer_comes_last_in_the_one_form_it_has(
+    bundle: Bundle, loaded: list[Loaded], monkeypatch: pytest.MonkeyPatch, precision: str | None
+) -> None:
+    asked: dict[str, object] = {}
+    load = module.load_session
+
+    def noted(of: Bundle, name: str, **options: object) -> object:
+        asked[name] = options["precision"]
+        return load(of, name, **options)
+
+    monkeypatch.setattr(module, "load_session", noted)
+    choice = BackendChoice("tensorrt-rtx", "fp16", "named")
+    sessions = load_sessions(bundle, choice, precision=precision)
+    assert sessions.frame_resizer is loaded[-1]
+    assert asked[FRAME_RESIZER] is None
+    assert asked[SAM_ENCODER] == precision
+    assert sessions.resizer is sessions.resizer is not None
+    sessions.close()
+    assert all(one.closed for one in loaded)
+
+
+def test_where_the_resizer_was_not_built_the_log_says_so(
+    bundle: Bundle,
+    loaded: list[Loaded],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load = module.load_session
+
+    def unbuilt(of: Bundle, name: str, **options: object) -> object:
+        if name == FRAME_RESIZER:
+            raise EngineMissingError("there is no frame_resizer", "zeroflaw build b --engine it")
+        return load(of, name, **options)
+
+    monkeypatch.setattr(module, "load_session", unbuilt)
+    sessions = load_sessions(bundle, BackendChoice("tensorrt-rtx", "fp16", "named"))
+    assert sessions.frame_resizer is sessions.resizer is None
+    assert "zeroflaw build b --engine it" in caplog.text
+    assert not any(one.closed for one in loaded)
+
+
+def test_on_a_cpu_pillow_resizes(bundle: Bundle, loaded: list[Loaded]) -> None:
+    assert load_sessions(bundle, CHOICE).resizer is None
+    assert FRAME_RESIZER not in {one.name for one in loaded}
+
+
+def test_the_resizer_is_no_model_of_a_result_and_is_not_captured() -> None:
+    class Engine(Loaded):
+        contract = EngineContract(SAM_ENCODER, (), ())
+
+        def __init__(self, name: str) -> None:
+            super().__init__(name)
+            self.backend, self.did = f"backend of {name}", []
+
+        def prepare(self) -> None:
+            self.did.append("prepare")
+
+        def capture(self) -> None:
+            self.did.append("capture")
+
+    engines = {name: Engine("model") for name in ("clip_encoder", "sam_encoder", "sam_decoder")}
+    resizer = Engine("resizer")
+    sessions = Sessions(**engines, frame_resizer=resizer)
+    sessions.warm_up(1)
+    assert sessions.backend == "backend of model"
+    assert resizer.did == ["prepare"]
+    assert engines["sam_decoder"].did == ["prepare", "capture"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -10,29 +11,49 @@ import numpy as np
 
 from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.measure.replayed_engines import replaying_inspector
-from zeroflaw_benchmarks.bench.report.report import HostTime
+from zeroflaw_benchmarks.bench.report.report import HostMask, HostPath, HostTime
 from zeroflaw_engines.process.cores import usable_cores
 
-_PARTS: Final = ("frame", "squash", "fit", "prompt_points", "cascade", "score", "regions", "total")
+_PARTS: Final = (
+    "frame",
+    "squash",
+    "fit",
+    "frame_information",
+    "prompt_points",
+    "cascade",
+    "score",
+    "regions",
+    "total",
+    "polygons",
+)
 _RUNS: Final = 30
 _UNTIMED: Final = 3
 
 
-def measure_host(frame: tuple[int, int], runs: int = _RUNS) -> HostTime:
-    """Time host code for frames of one size that have one defect, on all cores.
+def measure_host(
+    frame: tuple[int, int], runs: int = _RUNS, *, path: HostPath = "cpu", mask: HostMask = "defect"
+) -> HostTime:
+    """Time host code for frames of one size, on all cores.
 
     Args:
         frame: Height and width, px.
         runs: Frames, after three that are not counted.
+        path: As `replaying_inspector` takes it.
+        mask: The same, as `shows`.
     """
     image = np.random.default_rng(0).integers(0, 256, (*frame, 3), dtype=np.uint8)
     times: dict[str, list[float]] = {part: [] for part in _PARTS}
     with (
         tempfile.TemporaryDirectory() as directory,
-        replaying_inspector(frame, Path(directory)) as inspector,
+        replaying_inspector(frame, Path(directory), path=path, shows=mask) as inspector,
     ):
         for run in range(-_UNTIMED, runs):
-            spent = dict(inspector.inspect(image).timings_ms)
+            inspection = inspector.inspect(image)
+            spent = dict(inspection.timings_ms)
+            start = time.perf_counter()
+            for region in inspection.regions:
+                region.polygon  # noqa: B018 - traced when asked for
+            spent["polygons"] = 1e3 * (time.perf_counter() - start)
             decoder = sum(value for name, value in spent.items() if name.startswith("sam_decoder"))
             spent["cascade"] -= decoder
             spent["total"] -= decoder + spent["clip_encoder"] + spent["sam_encoder"]
@@ -45,4 +66,6 @@ def measure_host(frame: tuple[int, int], runs: int = _RUNS) -> HostTime:
         runs=runs,
         cores=usable_cores(),
         parts_ms={part: spread(values) for part, values in times.items()},
+        path=path,
+        mask=mask,
     )

@@ -6,6 +6,7 @@ What an Inspector spends with them is host time and nothing else.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.sessions import Sessions
+from zeroflaw_benchmarks.bench.report.report import HostMask, HostPath
 from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Manifest, parameters_record
 from zeroflaw_engines.bundle.prompt_bank import encode_prompt_bank
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
-from zeroflaw_engines.contract import EngineContract, EngineName, engine_contract
+from zeroflaw_engines.contract import FRAME_RESIZER, EngineContract, EngineName, engine_contract
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor
 from zeroflaw_engines.sessions.session import Outputs, check_inputs
@@ -28,12 +30,34 @@ _DEFECT = (0.55, 0.45, 0.08)  # centre x and y, radius, as parts of the frame's 
 _PROMPTS = "prompts.safetensors"
 
 
-class ReplayedSession(PassiveSession):
-    """A session that checks its inputs and returns the same outputs every time."""
+@dataclass(frozen=True, eq=False)
+class ReplayedDeviceTensor(HostTensor):
+    """A kept output as on a GPU: it has to be asked for, and only parts of it are, at no cost."""
 
-    def __init__(self, contract: EngineContract, outputs: dict[str, Tensor]) -> None:
+    @property
+    def is_on_host(self) -> bool:
+        """False: on a GPU it would not be."""
+        return False
+
+    def view(self, index: tuple[int, ...], shape: tuple[int, ...]) -> ReplayedDeviceTensor:
+        """Return the part at some leading indices."""
+        return ReplayedDeviceTensor(super().view(index, shape).array)
+
+
+class ReplayedSession(PassiveSession):
+    """A session that checks its inputs and returns the same outputs every time.
+
+    Args:
+        outputs: All that the contract says.
+        path: Whose sessions it stands for: on the GPU's, what is kept is no memory of the host.
+    """
+
+    def __init__(
+        self, contract: EngineContract, outputs: dict[str, Tensor], path: HostPath = "cpu"
+    ) -> None:
         super().__init__(contract, "replay")
         self._outputs = outputs
+        self._kept = HostTensor if path == "cpu" else ReplayedDeviceTensor
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
@@ -41,24 +65,61 @@ class ReplayedSession(PassiveSession):
         """Return the recorded outputs."""
         check_inputs(self.contract, inputs, kept=HostTensor)
         return {
-            name: HostTensor(array) if name in keep else array
+            name: self._kept(array) if name in keep else array
             for name, array in self._outputs.items()
         }
 
 
-def replaying_inspector(frame: tuple[int, int], directory: Path) -> Inspector:
+class ReplayedResizer(PassiveSession):
+    """A frame_resizer that gives a black image at once; a frame is uploaded by copying it.
+
+    The copy goes to memory that is there already, as a GPU's driver reads it: what it takes to get
+    from there to the device is no host time.
+    """
+
+    def __init__(self, contract: EngineContract) -> None:
+        super().__init__(contract, "replay")
+        self._images: dict[tuple[int, int], Tensor] = {}
+        self._pinned = np.empty(0, np.uint8)
+
+    def upload(self, name: str, array: Tensor) -> Tensor | DeviceTensor:
+        """Copy a frame; weights stay where they are, of which there are none to copy later."""
+        if name != "frame":
+            return HostTensor(array)
+        if self._pinned.shape != array.shape:
+            self._pinned = np.zeros_like(array)
+        np.copyto(self._pinned, array)
+        return HostTensor(self._pinned)
+
+    def execute(
+        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
+    ) -> Outputs:
+        """Return an image of the size that the weights say."""
+        check_inputs(self.contract, inputs, kept=HostTensor)
+        size = (inputs["row_weights"].shape[1], inputs["column_weights"].shape[1])
+        if size not in self._images:
+            self._images[size] = np.zeros((1, *size, 3), np.uint8)
+        image = self._images[size]
+        return {"image": HostTensor(image) if "image" in keep else image}
+
+
+def replaying_inspector(
+    frame: tuple[int, int], directory: Path, *, path: HostPath = "cpu", shows: HostMask = "defect"
+) -> Inspector:
     """Make an Inspector without networks, of sizes as ViT-L/14 at 518 px and SAM at 1024 px.
 
     Args:
         frame: Height and width of the frames, px.
         directory: An empty directory for the prompt bank.
+        path: `gpu` resizes by a `frame_resizer`, and keeps logits and features as a GPU does.
+        shows: What the decoder's masks show: one `defect`, or the `specks` of random logits.
     """
     manifest = _full_size_manifest()
     embeddings = np.eye(2, manifest.clip.embedding_size, dtype=np.float32)
     (directory / _PROMPTS).write_bytes(encode_prompt_bank({"object": embeddings}))
 
     def session(name: EngineName, **outputs: Tensor) -> ReplayedSession:
-        return ReplayedSession(engine_contract(name, manifest.sizes), outputs)
+        return ReplayedSession(engine_contract(name, manifest.sizes), outputs, path)
 
     rng = np.random.default_rng(0)
     sizes = manifest.sizes
@@ -67,6 +128,8 @@ def replaying_inspector(frame: tuple[int, int], directory: Path) -> Inspector:
     side, low = sizes.clip_image_size, sizes.low_res_size
     squashed = _blob((side, side), (side * content / frame[0], side * content / frame[1]))
     logits = 20 * _blob((low, low), (low, low)) - 10
+    if shows == "specks":
+        logits = rng.standard_normal((low, low))
     sessions = Sessions(
         clip_encoder=session(
             "clip_encoder",
@@ -82,6 +145,9 @@ def replaying_inspector(frame: tuple[int, int], directory: Path) -> Inspector:
             low_res_logits=np.tile(logits.astype(np.float32), (1, 4, 1, 1)),
             predicted_iou=np.array([[0.7, 0.8, 0.9, 0.6]], np.float32),
         ),
+        frame_resizer=None
+        if path == "cpu"
+        else ReplayedResizer(engine_contract(FRAME_RESIZER, manifest.sizes)),
     )
     return Inspector(Bundle(path=directory, manifest=manifest), sessions)
 

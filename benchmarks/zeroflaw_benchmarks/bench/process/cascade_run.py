@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zeroflaw.pipeline.cascade import decoder_prompts
 from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
-from zeroflaw.pipeline.masks import Workspace, inclusive_box, logits_at_sam, mask_at_frame
+from zeroflaw.pipeline.masks.from_logits import Workspace, inclusive_box, mask_at_frame
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, plain_onnxruntime
@@ -179,10 +179,7 @@ class _MaskOf:
         self._workspace = Workspace()
 
     def __call__(self, low_res: FloatArray) -> BoolArray:
-        geometry = self._geometry
-        side = (geometry.sam_size, geometry.sam_size)
-        at_sam = logits_at_sam(low_res, geometry, self._workspace.float32("sam", side))
-        return mask_at_frame(at_sam, geometry, self._workspace)
+        return mask_at_frame(low_res, self._geometry, self._workspace).whole()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from zeroflaw_engines.errors import BenchmarkError
 BENCH_SCHEMA_VERSION: Final = 1
 
 StageKind = Literal["queue", "host", "engine", "total"]
+# Which way a frame goes to the encoders, and what its mask shows.
+HostPath = Literal["cpu", "gpu"]
+HostMask = Literal["defect", "specks"]
 Axis = Literal["frames_in_flight", "threads", "processes", "megapixels", "points", "products"]
 
 
@@ -137,7 +140,10 @@ class HostTime(Record, frozen=True, kw_only=True):
         frame_width: px.
         runs: Inspections.
         cores: That it could use.
-        parts_ms: Of each part, `total` among them.
+        parts_ms: Of each part, `total` among them. `polygons`, which are made when somebody asks
+            for them, come after the total.
+        path: `cpu` resizes frames on the host; `gpu` copies them to where a GPU reads them.
+        mask: One `defect`, or the `specks` of random low-res logits.
     """
 
     frame_height: int
@@ -145,6 +151,8 @@ class HostTime(Record, frozen=True, kw_only=True):
     runs: int
     cores: int
     parts_ms: dict[str, Spread]
+    path: HostPath = "cpu"
+    mask: HostMask = "defect"
 
 
 class StreamGain(Record, frozen=True, kw_only=True):
@@ -285,6 +293,7 @@ class BenchReport(Record, frozen=True, kw_only=True):
     after: MachineState
     latency: Latency
     host: HostTime
+    host_beside_gpu: tuple[HostTime, ...] = ()
     ceilings: tuple[Ceiling, ...] = ()
     roofline: tuple[EngineRoofline, ...] = ()
     gpus: tuple[GpuUse, ...] = ()

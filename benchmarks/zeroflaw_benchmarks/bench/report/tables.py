@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
 from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
@@ -29,6 +30,7 @@ from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneTh
 def tables_of(report: BenchReport) -> tuple[TextTable, ...]:
     """Lay out every section of a report that was measured."""
     found = [machine_table(report), latency_table(report), host_table(report.host)]
+    found += map(host_table, report.host_beside_gpu)
     if report.gpus:
         found.append(gpu_table(report.gpus))
     if report.pinned:
@@ -127,13 +129,19 @@ def latency_table(report: BenchReport) -> TextTable:
     )
 
 
+_HOST_PATHS: Final = {"cpu": "engines on the CPU", "gpu": "engines on a GPU"}
+_HOST_MASKS: Final = {"defect": "one defect", "specks": "a mask of specks"}
+
+
 def host_table(host: HostTime) -> TextTable:
     """Lay out host code alone."""
     return TextTable(
-        f"Host code alone, {host.runs} frames of {host.frame_width}x{host.frame_height} px",
+        f"Host code alone, {_HOST_PATHS[host.path]}, {_HOST_MASKS[host.mask]},"
+        f" {host.runs} frames of {host.frame_width}x{host.frame_height} px",
         ("part", "ms"),
         tuple((part, spread_ms(value, 1.0)) for part, value in host.parts_ms.items()),
-        f"Engines of full size that answer at once, {host.cores} cores: nothing contends.",
+        f"Engines of full size that answer at once, {host.cores} cores: nothing contends."
+        " Polygons are made after the decision, when somebody asks for them, and come on top.",
     )
 
 

@@ -40,7 +40,7 @@ from zeroflaw.capi.hosted import HostedInspector
 from zeroflaw.capi.outcome import Outcome
 from zeroflaw.capi.views import OutcomeView
 from zeroflaw.inspector import Inspector
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import (

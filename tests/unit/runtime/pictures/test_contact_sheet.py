@@ -20,7 +20,7 @@ from zeroflaw.pictures.contact_sheet import (
     inspected_card,
     left_out_card,
 )
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.records.decision import Reason
 from zeroflaw.station.truth.judgement import Judgement
 from zeroflaw_engines.errors import ImageFileError

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from zeroflaw.pictures.overlay import draw_truth
-from zeroflaw.pipeline.regions import regions_of
+from zeroflaw.pipeline.masks.regions import regions_of
 
 FRAME = np.full((200, 400, 3), 128, np.uint8)
 CYAN, RED = (0, 235, 255), (255, 40, 40)

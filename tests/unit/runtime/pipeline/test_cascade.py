@@ -26,6 +26,7 @@ from support.scripted_decoder import (
     sam_mask,
 )
 from zeroflaw.pipeline.cascade import decoder_prompts, location, run_cascade
+from zeroflaw.pipeline.masks.from_logits import MaskPart
 from zeroflaw_engines.parameters import MethodParameters
 
 # --- what the decoder is given ----------------------------------------------------------------
@@ -232,27 +233,39 @@ def test_union_is_one_box_over_both_components():
     assert cascade.stages[2].boxes == (sam_box(sam_mask(TWO_PARTS, (120, 160))),)
 
 
+def part_of(mask):
+    """All of a mask, two rows and 64 columns into a larger one that shows nothing else."""
+    height, width = mask.shape
+    size = (height + 2, width + 64)
+    return MaskPart(mask, slice(2, height + 2), slice(64, width + 64), size)
+
+
+def moved(boxes):
+    return tuple((x0 + 64, y0 + 2, x1 + 64, y1 + 2) for x0, y0, x1, y1 in boxes)
+
+
 def test_location_takes_the_16_largest_components():
     mask = np.zeros((60, 200), bool)
     for i in range(20):
         mask[5 : 6 + (i * 7) % 20, 8 * i + 1 : 8 * i + 4] = True
     parts = sorted(regionprops(label(mask, connectivity=2)), key=lambda r: -r.area)[:16]
     want = [(r.bbox[1], r.bbox[0], r.bbox[3] - 1, r.bbox[2] - 1) for r in parts]
-    assert list(location(mask, MethodParameters(box="per_component"))) == want
+    assert location(part_of(mask), MethodParameters(box="per_component")) == moved(want)
 
 
 def test_location_joins_components_at_corners():
+    components, union = MethodParameters(box="per_component"), MethodParameters(box="union")
     mask = np.zeros((9, 9), bool)
     mask[1:3, 1:3] = mask[3:6, 3:5] = True
-    assert location(mask, MethodParameters(box="per_component")) == ((1, 1, 4, 5),)
+    assert location(part_of(mask), components) == moved([(1, 1, 4, 5)])
     mask[8, 8] = True
-    assert location(mask, MethodParameters(box="per_component")) == ((1, 1, 4, 5), (8, 8, 8, 8))
-    assert location(mask, MethodParameters(box="union")) == ((1, 1, 8, 8),)
+    assert location(part_of(mask), components) == moved([(1, 1, 4, 5), (8, 8, 8, 8)])
+    assert location(part_of(mask), union) == moved([(1, 1, 8, 8)])
 
 
 @pytest.mark.parametrize("box", ["union", "per_component"])
 def test_location_of_nothing(box):
-    assert location(np.zeros((4, 5), bool), MethodParameters(box=box)) == ()
+    assert location(part_of(np.zeros((4, 5), bool)), MethodParameters(box=box)) == ()
 
 
 def test_answers_of_the_decoder_are_not_altered():

@@ -7,17 +7,22 @@ from segment_anything.modeling import Sam
 
 from zeroflaw.pipeline.cascade import Cascade
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.masks import logits_at_sam
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw_engines.parameters import MethodParameters
 
 SIZE = 32
+# Frame, map, SAM's image and low-res logits of one size: no resize comes in between.
+SAME_GRIDS = frame_geometry(
+    (SIZE, SIZE), map_size=SIZE, sam_size=SIZE, feature_size=4, squash_sam=False
+)
 
 
-def cascade_of(content, iou=0.8):
+def cascade_of(low_res, iou=0.8, geometry=SAME_GRIDS):
     return Cascade(
         mask=np.zeros((1, 1), bool),
-        content_logits=content,
+        mask_box=None,
+        low_res_logits=low_res,
+        geometry=geometry,
         predicted_iou=iou,
         kept_stage=3,
         status="ok",
@@ -32,7 +37,6 @@ def anomaly_map(rng):
 
 @pytest.fixture
 def logits(rng):
-    """At the size of the map already, so that no resize comes in between."""
     return rng.normal(scale=4, size=(SIZE, SIZE)).astype(np.float32)
 
 
@@ -97,7 +101,6 @@ def test_without_a_mask_of_sam(anomaly_map, cascade, scoring, factor):
 def test_logits_are_read_as_postprocess_masks_does(anomaly_map, frame, scoring, rng):
     geometry = frame_geometry(frame, map_size=SIZE, sam_size=64, feature_size=4, squash_sam=False)
     low_res = rng.normal(scale=3, size=(16, 16)).astype(np.float32)
-    content = logits_at_sam(low_res, geometry)
     sam = SimpleNamespace(image_encoder=SimpleNamespace(img_size=64))
     logits = (
         Sam.postprocess_masks(
@@ -111,7 +114,9 @@ def test_logits_are_read_as_postprocess_masks_does(anomaly_map, frame, scoring, 
         "sam_probability": 1 / (1 + np.exp(-logits)),
         "fused": 0.5 * anomaly_map + 0.4 * (logits > 0),
     }[scoring]
-    got = score_map(anomaly_map, cascade_of(content), MethodParameters(scoring=scoring))
+    got = score_map(
+        anomaly_map, cascade_of(low_res, geometry=geometry), MethodParameters(scoring=scoring)
+    )
     sure = abs(logits) > 1e-4
     np.testing.assert_allclose(got[sure], want[sure], atol=1e-5)
 

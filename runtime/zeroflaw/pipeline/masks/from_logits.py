@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -86,48 +88,113 @@ def logits_at(
     return cv2.resize(content, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
+@dataclass(frozen=True, eq=False)
+class MaskPart:
+    """The part of a mask that holds all of its pixels.
+
+    Attributes:
+        pixels: bool [h, w].
+        rows: Of the mask, where the part lies.
+        columns: The same.
+        size: Height and width of the mask.
+    """
+
+    pixels: BoolArray
+    rows: slice
+    columns: slice
+    size: tuple[int, int]
+
+    @cached_property
+    def box(self) -> Box | None:
+        """`inclusive_box` of the mask."""
+        return _moved(inclusive_box(self.pixels), self.rows, self.columns)
+
+    def whole(self) -> BoolArray:
+        """Return the mask, bool of its size."""
+        if self.pixels.shape == self.size:
+            return self.pixels
+        mask = np.zeros(self.size, np.bool_)
+        mask[self.rows, self.columns] = self.pixels
+        return mask
+
+
 def mask_at_frame(
-    content: FloatArray, geometry: FrameGeometry, workspace: Workspace | None = None
-) -> BoolArray:
-    """Return the mask of SAM logits at the frame's size: two-step resize, then logit > 0.
+    low_res: FloatArray, geometry: FrameGeometry, workspace: Workspace | None = None
+) -> MaskPart:
+    """Return the mask of SAM's logits at the frame's size: two-step resize, then logit > 0.
 
     Args:
-        content: float32 [h, w] from `logits_at_sam`.
+        low_res: float32 [L, L].
         workspace: Memory to use again.
-
-    Returns:
-        bool [H, W].
     """
-    return mask_and_box(content, geometry, workspace)[0]
+    return _mask_at(low_res, geometry, geometry.frame, workspace or Workspace(), by_source=True)
 
 
-def mask_and_box(
-    content: FloatArray, geometry: FrameGeometry, workspace: Workspace | None = None
-) -> tuple[BoolArray, Box | None]:
-    """Return `mask_at_frame` and its `inclusive_box`; what cannot be positive is not computed.
+def mask_at_map(
+    low_res: FloatArray,
+    geometry: FrameGeometry,
+    size: tuple[int, int],
+    workspace: Workspace | None = None,
+) -> MaskPart:
+    """Return the mask on a grid that covers the frame: logits over SAM's content, read there.
 
     Args:
-        content: As for `mask_at_frame`.
+        low_res: float32 [L, L].
+        size: Height and width of the grid.
         workspace: Memory to use again.
     """
-    workspace = workspace or Workspace()
-    if geometry.sam_source != geometry.frame:
-        content = logits_at(content, geometry.sam_source)
-    positive: BoolArray = content > 0
-    box = inclusive_box(positive)
-    if content.shape == geometry.frame:
-        return positive, box
-    mask = np.zeros(geometry.frame, np.bool_)
+    return _mask_at(low_res, geometry, size, workspace or Workspace(), by_source=False)
+
+
+def _mask_at(
+    low_res: FloatArray,
+    geometry: FrameGeometry,
+    size: tuple[int, int],
+    workspace: Workspace,
+    *,
+    by_source: bool,
+) -> MaskPart:
+    """Return a mask without computing logits that cannot be positive.
+
+    An interpolated logit is positive only if one of those that it is made of is.
+
+    Args:
+        by_source: Whether a squashed frame's logits go by way of what SAM was given.
+    """
+    if by_source and geometry.sam_source != geometry.frame:
+        values = logits_at(logits_at_sam(low_res, geometry), geometry.sam_source)
+        box = inclusive_box(values > 0)
+    else:
+        values, box = _positive_content(low_res, geometry, workspace)
     if box is None:
-        return mask, None
-    rows, columns = _interpolated_from(box, content.shape, geometry.frame)
-    logits = _logits_within(content, geometry.frame, rows, columns, workspace)
-    np.greater(logits, 0, out=mask[rows, columns])
-    box = inclusive_box(mask[rows, columns])
+        nothing = slice(0, 1)
+        return MaskPart(np.zeros((1, 1), np.bool_), nothing, nothing, size)
+    rows, columns = _interpolated_from(box, values.shape, size)
+    logits = _logits_within(values, size, rows, columns, workspace)
+    return MaskPart(logits > 0, rows, columns, size)
+
+
+def _positive_content(
+    low_res: FloatArray, geometry: FrameGeometry, workspace: Workspace
+) -> tuple[FloatArray, Box | None]:
+    """Return `logits_at_sam` where one is positive or beside such, and the box of those.
+
+    Elsewhere stands a negative value, as negative as any for what follows.
+    """
+    size = (geometry.sam_size, geometry.sam_size)
+    height, width = geometry.sam_content
+    at_sam = workspace.float32("sam", size)
+    at_sam.fill(-1)
+    content = at_sam[:height, :width]
+    scale = len(low_res) / geometry.sam_size
+    seen = low_res[: int(height * scale) + 2, : int(width * scale) + 2] > 0
+    box = inclusive_box(seen)
     if box is None:
-        return mask, None
-    x, y = columns.start, rows.start
-    return mask, (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+        return content, None
+    rows, columns = _interpolated_from(box, low_res.shape, size)
+    at_sam[rows, columns] = _logits_within(low_res, size, rows, columns, workspace)
+    positive = content[rows, columns] > 0
+    return content, _moved(inclusive_box(positive), rows, columns) if positive.size else None
 
 
 def _interpolated_from(
@@ -135,28 +202,27 @@ def _interpolated_from(
 ) -> tuple[slice, slice]:
     """Return rows and columns of a target that hold all that linear interpolation makes of a box.
 
+    Where the target is larger, they hold the pixels beside it, too.
+
     Args:
         box: In pixels of the source.
         source: Height and width.
         target: Height and width.
     """
     spans = []
-    for axis, step in ((0, 1), (1, _COLUMNS_AT_ONCE)):
+    # OpenCV labels components by blocks of 2 x 2 pixels: cut between two of them.
+    for axis, step in ((0, 2), (1, _COLUMNS_AT_ONCE)):
         first, last = box[1 - axis], box[3 - axis]
         ratio = target[axis] / source[axis]
-        # Between the centres of the pixels beside the box, and one more for rounding.
+        # Between the centres of the pixels beside the box, and more for rounding.
         start = max(0, int((first - 0.5) * ratio - 0.5) - 2) // step * step
-        stop = -(-(int((last + 1.5) * ratio - 0.5) + 2) // step) * step
+        stop = -(-(int((last + 1.5) * ratio - 0.5) + 3) // step) * step
         spans.append(slice(start, min(stop, target[axis])))
     return spans[0], spans[1]
 
 
 def _logits_within(
-    content: FloatArray,
-    size: tuple[int, int],
-    rows: slice,
-    columns: slice,
-    workspace: Workspace,
+    values: FloatArray, size: tuple[int, int], rows: slice, columns: slice, workspace: Workspace
 ) -> FloatArray:
     """Return these rows and columns of `logits_at`, to the last bit.
 
@@ -165,20 +231,30 @@ def _logits_within(
     axis that keeps its size keeps its values: in two calls, the first needs the rows alone, and
     the second the columns alone.
     """
-    (height, width), (source_height, source_width) = size, content.shape
-    shrinks = height < source_height or width < source_width
-    if shrinks or 2 * (columns.stop - columns.start) > width:
-        return logits_at(content, size, workspace.float32("frame", size))[rows, columns]
+    (height, width), source_height = size, len(values)
+    if values.shape == size:
+        return values[rows, columns]
+    # OpenCV averages areas where it halves both axes.
+    halves = (2 * height, 2 * width) == values.shape
+    if halves or 2 * (columns.stop - columns.start) > width:
+        return logits_at(values, size, workspace.float32("resized", size))[rows, columns]
     ratio = source_height / height
     top = max(0, int((rows.start + 0.5) * ratio - 0.5) - 1)
     bottom = min(source_height, int((rows.stop + 0.5) * ratio - 0.5) + 3)
     wide_size = (bottom - top, width)
-    wide = logits_at(content[top:bottom], wide_size, workspace.float32("wide", wide_size))
+    wide = logits_at(values[top:bottom], wide_size, workspace.float32("wide", wide_size))
     narrow = workspace.float32("narrow", (source_height, columns.stop - columns.start))
     narrow.fill(0)
     narrow[top:bottom] = wide[:, columns]
     tall_size = (height, narrow.shape[1])
-    return logits_at(narrow, tall_size, workspace.float32("frame", tall_size))[rows]
+    return logits_at(narrow, tall_size, workspace.float32("resized", tall_size))[rows]
+
+
+def _moved(box: Box | None, rows: slice, columns: slice) -> Box | None:
+    if box is None:
+        return None
+    x, y = columns.start, rows.start
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
 def inclusive_box(mask: BoolArray) -> tuple[int, int, int, int] | None:

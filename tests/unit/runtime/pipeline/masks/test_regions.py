@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import label, regionprops
 
-from zeroflaw.pipeline.regions import Region, regions_of
+from zeroflaw.pipeline.masks.regions import Region, regions_of
 
 NO_SCORE = np.zeros((8, 8), np.float32)
 

@@ -12,15 +12,15 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from zeroflaw.pipeline import masks
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.masks import (
+from zeroflaw.pipeline.masks import from_logits
+from zeroflaw.pipeline.masks.from_logits import (
     Workspace,
     inclusive_box,
     logits_at,
     logits_at_sam,
-    mask_and_box,
     mask_at_frame,
+    mask_at_map,
 )
 
 SIZES = [
@@ -73,7 +73,7 @@ def test_mask_is_that_of_postprocess_masks(frame, squash_sam):
     for seed in (0, 1):
         low_res = random_logits(seed)
         want = sam_postprocess(low_res, 1024, content, *sizes)
-        got = mask_at_frame(logits_at_sam(low_res, geometry), geometry)
+        got = mask_at_frame(low_res, geometry).whole()
         assert got.shape == frame
         assert got.dtype == np.bool_
         sure = np.abs(want) > 1e-4
@@ -102,15 +102,15 @@ def test_tiny_sam(frame):
     low_res = random_logits(4, size=16)
     want = sam_postprocess(low_res, 64, geometry.sam_content, frame)
     sure = np.abs(want) > 1e-4
-    got = mask_at_frame(logits_at_sam(low_res, geometry), geometry)
+    got = mask_at_frame(low_res, geometry).whole()
     np.testing.assert_array_equal(got[sure], want[sure] > 0)
 
 
 def test_logit_zero_is_outside_the_mask():
     geometry = geometry_of((20, 30))
     zeros = np.zeros((256, 256), np.float32)
-    assert not mask_at_frame(logits_at_sam(zeros, geometry), geometry).any()
-    assert mask_at_frame(logits_at_sam(zeros + 1e-3, geometry), geometry).all()
+    assert not mask_at_frame(zeros, geometry).whole().any()
+    assert mask_at_frame(zeros + 1e-3, geometry).whole().all()
 
 
 # --- boxes ------------------------------------------------------------------------------------
@@ -161,13 +161,17 @@ def logits_with_spots(seed, spots):
 @example(frame=(1024, 768), seed=1, spots=1, squash_sam=False)
 @settings(max_examples=60, deadline=None)
 def test_mask_is_that_of_the_whole_to_the_last_pixel(frame, seed, spots, squash_sam):
-    geometry = geometry_of(frame, squash_sam=squash_sam)
-    content = logits_at_sam(logits_with_spots(seed, spots), geometry)
+    geometry, low_res = geometry_of(frame, squash_sam=squash_sam), logits_with_spots(seed, spots)
+    content = logits_at_sam(low_res, geometry)
     source = logits_at(content, (518, 518)) if squash_sam else content
-    whole = logits_at(source, frame) > 0
-    mask, box = mask_and_box(content, geometry)
-    np.testing.assert_array_equal(mask, whole)
-    assert box == inclusive_box(whole)
+    for got, whole in (
+        (mask_at_frame(low_res, geometry), logits_at(source, frame) > 0),
+        (mask_at_map(low_res, geometry, (518, 518)), logits_at(content, (518, 518)) > 0),
+        (mask_at_map(low_res, geometry, (512, 512)), logits_at(content, (512, 512)) > 0),
+    ):
+        np.testing.assert_array_equal(got.whole(), whole)
+        assert got.whole().shape == whole.shape
+        assert got.box == inclusive_box(whole)
 
 
 @pytest.mark.parametrize("frame", [(3000, 4096), (1500, 1100), (2047, 2051)])
@@ -179,17 +183,16 @@ def test_logits_of_a_part_are_those_of_the_whole_to_the_last_bit(frame, seed):
     for x in (0, 64, 448):
         rows = slice(int(rng.integers(frame[0] // 2)), int(rng.integers(frame[0] // 2, frame[0])))
         columns = slice(x, x + 64 * int(rng.integers(1, 6)))
-        got = masks._logits_within(content, frame, rows, columns, Workspace())
+        got = from_logits._logits_within(content, frame, rows, columns, Workspace())
         np.testing.assert_array_equal(got, whole[rows, columns])
 
 
 def test_memory_of_the_frame_before_changes_nothing():
     workspace = Workspace()
     for seed, frame in enumerate([(3000, 4096), (700, 1100), (1536, 2048), (3000, 4096), (40, 30)]):
-        geometry = geometry_of(frame)
-        content = logits_at_sam(logits_with_spots(seed, 2), geometry)
-        mask, box = mask_and_box(content, geometry, workspace)
-        other, other_box = mask_and_box(content, geometry)
-        np.testing.assert_array_equal(mask, other)
-        assert box == other_box
+        geometry, low_res = geometry_of(frame), logits_with_spots(seed, 2)
+        got, other = mask_at_frame(low_res, geometry, workspace), mask_at_frame(low_res, geometry)
+        np.testing.assert_array_equal(got.whole(), other.whole())
+        assert got.box == other.box
+        mask = got.whole()
         assert not any(np.shares_memory(mask, buffer) for buffer in workspace._buffers.values())

@@ -1,0 +1,1 @@
+"""Masks of the decoder's logits, and their regions."""
