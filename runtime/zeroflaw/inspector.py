@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, get_args
@@ -14,13 +15,7 @@ from zeroflaw.frame_pipeline import FramePipeline
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import load_products, reopened
 from zeroflaw.pipeline.encoding import EncodedFrame
-from zeroflaw.pipeline.intake import (
-    INHERITED,
-    CameraSettings,
-    Inherited,
-    take_array,
-    taking,
-)
+from zeroflaw.pipeline.intake import INHERITED, CameraSettings, Inherited, take_array, taking
 from zeroflaw.records.stamp import new_stamp
 from zeroflaw.sessions import Sessions, load_bundle
 from zeroflaw_engines import arguments
@@ -396,5 +391,5 @@ class Inspector:
         self.close()
 
     def _release(self) -> None:
-        self._pipeline.close()
-        self._sessions.close()
+        with closing(self._sessions):
+            self._pipeline.close()

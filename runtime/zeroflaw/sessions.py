@@ -92,9 +92,10 @@ class Sessions:
                 session.execute(zeros_for(session.contract))
 
     def close(self) -> None:
-        """Release all of them."""
-        for session in self:
-            session.close()
+        """Release all of them, also if one fails: its error comes after the others are closed."""
+        with ExitStack() as closing:
+            for session in self:
+                closing.callback(session.close)
 
     @property
     def _models(self) -> tuple[Session, ...]:

@@ -181,12 +181,15 @@ def _why_build(
 
 
 def _sidecar(parts: KeyParts, plan: Path, outcome: CompileOutcome) -> EngineSidecar:
-    report = (
-        outcome.inspector_precision
-        or plan_precision(plan, frozenset(outcome.attention_nodes))
-        or outcome.network_precision
-    )
+    # The plan says the same on every machine; the inspector answers only where there is a GPU.
+    compiled = plan_precision(plan, frozenset(outcome.attention_nodes))
+    inspected = outcome.inspector_precision
+    report = compiled or inspected or outcome.network_precision
     warnings = list(outcome.warnings)
+    if compiled is not None and inspected is not None and _wide(compiled) != _wide(inspected):
+        warnings.append(
+            f"TensorRT's inspector counts {inspected}; the plan, which decides, has {compiled}"
+        )
     if report.unfused_attention:
         warnings.append(
             f"{report.unfused_attention} attention operators are not one kernel each: slow"
@@ -222,13 +225,19 @@ def _require_precision(parts: KeyParts, sidecar: EngineSidecar) -> None:
     if wide_after > wide_before:
         raise BuildError(
             f"{parts.engine}: the graph has {wide_before} products outside FP16, the engine"
-            f" {wide_after}: {built}; the engine was not published",
+            f" {wide_after}, as its {built.source} says: {built}; the engine was not published",
             "try another version of the backend, and report this one",
         )
 
 
 def _wide(report: PrecisionReport) -> int:
-    """Count heavy operations whose operands are not half precision, fused and unfused alike."""
+    """Count heavy operations whose operands are not half precision, fused and unfused alike.
+
+    Of the inspector's, those whose operands are wide without a doubt: it lists scales and biases
+    among them, and formats without a name that is known here.
+    """
+    if report.source == "inspector":
+        return sum(report.count(kind, wide) for kind in HEAVY for wide in ("float32", "bfloat16"))
     return sum(report.count(kind) - report.count(kind, "float16") for kind in HEAVY)
 
 

@@ -91,6 +91,20 @@ def test_closing_within_a_call_lets_the_call_end() -> None:
         made[0].inspect(FRAME, product="object")
 
 
+def test_engines_are_released_also_if_the_rest_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = Inspector.load("mini", threads=1)
+
+    def fail() -> None:
+        raise RuntimeError("a pool that does not end")
+
+    monkeypatch.setattr(inspector._pipeline, "close", fail)
+    with pytest.raises(RuntimeError, match="a pool that does not end"):
+        inspector.close()
+    for session in inspector.sessions:
+        with pytest.raises(EngineError, match="is closed"):
+            session.prepare()
+
+
 def test_sessions_close_after_their_calls(inspector: Inspector) -> None:
     session = inspector.sessions.sam_encoder
     side = session.contract.inputs[0].shape[1]

@@ -9,6 +9,7 @@ enumerations and signatures are there, and nothing can be created.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import shutil
 import struct
 import sys
@@ -26,7 +27,12 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 
 
 def import_bindings_alone(directory: Path) -> ModuleType:
-    """Copies the installed bindings, cuts them loose from their libraries, and imports the copy."""
+    """Copies the installed bindings, cuts them loose from their libraries, and imports the copy.
+
+    A process has one copy: the first call's.
+    """
+    if "tensorrt_bindings" in sys.modules:  # an extension module is loaded once a process
+        return sys.modules["tensorrt_bindings"]
     spec = importlib.util.find_spec("tensorrt_bindings")
     assert spec is not None
     assert spec.origin is not None, "the dev extra brings tensorrt-cu12-bindings"

@@ -83,6 +83,19 @@ def test_the_matcher_comes_with_the_others_and_is_closed_with_them(
     assert all(one.closed for one in loaded)
 
 
+def test_all_are_closed_also_if_one_fails(bundle: Bundle, loaded: list[Loaded]) -> None:
+    sessions = load_sessions(bundle, CHOICE)
+    failing = loaded[1]
+
+    def fail() -> None:
+        raise RuntimeError("a lasting error of the device")
+
+    failing.close = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a lasting error"):
+        sessions.close()
+    assert [one.closed for one in loaded] == [one is not failing for one in loaded]
+
+
 def test_where_no_product_has_a_bank_it_need_not_have_been_built(
     bundle: Bundle, loaded: list[Loaded]
 ) -> None:

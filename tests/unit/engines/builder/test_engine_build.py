@@ -188,7 +188,7 @@ def test_a_graph_that_is_fp16_by_name_alone(
     assert not engine_paths(bundle, "sam_decoder", "tensorrt-rtx", "sm86").plan.exists()
 
 
-@pytest.mark.parametrize("wide", [("gemm", "float32"), ("attention", "float32"), ("gemm", "mixed")])
+@pytest.mark.parametrize("wide", [("gemm", "float32"), ("attention", "float32")])
 def test_an_engine_that_silently_became_fp32(
     bundle: Bundle, compiler: Compiler, half_graph: None, wide: tuple[str, str]
 ) -> None:
@@ -198,12 +198,38 @@ def test_an_engine_that_silently_became_fp32(
     )
     compiler.inspector = precision_report("inspector", [("gemm", "float16")] * 3 + [wide] * 2)
     half = BuildOptions(backend="tensorrt-rtx", architectures=("sm86",))
-    with pytest.raises(BuildError, match="1 products outside FP16, the engine 2") as caught:
+    with pytest.raises(BuildError, match="the engine 2, as its inspector says") as caught:
         build_engine(bundle, "sam_decoder", half)
     assert "not published" in caught.value.cause
     assert not engine_paths(bundle, "sam_decoder", "tensorrt-rtx", "sm86").plan.exists()
     compiler.inspector = precision_report("inspector", [("gemm", "float16")] * 3 + [wide])
     assert build_engine(bundle, "sam_decoder", half).engine.sidecar.census.source == "inspector"
+
+
+@pytest.mark.parametrize("doubtful", ["mixed", "none", "float32"])
+def test_a_gpu_machine_publishes_what_is_published_elsewhere(
+    bundle: Bundle,
+    compiler: Compiler,
+    half_graph: None,
+    monkeypatch: pytest.MonkeyPatch,
+    doubtful: str,
+) -> None:
+    """The plan decides where it can be read; the inspector's account is told beside it."""
+    compiler.network = precision_report("network", [("gemm", "float16")] * 9)
+    compiler.inspector = precision_report("inspector", [("gemm", doubtful)] * 9)
+    half = BuildOptions(backend="tensorrt-rtx", architectures=("sm86",))
+    if doubtful != "float32":
+        sidecar = build_engine(bundle, "sam_decoder", half).engine.sidecar
+        assert sidecar.census.source == "inspector"
+    plan = precision_report("plan", [("gemm", "float16")] * 9)
+    monkeypatch.setattr(engine_build, "plan_precision", lambda *_: plan)
+    sidecar = build_engine(bundle, "sam_decoder", half, force=True).engine.sidecar
+    assert sidecar.census == plan
+    said = [text for text in sidecar.warnings if "the plan, which decides" in text]
+    assert len(said) == (doubtful == "float32")
+    plan = precision_report("plan", [("gemm", "mixed")] * 9)
+    with pytest.raises(BuildError, match="the engine 9, as its plan says"):
+        build_engine(bundle, "sam_decoder", half, force=True)
 
 
 def test_attention_that_was_not_fused_is_warned_of(bundle: Bundle, compiler: Compiler) -> None:
