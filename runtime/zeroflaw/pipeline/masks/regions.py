@@ -206,7 +206,7 @@ def _measure(part: NDArray[np.uint8]) -> _Components:
 
     def total(of_runs: NDArray[np.int64]) -> NDArray[np.float64]:
         # Whole numbers below 2**53: exact.
-        return np.bincount(owners, of_runs, count - 1).astype(np.float64, copy=False)
+        return np.asarray(np.bincount(owners, of_runs, count - 1), np.float64)
 
     left = np.full(count - 1, width)
     right = np.zeros(count - 1, np.int64)
