@@ -209,12 +209,21 @@ def folders_that_mirror_nothing(root: Path) -> list[str]:
     return found
 
 
+def tests_of_one_name(root: Path) -> list[str]:
+    """Test files that pytest cannot collect together: they are modules of one name."""
+    places: dict[str, list[str]] = {}
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        places.setdefault(path.name, []).append(str(path.parent.relative_to(root)))
+    return [f"{name} is in {', '.join(at)}" for name, at in places.items() if len(at) > 1]
+
+
 CHECKS: Final[tuple[Callable[[Path], list[str]], ...]] = (
     import_circles,
     wrong_arrows,
     long_files,
     full_folders,
     folders_that_mirror_nothing,
+    tests_of_one_name,
 )
 
 
@@ -346,3 +355,9 @@ def test_a_full_folder_is_found(place: str, there: int, limit: int, tmp_path: Pa
 def test_a_folder_that_mirrors_nothing_is_found(place: str, mirrored: str, tmp_path: Path) -> None:
     plant(tmp_path, {**SOUND, f"{place}/test_it.py": ""})
     assert folders_that_mirror_nothing(tmp_path) == [f"{place} mirrors no {mirrored}"]
+
+
+def test_two_tests_of_one_name_are_found(tmp_path: Path) -> None:
+    plant(tmp_path, {**SOUND, "tests/integration/test_bundle.py": ""})
+    both = "tests/integration, tests/unit/engines/bundle"
+    assert tests_of_one_name(tmp_path) == [f"test_bundle.py is in {both}"]

@@ -22,7 +22,7 @@ from zeroflaw_engines.sessions.openvino_session import precisions_of
 
 FRAMES = sorted((Path(__file__).parents[3] / "examples" / "frames").glob("*.jpg"))
 CASES = [("openvino", "fp32", 0.999)] + [
-    ("openvino", precision, 0.99)
+    ("openvino", precision, 0.97)  # of bf16, whose masks move at their boundaries
     for precision in precisions_of(openvino.Core())
     if precision != "fp32"
 ]
