@@ -209,7 +209,7 @@ def folders_that_mirror_nothing(root: Path) -> list[str]:
     return found
 
 
-def tests_of_one_name(root: Path) -> list[str]:
+def repeated_test_names(root: Path) -> list[str]:
     """Test files that pytest cannot collect together: they are modules of one name."""
     places: dict[str, list[str]] = {}
     for path in sorted((root / "tests").rglob("test_*.py")):
@@ -223,7 +223,7 @@ CHECKS: Final[tuple[Callable[[Path], list[str]], ...]] = (
     long_files,
     full_folders,
     folders_that_mirror_nothing,
-    tests_of_one_name,
+    repeated_test_names,
 )
 
 
@@ -357,7 +357,7 @@ def test_a_folder_that_mirrors_nothing_is_found(place: str, mirrored: str, tmp_p
     assert folders_that_mirror_nothing(tmp_path) == [f"{place} mirrors no {mirrored}"]
 
 
-def test_two_tests_of_one_name_are_found(tmp_path: Path) -> None:
+def test_two_repeated_test_names_are_found(tmp_path: Path) -> None:
     plant(tmp_path, {**SOUND, "tests/integration/test_bundle.py": ""})
     both = "tests/integration, tests/unit/engines/bundle"
-    assert tests_of_one_name(tmp_path) == [f"test_bundle.py is in {both}"]
+    assert repeated_test_names(tmp_path) == [f"test_bundle.py is in {both}"]
