@@ -14,6 +14,8 @@ EXIT_REFUSED: Final = 3
 _VERIFY: Final = "zeroflaw_benchmarks.verify"
 _FULL_SIZE: Final = ("vit_l_14_336", "vit_h")
 _TINY: Final = ("tiny", "tiny")
+# Beside the engines in FP16, on the same GPU.
+_PEERS: Final = ("torch-eager-fp16", "torch-cuda-graph-fp16", "torch-compile-fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +196,8 @@ class _Kit:
 
     def bench(self, name: str, bundle: str, precision: str, *, needs: tuple[str, ...]) -> Step:
         runs = "3" if self._dry_run else "50"
-        peers = () if self._dry_run else ("--peers", "torch")
+        compared = _PEERS if precision == "fp16" and not self._dry_run else ()
+        peers = tuple(word for peer in compared for word in ("--peers", peer))
         return Step(
             name=name,
             shows="`zeroflaw bench`, beside PyTorch on the same GPU",
@@ -205,7 +208,7 @@ class _Kit:
                     "--out", str(self._place.reports / name),
                 ),
             ),
-            limit_s=180,
+            limit_s=240,
             needs=needs,
             parts=self.onnxruntime_parts,
             gpu_only=precision == "fp16",
