@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from zeroflaw.pipeline.geometry import FrameGeometry
+from zeroflaw.pipeline.geometry import FrameGeometry, fit, squash
 from zeroflaw.pipeline.resizing.weights import (
     AxisResizing,
     Filter,
@@ -22,12 +22,13 @@ from zeroflaw.pipeline.resizing.weights import (
 )
 from zeroflaw_engines.contract import MAX_FRAME_EXTENT, MAX_RESIZED_EXTENT
 from zeroflaw_engines.image_files.frame import Frame
-from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.sessions.session import Session
 
 # Of a frame of 12 megapixels, those for CLIP and for SAM take 48 MB.
 _WEIGHT_BYTES: Final = 128 << 20
 _FP16_BYTES: Final = 2
+_MAX_SIZES: Final = 256
 _WHY: Final = (
     f"frame_resizer takes at most {MAX_FRAME_EXTENT} px a side, gives at most"
     f" {MAX_RESIZED_EXTENT}, and must be able to sum exactly"
@@ -111,14 +112,20 @@ class DeviceFrame:
 class DeviceResizer:
     """`frame_resizer`, and the weights of the latest sizes, which stay on the device.
 
-    It may be used by several threads at once.
+    The first frame of every size is resized on the host as well. A device whose values are not
+    the same resizes no more: a wrong kernel would be seen by nobody. It may be used by several
+    threads at once.
 
     Args:
         session: Of `frame_resizer`, on the backend of the encoders.
+        checks: Whether first frames are compared.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, checks: bool = True) -> None:
         self._session = session
+        self._checks = checks
+        self._checked: set[FrameGeometry] = set()
+        self._is_wrong = False
         self._weights: OrderedDict[AxisResizing, Resized | None] = OrderedDict()
         self._has_refused = False
         self._lock = threading.Lock()
@@ -130,22 +137,52 @@ class DeviceResizer:
             frame: uint8 [H, W, 3], RGB.
 
         Returns:
-            None where the host has to resize it, which the log says the first time.
+            None where the host has to resize it, which the log says the first time, or where the
+            device was found to be wrong, which is an error in the log.
 
         Raises:
             EngineError: There is not enough memory.
         """
-        squash, fit = (
+        if self._is_wrong:
+            return None
+        for_clip, for_sam = (
             self._weights_of(passes) for passes in (_squash_passes(geometry), _fit_passes(geometry))
         )
-        if squash is None or fit is None:
+        if for_clip is None or for_sam is None:
             level = logging.DEBUG if self._has_refused else logging.WARNING
             self._has_refused = True
             width, height = geometry.frame[::-1]
             _log.log(level, "frames of %d x %d px are resized on the host: %s", width, height, _WHY)
             return None
         pixels = self._session.upload("frame", np.ascontiguousarray(frame))
-        return DeviceFrame(self._session, pixels, geometry, squash, fit)
+        up = DeviceFrame(self._session, pixels, geometry, for_clip, for_sam)
+        return up if self._is_right(up, frame) else None
+
+    def _is_right(self, up: DeviceFrame, frame: Frame) -> bool:
+        """Compare what the device makes of the first frame of a size with what the host makes."""
+        geometry = up.geometry
+        if not self._checks or geometry in self._checked:
+            return True
+        source = frame
+        square = squash(frame, geometry.map_size)
+        if geometry.sam_source != geometry.frame:
+            source = square
+        pairs = ((up.squash(), square), (up.fit(), fit(source, geometry)))
+        if all(np.array_equal(on_host(got)[0], want) for got, want in pairs):
+            if square.min() < square.max():  # one colour says nothing of a kernel
+                with self._lock:
+                    if len(self._checked) >= _MAX_SIZES:
+                        self._checked.clear()
+                    self._checked.add(geometry)
+            return True
+        self._is_wrong = True
+        _log.error(
+            "frame_resizer on %s gives other values than Pillow for frames of %d x %d px: frames"
+            " are resized on the host from now on; please report this with `zeroflaw doctor`",
+            self._session.backend,
+            *geometry.frame[::-1],
+        )
+        return False
 
     def _weights_of(self, passes: tuple[_Pass, ...]) -> tuple[_Weights, ...] | None:
         """Return the weights of some calls; None where the engine cannot resize so."""

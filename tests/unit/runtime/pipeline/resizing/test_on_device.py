@@ -194,7 +194,7 @@ def test_frames_beyond_the_engines_profile_are_the_hosts(session: CountedSession
 
 
 def test_a_frame_goes_up_once_and_weights_once_a_size(session: CountedSession) -> None:
-    resizer = DeviceResizer(session)
+    resizer = DeviceResizer(session, checks=False)
     size = (120, 160)
     for number in range(3):
         up = resizer.upload(drawn(size, number), geometry_for(size))
@@ -208,7 +208,7 @@ def test_a_frame_goes_up_once_and_weights_once_a_size(session: CountedSession) -
 
 
 def test_columns_first_takes_two_calls_and_what_fits_takes_none(session: CountedSession) -> None:
-    resizer = DeviceResizer(session)
+    resizer = DeviceResizer(session, checks=False)
     tall = resizer.upload(np.zeros((300, 80, 3), np.uint8), geometry_for((300, 80)))
     assert tall is not None
     tall.squash()
@@ -222,7 +222,7 @@ def test_columns_first_takes_two_calls_and_what_fits_takes_none(session: Counted
 
 def test_old_weights_make_room(session: CountedSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_device, "_WEIGHT_BYTES", 100_000)
-    resizer = DeviceResizer(session)
+    resizer = DeviceResizer(session, checks=False)
     for width in range(100, 130):
         frame, geometry = drawn((90, width), width), geometry_for((90, width))
         up = resizer.upload(frame, geometry)
@@ -232,7 +232,7 @@ def test_old_weights_make_room(session: CountedSession, monkeypatch: pytest.Monk
 
 
 def test_threads_share_it(session: CountedSession) -> None:
-    resizer = DeviceResizer(session)
+    resizer = DeviceResizer(session, checks=False)
 
     def differs(number: int) -> bool:
         size = (60 + number % 5, 90)
@@ -243,3 +243,36 @@ def test_threads_share_it(session: CountedSession) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert not any(pool.map(differs, range(40)))
+
+
+class WrongSession(CountedSession):
+    """One that is off by one level in one pixel of SAM's image."""
+
+    def execute(self, inputs, *, keep=()):
+        out = super().execute(inputs, keep=keep)
+        image = on_host(out["image"])
+        if image.shape[1] == SIDES[0][1]:
+            image[0, 7, 5, 1] ^= 1
+        return out
+
+
+def test_a_device_that_is_wrong_resizes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    session = WrongSession()
+    resizer = DeviceResizer(session)
+    for number in range(2):
+        assert resizer.upload(drawn((90, 120), number), geometry_for((90, 120))) is None
+    said = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(said) == 1
+    assert "other values than Pillow for frames of 120 x 90 px" in said[0].getMessage()
+    session.close()
+
+
+def test_the_first_frame_of_a_size_is_compared_and_no_other(session: CountedSession) -> None:
+    resizer = DeviceResizer(session)
+    flat = np.full((90, 120, 3), 7, np.uint8)
+    for frame in (flat, flat, drawn((90, 120), 0), drawn((90, 120), 1)):
+        assert resizer.upload(frame, geometry_for((90, 120))) is not None
+    # Of one colour nothing is learned: three frames were compared, each for CLIP and for SAM.
+    assert session.runs == 3 * 2
+    resizer.upload(drawn((91, 120), 2), geometry_for((91, 120)))
+    assert session.runs == 4 * 2
