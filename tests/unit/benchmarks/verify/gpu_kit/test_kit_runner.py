@@ -333,6 +333,26 @@ def test_the_page_and_the_archive_tell_every_outcome(place: Place, tmp_path: Pat
     assert "- not reached: good, bad, later" in dry
 
 
+def test_a_kit_killed_while_it_writes_leaves_an_archive_that_can_be_read(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = (step("one", "true"), step("two", "true"))
+    results = run(place, *steps)
+    out = tmp_path / "out"
+    published(place, out, steps, results)
+    read = Path.read_bytes
+
+    def killed(path: Path) -> bytes:
+        if path.name == "two.log":
+            raise SystemExit
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", killed)
+    with pytest.raises(SystemExit):
+        published(place, out, steps, results)
+    assert names_in(out / REPORTS) == {"logs/one.log", "logs/two.log"}
+
+
 def test_the_record_is_what_was_returned(place: Place) -> None:
     results = run(place, step("one", "true"), step("two", "exit 1"))
     written = json.loads((place.work / "results.json").read_text())
