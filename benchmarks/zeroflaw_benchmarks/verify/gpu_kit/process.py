@@ -104,9 +104,11 @@ def stop(running: Running, grace_s: float = _GRACE_S) -> bool:
         while is_alive(running) and time.monotonic() < end:
             _reap(running.process)
             time.sleep(0.05)
-    # The watching process may have gone before those that it watched.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(running.process, signal.SIGKILL)
+    # The watching process may have gone before those that it watched; while they live, no other
+    # process gets its number.
+    if _started(running.process) in {"", running.started}:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.process, signal.SIGKILL)
     return not is_alive(running)
 
 

@@ -57,6 +57,11 @@ def _run(given: argparse.Namespace, begun: float) -> int:
     place = Place(
         Path(given.work).resolve(), None if given.tree is None else Path(given.tree).resolve()
     )
+    if place.checkout is not None and not (place.checkout / "pyproject.toml").is_file():
+        raise BenchmarkError(
+            f"{place.checkout} is no checkout of zeroflaw",
+            "name one with --tree, or leave --tree out",
+        )
     place.work.mkdir(parents=True, exist_ok=True)
     for fault in collect(contents, pieces, place.chunks):
         _say(fault)

@@ -152,6 +152,7 @@ class _Run:
         self._gpu, self._record = gpu, record
         self._end = time.monotonic() + limits.budget_s
         self._results = read_results(place)
+        self._cut_short: set[str] = set()
 
     def run(self, again: Sequence[str]) -> Results:
         for name in again:
@@ -174,7 +175,7 @@ class _Run:
             raise
         for name, step in self._steps.items():
             result = self._results.get(name, Result("not reached"))
-            if result.outcome == "not reached":
+            if result.outcome == "not reached" and name not in self._cut_short:
                 why = self._why_not(step) or f"{max(0.0, self._left()):.0f} s were left"
                 self._set(name, replace(result, detail=why))
         return self._results
@@ -301,7 +302,12 @@ class _Run:
         gone = process.stop(self._running(name))
         said = self._said(name)
         detail = f"stopped after {seconds:.0f} s" + ("" if gone else ", and cannot be killed")
-        self._ended(name, "timed out", f"{detail}; {said}" if said else detail)
+        outcome: Outcome = "timed out"
+        if seconds < self._steps[name].limit_s:
+            # It had less than its limit: with the time of a later call it may pass.
+            self._cut_short.add(name)
+            outcome, detail = "not reached", f"{detail}, when the time of this call was over"
+        self._ended(name, outcome, f"{detail}; {said}" if said else detail)
 
     def _ended(self, name: str, outcome: Outcome, detail: str) -> None:
         result = self._results[name]

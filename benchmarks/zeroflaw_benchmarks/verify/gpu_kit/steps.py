@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,9 @@ EXIT_REFUSED: Final = 3
 _VERIFY: Final = "zeroflaw_benchmarks.verify"
 _FULL_SIZE: Final = ("vit_l_14_336", "vit_h")
 _TINY: Final = ("tiny", "tiny")
-# Beside the engines in FP16, on the same GPU.
-_PEERS: Final = ("torch-eager-fp16", "torch-cuda-graph-fp16", "torch-compile-fp16")
+# Those that come to their first run soon, and the one that compiles for minutes.
+_QUICK_PEERS: Final = ("torch-eager-fp16", "torch-cuda-graph-fp16")
+_COMPILED_PEERS: Final = ("torch-compile-fp16",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ def steps_for(place: Place, *, dry_run: bool = False) -> tuple[Step, ...]:
         kit.acceptance("full_fp32", full, "fp32", needs=("export_full",), limit_s=180),
         kit.acceptance("mini_fp16", mini, "fp16", needs=("copy_mini",)),
         kit.bench("bench_full_fp16", full, "fp16", needs=("export_full",)),
+        kit.peers("peers_full_fp16", full, _QUICK_PEERS, needs=("export_full",), limit_s=240),
         kit.built("tensorrt_mini", mini, "tensorrt", needs=("copy_mini",)),
         kit.built("tensorrt_full", full, "tensorrt", needs=("export_full",), limit_s=300),
         Step(
@@ -133,6 +136,9 @@ def steps_for(place: Place, *, dry_run: bool = False) -> tuple[Step, ...]:
         kit.bench("bench_mini_fp32", mini, "fp32", needs=("copy_mini",)),
         kit.built(
             "rtx_full", full, "tensorrt-rtx", needs=("export_full", "rtx_probe"), limit_s=300
+        ),
+        kit.peers(
+            "compiled_peers_full_fp16", full, _COMPILED_PEERS, needs=("export_full",), limit_s=480
         ),
     )  # fmt: skip
 
@@ -195,23 +201,41 @@ class _Kit:
         )
 
     def bench(self, name: str, bundle: str, precision: str, *, needs: tuple[str, ...]) -> Step:
-        runs = "3" if self._dry_run else "50"
-        compared = _PEERS if precision == "fp16" and not self._dry_run else ()
-        peers = tuple(word for peer in compared for word in ("--peers", peer))
         return Step(
             name=name,
-            shows="`zeroflaw bench`, beside PyTorch on the same GPU",
+            shows="`zeroflaw bench`: latency, the GPU's limits, streams, clones",
             commands=(
-                self.zeroflaw(
-                    "bench", bundle, "--backend", self.onnxruntime, "--precision", precision,
-                    "--runs", runs, "--rounds", "1", "--stream", *peers,
-                    "--out", str(self._place.reports / name),
-                ),
+                self._bench(name, bundle, precision, "3" if self._dry_run else "50", "--stream"),
             ),
-            limit_s=240,
+            limit_s=150,
             needs=needs,
             parts=self.onnxruntime_parts,
             gpu_only=precision == "fp16",
+        )
+
+    def peers(
+        self, name: str, bundle: str, peers: Sequence[str], *, needs: tuple[str, ...],
+        limit_s: float,
+    ) -> Step:  # fmt: skip
+        # Apart from the bench: it writes at its end, and slow peers would take all with them.
+        named = [word for peer in peers for word in ("--peers", peer)]
+        return Step(
+            name=name,
+            shows=f"beside {', '.join(peers)} on the same GPU",
+            commands=(self._bench(name, bundle, "fp16", "10", "--no-roofline", *named),),
+            limit_s=limit_s,
+            needs=needs,
+            parts=self.onnxruntime_parts,
+            modules=("torch", "open_clip", "segment_anything"),
+            gpu_only=True,
+        )
+
+    def _bench(
+        self, name: str, bundle: str, precision: str, runs: str, *words: str
+    ) -> tuple[str, ...]:
+        return self.zeroflaw(
+            "bench", bundle, "--backend", self.onnxruntime, "--precision", precision,
+            "--runs", runs, "--rounds", "1", *words, "--out", str(self._place.reports / name),
         )  # fmt: skip
 
     def _frames(self) -> tuple[str, ...]:

@@ -76,8 +76,12 @@ def summary_page(
 def publish(page: str, place: Place, out: Path) -> None:
     """Write the page, and beside it all reports and logs in one archive."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / SUMMARY).write_text(page, encoding="utf-8")
-    with tarfile.open(out / REPORTS, "w:gz") as archive:
+    # Both are replaced as a whole: whatever ends the process, they can be read.
+    unfinished = out / f"{SUMMARY}.part"
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(out / SUMMARY)
+    unfinished = out / f"{REPORTS}.part"
+    with tarfile.open(unfinished, "w:gz") as archive:
         for folder in (place.reports, place.logs):
             for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
                 if file.is_file() and file.suffix != ".code":
@@ -87,3 +91,4 @@ def publish(page: str, place: Place, out: Path) -> None:
                     entry = tarfile.TarInfo(str(file.relative_to(place.work)))
                     entry.size, entry.mtime = len(data), int(file.stat().st_mtime)
                     archive.addfile(entry, io.BytesIO(data))
+    unfinished.replace(out / REPORTS)

@@ -1,113 +1,130 @@
-"""Archives in pieces: cut, collected in any order, and joined to the same bytes."""
+"""Archives cut and joined again, whatever their sizes and whatever has come of them."""
 
 from __future__ import annotations
 
-import random
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from zeroflaw_benchmarks.verify.gpu_kit.pieces import (
+    CONTENTS,
     Contents,
     collect,
     cut,
-    digest,
     join,
     read_contents,
     write_contents,
 )
 from zeroflaw_engines.errors import BenchmarkError
 
-SIZES = {"tree": 700, "site": 1000, "ort": 2301}
+RESERVED = 3
 
 
-@pytest.fixture
-def archives(tmp_path: Path) -> list[tuple[str, Path]]:
-    rng = random.Random(0)  # noqa: S311 - data, no secret
-    made = []
-    for name, size in SIZES.items():
-        path = tmp_path / f"{name}.tar.xz"
-        path.write_bytes(rng.randbytes(size))
-        made.append((name, path))
-    return made
+def data_of(number: int, size: int) -> bytes:
+    """Bytes that differ in every place, so that an order that is wrong shows."""
+    return bytes((number * 101 + 7 * place) % 251 for place in range(size))
 
 
-def kit(archives: list[tuple[str, Path]], folder: Path, size: int, reserved: int = 0) -> Contents:
-    parts = cut(archives, folder, size, reserved=reserved)
-    pieces = max(chunk.piece for part in parts for chunk in part.chunks)
-    contents = Contents("2026-11-29", "abc", "3.12", pieces, parts)
-    for number in range(1, pieces + 1):
-        write_contents(contents, folder / f"piece_{number}")
-    return contents
+def made(folder: Path, archives: list[bytes], piece_size: int) -> Contents:
+    folder.mkdir(parents=True)
+    files = []
+    for number, data in enumerate(archives):
+        file = folder.parent / f"part_{number}"
+        file.write_bytes(data)
+        files.append((file.name, file))
+    parts = cut(files, folder, piece_size, reserved=RESERVED)
+    pieces = max((chunk.piece for part in parts for chunk in part.chunks), default=1)
+    return Contents("2026-11-29T00:00:00+00:00", "abc", "3.12", pieces, parts)
 
 
-@pytest.mark.parametrize("size", [1, 700, 701, 1000, 1001, 4000, 4001, 4002, 9999])
-def test_pieces_join_to_the_same_bytes(archives, tmp_path: Path, size: int) -> None:
-    if size == 1:
-        archives = [("tree", archives[0][1])]
-    folder, store = tmp_path / "kit", tmp_path / "store"
-    contents = kit(archives, folder, size)
-    total = sum(path.stat().st_size for _, path in archives)
-    assert contents.pieces == -(-total // size)
+def joined(contents: Contents, store: Path, target: Path) -> list[bytes | None]:
+    return [target.read_bytes() if join(part, store, target) else None for part in contents.parts]
+
+
+@pytest.mark.parametrize("piece_size", [4, 5, 8, 9, 10, 11, 40])
+def test_what_is_joined_is_what_was_cut(tmp_path: Path, piece_size: int) -> None:
+    """Two archives of every size about the room of a piece: brute force."""
+    room = piece_size - RESERVED
+    for first in {0, 1, room - 1, room, room + 1, 2 * room, 2 * room + 1}:
+        for second in {0, 1, room, 3 * room - 1}:
+            folder = tmp_path / f"{first}_{second}"
+            archives = [data_of(1, first), data_of(2, second)]
+            contents = made(folder / "kit", archives, piece_size)
+            assert collect(contents, folder / "kit", folder / "store") == []
+            assert joined(contents, folder / "store", folder / "joined") == archives
+            sizes = [
+                sum(file.stat().st_size for file in piece.iterdir())
+                for piece in (folder / "kit").glob("piece_*")
+            ]
+            assert all(0 < size <= room for size in sizes)
+            assert len(sizes) == -(-(first + second) // room)
+            for part, data in zip(contents.parts, archives, strict=True):
+                assert part.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_pieces_that_hold_nothing_beside_the_kit_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"12")
+    with pytest.raises(BenchmarkError, match="hold nothing"):
+        cut([("part", tmp_path / "part")], tmp_path / "kit", RESERVED, reserved=RESERVED)
+
+
+def test_pieces_come_one_by_one(tmp_path: Path) -> None:
+    """A piece may be gone when the next one comes."""
+    archives = [data_of(1, 25), data_of(2, 17)]
+    contents = made(tmp_path / "kit", archives, 10 + RESERVED)
+    store, here = tmp_path / "store", tmp_path / "here"
+    here.mkdir()
+    whole = []
     for number in range(1, contents.pieces + 1):
-        files = [p for p in (folder / f"piece_{number}").iterdir() if p.name != "contents.json"]
-        assert 0 < sum(p.stat().st_size for p in files) <= size
-    assert read_contents(folder / "piece_1") == contents
-    assert collect(contents, folder, store) == []
-    for part, (_, path) in zip(contents.parts, archives, strict=True):
-        joined = tmp_path / "joined"
-        assert join(part, store, joined)
-        assert joined.read_bytes() == path.read_bytes()
+        piece = tmp_path / "kit" / f"piece_{number}"
+        piece.rename(here / piece.name)
+        missing = collect(contents, here, store)
+        assert missing == [
+            f"piece_{later} is not here yet" for later in range(number + 1, contents.pieces + 1)
+        ]
+        whole.append([data is not None for data in joined(contents, store, tmp_path / "joined")])
+        (here / piece.name).rename(tmp_path / f"taken_away_{number}")
+    assert whole == [[False, False], [False, False], [True, False], [True, False], [True, True]]
+    assert joined(contents, store, tmp_path / "joined") == archives
 
 
-def test_a_part_of_each_piece_stays_free(archives, tmp_path: Path) -> None:
-    contents = kit(archives, tmp_path / "kit", 1000, reserved=200)
-    assert max(chunk.size for part in contents.parts for chunk in part.chunks) <= 800
-    with pytest.raises(BenchmarkError, match="hold nothing beside 200 bytes"):
-        cut(archives, tmp_path / "none", 200, reserved=200)
+@pytest.mark.parametrize("damage", ["changed", "short", "long"])
+def test_a_damaged_chunk_is_named_and_not_taken(tmp_path: Path, damage: str) -> None:
+    contents = made(tmp_path / "kit", [data_of(1, 25)], 10 + RESERVED)
+    chunk = tmp_path / "kit" / "piece_2" / contents.parts[0].chunks[1].name
+    good = chunk.read_bytes()
+    chunk.write_bytes(
+        {"changed": good[:-1] + bytes([good[-1] ^ 1]), "short": good[:-1], "long": good + b"x"}[
+            damage
+        ]
+    )
+    store = tmp_path / "store"
+    assert collect(contents, tmp_path / "kit", store) == [f"piece_2 is damaged: {chunk.name}"]
+    assert joined(contents, store, tmp_path / "joined") == [None]
+    chunk.write_bytes(good)
+    assert collect(contents, tmp_path / "kit", store) == []
+    assert joined(contents, store, tmp_path / "joined") == [data_of(1, 25)]
 
 
-def test_pieces_may_come_one_by_one(archives, tmp_path: Path) -> None:
-    folder, store, arrived = tmp_path / "kit", tmp_path / "store", tmp_path / "arrived"
-    contents = kit(archives, folder, 1500)
-    arrived.mkdir()
-    for number in reversed(range(1, contents.pieces + 1)):
-        piece = arrived / f"piece_{number}"
-        (folder / f"piece_{number}").rename(piece)
-        missing = [f"piece_{n} is not here yet" for n in range(1, number)]
-        assert collect(contents, arrived, store) == missing
-        (arrived / f"piece_{number}").rename(folder / f"piece_{number}")
-    assert all(join(part, store, tmp_path / "joined") for part in contents.parts)
+def test_a_chunk_of_another_kit_is_replaced(tmp_path: Path) -> None:
+    contents = made(tmp_path / "kit", [data_of(1, 25)], 10 + RESERVED)
+    store = tmp_path / "store"
+    collect(contents, tmp_path / "kit", store)
+    kept = store / contents.parts[0].chunks[0].name
+    kept.write_bytes(bytes(kept.stat().st_size))
+    assert joined(contents, store, tmp_path / "joined") == [None]
+    assert not (tmp_path / "joined").exists()
+    assert collect(contents, tmp_path / "kit", store) == []
+    assert joined(contents, store, tmp_path / "joined") == [data_of(1, 25)]
 
 
-def test_a_damaged_piece_is_named_and_may_come_again(archives, tmp_path: Path) -> None:
-    folder, store = tmp_path / "kit", tmp_path / "store"
-    contents = kit(archives, folder, 1500)
-    chunk = contents.parts[0].chunks[0]
-    file = folder / "piece_1" / chunk.name
-    whole = file.read_bytes()
-    file.write_bytes(b"?" + whole[1:])
-    assert collect(contents, folder, store) == [f"piece_1 is damaged: {chunk.name}"]
-    assert not join(contents.parts[0], store, tmp_path / "joined")
-    file.write_bytes(whole)
-    assert collect(contents, folder, store) == []
-    assert join(contents.parts[0], store, tmp_path / "joined")
-
-
-def test_what_was_damaged_in_the_store_is_taken_again(archives, tmp_path: Path) -> None:
-    folder, store = tmp_path / "kit", tmp_path / "store"
-    contents = kit(archives, folder, 1500)
-    collect(contents, folder, store)
-    chunk = contents.parts[0].chunks[0]
-    (store / chunk.name).write_bytes(bytes(chunk.size))
-    assert not join(contents.parts[0], store, tmp_path / "joined")
-    assert collect(contents, folder, store) == []
-    assert digest(store / chunk.name) == chunk.sha256
-
-
-@pytest.mark.parametrize("text", [None, "", "{}", "[1]", '{"made": 1, "parts": [{}]}'])
-def test_contents_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
-    if text is not None:
-        (tmp_path / "contents.json").write_text(text)
-    with pytest.raises(BenchmarkError, match=r"contents\.json cannot be read"):
-        read_contents(tmp_path)
+def test_the_list_of_contents_is_read_as_it_was_written(tmp_path: Path) -> None:
+    contents = made(tmp_path / "kit", [data_of(1, 25), b""], 10 + RESERVED)
+    write_contents(contents, tmp_path)
+    assert read_contents(tmp_path) == contents
+    text = (tmp_path / CONTENTS).read_text()
+    for damaged in (text[: len(text) // 2], "[]", "{}", text.replace('"sha256"', '"md5"')):
+        (tmp_path / CONTENTS).write_text(damaged)
+        with pytest.raises(BenchmarkError, match="cannot be read"):
+            read_contents(tmp_path)

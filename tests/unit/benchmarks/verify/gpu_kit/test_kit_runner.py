@@ -1,4 +1,4 @@
-"""The runner: limits, needs, what is killed, and a record that outlives the run."""
+"""Steps within limits and a budget, with commands of this test in place of the kit's."""
 
 from __future__ import annotations
 
@@ -9,205 +9,352 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from zeroflaw_benchmarks.verify.gpu_kit import process
 from zeroflaw_benchmarks.verify.gpu_kit.installation import Place
 from zeroflaw_benchmarks.verify.gpu_kit.pieces import Contents
-from zeroflaw_benchmarks.verify.gpu_kit.runner import Limits, read_results, run_steps
+from zeroflaw_benchmarks.verify.gpu_kit.runner import Limits, Result, Results, run_steps
 from zeroflaw_benchmarks.verify.gpu_kit.steps import EXIT_REFUSED, Step
-from zeroflaw_benchmarks.verify.gpu_kit.summary import publish, summary_page
+from zeroflaw_benchmarks.verify.gpu_kit.summary import REPORTS, SUMMARY, publish, summary_page
 
 CONTENTS = Contents("2026-11-29T00:00:00+00:00", "abc", "3.12", 1, ())
+FOREVER = 600
+
+
+def shell(text: str) -> tuple[str, ...]:
+    return ("sh", "-c", text)
+
+
+def step(name: str, *texts: str, **fields) -> Step:
+    known = {"shows": name, "limit_s": 30.0, **fields}
+    return Step(name=name, commands=tuple(map(shell, texts)), **known)
+
+
+def run(place: Place, *steps: Step, budget_s: float = 60, least_s: float = 0.1, **words) -> Results:
+    place.work.mkdir(exist_ok=True)
+    limits = Limits(budget_s=budget_s, poll_s=0.01, least_s=least_s)
+    return run_steps(steps, place, limits, variables=dict(os.environ), **words)
+
+
+def outcomes(results: Results) -> dict[str, str]:
+    return {name: result.outcome for name, result in results.items()}
+
+
+def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "never came true"
+        time.sleep(0.02)
+
+
+def is_gone(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    (tmp_path / "work").mkdir()
-    return Place(tmp_path / "work", tmp_path)
+    return Place(tmp_path / "work")
 
 
-def python(text: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", text)
-
-
-def step(name: str, *texts: str, limit_s: float = 20, **settings) -> Step:
-    commands = tuple(map(python, texts))
-    return Step(name=name, shows=name, commands=commands, limit_s=limit_s, **settings)
-
-
-def run(steps, place: Place, budget_s: float = 30, **settings):
-    limits = Limits(budget_s=budget_s, poll_s=0.02, least_s=0.2)
-    return run_steps(steps, place, limits, variables=os.environ, **settings)
-
-
-def outcomes(results) -> dict[str, str]:
-    return {name: result.outcome for name, result in results.items()}
-
-
-def has_ended(process: int) -> bool:
-    """Whether a process is gone, or a zombie that nobody has asked about."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return True
-    return fields[0] == "Z"
-
-
-def test_steps_pass_fail_and_are_refused(place: Place) -> None:
+def test_outcomes_are_told_by_exit_codes(place: Place) -> None:
     results = run(
-        [
-            step("good", "print('one')", "print('two')"),
-            step("bad", "print('why')\nraise SystemExit(4)", "print('never')"),
-            step("unserved", f"raise SystemExit({EXIT_REFUSED})"),
-            step("after_good", "pass", needs=("good",)),
-            step("after_bad", "pass", needs=("good", "bad")),
-        ],
         place,
+        step("good", "echo first", "echo second"),
+        step("bad", "exit 7", "touch never"),
+        step("refuses", f"echo not this card; exit {EXIT_REFUSED}"),
+        step("killed", "kill -9 $$"),
+        step("absent", "exec /no/such/program"),
     )
     assert outcomes(results) == {
-        "good": "passed",
-        "bad": "failed",
-        "unserved": "refused",
-        "after_good": "passed",
-        "after_bad": "not applicable",
-    }
-    assert results["good"].detail == "two"
-    assert results["bad"].detail == "why"
-    assert results["after_bad"].detail == "bad: failed"
-    assert "never" not in (place.logs / "bad.log").read_text()
-    assert read_results(place) == results
+        "good": "passed", "bad": "failed", "refuses": "refused", "killed": "failed",
+        "absent": "failed",
+    }  # fmt: skip
+    assert results["good"].detail == "second"
+    assert results["refuses"].detail == "not this card"
+    assert not (place.work / "never").exists()
+    log = (place.logs / "good.log").read_text().splitlines()
+    assert log == ["$ sh -c echo first", "first", "$ sh -c echo second", "second"]
 
 
-def test_a_step_that_hangs_is_stopped_with_its_children(place: Place, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    hangs = (
-        "import os, pathlib, signal, subprocess, sys, time\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(100)'])\n"
-        f"pathlib.Path({str(pids)!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
-        "time.sleep(100)"
+def test_the_verdict_of_a_report_is_what_is_said(place: Place) -> None:
+    verdict = place.reports / "one.json"
+    place.reports.mkdir(parents=True)
+    verdict.write_text('{"verdict": "of an earlier run"}')
+    write = """echo '{"verdict": "REFUSED: masks"}' > reports/one.json; exit 5"""
+    assert run(place, step("one", write, verdict=verdict))["one"].detail == "REFUSED: masks"
+    # An earlier report is no word of a run that wrote none.
+    again = run(place, step("one", "echo died", verdict=verdict), again=["one"])
+    assert again["one"].detail == "died"
+
+
+def test_what_a_step_needs(place: Place) -> None:
+    steps = (
+        step("bad", "exit 1"),
+        step("refuses", f"exit {EXIT_REFUSED}"),
+        step("after_bad", "touch after_bad", needs=("bad",)),
+        step("after_refusal", "touch after_refusal", needs=("refuses",)),
+        step("after_that", "touch after_that", needs=("after_bad",)),
+        step("no_part", "touch no_part", parts=("ort",)),
+        step("no_module", "touch no_module", modules=("no_such_module_of_python",)),
+        step("a_module", "touch a_module", modules=("json",)),
+        step("gpu", "touch gpu", gpu_only=True),
+        step("last", "touch last"),
     )
+    results = run(place, *steps, gpu=False)
+    assert outcomes(results) == {
+        "bad": "failed", "refuses": "refused", "after_bad": "not applicable",
+        "after_refusal": "not applicable", "after_that": "not applicable",
+        "no_part": "not reached", "no_module": "not applicable", "a_module": "passed",
+        "gpu": "not applicable", "last": "passed",
+    }  # fmt: skip
+    assert "part ort" in results["no_part"].detail
+    done = {path.name for path in place.work.iterdir() if path.is_file()}
+    assert done == {"a_module", "last", "results.json"}
+
+
+def test_a_part_that_comes_later_and_a_step_that_is_run_again(place: Place) -> None:
+    steps = (
+        step("waits", "touch waits", parts=("ort",)),
+        step("first", "test -e mended"),
+        step("second", "touch second", needs=("first",)),
+    )
+    assert set(outcomes(run(place, *steps)).values()) == {
+        "not reached", "failed", "not applicable"
+    }  # fmt: skip
+    (place.work / "parts").mkdir()
+    (place.work / "parts" / "ort.sha256").write_text("0")
+    (place.work / "mended").touch()
+    assert outcomes(run(place, *steps))["first"] == "failed"
+    assert set(outcomes(run(place, *steps, again=["first"])).values()) == {"passed"}
+    assert (place.work / "second").exists()
+
+
+def test_a_step_that_hangs_is_killed_with_all_that_it_has_started(place: Place) -> None:
+    hang = f"""trap '' TERM; sh -c 'trap "" TERM; echo $$ > child; while :; do sleep 0.1; done' &
+    echo hanging; sleep {FOREVER}; sleep {FOREVER}"""
     begun = time.monotonic()
-    results = run([step("hangs", hangs, limit_s=1.5), step("next", "pass")], place)
-    assert time.monotonic() - begun < 15
+    results = run(place, step("hangs", hang, limit_s=0.5), step("next", "true"))
     assert outcomes(results) == {"hangs": "timed out", "next": "passed"}
-    assert all(has_ended(int(pid)) for pid in pids.read_text().split())
+    assert results["hangs"].detail.endswith("hanging")
+    assert time.monotonic() - begun < 15
+    child = int((place.work / "child").read_text())
+    wait_until(lambda: is_gone(child))
 
 
-def test_what_the_budget_does_not_reach_is_reached_later(place: Place) -> None:
-    steps = [
-        step("long", "import time; time.sleep(2)", limit_s=5),
-        step("later", "pass", limit_s=5),
-    ]
-    first = run(steps, place, budget_s=2.4)
-    assert outcomes(first) == {"long": "passed", "later": "not reached"}
-    second = run(steps, place)
-    assert outcomes(second) == {"long": "passed", "later": "passed"}
-    assert second["long"] == first["long"]  # not run again
+def test_children_of_a_step_whose_own_process_is_gone_are_killed(place: Place) -> None:
+    place.work.mkdir()
+    running = process.start(
+        [shell(f"sleep {FOREVER} & echo $! > child; wait")],
+        log=place.logs / "log", code=place.logs / "code", variables=os.environ, cwd=place.work,
+    )  # fmt: skip
+    wait_until(lambda: (place.work / "child").is_file() and (place.work / "child").read_text())
+    os.kill(running.process, signal.SIGKILL)
+    wait_until(lambda: process.exit_code(running) == -signal.SIGKILL)
+    assert process.stop(running)
+    wait_until(lambda: is_gone(int((place.work / "child").read_text())))
 
 
-def test_the_background_runs_beside_the_rest(place: Place, tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    writes = f"import pathlib, time; time.sleep(1.5); pathlib.Path({str(made)!r}).touch()"
-    results = run(
-        [
-            step("export", writes, background=True),
-            step("waits", f"assert __import__('os').path.exists({str(made)!r})", needs=("export",)),
-            step("meanwhile", "pass"),
-        ],
-        place,
+def test_another_process_of_the_same_number_is_left_alone(tmp_path: Path) -> None:
+    """A record may be older than the machine's last start."""
+    other = subprocess.Popen(["/bin/sleep", str(FOREVER)], start_new_session=True)
+    try:
+        assert process.stop(process.Running(other.pid, "1", tmp_path / "code"))
+        time.sleep(0.1)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_the_budget_ends_a_step_and_a_later_call_finishes_it(place: Place) -> None:
+    steps = (
+        step("short", "true", limit_s=5),
+        step("long", f"test -e second_call || sleep {FOREVER}", limit_s=5),
+        step("third", "true"),
     )
+    results = run(place, *steps, budget_s=1.5)
+    assert outcomes(results) == {
+        "short": "passed", "long": "not reached", "third": "not reached"
+    }  # fmt: skip
+    assert "the time of this call was over" in results["long"].detail
+    assert "were left" in results["third"].detail
+    (place.work / "second_call").touch()
+    again = run(place, *steps)
+    assert set(outcomes(again).values()) == {"passed"}
+    assert again["short"] == results["short"]
+    assert (again["long"].starts, again["short"].starts) == (2, 1)
+
+
+def test_a_step_that_would_get_too_little_is_not_begun(place: Place) -> None:
+    steps = (step("long", "touch long", limit_s=100), step("short", "touch short", limit_s=2))
+    results = run(place, *steps, budget_s=15)
+    assert outcomes(results) == {"long": "not reached", "short": "passed"}
+    assert not (place.work / "long").exists()
+    assert outcomes(run(place, *steps, budget_s=25))["long"] == "passed"
+
+
+def test_the_background_runs_beside_others_and_is_waited_for(place: Place) -> None:
+    steps = (
+        step("behind", "while ! test -e beside_ran; do sleep 0.05; done", background=True),
+        step("needs_it", "true", needs=("behind",)),
+        step("beside", "touch beside_ran"),
+    )
+    results = run(place, *steps)
     assert set(outcomes(results).values()) == {"passed"}
-    assert results["meanwhile"].beside == ("export",)
-    assert results["waits"].beside == ()
+    assert results["beside"].beside == ("behind",)
+    assert results["needs_it"].beside == ()
+    assert results["needs_it"].began > results["beside"].began
 
 
-def test_steps_that_cannot_run_here_are_left_out(place: Place) -> None:
-    results = run(
-        [
-            step("gpu", "pass", gpu_only=True),
-            step("module", "pass", modules=("a_module_that_is_not_there",)),
-            step("part", "pass", parts=("ort",)),
-        ],
-        place,
-        gpu=False,
+def test_the_background_goes_on_into_the_next_call(place: Place) -> None:
+    steps = (
+        step("behind", "while ! test -e go; do sleep 0.05; done", background=True, limit_s=7),
+        step("needs_it", "true", needs=("behind",)),
     )
-    assert results["gpu"].detail == "needs a GPU"
-    assert results["module"].detail == "there is no Python module a_module_that_is_not_there"
-    assert results["part"].outcome == "not reached"
-    assert results["part"].detail == "the kit's part ort is not here"
+    first = run(place, *steps, budget_s=1.5)
+    assert outcomes(first) == {"behind": "running", "needs_it": "not reached"}
+    assert first["needs_it"].detail == "waits for behind"
+    (place.work / "go").touch()
+    second = run(place, *steps)
+    assert set(outcomes(second).values()) == {"passed"}
+    assert second["behind"].starts == 1
 
 
-def test_a_step_can_be_run_again(place: Place, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    steps = [
-        step("first", f"raise SystemExit(not __import__('os').path.exists({str(mark)!r}))"),
-        step("second", "pass", needs=("first",)),
-    ]
-    assert outcomes(run(steps, place)) == {"first": "failed", "second": "not applicable"}
-    mark.touch()
-    assert outcomes(run(steps, place)) == {"first": "failed", "second": "not applicable"}
-    assert outcomes(run(steps, place, again=["first"])) == {"first": "passed", "second": "passed"}
+def test_the_background_has_a_limit_too(place: Place) -> None:
+    steps = (
+        step("behind", f"sleep {FOREVER}", background=True, limit_s=0.3),
+        step("needs_it", "true", needs=("behind",)),
+    )
+    assert outcomes(run(place, *steps)) == {"behind": "timed out", "needs_it": "not applicable"}
 
 
-RUNNER = """
+@pytest.mark.parametrize("damage", ["{", "[]", '{"one": {"outcome": "passed", "new": 1}}'])
+def test_a_damaged_record_begins_anew(place: Place, damage: str) -> None:
+    run(place, step("one", "echo x >> runs"))
+    (place.work / "results.json").write_text(damage)
+    assert outcomes(run(place, step("one", "echo x >> runs"))) == {"one": "passed"}
+    assert (place.work / "runs").read_text() == "x\nx\n"
+
+
+KIT = """
 import os, sys
 from pathlib import Path
 from zeroflaw_benchmarks.verify.gpu_kit.installation import Place
-from zeroflaw_benchmarks.verify.gpu_kit.runner import Limits, run_steps
-from zeroflaw_benchmarks.verify.gpu_kit.steps import Step
-commands = ((sys.executable, "-c", "import time; time.sleep(60)"),)
-steps = [Step(name="killed", shows="", commands=commands, limit_s=60)]
-run_steps(steps, Place(Path(sys.argv[1]), Path()), Limits(budget_s=60), variables=os.environ)
+sys.path.insert(0, {folder!r})
+from test_kit_runner import published, run, step
+place, out = Place(Path({work!r})), Path({out!r})
+run(place, *{steps}, record=lambda results: published(place, out, {steps}, results))
 """
 
 
-def test_a_run_that_is_killed_goes_on_where_it_ended(place: Place) -> None:
-    runner = subprocess.Popen([sys.executable, "-c", RUNNER, str(place.work)])
-    end = time.monotonic() + 20
-    while not read_results(place) and time.monotonic() < end:
-        time.sleep(0.05)
-    runner.send_signal(signal.SIGKILL)
-    runner.wait()
-    left = read_results(place)["killed"]
-    assert left.outcome == "running"
-    results = run([step("killed", "pass")], place)
-    assert (results["killed"].outcome, results["killed"].starts) == ("passed", 2)
-    assert has_ended(left.process)
+def published(place: Place, out: Path, steps: tuple[Step, ...], results: Results) -> None:
+    publish(summary_page(steps, results, contents=CONTENTS, seconds=1, gpu="a card"), place, out)
 
 
-def test_the_verdict_of_a_report_is_the_detail(place: Place) -> None:
-    report = place.reports / "accepted.json"
-    verdict = json.dumps({"verdict": "yes"})
-    text = f"import pathlib; pathlib.Path({str(report)!r}).write_text({verdict!r})"
-    results = run([step("accepted", text, verdict=report)], place)
-    assert results["accepted"].detail == "yes"
+def test_a_kit_that_was_killed_goes_on(place: Place, tmp_path: Path) -> None:
+    """Killed in one step twice: it is tried once more, then it has failed, and others run."""
+    out = tmp_path / "out"
+    hang = f"echo $$ >> begun; sleep {FOREVER}"
+    text = f'(step("quick", "echo x >> runs"), step("hangs", "{hang}"), step("last", "true"))'
+    code = KIT.format(
+        folder=str(Path(__file__).parent), work=str(place.work), out=str(out), steps=text
+    )
+    begun = place.work / "begun"
+
+    def numbers() -> list[int]:
+        return [int(line) for line in begun.read_text().splitlines()] if begun.exists() else []
+
+    for times in (1, 2):
+        with subprocess.Popen([sys.executable, "-c", code]) as kit:
+            wait_until(lambda times=times: len(numbers()) == times)
+            wait_until(lambda: "hangs: running" in states(out))
+            kit.kill()
+        assert "- running: hangs" in (out / SUMMARY).read_text()
+        assert "logs/quick.log" in names_in(out / REPORTS)
+        assert not is_gone(numbers()[-1]), "the step outlives the kit: it has a session of its own"
+    steps = (step("quick", "echo x >> runs"), step("hangs", hang), step("last", "true"))
+    results = run(place, *steps)
+    assert outcomes(results) == {"quick": "passed", "hangs": "failed", "last": "passed"}
+    assert results["hangs"].detail == "the kit was killed in it"
+    for number in numbers():
+        wait_until(lambda number=number: is_gone(number))
+    assert (place.work / "runs").read_text() == "x\n"
 
 
-@pytest.mark.parametrize("gpu", [None, "NVIDIA H200, driver 580"])
-def test_the_summary_names_every_step(place: Place, tmp_path: Path, gpu: str | None) -> None:
-    steps = [
-        step("good", "print('fine | so')"),
-        step("bad", "raise SystemExit(1)"),
-        step("left", ""),
-    ]
-    results = run(steps[:2], place)
-    page = summary_page(steps, results, contents=CONTENTS, seconds=3, gpu=gpu)
-    assert ("no GPU was verified" in page) == (gpu is None)
-    assert (gpu or "dry run") in page
-    assert "- passed: good" in page
-    assert "- failed: bad" in page
-    assert "- not reached: left" in page
-    assert "fine / so" in page  # no cell of its own
-    publish(page, place, tmp_path / "out")
-    assert (tmp_path / "out" / "summary.md").read_text() == page
-    with tarfile.open(tmp_path / "out" / "reports.tar.gz") as archive:
-        assert sorted(archive.getnames()) == ["logs/bad.log", "logs/good.log"]
+def states(out: Path) -> str:
+    if not (out / SUMMARY).is_file():
+        return ""
+    rows = [line.split(" | ") for line in (out / SUMMARY).read_text().splitlines() if " | " in line]
+    return "\n".join(f"{row[0].strip('| ')}: {row[1].strip('*')}" for row in rows)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {"outcome": "passed"}}'])
-def test_a_damaged_record_is_none(place: Place, text: str) -> None:
-    (place.work / "results.json").write_text(text)
-    assert read_results(place) == {}
+def names_in(archive: Path) -> set[str]:
+    with tarfile.open(archive) as opened:
+        return set(opened.getnames())
+
+
+def test_the_page_and_the_archive_tell_every_outcome(place: Place, tmp_path: Path) -> None:
+    steps = (
+        step("good", "echo '{}' > reports/good.json"),
+        step("bad", "head -c 300000 /dev/zero | tr '\\0' x; echo; echo 'a | b'; exit 1"),
+        step("later", "true", parts=("ort",)),
+    )
+    results = run(place, *steps)
+    results = {**results, "good": replace(results["good"], beside=("export",))}
+    published(place, tmp_path / "out", steps, results)
+    page = (tmp_path / "out" / SUMMARY).read_text()
+    assert "**on a card**" in page
+    assert states(tmp_path / "out").splitlines()[1:] == [
+        "good: passed", "bad: failed", "later: not reached"
+    ]  # fmt: skip
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {6}, "a text in a cell broke the table"
+    assert "(beside export)" in page
+    assert names_in(tmp_path / "out" / REPORTS) == {
+        "reports/good.json", "logs/good.log", "logs/bad.log"
+    }  # fmt: skip
+    with tarfile.open(tmp_path / "out" / REPORTS) as archive:
+        long = archive.extractfile("logs/bad.log")
+        assert long is not None
+        end = long.read()
+    assert len(end) == 200_000
+    assert end.endswith(b"a | b\n")
+    dry = summary_page(steps, {}, contents=CONTENTS, seconds=1, gpu=None)
+    assert "no GPU was verified" in dry
+    assert "- not reached: good, bad, later" in dry
+
+
+def test_a_kit_killed_while_it_writes_leaves_an_archive_that_can_be_read(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = (step("one", "true"), step("two", "true"))
+    results = run(place, *steps)
+    out = tmp_path / "out"
+    published(place, out, steps, results)
+    read = Path.read_bytes
+
+    def killed(path: Path) -> bytes:
+        if path.name == "two.log":
+            raise SystemExit
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", killed)
+    with pytest.raises(SystemExit):
+        published(place, out, steps, results)
+    assert names_in(out / REPORTS) == {"logs/one.log", "logs/two.log"}
+
+
+def test_the_record_is_what_was_returned(place: Place) -> None:
+    results = run(place, step("one", "true"), step("two", "exit 1"))
+    written = json.loads((place.work / "results.json").read_text())
+    assert {name: Result(**{**one, "beside": tuple(one["beside"])}) for name, one in
+            written.items()} == results  # fmt: skip
