@@ -61,7 +61,7 @@ def test_masks_are_those_of_onnx_runtime(frames, reference, backend, precision, 
     for want, have in zip(reference, got, strict=True):
         assert have.backend.endswith(f"CPU {precision}")
         assert have.decision == want.decision
-        tolerance = 1e-4 if precision == "fp32" else 0.1
+        tolerance = 1e-4 if precision == "fp32" else 0.2
         np.testing.assert_allclose(have.anomaly_map, want.anomaly_map, atol=tolerance)
 
 
