@@ -26,18 +26,22 @@ LEAN_TESTS = (
     "tests/unit/runtime/pictures",
     "tests/unit/runtime/pipeline/test_engine_outputs.py",
     "tests/unit/runtime/pipeline/test_frame.py",
-    "tests/unit/runtime/pipeline/test_resizing.py",
+    "tests/unit/runtime/pipeline/resizing/test_resizing.py",
     "tests/unit/runtime/station/test_picture_search.py",
     "tests/unit/runtime/test_arguments.py",
 )
 
-pytestmark = pytest.mark.every_python
+
+def test_lean_tests_are_where_they_are_said_to_be() -> None:
+    """It runs with the default tests: those below are run by CI alone."""
+    assert not [path for path in LEAN_TESTS if not (ROOT / path).exists()]
 
 
 def test_the_oldest_declared_python_is_the_one_required() -> None:
     assert PROJECT["requires-python"] == f">={DECLARED[0]}"
 
 
+@pytest.mark.every_python
 @pytest.mark.parametrize("version", DECLARED)
 def test_the_wheel_installs_inspects_and_passes_the_lean_tests(
     version: str, wheel: Path, tmp_path: Path

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
+from zeroflaw.pipeline.encoding import geometry_of
+from zeroflaw.pipeline.geometry import fit, squash
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.bench.report.report import HostMask, HostPath
 from zeroflaw_benchmarks.passive_session import PassiveSession
@@ -21,7 +23,13 @@ from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Manifest, parameters_record
 from zeroflaw_engines.bundle.prompt_bank import encode_prompt_bank
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
-from zeroflaw_engines.contract import FRAME_RESIZER, EngineContract, EngineName, engine_contract
+from zeroflaw_engines.contract import (
+    FRAME_RESIZER,
+    EngineContract,
+    EngineName,
+    EngineSizes,
+    engine_contract,
+)
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, HostTensor, Tensor
 from zeroflaw_engines.sessions.session import Outputs, check_inputs
@@ -71,14 +79,15 @@ class ReplayedSession(PassiveSession):
 
 
 class ReplayedResizer(PassiveSession):
-    """A frame_resizer that gives a black image at once; a frame is uploaded by copying it.
+    """A frame_resizer that gives the images of its first frame at once, as the host makes them.
 
-    The copy goes to memory that is there already, as a GPU's driver reads it: what it takes to get
-    from there to the device is no host time.
+    A frame is uploaded by a copy to memory that is there already, as a GPU's driver reads it: what
+    it takes to get from there to the device is no host time.
     """
 
-    def __init__(self, contract: EngineContract) -> None:
-        super().__init__(contract, "replay")
+    def __init__(self, sizes: EngineSizes) -> None:
+        super().__init__(engine_contract(FRAME_RESIZER, sizes), "replay")
+        self._sizes = sizes
         self._images: dict[tuple[int, int], Tensor] = {}
         self._pinned = np.empty(0, np.uint8)
 
@@ -88,13 +97,17 @@ class ReplayedResizer(PassiveSession):
             return HostTensor(array)
         if self._pinned.shape != array.shape:
             self._pinned = np.zeros_like(array)
+            frame = (array.shape[0], array.shape[1])
+            geometry = geometry_of(frame, self._sizes, MethodParameters())
+            images = (squash(array, geometry.map_size), fit(array, geometry))
+            self._images = {(len(image), len(image)): image[None] for image in images}
         np.copyto(self._pinned, array)
         return HostTensor(self._pinned)
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        """Return an image of the size that the weights say."""
+        """Return the image of the size that the weights say; of one halfway, a black one."""
         check_inputs(self.contract, inputs, kept=HostTensor)
         size = (inputs["row_weights"].shape[1], inputs["column_weights"].shape[1])
         if size not in self._images:
@@ -145,9 +158,7 @@ def replaying_inspector(
             low_res_logits=np.tile(logits.astype(np.float32), (1, 4, 1, 1)),
             predicted_iou=np.array([[0.7, 0.8, 0.9, 0.6]], np.float32),
         ),
-        frame_resizer=None
-        if path == "cpu"
-        else ReplayedResizer(engine_contract(FRAME_RESIZER, manifest.sizes)),
+        frame_resizer=None if path == "cpu" else ReplayedResizer(manifest.sizes),
     )
     return Inspector(Bundle(path=directory, manifest=manifest), sessions)
 

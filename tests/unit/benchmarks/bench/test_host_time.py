@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from zeroflaw.pipeline import encoding
 from zeroflaw_benchmarks.bench.measure.host import measure_host
 from zeroflaw_benchmarks.bench.measure.replayed_engines import replaying_inspector
 
@@ -20,6 +21,18 @@ def test_both_paths_come_to_one_result(tmp_path, shows):
     cpu, gpu = (inspected(tmp_path, path=path, shows=shows) for path in ("cpu", "gpu"))
     np.testing.assert_array_equal(cpu.mask, gpu.mask)
     assert cpu.regions == gpu.regions
+
+
+@pytest.mark.parametrize("frame", [FRAME, (400, 200)])
+def test_on_the_gpu_path_the_host_resizes_nothing(tmp_path, monkeypatch, caplog, frame):
+    """Nor is the replayed engine found to be wrong."""
+    image = np.random.default_rng(0).integers(0, 256, (*frame, 3), dtype=np.uint8)
+    with replaying_inspector(frame, tmp_path, path="gpu") as inspector:
+        inspector.inspect(image)
+        for name in ("squash", "fit"):
+            monkeypatch.setattr(encoding, name, None)
+        inspector.inspect(image)
+    assert not caplog.records
 
 
 def test_masks_show_what_they_say(tmp_path):
