@@ -141,9 +141,12 @@ def feature_similarity(
     rows, columns = real_cells(height, cell), real_cells(width, cell)
     cover_y = cell_coverage(grid_height, height, cell, cells)[:rows, inner[0]]
     cover_x = cell_coverage(grid_width, width, cell, cells)[:columns, inner[1]]
-    weights = cover_y @ region[inner].astype(np.float32) @ cover_x.T
+    at_y = cell_interpolation(grid_height, height, cell, cells)[outer[0], :rows]
+    at_x = cell_interpolation(grid_width, width, cell, cells)[outer[1], :columns]
+    used_y, used_x = _used_cells(cover_y, at_y), _used_cells(cover_x, at_x)
+    weights = cover_y[used_y] @ region[inner].astype(np.float32) @ cover_x[used_x].T
 
-    vectors = features[:, :rows, :columns].reshape(len(features), -1)
+    vectors = features[:, used_y, used_x].reshape(len(features), -1)
     norms = np.maximum(np.sqrt(np.einsum("cn,cn->n", vectors, vectors)), _SMALLEST_NORM)
     if parameters.similarity == "prototype":
         prototype = vectors @ weights.ravel()
@@ -153,9 +156,8 @@ def feature_similarity(
         unit = vectors / norms
         cosine = (unit[:, weights.ravel() > 0].T @ unit).max(axis=0)
 
-    at_y = cell_interpolation(grid_height, height, cell, cells)[outer[0], :rows]
-    at_x = cell_interpolation(grid_width, width, cell, cells)[outer[1], :columns]
-    similarity: FloatArray = at_y @ cosine.reshape(rows, columns) @ at_x.T
+    cosine = cosine.reshape(used_y.stop - used_y.start, used_x.stop - used_x.start)
+    similarity: FloatArray = at_y[:, used_y] @ cosine @ at_x[:, used_x].T
     return similarity
 
 
@@ -197,6 +199,12 @@ def spaced_best(
         dx = np.arange(start, start + window.shape[1])[None, :] - x
         window[dy * dy + dx * dx < squared] = -np.inf
     return np.array(points, np.int64).reshape(-1, 2)
+
+
+def _used_cells(coverage: FloatArray, interpolation: FloatArray) -> slice:
+    """Return the feature cells, along one axis, that either matrix takes anything of."""
+    used = np.flatnonzero(coverage.any(axis=1) | interpolation.any(axis=0))
+    return slice(int(used[0]), int(used[-1]) + 1)
 
 
 def _bounding_roi(region: BoolArray) -> Roi:

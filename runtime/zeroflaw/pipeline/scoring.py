@@ -91,8 +91,7 @@ def score_of_logits(
     weight = np.float32(parameters.fusion_weight)
     confidence = np.float32(min(max(predicted_iou, 0.0), 1.0))
     fused = (1 - weight) * anomaly_map
-    part = fused[mask.rows, mask.columns]
-    np.add(part, weight * confidence, out=part, where=mask.pixels)
+    fused[mask.rows, mask.columns] += weight * confidence * mask.pixels
     return fused
 
 

@@ -10,6 +10,9 @@ from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCOD
 
 HOST_SHARE: Final = 0.015
 HOST_MS: Final = 12.0
+# Beside a GPU, by the frame's height and width, polygons included.
+GPU_HOST_MS: Final = {(1024, 1024): 4.0, (3000, 4096): 12.0}
+SPECKS_MS: Final = 10.0
 DECODER_RATIO: Final = 1.5
 LOAD_RATIO: Final = 2.0
 TAIL: Final = 1.3
@@ -40,6 +43,7 @@ def _goals(report: BenchReport) -> Iterator[Goal]:
         total = host.parts_ms["total"]
         note = f"host code alone, {total}"
         yield _at_most("host time of a 1024x1024 frame, ms", HOST_MS, total.middle, note)
+    yield from _gpu_host_goals(report)
     for peer in report.peers:
         if peer.part == "cascade" and OFFICIAL_DECODER in peer.name and peer.times_faster:
             yield Goal(
@@ -86,6 +90,24 @@ def _gpu_goals(report: BenchReport) -> Iterator[Goal]:
         yield _at_most(
             "whole inspection over the sum of its encoders", OVER_ENCODERS, total / both, note
         )
+
+
+def _gpu_host_goals(report: BenchReport) -> Iterator[Goal]:
+    """Hold host code beside a GPU against its goals, which are for one core."""
+    for host in report.host_beside_gpu:
+        limit = GPU_HOST_MS.get((host.frame_height, host.frame_width))
+        if limit is None:
+            continue
+        parts, cores = host.parts_ms, f"{host.cores} cores"
+        size = f"{host.frame_width}x{host.frame_height}"
+        if host.mask == "specks":
+            regions = parts["regions"]
+            goal = f"regions of thousands of specks at {size}, ms"
+            yield _at_most(goal, SPECKS_MS, regions.middle, f"{regions}, {cores}")
+        else:
+            time = parts["total"].middle + parts["polygons"].middle
+            note = f"{parts['total']} and polygons {parts['polygons']}, {cores}"
+            yield _at_most(f"host time beside a GPU at {size}, ms", limit, time, note)
 
 
 def _matcher_goals(report: BenchReport) -> Iterator[Goal]:

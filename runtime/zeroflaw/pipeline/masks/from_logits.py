@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -28,6 +30,7 @@ class Workspace(threading.local):
 
     def __init__(self) -> None:
         self._buffers: dict[str, FloatArray] = {}
+        self._negative: FloatArray | None = None
 
     def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
         """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
@@ -36,6 +39,16 @@ class Workspace(threading.local):
         if buffer is None or buffer.size < size:
             buffer = self._buffers[purpose] = np.empty(size, np.float32)
         return buffer[:size].reshape(shape)
+
+    def negative(self, shape: tuple[int, int]) -> FloatArray:
+        """Return a float32 buffer of a shape that is -1 everywhere; who writes to it restores it.
+
+        Filling it for every mask would take longer than what is written to it.
+        """
+        size = shape[0] * shape[1]
+        if self._negative is None or self._negative.size < size:
+            self._negative = np.full(size, -1, np.float32)
+        return self._negative[:size].reshape(shape)
 
 
 def logits_at_sam(
@@ -163,9 +176,19 @@ def _mask_at(
     """
     if by_source and geometry.sam_source != geometry.frame:
         values = logits_at(logits_at_sam(low_res, geometry), geometry.sam_source)
-        box = inclusive_box(values > 0)
-    else:
-        values, box = _positive_content(low_res, geometry, workspace)
+        return _mask_of(values, inclusive_box(values > 0), size, workspace)
+    with _positive_content(low_res, geometry, workspace) as (content, box):
+        return _mask_of(content, box, size, workspace)
+
+
+def _mask_of(
+    values: FloatArray, box: Box | None, size: tuple[int, int], workspace: Workspace
+) -> MaskPart:
+    """Resize logits to a size and return where they are positive.
+
+    Args:
+        box: Of those that are positive.
+    """
     if box is None:
         nothing = slice(0, 1)
         return MaskPart(np.zeros((1, 1), np.bool_), nothing, nothing, size)
@@ -174,27 +197,31 @@ def _mask_at(
     return MaskPart(logits > 0, rows, columns, size)
 
 
+@contextmanager
 def _positive_content(
     low_res: FloatArray, geometry: FrameGeometry, workspace: Workspace
-) -> tuple[FloatArray, Box | None]:
-    """Return `logits_at_sam` where one is positive or beside such, and the box of those.
+) -> Iterator[tuple[FloatArray, Box | None]]:
+    """Give `logits_at_sam` where one is positive or beside such, and the box of those.
 
     Elsewhere stands a negative value, as negative as any for what follows.
     """
     size = (geometry.sam_size, geometry.sam_size)
     height, width = geometry.sam_content
-    at_sam = workspace.float32("sam", size)
-    at_sam.fill(-1)
+    at_sam = workspace.negative(size)
     content = at_sam[:height, :width]
     scale = len(low_res) / geometry.sam_size
     seen = low_res[: int(height * scale) + 2, : int(width * scale) + 2] > 0
     box = inclusive_box(seen)
     if box is None:
-        return content, None
+        yield content, None
+        return
     rows, columns = _interpolated_from(box, low_res.shape, size)
-    at_sam[rows, columns] = _logits_within(low_res, size, rows, columns, workspace)
-    positive = content[rows, columns] > 0
-    return content, _moved(inclusive_box(positive), rows, columns) if positive.size else None
+    try:
+        at_sam[rows, columns] = _logits_within(low_res, size, rows, columns, workspace)
+        positive = content[rows, columns] > 0
+        yield content, _moved(inclusive_box(positive), rows, columns) if positive.size else None
+    finally:
+        at_sam[rows, columns] = -1
 
 
 def _interpolated_from(
@@ -244,9 +271,9 @@ def _logits_within(
     wide_size = (bottom - top, width)
     wide = logits_at(values[top:bottom], wide_size, workspace.float32("wide", wide_size))
     narrow = workspace.float32("narrow", (source_height, columns.stop - columns.start))
-    narrow.fill(0)
     narrow[top:bottom] = wide[:, columns]
     tall_size = (height, narrow.shape[1])
+    # What stands in the other rows of `narrow` has no part in these.
     return logits_at(narrow, tall_size, workspace.float32("resized", tall_size))[rows]
 
 

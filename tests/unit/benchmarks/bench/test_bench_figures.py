@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from support.bench_reports import bench_report
@@ -254,6 +255,34 @@ def test_goals_say_what_is_missed() -> None:
     assert goals["p99 over p50 of 1000 frames"].met
     assert goals["cascade against SamOnnxModel"].met
     assert goals["host time of a 1024x1024 frame"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("frame", "mask", "parts", "met"),
+    [
+        ((1024, 1024), "defect", {"total": 3.8, "polygons": 0.1}, True),
+        ((1024, 1024), "defect", {"total": 3.8, "polygons": 0.3}, False),
+        ((3000, 4096), "defect", {"total": 11.0, "polygons": 0.9}, True),
+        ((3000, 4096), "specks", {"regions": 10.1}, False),
+        ((1024, 1024), "specks", {"regions": 9.9}, True),
+        ((480, 640), "defect", {"total": 99.0, "polygons": 0.0}, None),
+    ],
+)
+def test_host_code_beside_a_gpu_is_held_against_its_goals(frame, mask, parts, met) -> None:
+    report = bench_report(STEADY)
+    host = replace(
+        report.host,
+        frame_height=frame[0],
+        frame_width=frame[1],
+        path="gpu",
+        mask=mask,
+        parts_ms={name: Spread(ms, ms, ms) for name, ms in parts.items()},
+    )
+    before = goals_of(report)
+    goals = [
+        goal for goal in goals_of(replace(report, host_beside_gpu=(host,))) if goal not in before
+    ]
+    assert [goal.met for goal in goals] == ([] if met is None else [met])
 
 
 def test_frames_have_the_size_that_was_asked_for(tmp_path: Path) -> None:
