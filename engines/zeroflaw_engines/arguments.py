@@ -119,6 +119,21 @@ def path(name: str, value: object, *, error: type[ZeroflawError] = ArgumentError
     return value
 
 
+def frame_size(name: str, value: Any, *, max_pixels: int) -> None:  # noqa: ANN401 - as above
+    """Check that a value is the height and width of a frame, px.
+
+    Args:
+        max_pixels: Largest frame that is accepted, height x width.
+
+    Raises:
+        ArgumentError: It is not two whole numbers, or larger than that.
+    """
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ArgumentError(f"{name} is {_shown(value)}", "give (height, width)")
+    height = whole_number(f"{name}[0]", value[0], minimum=1, maximum=max_pixels)
+    whole_number(f"{name}[1]", value[1], minimum=1, maximum=max_pixels // height)
+
+
 def instance(
     name: str,
     value: object,

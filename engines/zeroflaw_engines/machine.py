@@ -127,8 +127,31 @@ def nvidia_gpus() -> tuple[NvidiaGpu, ...]:
     return tuple(gpus)
 
 
+def visible_gpus(count: int) -> int:
+    """Return how many of a machine's GPUs this process sees, as `CUDA_VISIBLE_DEVICES` says.
+
+    Args:
+        count: Of the machine.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return count
+    visible = 0
+    for entry in map(str.strip, chosen.split(",")):
+        # CUDA stops at the first that there is not.
+        if not (entry.startswith(("GPU-", "MIG-")) or (entry.isdigit() and int(entry) < count)):
+            break
+        visible += 1
+    return visible
+
+
 def no_such_gpu(device: int, count: int) -> tuple[str, str]:
-    """Return cause and remedy for the number of a GPU that a machine does not have."""
+    """Return cause and remedy for the number of a GPU that this process does not see."""
+    if not count:
+        return (
+            f"there is no GPU {device}: CUDA_VISIBLE_DEVICES hides every GPU from this process",
+            "unset it, or name those that the process is to use",
+        )
     numbers = "0" if count == 1 else f"0 to {count - 1}"
     return (
         f"there is no GPU {device}: this process sees {count}, numbered {numbers}",

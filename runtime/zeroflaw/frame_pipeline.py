@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import numpy as np
+
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.conclusion import conclude
@@ -57,6 +59,25 @@ class FramePipeline:
         """Most frames that both encoders take in one call."""
         encoders = (self._sessions.clip_encoder, self._sessions.sam_encoder)
         return min(session.contract.max_batch for session in encoders)
+
+    def warm_up(self, runs: int, frame: tuple[int, int] | None) -> None:
+        """Run every engine on zeros, and resize noise of a size where the device resizes.
+
+        Args:
+            frame: Height and width, px; None resizes nothing.
+
+        Raises:
+            EngineError: An engine failed.
+        """
+        self._sessions.warm_up(runs)
+        resizer = self._sessions.resizer
+        if resizer is None or frame is None:
+            return
+        noise = np.random.default_rng(0).integers(0, 256, (*frame, 3), np.uint8)
+        on_device = resizer.upload(noise, geometry_of(frame, self._sizes, self._parameters))
+        if on_device is not None:
+            on_device.squash()
+            on_device.fit()
 
     def encode(self, take: Take, product: LoadedProduct, stamp: Stamp) -> EncodedFrame:
         """Take a frame in and run both encoders on it.

@@ -256,15 +256,19 @@ class Inspector:
             clone._begin(self._sessions.clone())
         return clone
 
-    def warm_up(self, runs: int = 1) -> None:
+    def warm_up(self, runs: int = 1, *, frame_size: tuple[int, int] | None = None) -> None:
         """Prepare every engine, so that the first inspection is as fast as the rest.
 
         Args:
             runs: How often every engine is run on zeros, at least once.
+            frame_size: Height and width of the frames to come, px: the first of a size takes
+                longer on a GPU, where its resizing is checked.
         """
         arguments.whole_number("runs", runs, minimum=1)
+        if frame_size is not None:
+            arguments.frame_size("frame_size", frame_size, max_pixels=self._max_frame_pixels)
         with self._lifetime.call(), fork_gate().call():
-            self._sessions.warm_up(runs)
+            self._pipeline.warm_up(runs, frame_size)
 
     def inspect(
         self,

@@ -24,6 +24,7 @@ from zeroflaw_engines.built_engines.precision_report import PrecisionReport
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import replacing
+from zeroflaw_engines.process.collection import collection_postponed, release_locals
 from zeroflaw_engines.sessions.session import check_graph
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
 
@@ -149,6 +150,24 @@ def compile_engine(
         EngineContractError: The graph's tensors are not those of the contract.
     """
     refuse_options(trt, options, version)
+    try:
+        with collection_postponed():
+            return _compiled(trt, graph, contract, options, version, inspect=inspect)
+    except BaseException as error:
+        # While this builder lived, TensorRT would ignore the logger of the next one.
+        release_locals(error)
+        raise
+
+
+def _compiled(
+    trt: Bindings,
+    graph: Path,
+    contract: EngineContract,
+    options: BuildOptions,
+    version: str,
+    *,
+    inspect: bool,
+) -> CompiledPlan:
     log = BuildLog()
     logger = log.logger(trt)
     builder = trt.Builder(logger)

@@ -73,7 +73,8 @@ def build_command(bundle: Bundle, options: BuildOptions, engine: EngineName | No
             the precision of the others.
     """
     words = ["zeroflaw build", str(bundle.path), f"--backend {options.backend}"]
-    words += [f"--gpu {name}" for name in options.architectures]
+    if options.backend != "tensorrt":  # which builds for the GPU at hand, and takes no other
+        words += [f"--gpu {name}" for name in options.architectures]
     if engine == FRAME_RESIZER:
         words.append(f"--engine {engine}")
     elif options.precision != "fp16":

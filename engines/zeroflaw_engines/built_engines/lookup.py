@@ -188,7 +188,8 @@ def _choose(
     bundle: Bundle, engine: EngineName, wanted: BuildOptions, target: str | None
 ) -> tuple[EnginePaths, EngineSidecar]:
     """Choose the engine's files that fit best, with the sidecar; nothing of the plan is read."""
-    remedy = f"build it on a workstation: {build_command(bundle, wanted, engine)}"
+    where = "with the GPU that runs it" if wanted.backend == "tensorrt" else "on a workstation"
+    remedy = f"build it {where}: {build_command(bundle, wanted, engine)}"
     architecture = wanted.architectures[0] if wanted.architectures else None
     others, fitting = [], []
     for paths in _all_paths(bundle, wanted.backend, engine):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,7 @@ PROVIDERS: Final = {
 }
 CPU: Final = PROVIDERS["onnxruntime"]
 _log = logging.getLogger(__name__)
+_preloading = threading.Lock()
 # The bits of `AttentionBackend::MATH` in all versions: products and a softmax, nothing fused.
 _UNFUSED_ATTENTION: Final = {"sdpa_kernel": str(8 | 16)}
 
@@ -167,10 +170,17 @@ def select_provider(
 
 
 def _preload_libraries() -> None:
-    """Load the libraries of NVIDIA's wheels, if the machine has them.
+    """Load the libraries of NVIDIA's wheels, if the machine has them, once in a process.
 
-    ONNX Runtime prints what it does not find, and standard output is not its own.
+    ONNX Runtime prints what it does not find, and standard output is not its own. Two threads
+    that redirected it one across the other would leave it redirected.
     """
+    with _preloading:
+        _preload_once()
+
+
+@functools.cache
+def _preload_once() -> None:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         ort.preload_dlls()

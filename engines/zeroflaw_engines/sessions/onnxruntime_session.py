@@ -18,7 +18,7 @@ from zeroflaw_engines.errors import (
     EngineError,
     ZeroflawError,
 )
-from zeroflaw_engines.machine import no_such_gpu, nvidia_gpus
+from zeroflaw_engines.machine import no_such_gpu, nvidia_gpus, visible_gpus
 from zeroflaw_engines.process.cores import engine_threads
 from zeroflaw_engines.sessions.backend import Backend, SessionRequest
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
@@ -70,8 +70,9 @@ def probe(backend: Backend, device: int) -> tuple[str, tuple[str, ...]]:
                 "there is no NVIDIA GPU or no driver (nvidia-smi shows none)",
                 "install the NVIDIA driver of this GPU and restart",
             )
-        if device >= len(gpus):
-            raise BackendUnavailableError(*no_such_gpu(device, len(gpus)))
+        visible = visible_gpus(len(gpus))
+        if device >= visible:
+            raise BackendUnavailableError(*no_such_gpu(device, visible))
     return str(ort.__version__), backend.precisions
 
 

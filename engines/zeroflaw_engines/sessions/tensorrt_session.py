@@ -12,7 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from zeroflaw_engines.built_engines.cache import build_command
 from zeroflaw_engines.built_engines.lookup import BuiltEngine, find_engine
+from zeroflaw_engines.built_engines.options import BuildOptions
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineContract, EngineName
 from zeroflaw_engines.errors import EngineError
@@ -60,11 +62,11 @@ def load(backend: Backend, request: SessionRequest) -> TensorRtSession:
     require_served(backend.name, gpu)
     built = find_engine(bundle, request.engine, backend=builder, architecture=gpu.architecture)
     precision = built.sidecar.parts.precision
-    if request.precision not in {None, precision}:
+    if request.precision is not None and request.precision != precision:
+        wanted = BuildOptions(backend=builder, architectures=(gpu.architecture,))
         raise EngineError(
             f"{built.path} was built in {precision}, not {request.precision}",
-            f"build it: zeroflaw build {bundle.path} --backend {builder}"
-            f" --precision {request.precision} --gpu {gpu.architecture}",
+            f"build it: {build_command(bundle, wanted)} --precision {request.precision}",
         )
     return TensorRtSession(built, bundle.contract(request.engine), options=options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -41,6 +42,12 @@ def doctor(
         table.add_row(*map(Text, _row(backend)))
     out.print(table)
     out.print(f"auto: {found.auto}", markup=False)
+    if len(found.gpus) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        out.print(
+            "\nGPUs are numbered as nvidia-smi does: export CUDA_DEVICE_ORDER=PCI_BUS_ID, so that"
+            " --device counts them in that order",
+            markup=False,
+        )
     for gpu in found.gpus:
         _print_gpu(gpu)
     if found.bundle is not None:

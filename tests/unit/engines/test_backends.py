@@ -15,7 +15,7 @@ from zeroflaw_engines import backends, machine
 from zeroflaw_engines.backends import RANKING, availability, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.errors import BackendUnavailableError, EngineContractError, EngineError
-from zeroflaw_engines.sessions import onnxruntime_provider
+from zeroflaw_engines.sessions import onnxruntime_provider, onnxruntime_session
 from zeroflaw_engines.sessions.backend import Backend, BackendModule
 from zeroflaw_engines.sessions.device_tensor import HostTensor, offset_of
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
@@ -293,6 +293,34 @@ def test_nvidia_smi_is_read(monkeypatch) -> None:
     assert machine.nvidia_gpus() == ()
     monkeypatch.setattr(machine.shutil, "which", lambda _: None)
     assert machine.nvidia_gpus() == ()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "visible"),
+    [
+        (None, 3), ("0,2", 2), ("1", 1), ("", 0), ("-1", 0), ("0,7,1", 1), ("GPU-8932f937", 1),
+        (" 2 , MIG-4b ", 2), ("NoDevFiles", 0),
+    ],
+)  # fmt: skip
+def test_gpus_that_cuda_hides_are_not_counted(monkeypatch, chosen, visible) -> None:
+    if chosen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert machine.visible_gpus(3) == visible
+
+
+def test_a_hidden_gpu_is_not_available_to_onnxruntime(monkeypatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    gpus = [machine.NvidiaGpu(f"GPU {number}", "sm89", "580.1", 1) for number in range(2)]
+    monkeypatch.setattr(onnxruntime_session, "nvidia_gpus", lambda: tuple(gpus))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert availability("onnxruntime-cuda").available
+    found = availability("onnxruntime-cuda", device=1)
+    assert not found.available
+    assert "sees 1" in str(found.missing)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "hides every GPU" in str(availability("onnxruntime-cuda").missing)
 
 
 def test_a_gpu_is_read_as_it_was_written() -> None:

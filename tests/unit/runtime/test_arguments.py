@@ -126,6 +126,14 @@ def test_of_warm_up(inspector: Inspector, runs: Any) -> None:
         inspector.warm_up(runs)
 
 
+@pytest.mark.parametrize(
+    "size", [(0, 9), (9, 0), (9,), [9, 9], 9, (9, 9.5), (20_000, 20_000), (1, 10**9)]
+)
+def test_of_the_size_of_frames_to_come(inspector: Inspector, size: Any) -> None:
+    with pytest.raises(ZeroflawError, match="frame_size"):
+        inspector.warm_up(frame_size=size)
+
+
 def test_numbers_of_numpy_are_numbers(inspector: Inspector) -> None:
     got = inspector.inspect(FRAME[::-1, ::-1], product="object", white_level=np.float32(255),
                             trace=np.bool_(False))  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, Final
 from zeroflaw_engines.built_engines.lookup import BuiltEngine
 from zeroflaw_engines.contract import EngineContract, TensorSpec
 from zeroflaw_engines.errors import EngineContractError, EngineError
+from zeroflaw_engines.process.collection import collection_postponed
 from zeroflaw_engines.sessions.cuda_memory import CudaMemory
 from zeroflaw_engines.sessions.options import TensorRtOptions
 from zeroflaw_engines.sessions.session import check_graph
@@ -127,7 +128,7 @@ class TensorRtEngine:
         Raises:
             EngineError: TensorRT cannot.
         """
-        with errors_said() as errors:
+        with errors_said() as errors, collection_postponed():
             if self.backend == "tensorrt-rtx":
                 how = self._runtime_config()
             else:
@@ -185,7 +186,7 @@ def deserialized(bindings: Any, built: BuiltEngine, *, host_code: bool) -> Any: 
     Raises:
         EngineError: TensorRT cannot; the error has its words.
     """
-    with errors_said() as errors:
+    with errors_said() as errors, collection_postponed():
         runtime = bindings.Runtime(process_logger(bindings.ILogger))
         if host_code:
             runtime.engine_host_code_allowed = True

@@ -181,3 +181,6 @@ def test_build_command_is_what_a_user_types(bundle: Bundle) -> None:
         f"zeroflaw build {bundle.path} --backend tensorrt-rtx --gpu sm86 --gpu sm120"
         " --precision fp32"
     )
+    # It builds for the GPU of its machine, and refuses --gpu.
+    on_it = BuildOptions(backend="tensorrt", architectures=("sm90",))
+    assert build_command(bundle, on_it) == f"zeroflaw build {bundle.path} --backend tensorrt"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+import time
 import tomllib
 from pathlib import Path
 
@@ -24,6 +27,11 @@ CUDA = PROVIDERS["onnxruntime-cuda"]
 PROJECT = Path(__file__).parents[4] / "pyproject.toml"
 
 
+@pytest.fixture(autouse=True)
+def no_library_loaded() -> None:
+    onnxruntime_provider._preload_once.cache_clear()
+
+
 @pytest.fixture
 def gpu_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime as `onnxruntime-gpu` brings it."""
@@ -40,6 +48,25 @@ def test_what_onnxruntime_prints_of_its_libraries_is_logged(
         select_provider(onnxruntime.SessionOptions(), CUDA, OnnxRuntimeOptions())
     assert capsys.readouterr().out == ""
     assert "Failed to load libcudnn.so.9" in caplog.text
+
+
+def test_threads_that_load_at_once_leave_standard_output_as_it_was(gpu_wheel, monkeypatch) -> None:
+    loads = []
+
+    def preload() -> None:
+        loads.append(sys.stdout)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload)
+    before = sys.stdout
+    threads = [threading.Thread(target=onnxruntime_provider._preload_libraries) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is before
+    assert len(loads) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from zeroflaw import Inspector
+from zeroflaw.pipeline.resizing import on_device
 from zeroflaw.sessions import load_sessions
 from zeroflaw_engines.backends import choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import open_bundle
@@ -24,6 +25,20 @@ def pictures() -> list[np.ndarray]:
     whole = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(FRAMES.iterdir())]
     tall = [np.ascontiguousarray(frame[:, : frame.shape[1] // 3]) for frame in whole]
     return [*whole, *tall, np.ascontiguousarray(whole[0][:250])]
+
+
+def test_a_size_that_was_warmed_up_is_resized_on_the_device_at_once(monkeypatch) -> None:
+    bundle = open_bundle("mini")
+    sessions = dataclasses.replace(
+        load_sessions(bundle, choose_backend("onnxruntime")),
+        frame_resizer=load_session(bundle, FRAME_RESIZER),
+    )
+    frame = pictures()[0]
+    with Inspector(bundle, sessions) as inspector:
+        inspector.warm_up(frame_size=frame.shape[:2])
+        for name in ("squash", "fit"):
+            monkeypatch.setattr(on_device, name, None)
+        inspector.inspect(frame, product=min(bundle.manifest.products))
 
 
 @pytest.mark.parametrize("sam_input", ["original", "squashed"])
