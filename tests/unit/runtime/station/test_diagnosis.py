@@ -48,3 +48,16 @@ def test_the_doctor_prints_it_as_text_and_as_json(gpus) -> None:
     found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
     assert found["gpus"][0]["gpu"]["architecture"] == "sm90"
     assert found["gpus"][1]["services"][0]["commands"]
+
+
+def test_numbers_of_several_gpus_are_those_that_cuda_must_use(gpus, monkeypatch) -> None:
+    """CUDA puts the fastest first unless it is told otherwise, nvidia-smi does not."""
+    app.command()(doctor)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    order = "export CUDA_DEVICE_ORDER=PCI_BUS_ID"
+    assert order in CliRunner().invoke(app, ["doctor"]).stdout.replace("\n", " ")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert order not in CliRunner().invoke(app, ["doctor"]).stdout.replace("\n", " ")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    monkeypatch.setattr(machine, "nvidia_gpus", lambda: GPUS[:1])
+    assert order not in CliRunner().invoke(app, ["doctor"]).stdout.replace("\n", " ")
