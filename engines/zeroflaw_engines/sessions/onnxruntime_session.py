@@ -274,7 +274,7 @@ def _inference_session(
             "verify the bundle with `zeroflaw bundle verify` and export it again",
         ) from error
     session.disable_fallback()
-    return session, chosen.memory
+    return session, chosen.memory.of(session)
 
 
 def _spec(value: ort.NodeArg) -> TensorSpec:

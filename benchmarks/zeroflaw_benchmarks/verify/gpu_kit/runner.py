@@ -156,10 +156,7 @@ class _Run:
 
     def run(self, again: Sequence[str]) -> Results:
         for name in again:
-            self._results.pop(name, None)
-            for step in self._steps.values():
-                if name in step.needs and self._outcome(step.name) == "not applicable":
-                    self._results.pop(step.name)
+            self._forget(name)
         for name, step in self._steps.items():
             self._take_over(name, step)
         try:
@@ -168,8 +165,9 @@ class _Run:
                 if not ready.background:
                     self._wait_for(ready)
         except StoppedError:
-            for name, result in self._results.items():
-                if result.outcome == "running" and not self._steps[name].background:
+            for name, step in self._steps.items():
+                result = self._results.get(name, Result("not reached"))
+                if result.outcome == "running" and not step.background:
                     process.stop(self._running(name))
                     self._set(name, replace(result, outcome="not reached", detail="was stopped"))
             raise
@@ -180,20 +178,32 @@ class _Run:
                 self._set(name, replace(result, detail=why))
         return self._results
 
+    def _forget(self, name: str) -> None:
+        """Let a step be run as if for the first time, and what could not be run for want of it."""
+        if self._outcome(name) == "running":
+            # Beside it, the second one would write to the same files.
+            process.stop(self._running(name))
+        self._results.pop(name, None)
+        for step in self._steps.values():
+            if name in step.needs and self._outcome(step.name) == "not applicable":
+                self._forget(step.name)
+
     def _take_over(self, name: str, step: Step) -> None:
         """Look at what an earlier call left: what was not reached may be tried again."""
         result = self._results.get(name)
         if result is None or result.outcome in ENDED:
             return
-        if result.outcome == "running" and step.background:
-            self._look_at(name)
-            return
-        if result.outcome == "running" and result.starts >= _MAX_STARTS:
-            process.stop(self._running(name))
-            self._set(name, replace(result, outcome="failed", detail="the kit was killed in it"))
-            return
         if result.outcome == "running":
-            process.stop(self._running(name))
+            running = self._running(name)
+            # The background goes on without the kit, but not without the machine.
+            if step.background and (process.is_alive(running) or running.code.is_file()):
+                self._look_at(name)
+                return
+            process.stop(running)
+            if result.starts >= _MAX_STARTS:
+                killed = replace(result, outcome="failed", detail="the kit was killed in it")
+                self._set(name, killed)
+                return
         self._results[name] = replace(result, outcome="not reached")
 
     def _next(self) -> Step | None:

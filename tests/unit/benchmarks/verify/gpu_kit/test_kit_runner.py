@@ -9,55 +9,21 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from support.gpu.kit_steps import FOREVER, is_gone, outcomes, run, shell, step, wait_until
 from zeroflaw_benchmarks.verify.gpu_kit import process
 from zeroflaw_benchmarks.verify.gpu_kit.installation import Place
 from zeroflaw_benchmarks.verify.gpu_kit.pieces import Contents
-from zeroflaw_benchmarks.verify.gpu_kit.runner import Limits, Result, Results, run_steps
+from zeroflaw_benchmarks.verify.gpu_kit.runner import Result, Results
 from zeroflaw_benchmarks.verify.gpu_kit.steps import EXIT_REFUSED, Step
 from zeroflaw_benchmarks.verify.gpu_kit.summary import REPORTS, SUMMARY, publish, summary_page
 
 CONTENTS = Contents("2026-11-29T00:00:00+00:00", "abc", "3.12", 1, ())
-FOREVER = 600
-
-
-def shell(text: str) -> tuple[str, ...]:
-    return ("sh", "-c", text)
-
-
-def step(name: str, *texts: str, **fields) -> Step:
-    known = {"shows": name, "limit_s": 30.0, **fields}
-    return Step(name=name, commands=tuple(map(shell, texts)), **known)
-
-
-def run(place: Place, *steps: Step, budget_s: float = 60, least_s: float = 0.1, **words) -> Results:
-    place.work.mkdir(exist_ok=True)
-    limits = Limits(budget_s=budget_s, poll_s=0.01, least_s=least_s)
-    return run_steps(steps, place, limits, variables=dict(os.environ), **words)
-
-
-def outcomes(results: Results) -> dict[str, str]:
-    return {name: result.outcome for name, result in results.items()}
-
-
-def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "never came true"
-        time.sleep(0.02)
-
-
-def is_gone(number: int) -> bool:
-    try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state in "ZX"
+TESTS = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -249,8 +215,9 @@ KIT = """
 import os, sys
 from pathlib import Path
 from zeroflaw_benchmarks.verify.gpu_kit.installation import Place
-sys.path.insert(0, {folder!r})
-from test_kit_runner import published, run, step
+sys.path[:0] = {folders!r}
+from test_kit_runner import published
+from support.gpu.kit_steps import run, step
 place, out = Place(Path({work!r})), Path({out!r})
 run(place, *{steps}, record=lambda results: published(place, out, {steps}, results))
 """
@@ -266,7 +233,10 @@ def test_a_kit_that_was_killed_goes_on(place: Place, tmp_path: Path) -> None:
     hang = f"echo $$ >> begun; sleep {FOREVER}"
     text = f'(step("quick", "echo x >> runs"), step("hangs", "{hang}"), step("last", "true"))'
     code = KIT.format(
-        folder=str(Path(__file__).parent), work=str(place.work), out=str(out), steps=text
+        folders=[str(TESTS), str(Path(__file__).parent)],
+        work=str(place.work),
+        out=str(out),
+        steps=text,
     )
     begun = place.work / "begun"
 
