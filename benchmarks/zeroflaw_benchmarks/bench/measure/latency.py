@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,15 +18,15 @@ from zeroflaw.pipeline.stopwatch import Span, Stopwatch
 from zeroflaw.stream.stream import InspectionStream
 from zeroflaw_benchmarks.bench.frames import BenchFrame
 from zeroflaw_benchmarks.bench.machine.spread import spread
-from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
+from zeroflaw_benchmarks.bench.measure.transfers import resizes_on_device, transfers_of
 from zeroflaw_benchmarks.bench.process.child_process import peak_rss
+from zeroflaw_benchmarks.bench.process.run_on import warm_up_on_gpu
 from zeroflaw_benchmarks.bench.report.report import Latency, StageKind, StageLatency, TimelineSpan
-from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import REFERENCE_MATCHER
 from zeroflaw_engines.errors import BenchmarkError
 
-# Of one inspection, in its order. `mask` is the cascade without its decoder calls; the matcher
-# runs for products with a reference bank.
+# Of one inspection, in its order, where the host resizes. `mask` is the cascade without its decoder
+# calls; the matcher runs for products with a reference bank.
 STAGES: Final[dict[str, StageKind]] = {
     "queue": "queue",
     "decode": "host",
@@ -45,7 +45,8 @@ STAGES: Final[dict[str, StageKind]] = {
     "regions": "host",
     "total": "total",
 }
-_ENGINES: Final = tuple(name for name, kind in STAGES.items() if kind == "engine")
+# Where the GPU resizes, they wait for calls of `frame_resizer`.
+_RESIZING: Final[dict[str, StageKind]] = {"squash": "engine", "fit": "engine"}
 _MIN_RUNS: Final = 3
 _MAX_RUNS: Final = 200
 
@@ -57,21 +58,30 @@ class TimedInspection:
     Attributes:
         milliseconds: By stage of `STAGES`. `decode` is apart: the total begins with the pixels.
         spans: Of its stages, decoding included.
-        host_ms: The total without the time in which any engine ran.
         status: Of the inspection.
     """
 
     milliseconds: dict[str, float]
     spans: tuple[Span, ...]
-    host_ms: float
     status: str
 
-    @property
-    def host_work_ms(self) -> float:
-        """Sum all host stages but decoding, whether an engine ran beside it or not."""
+    def host_ms(self, kinds: Mapping[str, StageKind]) -> float:
+        """Return the total without the time in which any engine ran.
+
+        Args:
+            kinds: As `stage_kinds` returns them.
+        """
+        return _outside_engines(self.spans, {name for name in kinds if kinds[name] == "engine"})
+
+    def host_work_ms(self, kinds: Mapping[str, StageKind]) -> float:
+        """Sum all host stages but decoding, whether an engine ran beside it or not.
+
+        Args:
+            kinds: As `stage_kinds` returns them.
+        """
         return sum(
             self.milliseconds[name]
-            for name, kind in STAGES.items()
+            for name, kind in kinds.items()
             if kind == "host" and name != "decode"
         )
 
@@ -96,6 +106,15 @@ class WatchedInspector:
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
         """Decode as `Inspector.decode_frame` does."""
         return self._inspector.decode_frame(encoded, trace=trace)
+
+
+def stage_kinds(inspector: Inspector, frame: tuple[int, int]) -> dict[str, StageKind]:
+    """Say of what kind every stage is for frames of one size.
+
+    Args:
+        frame: Height and width, px.
+    """
+    return {**STAGES, **_RESIZING} if resizes_on_device(inspector, frame) else dict(STAGES)
 
 
 def time_inspection(
@@ -133,7 +152,6 @@ def time_inspection(
     return TimedInspection(
         milliseconds={name: times[name] for name in STAGES if name in times},
         spans=(*file.spans, *watch.spans),
-        host_ms=_outside_engines(watch.spans),
         status=result.inspection.status,
     )
 
@@ -156,28 +174,30 @@ def measure_latency(
     watched = WatchedInspector(inspector)
     with InspectionStream(watched, capacity=1, pipelined=False) as stream:
         cold = time_inspection(watched, stream, frame, product)
-        if inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu:
-            inspector.warm_up()
+        warm_up_on_gpu(inspector)
         warm: list[TimedInspection] = []
         end = time.perf_counter() + seconds
         while len(warm) < (runs or _MAX_RUNS):
             warm.append(time_inspection(watched, stream, frame, product))
             if not runs and len(warm) >= _MIN_RUNS and time.perf_counter() > end:
                 break
+    size = (frame.pixels.shape[0], frame.pixels.shape[1])
+    kinds = stage_kinds(inspector, size)
     totals = [one.milliseconds["total"] for one in warm]
+    work = [one.host_work_ms(kinds) for one in warm]
     median_run = warm[int(np.argsort(totals)[len(totals) // 2])]
     return Latency(
         load_ms=load_ms,
         stages=tuple(
             stage_latency(name, kind, cold, [one.milliseconds[name] for one in warm])
-            for name, kind in STAGES.items()
+            for name, kind in kinds.items()
             if name in cold.milliseconds
         ),
-        host_ms=spread([one.host_ms for one in warm]),
-        host_work_ms=spread([one.host_work_ms for one in warm]),
-        host_share=spread([one.host_work_ms / one.milliseconds["total"] for one in warm]),
+        host_ms=spread([one.host_ms(kinds) for one in warm]),
+        host_work_ms=spread(work),
+        host_share=spread([one / total for one, total in zip(work, totals, strict=True)]),
         status=median_run.status,
-        transfers=transfers_of(inspector, product, frame.pixels.shape[:2]),
+        transfers=transfers_of(inspector, product, size),
         timeline=_timeline(median_run.spans),
         peak_rss_gb=peak_rss() / 1e9,
     )
@@ -201,11 +221,11 @@ def stage_latency(
     )
 
 
-def _outside_engines(spans: Sequence[Span]) -> float:
+def _outside_engines(spans: Sequence[Span], engines: Collection[str]) -> float:
     """Milliseconds of the total in which no engine ran."""
     total = sum(span.end - span.start for span in spans if span.stage == "total")
     covered, reached = 0.0, -np.inf
-    for span in sorted((s for s in spans if s.stage in _ENGINES), key=lambda span: span.start):
+    for span in sorted((s for s in spans if s.stage in engines), key=lambda span: span.start):
         covered += max(0.0, span.end - max(span.start, reached))
         reached = max(reached, span.end)
     return float(1e3 * (total - covered))

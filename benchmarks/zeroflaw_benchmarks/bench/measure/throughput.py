@@ -17,6 +17,7 @@ from zeroflaw.stream.stream import InspectionStream
 from zeroflaw_benchmarks.bench.frames import BenchFrame
 from zeroflaw_benchmarks.bench.machine import gpu_state
 from zeroflaw_benchmarks.bench.machine.spread import spread, times_faster
+from zeroflaw_benchmarks.bench.process.run_on import warm_up_on_gpu
 from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER
 from zeroflaw_engines.errors import BenchmarkError
@@ -39,6 +40,7 @@ def measure_clones(
     """Let one source feed clones of an Inspector, 1, 2 and 4 of them, interleaved.
 
     Args:
+        inspector: Warmed up, where it runs on a GPU: its clones are, too.
         frames: Of each round, all clones together.
         on_gpu: Whether device memory is to be read.
 
@@ -54,6 +56,8 @@ def measure_clones(
         for count in CLONES:  # memory grows with the clones: the least number comes first
             while len(clones) < count:
                 clones.append(made.enter_context(inspector.clone()))
+                # Graphs are of one clone: without its own it is held against one that has them.
+                warm_up_on_gpu(clones[-1])
             for clone in clones:
                 clone.inspect(frame.pixels, product=product)
             memory[count] = gpu_state.memory_used() if on_gpu else None

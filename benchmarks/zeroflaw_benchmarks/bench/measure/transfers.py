@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from zeroflaw.inspector import Inspector
+from zeroflaw.pipeline.encoding import geometry_of
 from zeroflaw_benchmarks.bench.report.report import Transfer
 from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import (
@@ -22,6 +23,25 @@ from zeroflaw_engines.contract import (
 )
 
 
+def resizes_on_device(inspector: Inspector, frame: tuple[int, int]) -> bool:
+    """Say whether `frame_resizer` resizes frames of one size, or the host.
+
+    The host does so also beside a `frame_resizer` that does not take the size, or that gave other
+    values than the host.
+
+    Args:
+        frame: Height and width, px.
+
+    Raises:
+        EngineError: There is not enough memory for a frame on the device.
+    """
+    resizer = inspector.sessions.resizer
+    if resizer is None:
+        return False
+    geometry = geometry_of(frame, inspector.bundle.manifest.sizes, inspector.parameters)
+    return resizer.upload(np.zeros((*frame, 3), np.uint8), geometry) is not None
+
+
 def transfers_of(
     inspector: Inspector, product: str | None = None, frame: tuple[int, int] | None = None
 ) -> tuple[Transfer, ...]:
@@ -35,11 +55,11 @@ def transfers_of(
     images of the encoders stay there.
 
     Args:
-        frame: Height and width, px; None leaves out the frame that goes up.
+        frame: Height and width, px; None has the host resize.
     """
     calls = inspector.parameters.cascade_stages
     gpu = inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu
-    resized_there = inspector.sessions.frame_resizer is not None
+    resized_there = frame is not None and resizes_on_device(inspector, frame)
     found = []
     if resized_there and frame is not None:
         pixels = TensorSpec("frame", "uint8", (*frame, 3))

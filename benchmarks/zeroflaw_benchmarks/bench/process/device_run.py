@@ -94,10 +94,11 @@ def _seconds(work: Callable[[], object], runs: int, warm_ups: int) -> list[float
 def engine_inputs(
     bundle: Bundle, engine: EngineName, frame: NDArray[np.uint8], product: str
 ) -> Arrays:
-    """Make the inputs of one call by the contract's names, the same in every process.
+    """Make the inputs of one image by the contract's names, the same in every process.
 
-    The encoders see the frame as a square; the decoder gets features of noise, one point of each
-    sign and logits of noise.
+    They have the form of an encoder that takes one image: `stacked` makes a call of them for one
+    that takes several. The encoders see the frame as a square; the decoder gets features of noise,
+    one point of each sign and logits of noise.
 
     Args:
         frame: uint8 [H, W, 3], RGB.

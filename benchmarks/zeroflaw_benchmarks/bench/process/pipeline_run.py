@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zeroflaw.pictures.images import read_image
 from zeroflaw_benchmarks.bench.machine import gpu_state
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs
-from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn, TorchMode
+from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn, TorchMode, warm_up_on_gpu
 
 _Inspect = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
 # A pipeline, the name of its device, and what a reader must know of how it ran.
@@ -71,8 +71,7 @@ def run_pipeline(task: PipelineTask) -> RunTimes:
 
 def _inspector(task: PipelineTask) -> _Loaded:
     inspector = task.run_on.inspector(task.bundle)
-    if task.run_on.on_gpu:
-        inspector.warm_up()  # records CUDA graphs, as a station does before its first frame
+    warm_up_on_gpu(inspector)
 
     def inspect(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return inspector.inspect(frame, product=task.product).mask

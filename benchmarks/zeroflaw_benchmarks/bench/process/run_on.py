@@ -111,6 +111,18 @@ class RunOn:
         return lambda inputs: [np.array(value) for value in compiled(inputs).values()]
 
 
+def warm_up_on_gpu(inspector: Inspector) -> None:
+    """Warm an Inspector up where it runs on a GPU, as a station does before its first frame.
+
+    That records CUDA graphs. On a CPU there are none, and nothing is done.
+
+    Raises:
+        EngineError: An engine failed.
+    """
+    if inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu:
+        inspector.warm_up()
+
+
 def plain_onnxruntime(graph: Path | str, threads: int = 0) -> ort.InferenceSession:
     """Load a graph in ONNX Runtime with its defaults; 0 threads are as many as there are cores."""
     from zeroflaw_engines.sessions.quiet_onnxruntime import ort, quiet_settings

@@ -19,7 +19,7 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
-from zeroflaw_benchmarks.bench.process.run_on import RunOn
+from zeroflaw_benchmarks.bench.process.run_on import RunOn, warm_up_on_gpu
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.product_writer import add_products
 
@@ -82,6 +82,7 @@ def run_scale(task: ScaleTask) -> ScaleTimes:
                 inspection = inspector.inspect(pixels, product=task.product)
                 done.append((1e3 * (time.perf_counter() - start), inspection))
 
+            warm_up_on_gpu(inspector)
             inspect(0)
             done.clear()
             _wait_for(task.gate)

@@ -22,7 +22,8 @@ from zeroflaw_benchmarks.bench.process.device_run import (
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.contract import EngineName
-from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.batches import stacked
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.sessions.session import Session
 
 
@@ -55,13 +56,14 @@ def run_session(task: SessionTask) -> RunTimes:
     """Load the engine, warm it up as a station does, and time it."""
     bundle = open_bundle(task.bundle, verify_digests=False)
     frame = np.ascontiguousarray(read_image(Path(task.frame)))
-    inputs = engine_inputs(bundle, task.engine, frame, task.product)
+    one = engine_inputs(bundle, task.engine, frame, task.product)
 
     def load() -> Calls:
         session = task.run_on.session(bundle, task.engine)
         session.prepare()
         session.capture()
-        return session_calls(session, inputs)
+        # The engine may take several images a call; peers are given one, in the form of one.
+        return session_calls(session, stacked(session.contract, [one]))
 
     times, outputs = time_calls(load, task.runs, task.warm_ups)
     if task.output:
@@ -69,10 +71,14 @@ def run_session(task: SessionTask) -> RunTimes:
     return replace(times, device="gpu" if task.run_on.on_gpu else "cpu")
 
 
-def session_calls(session: Session, inputs: Mapping[str, Tensor]) -> Calls:
-    """Return the ways to call a session: with arrays, and with what lies where it reads it."""
+def session_calls(session: Session, inputs: Mapping[str, Tensor | DeviceTensor]) -> Calls:
+    """Return the ways to call a session: with arrays, and with what lies where it reads it.
+
+    Args:
+        inputs: As the session's contract has them, in host memory.
+    """
     names = [spec.name for spec in session.contract.outputs]
-    placed = {name: session.upload(name, array) for name, array in inputs.items()}
+    placed = {name: session.upload(name, on_host(array)) for name, array in inputs.items()}
     return Calls(
         whole=lambda: session.execute(inputs),
         resident=lambda: session.execute(placed, keep=names),

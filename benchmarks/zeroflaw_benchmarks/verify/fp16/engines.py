@@ -94,9 +94,10 @@ class ScaledSession:
         self._session = _written_and_loaded(model, directory / f"{engine}.scaled.onnx")
         self._wanted = [spec.name for spec in bundle.contract(engine).outputs]
 
-    def execute(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def execute(self, inputs: Mapping[str, Tensor | DeviceTensor]) -> dict[str, Tensor]:
         """Run the graph once; see `Session.execute`."""
-        values = self._session.run(self._wanted, dict(inputs))
+        given = {name: on_host(tensor) for name, tensor in inputs.items()}
+        values = self._session.run(self._wanted, given)
         return dict(zip(self._wanted, values, strict=True))
 
 

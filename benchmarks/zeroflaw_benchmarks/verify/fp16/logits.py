@@ -29,6 +29,7 @@ from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.process.terminal import run_module
+from zeroflaw_engines.sessions.batches import stacked, taken_apart
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
 from zeroflaw_export.parity import checks as parity
@@ -135,13 +136,13 @@ def _reference(bundle: Bundle, engine: EngineName) -> OnnxRuntimeSession:
 def _features(
     encoder: Session, images: Sequence[parity.ImageKind]
 ) -> dict[parity.ImageKind, NDArray[np.float32]]:
-    side = int(encoder.contract.inputs[0].shape[1])
-    found = {
-        image: encoder.execute(
-            parity.sam_encoder_inputs(parity.sam_content(image, side), encoder.contract)
-        )["features"]
-        for image in images
-    }
+    contract = encoder.contract
+    side = int(contract.inputs[0].shape[1])
+    found = {}
+    for image in images:
+        one = parity.sam_encoder_inputs(parity.sam_content(image, side), contract)
+        (got,) = taken_apart(contract, encoder.execute(stacked(contract, [one])), 1)
+        found[image] = got["features"]
     encoder.close()
     return found
 

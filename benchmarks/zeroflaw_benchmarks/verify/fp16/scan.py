@@ -15,6 +15,7 @@ from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import relative_difference, require_finite
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.sessions.batches import stacked, taken_apart
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.graphs.precision_recipe import PrecisionRecipe
 from zeroflaw_export.parity import checks as parity
@@ -87,8 +88,11 @@ def provoke(bundle: Bundle, recipe: PrecisionRecipe, scale: float) -> tuple[Engi
             half = StoredSession(bundle, engine, Path(folder), recipe=recipe, scale=scale)
             errors = []
             for kind in parity.IMAGE_KINDS:
-                inputs = _engine_inputs(bundle, engine, kind, features)
-                want, got = full.execute(inputs), half.execute(inputs)
+                contract = bundle.contract(engine)
+                inputs = stacked(contract, [_image_inputs(bundle, engine, kind, features)])
+                want, got = (
+                    taken_apart(contract, session.execute(inputs), 1)[0] for session in (full, half)
+                )
                 if engine == SAM_ENCODER:
                     features[kind] = want["features"]
                 errors += [_relative_error(got[name], want[name], name) for name in want]
@@ -104,9 +108,10 @@ def _relative_error(got: Tensor, want: Tensor, name: str) -> float:
     return relative_difference(got, want, name) if np.isfinite(got).all() else float("nan")
 
 
-def _engine_inputs(
+def _image_inputs(
     bundle: Bundle, engine: str, kind: parity.ImageKind, features: dict[str, Tensor]
 ) -> dict[str, Tensor]:
+    """The inputs of one image, in the form of an encoder that takes one."""
     sizes = bundle.manifest.sizes
     if engine == CLIP_ENCODER:
         image = parity.parity_image(kind, sizes.clip_image_size, sizes.clip_image_size)

@@ -215,7 +215,10 @@ def test_host_time_is_what_no_engine_covers() -> None:
         span("total", 0.00, 0.40),  # both halves of an inspection are a total
         span("total", 0.40, 1.00),
     )
-    assert latency._outside_engines(spans) == pytest.approx(450.0)
+    encoders_and_decoder = {"clip_encoder", "sam_encoder", "sam_decoder_1"}
+    assert latency._outside_engines(spans, encoders_and_decoder) == pytest.approx(450.0)
+    resized_there = {"squash", *encoders_and_decoder}
+    assert latency._outside_engines(spans, resized_there) == pytest.approx(350.0)
 
 
 def test_percentiles_are_numpys() -> None:

@@ -11,8 +11,9 @@ import pytest
 from support.bench_reports import bench_report
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.bench.machine.gpu_state import read_samples, uses_of
+from zeroflaw_benchmarks.bench.machine.graph_macs import graph_cost
 from zeroflaw_benchmarks.bench.machine.spread import Spread
-from zeroflaw_benchmarks.bench.measure.roofline import measure_roofline
+from zeroflaw_benchmarks.bench.measure.roofline import ONE_PROMPT, measure_roofline
 from zeroflaw_benchmarks.bench.measure.transfers import transfers_of
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.gpu import PinnedCopy
@@ -22,7 +23,7 @@ from zeroflaw_benchmarks.bench.report.report import BenchReport
 from zeroflaw_benchmarks.bench.report.rooflines import Ceiling
 from zeroflaw_benchmarks.bench.report.tables import tables_of
 from zeroflaw_engines.backends import BackendChoice, load_session
-from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 GPU_CEILING = Ceiling(
     precision="fp32", gflops=500.0, library="torch", gigabytes_per_second=300.0, threads=None,
@@ -53,6 +54,50 @@ def test_engines_on_a_gpu_are_held_against_the_gpu_alone(inspector) -> None:
         assert row.matrix_share == pytest.approx(row.gflop / 500.0 / (row.call_ms.middle / 1e3))
         assert row.with_transfers_ms is not None
     assert measure_roofline(inspector, [CPU_CEILING], seconds=0.01) == ()
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])
+@pytest.mark.parametrize("name", ["tiny_bundle", "fp16_bundle"])
+def test_engines_in_fp32_are_held_against_their_own_graph(
+    request: pytest.FixtureRequest, name: str, backend: str
+) -> None:
+    """What is built in FP32 is built of the FP32 graph, whether there are FP16 graphs or not."""
+    bundle = request.getfixturevalue(name)
+    with Inspector.load(bundle.path) as loaded:
+        there = SimpleNamespace(
+            choice=BackendChoice(backend, "fp32", "it was named"),
+            sessions=loaded.sessions,
+            bundle=loaded.bundle,
+            parameters=loaded.parameters,
+        )
+        rows = measure_roofline(there, [GPU_CEILING], seconds=0.0)
+    assert {"clip_encoder", "sam_encoder", "sam_decoder"} <= {row.engine for row in rows}
+    for row in rows:
+        cost = graph_cost(bundle.onnx_path(row.engine), ONE_PROMPT)
+        assert row.megabytes == cost.min_bytes / 1e6
+        assert row.gflop == cost.flops / 1e9
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime-cuda"])
+def test_engines_in_fp16_are_held_against_their_fp16_graph(
+    fp16_bundle: Bundle, backend: str
+) -> None:
+    encoder = load_session(fp16_bundle, "sam_encoder")
+    encoder._precision = "fp16"  # which it names after its backend
+    there = SimpleNamespace(
+        choice=BackendChoice(backend, "fp16", "it was named"),
+        sessions=[encoder],
+        bundle=fp16_bundle,
+        parameters=None,
+    )
+    ceiling = msgspec.structs.replace(GPU_CEILING, precision="fp16")
+    (row,) = measure_roofline(there, [ceiling], seconds=0.0)
+    encoder.close()
+    half, full = (
+        graph_cost(fp16_bundle.graph("sam_encoder", target).path, ONE_PROMPT).min_bytes / 1e6
+        for target in ("tensorrt", "onnxruntime")
+    )
+    assert row.megabytes == half < full
 
 
 def test_engines_on_a_cpu_have_no_share_of_a_gpu(inspector) -> None:

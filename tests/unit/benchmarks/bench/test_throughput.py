@@ -19,11 +19,14 @@ from zeroflaw_benchmarks.bench.measure.throughput import (
     measure_batches,
     measure_clones,
 )
+from zeroflaw_benchmarks.bench.process import scale_run
+from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.report.compare import figures_of
 from zeroflaw_benchmarks.bench.report.goals import goals_of
 from zeroflaw_benchmarks.bench.report.gpu import GpuUse
 from zeroflaw_benchmarks.bench.report.tables import tables_of
 from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
+from zeroflaw_engines.backends import BackendChoice
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import BenchmarkError, EngineError
 
@@ -45,6 +48,9 @@ class Sleeping:
         self._inspection, self.max_batch = inspection, max_batch
         self.frames: list[int] = []
         self.fails = False
+        self.choice = BackendChoice("onnxruntime", "fp32", "it was named")
+        self.clones: list[Sleeping] = []
+        self.warm_ups = 0
 
     def __enter__(self) -> Self:
         return self
@@ -54,8 +60,12 @@ class Sleeping:
 
     def clone(self) -> Sleeping:
         clone = Sleeping(self._inspection)
-        clone.frames, clone.fails = self.frames, self.fails
+        clone.frames, clone.fails, clone.choice = self.frames, self.fails, self.choice
+        self.clones.append(clone)
         return clone
+
+    def warm_up(self) -> None:
+        self.warm_ups += 1
 
     def inspect(self, image, *, product: str) -> Inspection:
         return self._inspection
@@ -89,6 +99,26 @@ def test_clones_share_the_frames_of_one_source(inspection: Inspection) -> None:
         # A frame waits for those that were under way before it.
         assert 1e3 * CALL <= row.latency_p50_ms <= row.latency_p99_ms <= 2e3 * IN_FLIGHT * CALL
         assert row.gpu_memory_gb is None
+    assert not any(one.warm_ups for one in (sleeping, *sleeping.clones)), "a CPU records nothing"
+
+
+def test_clones_on_a_gpu_are_warmed_up_as_the_first_is(inspection: Inspection) -> None:
+    """Otherwise the first alone would replay CUDA graphs, and be held against those without."""
+    sleeping = Sleeping(inspection)
+    sleeping.choice = BackendChoice("tensorrt", "fp16", "it was named")
+    measure_clones(sleeping, FRAME, "object", frames=4, rounds=1, on_gpu=True)
+    assert [clone.warm_ups for clone in sleeping.clones] == [1, 1, 1]
+    assert sleeping.warm_ups == 0, "`measure_latency` did it"
+
+
+def test_processes_of_a_scale_are_warmed_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Inspector] = []
+    monkeypatch.setattr(scale_run, "warm_up_on_gpu", seen.append)
+    times = scale_run.run_scale(
+        scale_run.ScaleTask("mini", RunOn(threads=1), "object", (96, 128), seconds=0.0)
+    )
+    assert len(times.latencies_ms) == 3
+    assert len(seen) == 1
 
 
 def test_a_frame_that_fails_ends_the_measurement(inspection: Inspection) -> None:

@@ -40,6 +40,16 @@ def test_the_recipe_holds_under_weights_that_provoke_overflow(tiny_bundle: Bundl
         assert scan.relative_error < 0.5, scan  # NaN, or all of it, where FP16 overflows
 
 
+def test_a_bundle_for_batches_is_scanned_like_one_for_single_frames(
+    tiny_bundle: Bundle, batch_bundle: Bundle
+) -> None:
+    scans = (provoke(bundle, FP16_RECIPE, PROVOCATION) for bundle in (tiny_bundle, batch_bundle))
+    for want, got in zip(*scans, strict=True):
+        assert got.accepted, got
+        assert got.engine == want.engine
+        assert got.largest == pytest.approx(want.largest, rel=0.05)
+
+
 def test_the_same_graphs_without_islands_overflow(tiny_bundle: Bundle) -> None:
     for scan in provoke(tiny_bundle, UNPROTECTED, PROVOCATION):
         assert scan.overflowing > 0, scan
@@ -143,8 +153,11 @@ def test_frames_that_never_reach_an_engine_tell_nothing_of_it(tmp_path: Path) ->
     assert "no frame made sam_decoder run" in str(result.exception)
 
 
-def test_low_res_logits_agree_on_a_tiny_bundle_but_not_to_the_bit(tiny_bundle: Bundle) -> None:
-    report = compare_logits(tiny_bundle, ["real", "noise"])
+@pytest.mark.parametrize("name", ["tiny_bundle", "batch_bundle"])
+def test_low_res_logits_agree_on_a_tiny_bundle_but_not_to_the_bit(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    report = compare_logits(request.getfixturevalue(name), ["real", "noise"])
     assert [it.image for it in report.agreements] == ["real", "noise"]
     assert all(0.9995 <= it.min_cosine < 1 for it in report.agreements), report.agreements
     assert all(1e-6 < it.largest_difference < 0.05 for it in report.agreements)
