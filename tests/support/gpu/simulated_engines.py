@@ -36,10 +36,9 @@ def simulate_gpu(
 
 
 def publish_simulated(bundle: Bundle, gpu: SimulatedTensorRt, name: EngineName) -> None:
-    """Add one engine to the bundle's cache, in the precision that `zeroflaw build` gives it."""
+    """Add one engine to the bundle's cache."""
     plan, contract = f"plan of {name}".encode() * 9, bundle.contract(name)
-    precision = "fp16" if name == FRAME_RESIZER else "fp32"
-    publish(bundle, name, plan=plan, version=engine_version(), precision=precision)
+    publish(bundle, name, plan=plan, version=engine_version())
     gpu.graphs[plan] = (bundle.onnx_path(name), contract)
     if name == FRAME_RESIZER:
         gpu.axes |= {axis: (1, most) for axis, most in contract.limits.items()}
