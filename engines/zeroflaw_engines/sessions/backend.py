@@ -24,8 +24,8 @@ class Backend:
         module: The `BackendModule` that probes and loads for it, imported when it is needed.
         precisions: What it may compute in; the first is its default.
         why: What makes it as fast as its rank says.
-        verified: Whether it was run by zeroflaw's own tests; the others await a machine with a
-            GPU.
+        verified: Whether zeroflaw's own tests run it, or it passed the acceptance on a GPU as it
+            is now (docs/gpu.md).
         builds: Whose built engines it runs; None where it runs the bundle's graphs.
         on_gpu: Whether it runs on a GPU, of which a machine may have several.
     """

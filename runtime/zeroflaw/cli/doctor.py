@@ -25,7 +25,7 @@ def doctor(
 
     For each GPU it names the backends that serve it, and what to type to install, build and run.
 
-    A backend called *unverified* has been tested against NVIDIA's bindings alone, and on no GPU;
+    A backend called *unverified* has not passed the acceptance on any GPU as it is now;
     `python -m zeroflaw_benchmarks.verify.gpu_acceptance` is what verifies it on yours.
 
         zeroflaw doctor

@@ -31,7 +31,8 @@ class BackendDiagnosis:
     Attributes:
         found: Whether it can run, and what is missing.
         why: What it is good for.
-        verified: Whether zeroflaw's own tests have run it; the others await a GPU.
+        verified: Whether zeroflaw's own tests run it, or it passed the acceptance on a GPU as it
+            is now.
         default_precision: What it computes in if nothing is said.
     """
 

@@ -26,14 +26,17 @@ from zeroflaw_benchmarks.verify.gpu_acceptance.device_memory import device_memor
 from zeroflaw_benchmarks.verify.gpu_acceptance.options import AcceptanceOptions
 from zeroflaw_benchmarks.verify.gpu_acceptance.parity import engine_parity, mask_parity
 from zeroflaw_benchmarks.verify.gpu_acceptance.report import AcceptanceReport, Check, verdict_of
+from zeroflaw_benchmarks.verify.gpu_acceptance.resizer_parity import RESIZER_PARITY, resizer_parity
 from zeroflaw_engines.backends import BACKENDS, choose_backend
 from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    FRAME_RESIZER,
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
     EngineName,
+    frame_resizer_contract,
 )
 from zeroflaw_engines.sessions.cuda import Cuda, CudaGpu
 from zeroflaw_engines.sessions.device_tensor import Tensor
@@ -41,7 +44,7 @@ from zeroflaw_engines.sessions.device_tensor import Tensor
 _OVERLAP_RUNS: Final = 20
 _AFTER_BUILD: Final = (
     "cold start", "load", "CUDA graphs", "encoders overlap", "parity of engines",
-    "parity of masks", "soak", "latency",
+    "parity of masks", "soak", RESIZER_PARITY, "latency",
 )  # fmt: skip
 _NO_BUILD: Final = "a backend that needs no built engines"
 
@@ -125,6 +128,12 @@ class _Acceptance:
         self._check("parity of masks", lambda: mask_parity(reference(), candidate, *given))
         timings: list[dict[str, float]] = []
         self._check("soak", lambda: _soaked(options, candidate, cuda, timings))
+        # After all that inspects: it looks at what came of the frames there, too.
+        on_gpu, threads = BACKENDS[options.backend].on_gpu, options.threads
+        self._check(
+            RESIZER_PARITY,
+            lambda: resizer_parity(candidate, options.frames, on_gpu=on_gpu, threads=threads),
+        )
         self._check("latency", lambda: latency(timings))
 
     def _found_gpu(self, opened: list[Cuda], open_cuda: Callable[[], Cuda]) -> Check:
@@ -231,6 +240,7 @@ def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tenso
     inputs: dict[str, dict[str, Tensor]] = {
         engine: random_inputs(bundle.contract(engine)) for engine in engines
     }
+    inputs[FRAME_RESIZER] = fixed_inputs(frame_resizer_contract())
     inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
     side = bundle.manifest.sizes.sam_image_size
     inputs[SAM_ENCODER]["image_size"][...] = side

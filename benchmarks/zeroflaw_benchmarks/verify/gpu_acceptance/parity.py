@@ -20,6 +20,7 @@ from zeroflaw_engines.builder.differences import (
 )
 from zeroflaw_engines.builder.parity import MIN_COSINE as MIN_ENGINE_COSINE
 from zeroflaw_engines.builder.parity import fixed_inputs
+from zeroflaw_engines.contract import FRAME_RESIZER
 from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.sessions.device_tensor import on_host
 
@@ -92,6 +93,9 @@ def engine_parity(
 ) -> Check:
     """Compare what the engines themselves give: SAM's features, low-res logits, every output.
 
+    `frame_resizer` must give the same bits, and has a check of its own, `resizer_parity`. An
+    engine that only one of the two has fails: it would be compared with nothing.
+
     Each engine is run on the same fixed inputs, and SAM's encoder on the frames as well. The
     decoder gets the reference's features of each frame, so that its figures are its own. Masks
     say less: a threshold hides what changes far from it, and random weights are all outline.
@@ -121,11 +125,17 @@ def _least(
     reference: Inspector, candidate: Inspector, frames: Frames, product: str
 ) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
-    by_name = {session.contract.name: session for session in reference.sessions}
-    for session in candidate.sessions:
-        engine = session.contract.name
-        if engine not in by_name:
-            continue
+    by_name, candidates = (
+        {one.contract.name: one for one in inspector.sessions if one.contract.name != FRAME_RESIZER}
+        for inspector in (reference, candidate)
+    )
+    alone = sorted(by_name.keys() ^ candidates.keys())
+    if alone:
+        raise ComparisonError(
+            f"{', '.join(alone)} was loaded on one side alone and compared with nothing",
+            "build every engine of the bundle: `zeroflaw build` without `--engine`",
+        )
+    for engine, session in candidates.items():
         given = fixed_inputs(by_name[engine].contract)
         wanted = by_name[engine].execute(given)
         for output, value in session.execute(given).items():

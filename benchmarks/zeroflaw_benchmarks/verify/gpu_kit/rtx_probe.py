@@ -1,8 +1,9 @@
-"""Ask TensorRT-RTX whether it serves this GPU: build, load and run one small network.
+"""Ask TensorRT-RTX itself whether it serves this GPU: build, load and run one small network.
 
     python -m zeroflaw_benchmarks.verify.gpu_kit.rtx_probe
 
-Exit code 0: an engine ran and its values are right; 3: it does not serve this GPU.
+Exit code 0: an engine ran and its values are right; 3: it does not serve this GPU. Whether
+zeroflaw then builds engines for the GPU says `served`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Final
 
 from zeroflaw_benchmarks.verify.gpu_kit.installation import Place
 
-# Of `rtx_probe`: TensorRT-RTX does not serve this GPU.
+# Of `rtx_probe` and `served`: the backend does not serve this GPU.
 EXIT_REFUSED: Final = 3
 _VERIFY: Final = "zeroflaw_benchmarks.verify"
 _FULL_SIZE: Final = ("vit_l_14_336", "vit_h")
@@ -107,7 +107,7 @@ def steps_for(place: Place, *, dry_run: bool = False) -> tuple[Step, ...]:
         kit.built("tensorrt_full", full, "tensorrt", needs=("export_full",), limit_s=300),
         Step(
             name="rtx_probe",
-            shows="whether TensorRT-RTX serves this GPU",
+            shows="whether TensorRT-RTX runs a small network on this GPU",
             commands=(kit.module("gpu_kit.rtx_probe"),),
             limit_s=60,
             parts=("rtx",),
@@ -191,7 +191,11 @@ class _Kit:
         return Step(
             name=name,
             shows=f"engines of {backend} built here, and their acceptance",
-            commands=(self.accept(name, bundle, backend, "fp16", *self._frames()),),
+            # zeroflaw's own table decides, also where the probe ran: loading would refuse the card.
+            commands=(
+                self.module("gpu_kit.served", backend),
+                self.accept(name, bundle, backend, "fp16", *self._frames()),
+            ),
             limit_s=limit_s,
             needs=needs,
             parts=("rtx",) if backend == "tensorrt-rtx" else (),

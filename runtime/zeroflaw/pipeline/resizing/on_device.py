@@ -130,6 +130,11 @@ class DeviceResizer:
         self._has_refused = False
         self._lock = threading.Lock()
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the device gave other values than Pillow once: the host resizes since then."""
+        return self._is_wrong
+
     def upload(self, frame: Frame, geometry: FrameGeometry) -> DeviceFrame | None:
         """Put a frame on the device.
 

@@ -21,8 +21,10 @@ from zeroflaw_benchmarks.verify.gpu_acceptance.building import build_command
 from zeroflaw_benchmarks.verify.gpu_acceptance.frames import acceptance_frames, drawn_frames
 from zeroflaw_benchmarks.verify.gpu_acceptance.options import AcceptanceOptions
 from zeroflaw_benchmarks.verify.gpu_acceptance.report import Check, verdict_of
-from zeroflaw_engines.backends import choose_backend
+from zeroflaw_benchmarks.verify.gpu_acceptance.resizer_parity import RESIZER_PARITY
+from zeroflaw_engines.backends import choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.contract import FRAME_RESIZER
 from zeroflaw_engines.errors import BackendUnavailableError
 from zeroflaw_engines.sessions.cuda import CudaGpu
 
@@ -31,7 +33,8 @@ PASSED = Check(name="a", outcome="passed", detail="")
 LEFT_OUT = Check(name="b", outcome="not applicable", detail="")
 FAILED = Check(name="c", outcome="failed", detail="")
 AFTER_LOAD = (
-    "CUDA graphs", "encoders overlap", "parity of engines", "parity of masks", "soak", "latency",
+    "CUDA graphs", "encoders overlap", "parity of engines", "parity of masks", "soak",
+    RESIZER_PARITY, "latency",
 )  # fmt: skip
 
 
@@ -64,6 +67,7 @@ def test_the_whole_script_on_onnx_runtime(tmp_path: Path) -> None:
         "parity of engines": "passed",
         "parity of masks": "passed",
         "soak": "passed",
+        "parity of frame_resizer": "not applicable",
         "latency": "passed",
     }
     assert not report["gpu_verified"]
@@ -104,7 +108,10 @@ def test_every_engine_that_is_loaded_has_inputs_to_be_captured_with() -> None:
         soak_runs=12,
     )  # fmt: skip
     inputs = engine_inputs(options)
-    sessions = load_sessions(bundle, choose_backend("onnxruntime"))
+    sessions = replace(
+        load_sessions(bundle, choose_backend("onnxruntime")),
+        frame_resizer=load_session(bundle, FRAME_RESIZER),
+    )
     assert {session.contract.name for session in sessions} == inputs.keys()
     for session in sessions:
         for value in session.execute(inputs[session.contract.name]).values():
@@ -182,7 +189,7 @@ def test_a_check_that_raises_has_failed_and_the_others_are_run(name, monkeypatch
     failed = [check for check in report.checks if check.outcome == "failed"]
     assert "RuntimeError: CUDA error 700" in failed[0].detail
     assert len(failed) == (2 if name == "soak" else 1), "latency rests on the soak"
-    assert [check.name for check in report.checks][-6:] == list(AFTER_LOAD)
+    assert [check.name for check in report.checks][-len(AFTER_LOAD) :] == list(AFTER_LOAD)
     assert not report.accepted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_capture_must_change_nothing_and_must_happen() -> None:
     check = captured_parity(without, INPUTS, graphs=True)
     assert (check.outcome, check.detail) == ("failed", "clip_encoder could not be captured")
     assert captured_parity(three(), INPUTS, graphs=False).outcome == "not applicable"
+
+
+def test_the_frame_resizer_is_run_and_never_captured() -> None:
+    resizer = Engine("frame_resizer", captures=False)
+    sessions = replace(three(), frame_resizer=resizer)
+    inputs = {**INPUTS, "frame_resizer": {"x": np.zeros(3, np.uint8)}}
+    assert captured_parity(sessions, inputs, graphs=True).outcome == "passed"
+    assert not resizer.captured
+    answers = iter(range(3))
+    resizer.execute = lambda inputs: {"y": inputs["x"] + np.uint8(next(answers))}
+    check = captured_parity(sessions, inputs, graphs=True)
+    assert (check.outcome, check.detail) == ("failed", "outputs of frame_resizer differ")
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,8 +108,6 @@ def reference():
 
 def spoilt(reference: Inspector, engine: str, change) -> Inspector:
     """An Inspector one of whose engines is spoilt."""
-    from dataclasses import replace
-
     sessions = reference.sessions
     session = Spoilt(getattr(sessions, engine), change)
     return Inspector(reference.bundle, replace(sessions, **{engine: session}))
@@ -140,6 +139,15 @@ def test_each_engine_that_differs_fails(reference, engine, output, change, figur
     check = engine_parity(reference, worse, [read_image(FRAME)], "object")
     assert check.outcome == "failed"
     assert figure in check.detail, check.detail
+
+
+def test_an_engine_that_is_compared_with_nothing_fails(reference: Inspector) -> None:
+    """No product of mini has a bank: a matcher that was not built is left out without a word."""
+    less = Inspector(reference.bundle, replace(reference.sessions, reference_matcher=None))
+    for pair in ((reference, less), (less, reference)):
+        check = engine_parity(*pair, [read_image(FRAME)], "object")
+        assert check.outcome == "failed"
+        assert check.detail.startswith("reference_matcher was loaded on one side alone")
 
 
 def test_an_engine_that_gives_nan_fails(reference: Inspector) -> None:

@@ -259,8 +259,10 @@ class WrongSession(CountedSession):
 def test_a_device_that_is_wrong_resizes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     session = WrongSession()
     resizer = DeviceResizer(session)
+    assert not resizer.is_wrong
     for number in range(2):
         assert resizer.upload(drawn((90, 120), number), geometry_for((90, 120))) is None
+    assert resizer.is_wrong
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 1
     assert "other values than Pillow for frames of 120 x 90 px" in said[0].getMessage()
