@@ -30,9 +30,9 @@ class Inspection:
         id: UUID of this inspection, 32 hexadecimal digits.
         time: UTC at which the frame was handed over, ISO 8601 with microseconds and `Z`.
         monotonic_ns: The same moment on the machine's monotonic clock, ns, for intervals.
-        part_id: As given.
-        frame_id: As given.
-        camera_id: As given.
+        part_id: The caller's name of the part; None if none was given.
+        frame_id: The caller's name of the frame; None if none was given.
+        camera_id: The caller's name of the camera; None if none was given.
         status: `ok`; `no_region` if no pixel of the map is extreme; `stage_N_empty` if stage N
             of the cascade gave an empty mask and the one before was kept (for N = 1, the
             extreme region itself).

@@ -37,7 +37,7 @@ class GpuService:
     """What one backend is to one GPU.
 
     Attributes:
-        backend: Its name.
+        backend: Its name in `RANKING`, as `tensorrt-rtx`.
         serves: Whether the GPU runs it; None where that depends on what is installed, or nothing
             is known of the GPU.
         reason: In words.

@@ -160,7 +160,7 @@ class PyramidTower(nn.Module):
         """Take the weights of a trunk, for reference tokens too.
 
         Args:
-            trunk: Its batch norms are folded.
+            trunk: As `folded_trunk` makes it: batch norms are folded into convolutions.
         """
         blocks: Any = trunk.get_submodule("blocks")
         self.trunk.load_state_dict(trunk.state_dict())

@@ -47,7 +47,7 @@ def json_option(text: str) -> Any:  # noqa: ANN401 - as typer.Option gives it
     """Make the option `--json`, which keeps standard output for `print_json`.
 
     Args:
-        text: Its help.
+        text: What `--help` says of it, one sentence or more.
     """
     return typer.Option("--json", callback=_keep_for_json, help=text)
 

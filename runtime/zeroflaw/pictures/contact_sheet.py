@@ -69,7 +69,7 @@ class Card:
     Attributes:
         outcome: Its decision; `failed` if it is held because it could not be inspected;
             `left_out` if it was not looked at.
-        html: Its part of the page.
+        html: Its part of the page: one element, escaped.
         judgement: The inspection against the truth, where that is known.
     """
 

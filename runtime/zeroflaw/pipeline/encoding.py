@@ -91,7 +91,7 @@ class EncodedFrame:
         product: That it is inspected as, with what judges it: a frame ends with what it began
             with.
         encoding: What the encoders say of it.
-        watch: Its times so far.
+        watch: Its times so far, ms by stage; `decode_frame` adds to them.
         warnings: What is to be known of the file that it was read from.
     """
 

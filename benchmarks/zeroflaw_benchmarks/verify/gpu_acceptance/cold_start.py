@@ -30,7 +30,7 @@ class StartTask(msgspec.Struct, frozen=True, kw_only=True):
     """What a fresh process is to do: load a bundle and inspect a frame twice.
 
     Attributes:
-        bundle: Its directory.
+        bundle: Path of its directory.
         backend: What runs the engines.
         precision: What they compute in; None takes the backend's default.
         product: What the frame shows.
