@@ -16,6 +16,8 @@ MODULES: Final[dict[BuildBackend, str]] = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt_rtx",
 }
+# Whose compiler builds for the GPU of its machine alone, and takes no name of an architecture.
+FOR_THE_GPU_AT_HAND: Final[tuple[BuildBackend, ...]] = ("tensorrt",)
 _DISTRIBUTIONS: Final[dict[BuildBackend, tuple[str, ...]]] = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),

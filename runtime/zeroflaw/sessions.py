@@ -50,14 +50,14 @@ class Sessions:
     frame_resizer: Session | None = None
 
     def __iter__(self) -> Iterator[Session]:
-        yield from self._models
+        yield from self.models
         if self.frame_resizer is not None:
             yield self.frame_resizer
 
     @property
     def backend(self) -> str:
         """What runs the models: name, version, device and precision."""
-        return ", ".join(dict.fromkeys(session.backend for session in self._models))
+        return ", ".join(dict.fromkeys(session.backend for session in self.models))
 
     @cached_property
     def resizer(self) -> DeviceResizer | None:
@@ -98,7 +98,8 @@ class Sessions:
                 closing.callback(session.close)
 
     @property
-    def _models(self) -> tuple[Session, ...]:
+    def models(self) -> tuple[Session, ...]:
+        """All but `frame_resizer`: those of the bundle itself."""
         matcher = () if self.reference_matcher is None else (self.reference_matcher,)
         return (self.clip_encoder, self.sam_encoder, self.sam_decoder, *matcher)
 

@@ -19,6 +19,7 @@ from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import FRAME_RESIZER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import disk_errors_named, sync, write_durably
+from zeroflaw_engines.tensorrt_bindings import FOR_THE_GPU_AT_HAND
 
 _LOCK_SECONDS: Final = 2.0
 _TEMPORARY: Final = ".partial-"
@@ -73,7 +74,7 @@ def build_command(bundle: Bundle, options: BuildOptions, engine: EngineName | No
             the precision of the others.
     """
     words = ["zeroflaw build", str(bundle.path), f"--backend {options.backend}"]
-    if options.backend != "tensorrt":  # which builds for the GPU at hand, and takes no other
+    if options.backend not in FOR_THE_GPU_AT_HAND:
         words += [f"--gpu {name}" for name in options.architectures]
     if engine == FRAME_RESIZER:
         words.append(f"--engine {engine}")

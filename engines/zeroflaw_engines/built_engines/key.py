@@ -11,7 +11,7 @@ import msgspec
 
 from zeroflaw_engines.built_engines.options import BuildOptions, ProfileShapes
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.graph_entries import Graph
+from zeroflaw_engines.bundle.graph_entries import Graph, graph_target
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_engines.machine import Gpu
 from zeroflaw_engines.tensorrt_bindings import BuildBackend
@@ -142,7 +142,7 @@ def bundle_graph(bundle: Bundle, engine: EngineName, precision: str) -> Graph:
     Raises:
         EngineError: The bundle has none.
     """
-    return bundle.graph(engine, "onnxruntime" if precision == "fp32" else "tensorrt")
+    return bundle.graph(engine, graph_target(precision))
 
 
 def key_differences(old: KeyParts, new: KeyParts) -> tuple[KeyDifference, ...]:

@@ -28,7 +28,7 @@ from zeroflaw_engines.errors import (
 )
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.machine import Gpu
-from zeroflaw_engines.tensorrt_bindings import BuildBackend, installed_version
+from zeroflaw_engines.tensorrt_bindings import FOR_THE_GPU_AT_HAND, BuildBackend, installed_version
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,9 @@ def _choose(
     bundle: Bundle, engine: EngineName, wanted: BuildOptions, target: str | None
 ) -> tuple[EnginePaths, EngineSidecar]:
     """Choose the engine's files that fit best, with the sidecar; nothing of the plan is read."""
-    where = "with the GPU that runs it" if wanted.backend == "tensorrt" else "on a workstation"
+    where = (
+        "with the GPU that runs it" if wanted.backend in FOR_THE_GPU_AT_HAND else "on a workstation"
+    )
     remedy = f"build it {where}: {build_command(bundle, wanted, engine)}"
     architecture = wanted.architectures[0] if wanted.architectures else None
     others, fitting = [], []

@@ -96,3 +96,12 @@ class Graph:
     attention: AttentionForm
     recipe: str | None
     sha256: Mapping[str, str]
+
+
+def graph_target(precision: str) -> GraphTarget:
+    """Return whose graph ONNX Runtime and TensorRT run in a precision.
+
+    Args:
+        precision: `fp16` is that of the variants for TensorRT, `fp32` that of the reference.
+    """
+    return "tensorrt" if precision == "fp16" else "onnxruntime"

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.bundle.graph_entries import graph_target
 from zeroflaw_engines.contract import EngineContract, EngineName, TensorSpec
 from zeroflaw_engines.errors import (
     BackendUnavailableError,
@@ -89,13 +89,13 @@ def require(
     """
     if precision == "fp16":
         for engine in engines:
-            bundle.graph(engine, _target(precision))
+            bundle.graph(engine, graph_target(precision))
 
 
 def load(backend: Backend, request: SessionRequest) -> OnnxRuntimeSession:
     """Load one engine on the backend's provider; see `BackendModule`."""
     precision = request.precision or backend.precisions[0]
-    graph = request.bundle.graph(request.engine, _target(precision))
+    graph = request.bundle.graph(request.engine, graph_target(precision))
     _log.info("%s runs the %s graph %s", backend.name, graph.precision, graph.path.name)
     return OnnxRuntimeSession(
         graph.path,
@@ -230,10 +230,6 @@ class OnnxRuntimeSession(CheckedSession):
                 f"{self._contract.name} runs on {self._memory}, and {name} is on {tensor.memory}",
                 "give a NumPy array, or what a session on the same device kept",
             )
-
-
-def _target(precision: str) -> GraphTarget:
-    return "tensorrt" if precision == "fp16" else "onnxruntime"
 
 
 def _settings(options: OnnxRuntimeOptions, *, external_weights: bool) -> ort.SessionOptions:

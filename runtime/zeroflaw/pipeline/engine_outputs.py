@@ -113,7 +113,7 @@ def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
     Raises:
         EngineError: A value is not finite.
     """
-    # One pass without a temporary; NaN is the least and the greatest wherever it stands.
+    # Without an array of truth values; NaN is the least and the greatest wherever it stands.
     if values.size and np.isfinite(values.max()) and np.isfinite(values.min()):
         return
     finite = np.isfinite(values)

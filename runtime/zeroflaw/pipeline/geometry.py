@@ -118,6 +118,19 @@ def fit(source: Picture, geometry: FrameGeometry, strips: Strips | None = None) 
     return image
 
 
+def resized_for_encoders(frame: Frame, geometry: FrameGeometry) -> tuple[Frame, Frame]:
+    """Resize a frame on the host for both encoders, one after the other.
+
+    Args:
+        frame: uint8 [H, W, 3], of the size `geometry.frame`.
+
+    Returns:
+        CLIP's square, as `squash` makes it, and SAM's image, as `fit` makes it.
+    """
+    square = squash(frame, geometry.map_size)
+    return square, fit(frame if geometry.sam_source == geometry.frame else square, geometry)
+
+
 def grid_to_frame(
     points: NDArray[np.floating], grid: tuple[int, int], geometry: FrameGeometry
 ) -> FloatArray:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import fit, squash
+from zeroflaw.pipeline.geometry import resized_for_encoders
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.bench.report.report import HostMask, HostPath
 from zeroflaw_benchmarks.passive_session import PassiveSession
@@ -99,7 +99,7 @@ class ReplayedResizer(PassiveSession):
             self._pinned = np.zeros_like(array)
             frame = (array.shape[0], array.shape[1])
             geometry = geometry_of(frame, self._sizes, MethodParameters())
-            images = (squash(array, geometry.map_size), fit(array, geometry))
+            images = resized_for_encoders(array, geometry)
             self._images = {(len(image), len(image)): image[None] for image in images}
         np.copyto(self._pinned, array)
         return HostTensor(self._pinned)

@@ -20,7 +20,7 @@ from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.session_run import session_calls
 from zeroflaw_benchmarks.bench.report.rooflines import Ceiling, EngineRoofline
 from zeroflaw_engines.backends import BACKENDS
-from zeroflaw_engines.bundle.graph_entries import GraphTarget
+from zeroflaw_engines.bundle.graph_entries import graph_target
 from zeroflaw_engines.contract import FRAME_RESIZER, SAM_DECODER, EngineContract
 from zeroflaw_engines.errors import BenchmarkError
 from zeroflaw_engines.process.cores import usable_cores
@@ -88,7 +88,8 @@ def measure_roofline(
         precision = precision_of(session) if on_gpu else choice.precision
         if precision not in known:
             continue
-        target, ceiling = _target(choice.backend, precision), known[precision]
+        ceiling = known[precision]
+        target = "openvino" if choice.backend == "openvino" else graph_target(precision)
         cost = graph_cost(inspector.bundle.graph(name, target).path, ONE_PROMPT)
         calls = inspector.parameters.cascade_stages if name == SAM_DECODER else 1
         inputs = random_inputs(session.contract)
@@ -99,13 +100,6 @@ def measure_roofline(
         else:
             rows.append(engine_roofline(name, calls, cost, ceiling, whole))
     return tuple(rows)
-
-
-def _target(backend: str, precision: str) -> GraphTarget:
-    """Return whose graph a backend runs in a precision; TensorRT builds FP32 of the reference."""
-    if backend == "openvino":
-        return "openvino"
-    return "tensorrt" if precision == "fp16" else "onnxruntime"
 
 
 def engine_roofline(

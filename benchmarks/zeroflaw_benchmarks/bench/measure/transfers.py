@@ -33,13 +33,13 @@ def resizes_on_device(inspector: Inspector, frame: tuple[int, int]) -> bool:
         frame: Height and width, px.
 
     Raises:
-        EngineError: There is not enough memory for a frame on the device.
+        EngineError: There is not enough memory on the device.
     """
     resizer = inspector.sessions.resizer
     if resizer is None:
         return False
     geometry = geometry_of(frame, inspector.bundle.manifest.sizes, inspector.parameters)
-    return resizer.upload(np.zeros((*frame, 3), np.uint8), geometry) is not None
+    return resizer.takes(geometry)
 
 
 def transfers_of(

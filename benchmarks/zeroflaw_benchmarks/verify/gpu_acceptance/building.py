@@ -5,13 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from typing import Final
 
 from zeroflaw_benchmarks.verify.gpu_acceptance.options import AcceptanceOptions
 from zeroflaw_benchmarks.verify.gpu_acceptance.report import Check
-
-# What compiles for the GPU of this machine alone, and refuses to be told of an architecture.
-_FOR_THIS_GPU: Final = ("tensorrt",)
+from zeroflaw_engines.tensorrt_bindings import FOR_THE_GPU_AT_HAND
 
 
 def build_command(options: AcceptanceOptions, architecture: str) -> list[str]:
@@ -24,7 +21,7 @@ def build_command(options: AcceptanceOptions, architecture: str) -> list[str]:
         sys.executable, "-m", "zeroflaw.cli.app", "build", str(options.bundle.path),
         "--backend", options.backend, "--device", str(options.device),
     ]  # fmt: skip
-    if options.backend not in _FOR_THIS_GPU:
+    if options.backend not in FOR_THE_GPU_AT_HAND:
         command += ["--gpu", architecture]
     if options.precision is not None:
         command += ["--precision", options.precision]

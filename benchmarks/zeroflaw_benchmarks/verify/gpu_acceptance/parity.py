@@ -20,7 +20,6 @@ from zeroflaw_engines.builder.differences import (
 )
 from zeroflaw_engines.builder.parity import MIN_COSINE as MIN_ENGINE_COSINE
 from zeroflaw_engines.builder.parity import fixed_inputs
-from zeroflaw_engines.contract import FRAME_RESIZER
 from zeroflaw_engines.errors import ComparisonError
 from zeroflaw_engines.sessions.device_tensor import on_host
 
@@ -126,7 +125,7 @@ def _least(
 ) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     by_name, candidates = (
-        {one.contract.name: one for one in inspector.sessions if one.contract.name != FRAME_RESIZER}
+        {session.contract.name: session for session in inspector.sessions.models}
         for inspector in (reference, candidate)
     )
     alone = sorted(by_name.keys() ^ candidates.keys())

@@ -10,7 +10,7 @@ import numpy as np
 
 from zeroflaw.inspector import Inspector
 from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import fit, squash
+from zeroflaw.pipeline.geometry import resized_for_encoders
 from zeroflaw.pipeline.resizing.on_device import DeviceResizer
 from zeroflaw_benchmarks.verify.gpu_acceptance.checks import Frames, check_of
 from zeroflaw_benchmarks.verify.gpu_acceptance.report import Check
@@ -107,10 +107,9 @@ def _beside_pillow(
         up = resizer.upload(frame, geometry)
         if up is None:
             continue
-        square = squash(frame, geometry.map_size)
-        source = frame if geometry.sam_source == geometry.frame else square
+        square, fitted = resized_for_encoders(frame, geometry)
         for_clip = (f"of picture {number} for CLIP", up.squash(), square[None])
-        for_sam = (f"of picture {number} for SAM", up.fit(), fit(source, geometry)[None])
+        for_sam = (f"of picture {number} for SAM", up.fit(), fitted[None])
         found.append((for_clip, for_sam))
     return found
 

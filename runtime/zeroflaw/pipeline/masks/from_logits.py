@@ -30,25 +30,24 @@ class Workspace(threading.local):
 
     def __init__(self) -> None:
         self._buffers: dict[str, FloatArray] = {}
-        self._negative: FloatArray | None = None
 
-    def float32(self, purpose: str, shape: tuple[int, int]) -> FloatArray:
-        """Return a float32 buffer of a shape; what it held for the same purpose before is lost."""
+    def float32(
+        self, purpose: str, shape: tuple[int, int], *, kept_at: float | None = None
+    ) -> FloatArray:
+        """Return a float32 buffer of a shape; what it held for the same purpose before is lost.
+
+        Args:
+            kept_at: What the buffer holds everywhere, since whoever writes to it restores that:
+                filling all of it each time would take longer. None: it may hold anything.
+        """
         size = shape[0] * shape[1]
         buffer = self._buffers.get(purpose)
         if buffer is None or buffer.size < size:
-            buffer = self._buffers[purpose] = np.empty(size, np.float32)
+            buffer = np.empty(size, np.float32)
+            if kept_at is not None:
+                buffer.fill(kept_at)
+            self._buffers[purpose] = buffer
         return buffer[:size].reshape(shape)
-
-    def negative(self, shape: tuple[int, int]) -> FloatArray:
-        """Return a float32 buffer of a shape that is -1 everywhere; who writes to it restores it.
-
-        Filling it for every mask would take longer than what is written to it.
-        """
-        size = shape[0] * shape[1]
-        if self._negative is None or self._negative.size < size:
-            self._negative = np.full(size, -1, np.float32)
-        return self._negative[:size].reshape(shape)
 
 
 def logits_at_sam(
@@ -207,7 +206,7 @@ def _positive_content(
     """
     size = (geometry.sam_size, geometry.sam_size)
     height, width = geometry.sam_content
-    at_sam = workspace.negative(size)
+    at_sam = workspace.float32("sam", size, kept_at=-1)
     content = at_sam[:height, :width]
     scale = len(low_res) / geometry.sam_size
     seen = low_res[: int(height * scale) + 2, : int(width * scale) + 2] > 0

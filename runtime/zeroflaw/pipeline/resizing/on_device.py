@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from zeroflaw.pipeline.geometry import FrameGeometry, fit, squash
+from zeroflaw.pipeline.geometry import FrameGeometry, resized_for_encoders
 from zeroflaw.pipeline.resizing.weights import (
     AxisResizing,
     Filter,
@@ -135,6 +135,14 @@ class DeviceResizer:
         """Whether the device gave other values than Pillow once: the host resizes since then."""
         return self._is_wrong
 
+    def takes(self, geometry: FrameGeometry) -> bool:
+        """Return whether frames are resized on the device, and not by the host.
+
+        Raises:
+            EngineError: There is not enough memory for the weights of their size.
+        """
+        return not self._is_wrong and self._weights_for_encoders(geometry) is not None
+
     def upload(self, frame: Frame, geometry: FrameGeometry) -> DeviceFrame | None:
         """Put a frame on the device.
 
@@ -150,17 +158,15 @@ class DeviceResizer:
         """
         if self._is_wrong:
             return None
-        for_clip, for_sam = (
-            self._weights_of(passes) for passes in (_squash_passes(geometry), _fit_passes(geometry))
-        )
-        if for_clip is None or for_sam is None:
+        weights = self._weights_for_encoders(geometry)
+        if weights is None:
             level = logging.DEBUG if self._has_refused else logging.WARNING
             self._has_refused = True
             width, height = geometry.frame[::-1]
             _log.log(level, "frames of %d x %d px are resized on the host: %s", width, height, _WHY)
             return None
         pixels = self._session.upload("frame", np.ascontiguousarray(frame))
-        up = DeviceFrame(self._session, pixels, geometry, for_clip, for_sam)
+        up = DeviceFrame(self._session, pixels, geometry, *weights)
         return up if self._is_right(up, frame) else None
 
     def _is_right(self, up: DeviceFrame, frame: Frame) -> bool:
@@ -168,11 +174,8 @@ class DeviceResizer:
         geometry = up.geometry
         if not self._checks or geometry in self._checked:
             return True
-        source = frame
-        square = squash(frame, geometry.map_size)
-        if geometry.sam_source != geometry.frame:
-            source = square
-        pairs = ((up.squash(), square), (up.fit(), fit(source, geometry)))
+        square, fitted = resized_for_encoders(frame, geometry)
+        pairs = ((up.squash(), square), (up.fit(), fitted))
         if all(np.array_equal(on_host(got)[0], want) for got, want in pairs):
             if square.min() < square.max():  # one colour says nothing of a kernel
                 with self._lock:
@@ -188,6 +191,15 @@ class DeviceResizer:
             *geometry.frame[::-1],
         )
         return False
+
+    def _weights_for_encoders(
+        self, geometry: FrameGeometry
+    ) -> tuple[tuple[_Weights, ...], tuple[_Weights, ...]] | None:
+        """Return the weights of the calls for CLIP and of those for SAM; see `_weights_of`."""
+        for_clip, for_sam = (
+            self._weights_of(passes) for passes in (_squash_passes(geometry), _fit_passes(geometry))
+        )
+        return None if for_clip is None or for_sam is None else (for_clip, for_sam)
 
     def _weights_of(self, passes: tuple[_Pass, ...]) -> tuple[_Weights, ...] | None:
         """Return the weights of some calls; None where the engine cannot resize so."""

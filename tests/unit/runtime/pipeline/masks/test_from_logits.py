@@ -196,7 +196,7 @@ def test_memory_of_the_frame_before_changes_nothing():
         assert got.box == other.box
         mask = got.whole()
         assert not any(np.shares_memory(mask, buffer) for buffer in workspace._buffers.values())
-        assert (workspace._negative == -1).all()
+        assert (workspace._buffers["sam"] == -1).all()
 
 
 def test_memory_is_restored_after_an_error(monkeypatch):
@@ -206,4 +206,4 @@ def test_memory_is_restored_after_an_error(monkeypatch):
         patches.setattr(from_logits, "_mask_of", None)
         with pytest.raises(TypeError):
             mask_at_frame(low_res, geometry, workspace)
-    assert (workspace._negative == -1).all()
+    assert (workspace._buffers["sam"] == -1).all()

@@ -36,8 +36,7 @@ def test_a_size_that_was_warmed_up_is_resized_on_the_device_at_once(monkeypatch)
     frame = pictures()[0]
     with Inspector(bundle, sessions) as inspector:
         inspector.warm_up(frame_size=frame.shape[:2])
-        for name in ("squash", "fit"):
-            monkeypatch.setattr(on_device, name, None)
+        monkeypatch.setattr(on_device, "resized_for_encoders", None)
         inspector.inspect(frame, product=min(bundle.manifest.products))
 
 
