@@ -154,6 +154,10 @@ class ProductError(ZeroflawError):
     code = "product"
 
 
+class SettingsError(ProductError):
+    """The settings of a product contradict themselves, its frames or the bundle."""
+
+
 class RecordError(ZeroflawError):
     """A document is not a record of an inspection that this version reads."""
 

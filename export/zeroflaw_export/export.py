@@ -30,7 +30,7 @@ from zeroflaw_engines.bundle.manifest import (
     parameters_record,
     schema_version,
 )
-from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, encode_prompt_bank
 from zeroflaw_engines.bundle.prompt_ensembles import (
     PromptEnsembles,

@@ -12,8 +12,9 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.conclusion import conclude
 from zeroflaw.pipeline.decoding import decode
-from zeroflaw.pipeline.encoding import EncodedFrame, encode, encode_batch, geometry_of
-from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.encoding.batch import encode_batch
+from zeroflaw.pipeline.encoding.frame import EncodedFrame, encode
+from zeroflaw.pipeline.geometry import FloatArray, geometry_of
 from zeroflaw.pipeline.intake import Take
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.resizing.strips import Strips
@@ -88,10 +89,14 @@ class FramePipeline:
         with watch.stage("total"):
             with watch.stage("frame"):
                 taken = take()
-            frame = taken.frame
+            view = None
+            if product.view is not None:
+                with watch.stage("view"):
+                    view = product.view.look(taken.frame)
+            seen = taken.frame if view is None else view.seen
             encoding = encode(
-                frame,
-                geometry_of((frame.shape[0], frame.shape[1]), self._sizes, self._parameters),
+                seen,
+                geometry_of((seen.shape[0], seen.shape[1]), self._sizes, self._parameters),
                 product.embeddings,
                 clip_encoder=self._sessions.clip_encoder,
                 sam_encoder=self._sessions.sam_encoder,
@@ -102,9 +107,10 @@ class FramePipeline:
                 needs_sam=self._needs_sam,
                 resizer=self._sessions.resizer,
                 strips=self._strips,
+                zones=None if view is None else view.zones,
                 watch=watch,
             )
-        return EncodedFrame(stamp, frame, product, encoding, watch, taken.warnings)
+        return EncodedFrame(stamp, taken.frame, product, encoding, watch, taken.warnings, view)
 
     def encode_batch(self, takes: Sequence[Take], product: LoadedProduct) -> list[EncodedFrame]:
         """Take frames of one product in and run each encoder once on all of them.
@@ -122,6 +128,11 @@ class FramePipeline:
                 else "give at least one",
             )
         stamps = [new_stamp(part_id=None, frame_id=None, camera_id=None) for _ in takes]
+        if product.view is not None:
+            # Their tiles are what the encoders take in one call.
+            return [
+                self.encode(take, product, stamp) for take, stamp in zip(takes, stamps, strict=True)
+            ]
         watches = [Stopwatch() for _ in takes]
         with ExitStack() as totals:
             taken = []
@@ -146,6 +157,7 @@ class FramePipeline:
                 pool=self._pool,
                 needs_sam=self._needs_sam,
                 strips=self._strips,
+                zones=None,
                 watches=watches,
             )
         return [

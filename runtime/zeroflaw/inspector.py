@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zeroflaw.frame_pipeline import FramePipeline
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import load_products, reopened
-from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.intake import INHERITED, CameraSettings, Inherited, take_array, taking
 from zeroflaw.records.stamp import new_stamp
 from zeroflaw.sessions import Sessions, load_bundle

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from zeroflaw.pipeline.reference import LoadedBank, load_bank
+from zeroflaw.pipeline.view.product_view import ProductView, product_view
 from zeroflaw.records.provenance import Provenance, bundle_warnings, provenance_of
 from zeroflaw.records.threshold import decision_threshold
 from zeroflaw.sessions import Sessions
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, require_same_models
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import REFERENCE_MATCHER
 from zeroflaw_engines.errors import BundleChangedError, EngineMissingError, ProductError
@@ -28,6 +30,8 @@ class LoadedProduct:
         name: The bundle's own spelling.
         embeddings: float32 [2, embedding_size].
         bank: Its reference bank, where the matcher reads it; None if it has none.
+        view: How its frames are looked at; None: as a whole, and all of it.
+        settings: What the view is of, and the rules; None if it has none.
         threshold: Image score at and above which frames are rejected, in [0, 1].
         threshold_warnings: What to know about that.
         warnings: What a reader of every result must know, those among them.
@@ -37,10 +41,17 @@ class LoadedProduct:
     name: str
     embeddings: TextEmbeddings
     bank: LoadedBank | None
+    view: ProductView | None
+    settings: ProductSettings | None
     threshold: float
     threshold_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
     provenance: Provenance
+
+    def bank_of_tile(self, number: int) -> LoadedBank | None:
+        """Return the reference bank that a tile is matched with, counted row by row from 0."""
+        del number
+        return self.bank
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +151,11 @@ def _load(
         for product in (loaded.by_name.values() if loaded else ())
         if product.bank
     }
+    known_views = {
+        product.name: product.view
+        for product in (loaded.by_name.values() if loaded else ())
+        if product.view
+    }
     of_bundle = bundle_warnings(bundle)
     by_name = {}
     for name, product in bundle.manifest.products.items():
@@ -159,6 +175,8 @@ def _load(
             name=name,
             embeddings=bundle.bank[name],
             bank=bank,
+            view=product_view(product.settings, bundle, known_views.get(name)),
+            settings=product.settings,
             threshold=threshold,
             threshold_warnings=warnings,
             warnings=of_bundle + warnings,

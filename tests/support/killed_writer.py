@@ -27,7 +27,7 @@ from support.small_bundle import (
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
-from zeroflaw_engines.bundle.product_writer import add_products, forget_reference, set_calibration
+from zeroflaw_engines.bundle.products.writer import add_products, forget_reference, set_calibration
 from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.bundle.writer import copy_bundle, staged_bundle, write_manifest
 from zeroflaw_engines.errors import ZeroflawError

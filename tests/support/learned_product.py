@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from zeroflaw.inspector import Inspector
-from zeroflaw.pipeline.encoding import encode_clip
+from zeroflaw.pipeline.encoding.clip import encode_clip
 from zeroflaw.station.thinning import bank_of_photos, thinned
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.manifest import FileEntry, Reference, ReferencePhoto

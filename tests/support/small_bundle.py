@@ -27,7 +27,7 @@ from zeroflaw_engines.bundle.manifest import (
     ReferencePhoto,
     brought_up,
 )
-from zeroflaw_engines.bundle.product_writer import set_reference
+from zeroflaw_engines.bundle.products.writer import set_reference
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.bundle.writer import write_manifest
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from zeroflaw.pipeline.decoding import decode
-from zeroflaw.pipeline.encoding import Encoding
+from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.trace import Status

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroflaw.pipeline.encoding import Encoding, encode, encode_clip, geometry_of
-from zeroflaw.pipeline.frame_information import FrameInformation
-from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.encoding.clip import encode_clip
+from zeroflaw.pipeline.encoding.frame import Encoding, encode
+from zeroflaw.pipeline.encoding.frame_information import FrameInformation
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_map, reference_distances
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.reference_pass import BankSource, Matcher, TokenTap, load_matcher

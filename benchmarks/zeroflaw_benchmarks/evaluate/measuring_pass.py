@@ -10,8 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.geometry import FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits, score_without_mask
 from zeroflaw_benchmarks.evaluate.cache import read_arrays

@@ -19,8 +19,8 @@ import numpy as np
 import typer
 
 from zeroflaw.pipeline.decoding import decode
-from zeroflaw.pipeline.encoding import Encoding, encode, geometry_of
-from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.encoding.frame import Encoding, encode
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
 from zeroflaw.pipeline.reference import (
     LoadedBank,
     fused_map,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.encoding import encode_clip
+from zeroflaw.pipeline.encoding.clip import encode_clip
 from zeroflaw.pipeline.reference import LoadedBank, load_bank, match
 from zeroflaw.station.thinning import bank_of_photos, thinned
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_arrays

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
     from zeroflaw_engines.bundle.graph_entries import Graph
     from zeroflaw_engines.bundle.manifest import Calibration, Manifest, Product
-    from zeroflaw_engines.bundle.product_writer import add_products, set_calibration
+    from zeroflaw_engines.bundle.products.writer import add_products, set_calibration
     from zeroflaw_engines.bundle.writer import copy_bundle, upgrade_bundle
 
 __all__ = [
@@ -37,11 +37,11 @@ _MODULES = {
     "Graph": "zeroflaw_engines.bundle.graph_entries",
     "Manifest": "zeroflaw_engines.bundle.manifest",
     "Product": "zeroflaw_engines.bundle.manifest",
-    "add_products": "zeroflaw_engines.bundle.product_writer",
+    "add_products": "zeroflaw_engines.bundle.products.writer",
     "copy_bundle": "zeroflaw_engines.bundle.writer",
     "open_bundle": "zeroflaw_engines.bundle.bundle",
     "read_manifest": "zeroflaw_engines.bundle.bundle",
-    "set_calibration": "zeroflaw_engines.bundle.product_writer",
+    "set_calibration": "zeroflaw_engines.bundle.products.writer",
     "upgrade_bundle": "zeroflaw_engines.bundle.writer",
 }
 

@@ -22,7 +22,7 @@ from zeroflaw_engines.bundle.graph_entries import (
 from zeroflaw_engines.bundle.lock import standing_bundle
 from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
-from zeroflaw_engines.bundle.product_names import normal_name
+from zeroflaw_engines.bundle.products.names import normal_name
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, decode_prompt_bank, read_prompt_bank
 from zeroflaw_engines.bundle.reference_bank import (
     ReferenceBank,
@@ -269,7 +269,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
             # The banks first, since only they change while products are added and learned: a
             # graph of gigabytes is hashed no faster than a product is learned.
             bank = _read_prompts(root, manifest)
-            for files in (_reference_banks(manifest), _graphs(manifest)):
+            for files in (_product_files(manifest), _graphs(manifest)):
                 verify_files(root, files, verified, verify_digests=verify_digests)
         except (BundleDamagedError, ProductError):
             if tries == _MAX_TRIES or _still_has(root, data):
@@ -360,13 +360,13 @@ def _read_prompts(root: Path, manifest: Manifest) -> dict[str, TextEmbeddings]:
     return decode_prompt_bank(data, root / name, manifest.clip.embedding_size)
 
 
-def _reference_banks(manifest: Manifest) -> dict[str, FileEntry]:
-    return {name: manifest.files[name] for name in sorted(manifest.reference_banks)}
+def _product_files(manifest: Manifest) -> dict[str, FileEntry]:
+    return {name: manifest.files[name] for name in sorted(manifest.product_files)}
 
 
 def _graphs(manifest: Manifest) -> dict[str, FileEntry]:
     """Return the files that stay as they are while products are added, learned and forgotten."""
-    passing = {manifest.prompts} | manifest.reference_banks
+    passing = {manifest.prompts} | manifest.product_files
     return {name: entry for name, entry in manifest.files.items() if name not in passing}
 
 

@@ -36,7 +36,9 @@ LEARNING: Final = ".learning-"
 _REPLACED: Final = ".replaced-"
 # In a directory of files on their way into a bundle: their names, one a line.
 MOVED_NAME: Final = ".moved"
-_BANK_NAME = re.compile(r"(prompts(-[0-9a-f]{8})?|reference-[0-9a-f]{8})\.safetensors")
+_PRODUCT_FILE = re.compile(
+    r"(prompts(-[0-9a-f]{8})?|reference-[0-9a-f]{8})\.safetensors|alignment-[0-9a-f]{8}\.png"
+)
 _LOCK_SECONDS = 10.0
 # An export of hours is not thrown away for graphs that are being added meanwhile.
 _PUBLISH_SECONDS: Final = 600.0
@@ -152,9 +154,9 @@ def clear_inside(path: Path, kept: Container[str]) -> None:
     Args:
         kept: The files that the manifest names.
     """
-    for bank in path.glob("*.safetensors"):
-        if _BANK_NAME.fullmatch(bank.name) and bank.name not in kept:
-            bank.unlink()
+    for file in path.iterdir():
+        if _PRODUCT_FILE.fullmatch(file.name) and file.name not in kept:
+            file.unlink()
     for temporary in path.glob(temporary_pattern(MANIFEST_NAME)):
         temporary.unlink()
     for partial in path.glob(f"{PARTIAL}*"):

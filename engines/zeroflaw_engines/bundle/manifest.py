@@ -1,22 +1,24 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 6 of the schema, and version 7 where encoders take batches, so that older readers refuse
-those bundles alone. Version 1, which had no calibration and no demonstration models, version 2,
-which had one graph an engine, version 3, which had no digest of itself, version 4, which had no
-reference banks, and version 5, whose banks had as many layers as there are tapped blocks, are read
-as well. A reader refuses versions newer than its own; inside a known version, names that are
-unknown, missing or there twice are refused too, since they mean damage or a typing error, never a
-feature.
+Version 6 of the schema, version 7 where encoders take batches, and version 8 where a product has
+settings, so that older readers refuse those bundles alone. Version 1, which had no calibration and
+no demonstration models, version 2, which had one graph an engine, version 3, which had no digest of
+itself, version 4, which had no reference banks, and version 5, whose banks had as many layers as
+there are tapped blocks, are read as well. A reader refuses versions newer than its own; inside a
+known version, names that are unknown, missing or there twice are refused too, since they mean
+damage or a typing error, never a feature.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struct
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.contract import EngineName, EngineSizes, ReferenceSizes
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -24,8 +26,11 @@ MANIFEST_NAME: Final = "bundle.json"
 # Where a station keeps the engines that it built; no part of the manifest.
 ENGINES_DIRECTORY: Final = "engines"
 SCHEMA_VERSION: Final = 6
-# Of bundles whose encoders take batches; the newest that is read.
+# Of bundles whose encoders take batches.
 BATCHES_SINCE: Final = 7
+# Of bundles with a product that has settings.
+SETTINGS_SINCE: Final = 8
+NEWEST_VERSION: Final = SETTINGS_SINCE
 
 CalibrationScheme = Literal["split", "leave_one_out"]
 # Other views of each reference photo that join its rows of the bank.
@@ -209,12 +214,14 @@ class Product(Struct, frozen=True, kw_only=True):
         calibration: Where the threshold comes from, if it was calibrated. It holds for these
             embeddings alone, so that new ones drop both.
         reference: Its reference bank, if it has learned one; new embeddings drop it too.
+        settings: How its frames are looked at, and what decides; None: as a whole, by image score.
     """
 
     sentences: tuple[int, int]
     threshold: Share | None = None
     calibration: Calibration | None = None
     reference: Reference | None = None
+    settings: ProductSettings | None = None
 
 
 class ParityFigure(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -307,13 +314,26 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return frozenset(one.reference.bank for one in self.products.values() if one.reference)
 
     @property
+    def alignment_templates(self) -> frozenset[str]:
+        """The files of the reference photos that frames are aligned with; the same of these."""
+        settings = [one.settings for one in self.products.values() if one.settings]
+        return frozenset(one.alignment.template for one in settings if one.alignment)
+
+    @property
+    def product_files(self) -> frozenset[str]:
+        """All files that come and go with their products."""
+        return self.reference_banks | self.alignment_templates
+
+    @property
     def method_parameters(self) -> MethodParameters:
         """The recorded method parameters, validated."""
         return MethodParameters.from_mapping(self.parameters)
 
 
-def schema_version(max_batch: int) -> int:
+def schema_version(max_batch: int, products: Mapping[str, Product] | None = None) -> int:
     """Return the version of the schema that a new manifest has: the oldest that can say it all."""
+    if any(product.settings for product in (products or {}).values()):
+        return SETTINGS_SINCE
     return BATCHES_SINCE if max_batch > 1 else SCHEMA_VERSION
 
 
@@ -321,17 +341,19 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
     """Bring a manifest to the current version of the schema, with some fields changed.
 
     Parameters that its own version did not know are recorded with the defaults that they had.
-    Reference banks that no product has any more are no longer among the files.
+    Files of products that no product has any more are no longer among the files.
     """
     new = msgspec.structs.replace(
         manifest,
         **{
-            "schema_version": schema_version(manifest.max_batch),
+            "schema_version": schema_version(
+                manifest.max_batch, changes.get("products", manifest.products)
+            ),
             "parameters": parameters_record(manifest.method_parameters),
             **changes,
         },
     )
-    gone = manifest.reference_banks - new.reference_banks
+    gone = manifest.product_files - new.product_files
     files = {name: entry for name, entry in new.files.items() if name not in gone}
     return msgspec.structs.replace(new, files=files)
 

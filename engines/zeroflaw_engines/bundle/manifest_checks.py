@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, Manifest, Product
-from zeroflaw_engines.bundle.product_names import check_product_name
+from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, SETTINGS_SINCE, Manifest, Product
+from zeroflaw_engines.bundle.products.names import check_product_name
+from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCODER, EngineName
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
 
@@ -35,6 +36,7 @@ _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     2: frozenset({"demonstration", "calibration"}),
     5: frozenset({"reference"}),
     6: frozenset({"blocks"}),
+    SETTINGS_SINCE: frozenset({"settings"}),
 }
 
 
@@ -103,6 +105,8 @@ def _check_version(manifest: Manifest, where: str) -> None:
         since = 6
     if any(engine.max_batch > 1 for engine in manifest.engines.values()):
         since = BATCHES_SINCE
+    if any(product.settings for product in manifest.products.values()):
+        since = SETTINGS_SINCE
     if manifest.schema_version < since:
         raise BundleSchemaError(
             f"{where} has fields that schema version {manifest.schema_version} does not know",
@@ -154,17 +158,20 @@ def _check_references(manifest: Manifest, where: str) -> None:
     if manifest.text:
         references += [manifest.text.tokenizer, manifest.text.ensembles]
     banks = [one.reference.bank for one in manifest.products.values() if one.reference]
+    banks += [
+        one.settings.alignment.template
+        for one in manifest.products.values()
+        if one.settings and one.settings.alignment
+    ]
     for name in (*references, *banks):
         check_relative_path(name, where)
         if name not in manifest.files:
             raise BundleDamagedError(
                 f"{where} uses the file {name} but has no digest for it", "export the bundle again"
             )
-    # A bank is removed with its product's entry, so that nothing else may need its file.
+    # These are removed with their product's entry, so that nothing else may need such a file.
     if len({*references, *banks}) < len({*references}) + len(banks):
-        raise BundleSchemaError(
-            f"{where} uses a product's reference bank twice", "export the bundle again"
-        )
+        raise BundleSchemaError(f"{where} uses a product's file twice", "export the bundle again")
     _check_engines(manifest, where)
     for name, product in manifest.products.items():
         _check_product(manifest, name, product, where)
@@ -197,6 +204,8 @@ def _check_product(manifest: Manifest, name: str, product: Product, where: str) 
         )
     try:
         check_product_name(name)
+        if product.settings is not None:
+            check_settings(product.settings)
     except ProductError as error:
         raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
 

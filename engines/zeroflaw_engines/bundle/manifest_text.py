@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, Manifest
+from zeroflaw_engines.bundle.manifest import NEWEST_VERSION, Manifest
 from zeroflaw_engines.bundle.manifest_checks import check_manifest, unknown_fields
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ParametersError
 
@@ -46,7 +46,7 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
             or a path or digest in it is not acceptable.
         BundleSchemaError: Its version, its fields or their values are not those of this schema.
     """
-    document = read_document(data, where, BATCHES_SINCE)
+    document = read_document(data, where, NEWEST_VERSION)
     version = document["schema_version"]
     try:
         manifest = msgspec.convert(document, Manifest)

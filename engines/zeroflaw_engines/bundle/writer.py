@@ -126,12 +126,12 @@ def _copy_into(staging: Path, path: Path) -> Bundle:
     while True:
         source = open_bundle(path)
         files = source.manifest.files
-        passing = source.manifest.reference_banks
+        passing = source.manifest.product_files
         try:
             for old in staging.rglob("*"):
                 if old.is_file() and old.relative_to(staging).as_posix() not in files:
                     old.unlink()
-            # The reference banks first: the next writer may remove them.
+            # Those of products first: the next writer may remove them.
             for name in sorted(files, key=lambda name: name not in passing):
                 _copy_file(source, name, files[name], staging / name)
             write_durably(staging / MANIFEST_NAME, encode_manifest(source.manifest))

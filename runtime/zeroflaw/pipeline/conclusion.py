@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.decoding import Decoding
-from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.masks.regions import regions_of
-from zeroflaw.pipeline.scoring import image_score, score_map
-from zeroflaw.pipeline.trace import Status
+from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.records.decision import verdict_of
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -33,13 +30,11 @@ def conclude(
         EngineError: The score is not finite.
     """
     encoding, watch, product = encoded.encoding, encoded.watch, encoded.product
-    cascade, anomaly_map = decoding.cascade, encoding.anomaly_map
     with watch.stage("score"):
-        score = score_map(anomaly_map, cascade, parameters, workspace)
-    size = encoding.geometry.frame
-    mask = np.zeros(size, np.bool_) if cascade is None else cascade.mask
+        found = decoding.findings(encoding, parameters, workspace)
+    anomaly_map, mask, score = encoding.anomaly_map, found.mask, found.score_map
     with watch.stage("regions"):
-        regions = regions_of(mask, score, None if cascade is None else cascade.mask_box)
+        regions = regions_of(mask, score, found.mask_box)
     whole = image_score(
         encoding.cls_score, encoding.zero_shot_map, parameters, encoding.reference_map
     )
@@ -52,17 +47,16 @@ def conclude(
             anomaly_map=anomaly_map,
             parameters=parameters,
         )
-    status: Status = "no_region" if cascade is None else cascade.status
     return Inspection(
         **vars(encoded.stamp),
         **vars(product.provenance),
-        status=status,
+        status=found.status,
         product=product.name,
         decision=verdict.decision,
         reason=verdict.reason,
         image_score=whole,
         threshold=product.threshold,
-        frame_size=size,
+        frame_size=encoding.geometry.frame,
         frame=encoded.frame,
         mask=mask,
         anomaly_map=anomaly_map,

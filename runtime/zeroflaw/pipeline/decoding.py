@@ -7,17 +7,35 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
-from zeroflaw.pipeline.encoding import Encoding
+from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
-from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.masks.from_logits import Workspace
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.masks.from_logits import Box, Workspace
 from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
+from zeroflaw.pipeline.scoring import score_map
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.trace import Trace
+from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
 from zeroflaw_engines.sessions.session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Where a frame is defective, in the pixels of what the encoders saw.
+
+    Attributes:
+        mask: bool [H, W].
+        mask_box: `inclusive_box` of the mask; None if nobody has looked.
+        score_map: float32 [h, w] in [0, 1], covering the frame.
+        status: As that of an `Inspection`.
+    """
+
+    mask: BoolArray
+    mask_box: Box | None
+    score_map: FloatArray
+    status: Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +49,19 @@ class Decoding:
 
     points: PointPrompts | None
     cascade: Cascade | None
+
+    def findings(
+        self, encoding: Encoding, parameters: MethodParameters, workspace: Workspace | None = None
+    ) -> Findings:
+        """Say what was found on the frame that the encoders saw."""
+        cascade = self.cascade
+        size = encoding.geometry.frame
+        return Findings(
+            mask=np.zeros(size, np.bool_) if cascade is None else cascade.mask,
+            mask_box=None if cascade is None else cascade.mask_box,
+            score_map=score_map(encoding.anomaly_map, cascade, parameters, workspace),
+            status="no_region" if cascade is None else cascade.status,
+        )
 
     def trace(self, encoding: Encoding) -> Trace:
         """Say how the mask came about from an encoding."""

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zeroflaw.pipeline.resizing.strips import Picture, Strips, resize
+from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.image_files.frame import Frame
+from zeroflaw_engines.parameters import MethodParameters
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -72,6 +74,24 @@ def frame_geometry(
         max(1, int(source[1] * scale + 0.5)),
     )
     return FrameGeometry(frame, map_size, source, content, sam_size, feature_size)
+
+
+def geometry_of(
+    frame: tuple[int, int], sizes: EngineSizes, parameters: MethodParameters
+) -> FrameGeometry:
+    """Return the grids of a frame for the engines of one bundle.
+
+    Args:
+        frame: Height and width, px.
+        parameters: `sam_input`.
+    """
+    return frame_geometry(
+        frame,
+        map_size=sizes.clip_image_size,
+        sam_size=sizes.sam_image_size,
+        feature_size=sizes.sam_feature_size,
+        squash_sam=parameters.sam_input == "squashed",
+    )
 
 
 def to_resize_twice(frame: Frame, geometry: FrameGeometry) -> Picture:

@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from zeroflaw.pipeline.frame_information import FrameInformation
+from zeroflaw.pipeline.encoding.frame_information import FrameInformation
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
@@ -26,6 +26,9 @@ ReasonCode = Literal[
     "clipped",
     "dark",
     "contradiction",
+    "wrong_frame_size",
+    "misaligned",
+    "zone_out_of_view",
     "failed",
     "late",
     "dropped",

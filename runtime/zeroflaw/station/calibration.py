@@ -24,7 +24,7 @@ from zeroflaw.station.reference.scorer import photo_scorer, require_sight
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Calibration, parameters_record
-from zeroflaw_engines.bundle.product_writer import set_calibration
+from zeroflaw_engines.bundle.products.writer import set_calibration
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.bundle.shipped import require_changeable

@@ -37,8 +37,8 @@ from zeroflaw_engines.bundle.manifest import (
     Reference,
     ReferencePhoto,
 )
-from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
-from zeroflaw_engines.bundle.product_writer import forget_reference, set_reference
+from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.products.writer import forget_reference, set_reference
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.shipped import require_changeable
 

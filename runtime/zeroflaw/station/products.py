@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
-from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
-from zeroflaw_engines.bundle.product_writer import add_products
+from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.products.writer import add_products
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection, stamped
-from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.intake import INHERITED, CameraSettings, Inherited
 from zeroflaw.records.stamp import new_stamp
 from zeroflaw.stream.closing_at_exit import close_at_exit

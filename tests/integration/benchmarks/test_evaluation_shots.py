@@ -19,8 +19,8 @@ from support.evaluations import MAP_SIZE, evaluated, evaluated_job
 from support.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw.pipeline.decoding import decode
-from zeroflaw.pipeline.encoding import encode, geometry_of
-from zeroflaw.pipeline.geometry import squash
+from zeroflaw.pipeline.encoding.frame import encode
+from zeroflaw.pipeline.geometry import geometry_of, squash
 from zeroflaw.pipeline.reference import load_bank
 from zeroflaw.pipeline.scoring import score_map
 from zeroflaw_benchmarks.evaluate.measuring_pass import CachedSample, cached_score

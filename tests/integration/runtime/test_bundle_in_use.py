@@ -28,7 +28,7 @@ ADDER = """
 import itertools, sys
 from support.small_bundle import ENTRY, rows
 from zeroflaw_engines.bundle.bundle import open_bundle
-from zeroflaw_engines.bundle.product_writer import add_products
+from zeroflaw_engines.bundle.products.writer import add_products
 for i in itertools.count():
     add_products(open_bundle(sys.argv[1], verify_digests=False), {f"p{i % 9}": rows(i)},
                  {f"p{i % 9}": ENTRY})

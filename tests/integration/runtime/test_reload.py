@@ -22,7 +22,7 @@ from zeroflaw import loaded_products as module
 from zeroflaw.inspection import Inspection
 from zeroflaw.station.products import add_products_by_name
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.product_writer import add_products
+from zeroflaw_engines.bundle.products.writer import add_products
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.bundle.writer import replace_manifest
 from zeroflaw_engines.errors import (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
-from zeroflaw.pipeline.encoding import EncodedFrame
+from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.stopwatch import Span, Stopwatch
 from zeroflaw.stream.stream import InspectionStream
 from zeroflaw_benchmarks.bench.frames import BenchFrame

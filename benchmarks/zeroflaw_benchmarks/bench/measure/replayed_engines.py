@@ -14,8 +14,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from zeroflaw.inspector import Inspector
-from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import resized_for_encoders
+from zeroflaw.pipeline.geometry import geometry_of, resized_for_encoders
 from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.bench.report.report import HostMask, HostPath
 from zeroflaw_benchmarks.passive_session import PassiveSession

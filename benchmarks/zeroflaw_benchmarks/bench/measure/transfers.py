@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from zeroflaw.inspector import Inspector
-from zeroflaw.pipeline.encoding import geometry_of
+from zeroflaw.pipeline.geometry import geometry_of
 from zeroflaw_benchmarks.bench.report.report import Transfer
 from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import (

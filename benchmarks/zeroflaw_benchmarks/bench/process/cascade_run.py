@@ -16,8 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pipeline.cascade import decoder_prompts
-from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
+from zeroflaw.pipeline.geometry import (
+    BoolArray,
+    FloatArray,
+    FrameGeometry,
+    frame_to_sam,
+    geometry_of,
+)
 from zeroflaw.pipeline.masks.from_logits import Workspace, inclusive_box, mask_at_frame
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs

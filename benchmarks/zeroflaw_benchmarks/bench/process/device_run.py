@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pipeline.cascade import decoder_prompts
-from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import squash
+from zeroflaw.pipeline.geometry import geometry_of, squash
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw_benchmarks.bench.machine import gpu_state
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, peak_rss

@@ -83,7 +83,7 @@ def _reference(task: PipelineTask) -> _Loaded:
     """The PyTorch models, of the bundle's seed if it has one."""
     import torch
 
-    from zeroflaw.pipeline.encoding import geometry_of
+    from zeroflaw.pipeline.geometry import geometry_of
     from zeroflaw.pipeline.prompt_points import point_prompts
     from zeroflaw_benchmarks.bench.process.torch_device import CPU, torch_device
     from zeroflaw_benchmarks.bench.process.torch_modes import mode_note

@@ -21,7 +21,7 @@ from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, warm_up_on_gpu
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.product_writer import add_products
+from zeroflaw_engines.bundle.products.writer import add_products
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from PIL import Image, ImageDraw
 
 from zeroflaw.pictures.images import write_image
 from zeroflaw.pictures.overlay import draw_map
-from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import BoolArray
+from zeroflaw.pipeline.geometry import BoolArray, geometry_of
 from zeroflaw.pipeline.masks.from_logits import logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask

@@ -9,8 +9,7 @@ from typing import Final
 import numpy as np
 
 from zeroflaw.inspector import Inspector
-from zeroflaw.pipeline.encoding import geometry_of
-from zeroflaw.pipeline.geometry import resized_for_encoders
+from zeroflaw.pipeline.geometry import geometry_of, resized_for_encoders
 from zeroflaw.pipeline.resizing.on_device import DeviceResizer
 from zeroflaw_benchmarks.verify.gpu_acceptance.checks import Frames, check_of
 from zeroflaw_benchmarks.verify.gpu_acceptance.report import Check

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from zeroflaw.pipeline.encoding import encode_clip
-from zeroflaw.pipeline.frame_information import frame_information
+from zeroflaw.pipeline.encoding.clip import encode_clip
+from zeroflaw.pipeline.encoding.frame_information import frame_information
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.reference import (
     LoadedBank,

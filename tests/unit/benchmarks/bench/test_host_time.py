@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from zeroflaw.pipeline import encoding
+from zeroflaw.pipeline.encoding import clip
+from zeroflaw.pipeline.encoding import frame as both
 from zeroflaw_benchmarks.bench.measure.host import measure_host
 from zeroflaw_benchmarks.bench.measure.replayed_engines import replaying_inspector
 
@@ -29,8 +30,8 @@ def test_on_the_gpu_path_the_host_resizes_nothing(tmp_path, monkeypatch, caplog,
     image = np.random.default_rng(0).integers(0, 256, (*frame, 3), dtype=np.uint8)
     with replaying_inspector(frame, tmp_path, path="gpu") as inspector:
         inspector.inspect(image)
-        for name in ("squash", "fit"):
-            monkeypatch.setattr(encoding, name, None)
+        for module, name in ((clip, "squash"), (both, "squash"), (both, "fit")):
+            monkeypatch.setattr(module, name, None)
         inspector.inspect(image)
     assert not caplog.records
 

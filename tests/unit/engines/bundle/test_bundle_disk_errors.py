@@ -25,7 +25,7 @@ from support.small_bundle import (
 )
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.product_writer import add_products, forget_reference
+from zeroflaw_engines.bundle.products.writer import add_products, forget_reference
 from zeroflaw_engines.bundle.writer import staged_bundle
 from zeroflaw_engines.errors import (
     BundleError,

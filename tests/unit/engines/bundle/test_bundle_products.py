@@ -22,7 +22,7 @@ from support.small_bundle import (
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import Product
-from zeroflaw_engines.bundle.product_writer import add_products, set_reference
+from zeroflaw_engines.bundle.products.writer import add_products, set_reference
 from zeroflaw_engines.errors import (
     BundleDamagedError,
     BundleError,

@@ -33,7 +33,7 @@ from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.lock import locked_bundle, publish
 from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Calibration
-from zeroflaw_engines.bundle.product_writer import add_products, set_calibration
+from zeroflaw_engines.bundle.products.writer import add_products, set_calibration
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.bundle.writer import copy_bundle
 from zeroflaw_engines.errors import BundleChangedError, BundleError, ProductError
@@ -43,7 +43,7 @@ ADDER = """
 import sys
 from support.small_bundle import ENTRY, rows
 from zeroflaw_engines.bundle.bundle import open_bundle
-from zeroflaw_engines.bundle.product_writer import add_products
+from zeroflaw_engines.bundle.products.writer import add_products
 path, name, count = sys.argv[1:]
 for i in range(int(count)):
     add_products(open_bundle(path), {f"{name}{i % 20}": rows(i)}, {f"{name}{i % 20}": ENTRY})
@@ -52,7 +52,7 @@ LEARNER = """
 import sys
 from support.small_bundle import learn
 from zeroflaw_engines.bundle.bundle import open_bundle
-from zeroflaw_engines.bundle.product_writer import forget_reference
+from zeroflaw_engines.bundle.products.writer import forget_reference
 path, product, count = sys.argv[1:]
 for i in range(int(count)):
     bundle = learn(open_bundle(path), product, seed=i)

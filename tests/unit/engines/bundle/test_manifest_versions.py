@@ -13,7 +13,12 @@ import pytest
 
 from support.manifests import WHERE, as_version_1, as_version_2, decode
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, SCHEMA_VERSION, brought_up
+from zeroflaw_engines.bundle.manifest import (
+    BATCHES_SINCE,
+    NEWEST_VERSION,
+    SCHEMA_VERSION,
+    brought_up,
+)
 from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
 from zeroflaw_engines.errors import (
     BundleDamagedError,
@@ -21,7 +26,7 @@ from zeroflaw_engines.errors import (
 )
 
 
-@pytest.mark.parametrize("version", [BATCHES_SINCE + 1, 10**6])
+@pytest.mark.parametrize("version", [NEWEST_VERSION + 1, 10**6])
 def test_a_newer_schema_is_refused_with_the_way_out(raw: dict[str, Any], version: int) -> None:
     with pytest.raises(BundleSchemaError) as caught:
         decode({**raw, "schema_version": version, "something_new": 1})

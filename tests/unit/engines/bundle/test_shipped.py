@@ -13,7 +13,7 @@ from support.small_bundle import CALIBRATION
 from zeroflaw_engines.bundle import shipped
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
 from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Product
-from zeroflaw_engines.bundle.product_writer import add_products, set_calibration
+from zeroflaw_engines.bundle.products.writer import add_products, set_calibration
 from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, bundle_path, require_changeable
 from zeroflaw_engines.bundle.writer import copy_bundle
 from zeroflaw_engines.errors import BundleDamagedError, BundleError

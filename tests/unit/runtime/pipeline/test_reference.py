@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zeroflaw.pipeline.encoding import encode, encode_clip, geometry_of
+from zeroflaw.pipeline.encoding.clip import encode_clip
+from zeroflaw.pipeline.encoding.frame import encode
+from zeroflaw.pipeline.geometry import geometry_of
 from zeroflaw.pipeline.reference import (
     fused_map,
     fused_score,

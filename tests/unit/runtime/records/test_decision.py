@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zeroflaw.pipeline.frame_information import FrameInformation
+from zeroflaw.pipeline.encoding.frame_information import FrameInformation
 from zeroflaw.records.decision import blind_reason, verdict_of
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.errors import ProductError
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw_engines.image_files.frame import Frame
 
 _GRID: Final = 128
@@ -36,11 +37,13 @@ class FrameInformation:
     peak: float
 
 
-def frame_information(frame: Frame) -> FrameInformation:
+def frame_information(frame: Frame, judged: BoolArray | None = None) -> FrameInformation:
     """Measure how much there is to see in a frame.
 
     Args:
         frame: uint8 [H, W, 3], RGB.
+        judged: bool [H, W], what counts of it; None: all. The rest of the frame is blank, in
+            colours of what counts.
     """
     size = (min(frame.shape[1], _GRID), min(frame.shape[0], _GRID))
     grid: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]

@@ -18,7 +18,9 @@ from zeroflaw_engines.bundle.manifest import (
     Reference,
     brought_up,
 )
-from zeroflaw_engines.bundle.product_names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
+from zeroflaw_engines.bundle.products.settings import ProductSettings
+from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.bundle.prompt_bank import (
     TextEmbeddings,
     check_text_embeddings,
@@ -205,6 +207,70 @@ def forget_reference(bundle: Bundle, product: str) -> Bundle:
         manifest = brought_up(current.manifest, products={**current.manifest.products, name: entry})
         take_up(path, current.manifest, manifest, {})
     return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
+
+
+def set_settings(
+    bundle: Bundle,
+    product: str,
+    settings: ProductSettings | None,
+    *,
+    template: bytes | None = None,
+) -> Bundle:
+    """Give a product settings, or take them away.
+
+    Its threshold goes, which holds for its old settings alone; so does its reference bank, unless
+    the encoders are shown the same as before.
+
+    Args:
+        template: The PNG of the reference photo of a new `alignment`, whose file is named here;
+            None keeps the one that `alignment.template` names.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        ProductError: The product is unknown, or the settings contradict themselves.
+        BundleError: The bundle cannot be written, or another process is changing it.
+    """
+    new: dict[str, bytes] = {}
+    files: dict[str, FileEntry] = {}
+    if template is not None and settings is not None and settings.alignment is not None:
+        file = f"alignment-{uuid4().hex[:8]}.png"
+        digest = hashlib.sha256(template).hexdigest()
+        new, files = {file: template}, {file: FileEntry(sha256=digest, bytes=len(template))}
+        alignment = msgspec.structs.replace(settings.alignment, template=file)
+        settings = msgspec.structs.replace(settings, alignment=alignment)
+    if settings is not None:
+        check_settings(settings)
+    with changing(bundle) as path:
+        current = open_bundle(path, verify_digests=False)
+        require_same_models(bundle, current)
+        current.text_embeddings(product)
+        name = current.product_name(product) or product
+        before = current.manifest.products[name]
+        entry = msgspec.structs.replace(
+            before,
+            threshold=None,
+            calibration=None,
+            settings=settings,
+            reference=before.reference if _same_view(before.settings, settings) else None,
+        )
+        manifest = brought_up(
+            current.manifest,
+            products={**current.manifest.products, name: entry},
+            files={**current.manifest.files, **files},
+        )
+        take_up(path, current.manifest, manifest, new)
+    return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
+
+
+def _same_view(before: ProductSettings | None, now: ProductSettings | None) -> bool:
+    """Return whether the encoders are shown the same under either settings."""
+    shown = [
+        None if one is None or not (one.tiles or one.zones or one.alignment) else one.view_digest
+        for one in (before, now)
+    ]
+    return shown[0] == shown[1]
 
 
 def _check_products(

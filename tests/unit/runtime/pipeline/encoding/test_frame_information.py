@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from zeroflaw.pipeline.frame_information import frame_information
+from zeroflaw.pipeline.encoding.frame_information import frame_information
 from zeroflaw.records.decision import blind_reason
 from zeroflaw_engines.parameters import MethodParameters
 

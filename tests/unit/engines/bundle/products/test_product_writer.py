@@ -27,7 +27,7 @@ from support.small_bundle import (
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.manifest import ReferencePhoto
-from zeroflaw_engines.bundle.product_writer import (
+from zeroflaw_engines.bundle.products.writer import (
     add_products,
     forget_reference,
     set_calibration,
@@ -154,7 +154,7 @@ def test_an_entry_is_not_added_with_a_bank_that_it_has_not(bundle: Bundle) -> No
     learned = learn(bundle)
     entry = learned.manifest.products["object"]
     before = snapshot(bundle.path)
-    with pytest.raises(BundleError, match="reference bank twice"):
+    with pytest.raises(BundleError, match="file twice"):
         add_products(learned, {"new": rows(1)}, {"new": entry})
     assert snapshot(bundle.path) == before
 

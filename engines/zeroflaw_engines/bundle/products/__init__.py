@@ -1,0 +1,1 @@
+"""The products of a bundle: their names, their settings, and changing them."""

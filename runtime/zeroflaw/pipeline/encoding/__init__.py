@@ -1,0 +1,1 @@
+"""The first half of an inspection: what the encoders say of frames."""
