@@ -10,7 +10,7 @@ from typing import Final, get_args
 from zeroflaw.pictures.images import Orientation
 from zeroflaw.station.calibration import calibration_record, digest_of_contents
 from zeroflaw.station.conformal import ConformalThreshold, conformal_threshold
-from zeroflaw.station.products import embeddings_by_name
+from zeroflaw.station.products.adding import embeddings_by_name
 from zeroflaw.station.reference.judgement import near_copies, require_usual
 from zeroflaw.station.reference.learner import PhotoLearner, digest_of, require_space
 from zeroflaw.station.reference.photos import (
