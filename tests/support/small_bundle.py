@@ -27,6 +27,7 @@ from zeroflaw_engines.bundle.manifest import (
     ReferencePhoto,
     brought_up,
 )
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.bundle.products.writer import set_reference
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.bundle.writer import write_manifest
@@ -101,12 +102,15 @@ def threshold_of(seed: int) -> float:
     return (1 + seed % 50) / 100
 
 
-def learn(bundle: Bundle, product: str = "object", seed: int = 0) -> Bundle:
+def learn(
+    bundle: Bundle, product: str = "object", seed: int = 0, settings: ProductSettings | None = None
+) -> Bundle:
     """Gives a product a bank and a calibrated threshold, both of the seed."""
     bank = reference_bank(bundle, seed)
     return set_reference(
         bundle, product, bank, described(bank), threshold_of(seed), LEFT_OUT,
         embeddings=bundle.text_embeddings(product), before=bundle.reference_digest(product),
+        settings=settings,
     )  # fmt: skip
 
 

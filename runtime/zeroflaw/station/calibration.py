@@ -166,6 +166,7 @@ def calibrate_product(
         calibration,
         embeddings=embeddings,
         reference=reference,
+        settings=bundle.manifest.products[bundle.product_name(product) or product].settings,
     )
     return ProductCalibration(changed, fit, good)
 

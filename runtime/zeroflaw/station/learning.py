@@ -151,6 +151,7 @@ def learn_product(
         require_same_models(bundle, current)
         embeddings, entry = _embeddings(current, name, texts_of)
         before = None if entry else current.reference_digest(name)
+        looked_at = None if entry else current.manifest.products[name].settings
         survey = survey_photos(files, reader, parameters, progress)
         plan = plan_learning(
             survey.photos,
@@ -208,7 +209,7 @@ def learn_product(
         with disk_errors(current.path):
             changed = set_reference(
                 current, name, bank, reference, fit.threshold, record,
-                embeddings=embeddings, before=before, added=entry,
+                embeddings=embeddings, before=before, settings=looked_at, added=entry,
             )  # fmt: skip
     reference = changed.manifest.products[name].reference or reference
     file = changed.manifest.files[reference.bank]
