@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from support.product_settings import FULL
+from support.products.product_settings import FULL
 from support.small_bundle import (
     CALIBRATION,
     ENTRY,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from support.small_bundle import ENTRY, rows, write_small_bundle
 from zeroflaw import InspectionStream, Inspector
 from zeroflaw import loaded_products as module

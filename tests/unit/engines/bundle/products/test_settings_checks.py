@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from support.product_settings import (
+from support.products.product_settings import (
     ALIGNMENT,
     EDGE,
     FULL,

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from support.manifests import WHERE, decode
-from support.product_settings import ALIGNMENT, FULL, PART, WHOLE, with_rule, with_zone
+from support.products.product_settings import ALIGNMENT, FULL, PART, WHOLE, with_rule, with_zone
 from support.small_bundle import (
     CALIBRATION,
     ENTRY,
