@@ -74,6 +74,15 @@ def _check_kinds(settings: ProductSettings) -> None:
         raise SettingsError(
             f"the settings do not fit: {error}", "give each setting a value of its kind and range"
         ) from error
+    require_finite(document)
+
+
+def require_finite(document: object) -> None:
+    """Refuse numbers without end, and NaN, anywhere in a document of lists and tables.
+
+    Raises:
+        SettingsError: There is one; the error names the place.
+    """
     for place, number in _numbers(document):
         if not math.isfinite(number):
             raise SettingsError(f"{place} is {number}", "give a finite number")
