@@ -10,15 +10,21 @@ import typer
 from zeroflaw.cli.json_lines import JsonLinesOption, print_json
 from zeroflaw.cli.options import BundleArgument, open_and_announce
 from zeroflaw.cli.products.learn import forget, learn
-from zeroflaw.cli.products.texts import bank_text, threshold_text
+from zeroflaw.cli.products.settings import edit, show
+from zeroflaw.cli.products.texts import (
+    bank_text,
+    product_document,
+    settings_summary,
+    threshold_text,
+)
 from zeroflaw.station.products.adding import add_products_by_name
-from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 products_app = typer.Typer(help="The products that a bundle can inspect.", no_args_is_help=True)
 products_app.command()(learn)
 products_app.command()(forget)
+products_app.command()(show)
+products_app.command()(edit)
 
 
 @products_app.command(name="list")
@@ -28,10 +34,10 @@ def list_products(bundle: BundleArgument, *, as_json: JsonLinesOption = False) -
     default = opened.manifest.method_parameters.decision_threshold
     for name, product in sorted(opened.manifest.products.items()):
         if as_json:
-            print_json(_document(opened, name, product, default))
+            print_json(product_document(opened, name))
         else:
             text = threshold_text(product, default) + bank_text(opened, name, product)
-            out.print(f"{name}\t{text}", markup=False)
+            out.print(f"{name}\t{text}{settings_summary(product.settings)}", markup=False)
 
 
 @products_app.command()
@@ -47,7 +53,7 @@ def add(
 
     The bundle's own text engine does it, without torch and without a connection. A product that
     is there already is computed anew, and loses its threshold and what it has learned: calibrate
-    or learn it again.
+    or learn it again. Its settings stay.
     """
     opened = open_and_announce(bundle)
     with err.status(f"encoding the sentences of {', '.join(names)}"):
@@ -63,26 +69,3 @@ def add(
                 f" new embeddings and was dropped: run `zeroflaw {command}` again"
             )
     out.print(f"{bundle} now has: {', '.join(sorted(changed.manifest.products))}", markup=False)
-
-
-def _document(bundle: Bundle, name: str, product: Product, default: float) -> dict[str, object]:
-    """Return what `--json` prints of a product; docs/inspection.md describes it."""
-    own, calibration, reference = product.threshold, product.calibration, product.reference
-    return {
-        "product": name,
-        "threshold": default if own is None else own,
-        "source": "default" if own is None else "calibrated" if calibration else "set",
-        "calibration": calibration,
-        "reference": None
-        if reference is None
-        else {
-            "bank": bundle.reference_digest(name),
-            "bank_bytes": bundle.manifest.files[reference.bank].bytes,
-            "rows": reference.rows,
-            "photos": reference.photos,
-            "augmentations": reference.augmentations,
-            "created": reference.created,
-            "backend": reference.backend,
-            "precision": reference.precision,
-        },
-    }
