@@ -10,6 +10,7 @@ from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.pipeline.view.alignment import AlignedFrame
 from zeroflaw.pipeline.view.product_view import FrameView
+from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding
 from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.record import AlignmentRecord, TilesRecord
 from zeroflaw.records.rules import decision_score, firing_rule
@@ -19,7 +20,7 @@ from zeroflaw_engines.parameters import MethodParameters
 
 def conclude(
     encoded: EncodedFrame,
-    decoding: Decoding,
+    decoding: Decoding | TiledDecoding,
     parameters: MethodParameters,
     workspace: Workspace | None = None,
     *,
