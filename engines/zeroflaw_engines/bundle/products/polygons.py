@@ -81,12 +81,12 @@ def _meet(a: Points, b: Points, c: Points, d: Points) -> NDArray[np.bool_]:
     """
     a, b = np.broadcast_to(a, c.shape), np.broadcast_to(b, c.shape)
     parted: NDArray[np.bool_] = _turns(a, b, c) * _turns(a, b, d) > 0
-    met: NDArray[np.bool_] = ~parted & (_turns(c, d, a) * _turns(c, d, b) <= 0)
-    return met
+    return ~parted & (_turns(c, d, a) * _turns(c, d, b) <= 0)
 
 
 def _straight(a: Points, b: Points, c: Points) -> NDArray[np.bool_]:
-    return _turns(a, b, c) == 0
+    straight: NDArray[np.bool_] = _turns(a, b, c) == 0
+    return straight
 
 
 def _turns(a: Points, b: Points, c: Points) -> NDArray[np.int8]:
