@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import cv2
+import msgspec
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from zeroflaw.pipeline.geometry import BoolArray
+from zeroflaw.pictures.zone_outlines import draw_zones
 from zeroflaw.pipeline.view.tiles import TileGrid
-from zeroflaw.pipeline.view.zones import filled, zone_layout
-from zeroflaw_engines.bundle.products.settings import ProductSettings, Severity, Zone
+from zeroflaw.pipeline.view.zones import zone_layout
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.bundle.products.settings_checks import corners
 from zeroflaw_engines.image_files.frame import Frame
 
-Colour = tuple[int, int, int]
-
-SEVERITY_COLOURS: Final[Mapping[Severity, Colour]] = {
-    "minor": (255, 210, 0),
-    "major": (255, 128, 0),
-    "critical": (255, 40, 40),
-}
-EXCLUDED_COLOUR: Final[Colour] = (90, 150, 255)
-TILE_COLOUR: Final[Colour] = (60, 220, 60)
+TILE_COLOUR: Final = (60, 220, 60)
 # Of its brightness, what is left of a pixel that is not judged.
 DIMMED: Final = 0.4
 # How much of a pixel that several tiles see is their colour.
 _OVERLAP: Final = 0.15
-_TEXT: Final[Colour] = (255, 255, 255)
-_OUTLINE: Final[Colour] = (0, 0, 0)
-_SHIFT: Final = 4  # OpenCV draws with 4 fractional bits
+_TEXT: Final = (255, 255, 255)
+_OUTLINE: Final = (0, 0, 0)
 
 
 def draw_settings(frame: Frame, settings: ProductSettings, grid: TileGrid) -> Frame:
     """Draw how the frames of a product are looked at.
 
-    What is not judged is dimmed, zones to exclude are hatched (blue). Zones have the colour of
-    their severity (yellow, orange, red) and their names. Tiles are outlined in green, and what
-    more than one of them sees has a tint of it. A square at the lower left shows a patch of the
-    map: the smallest defect that covers one.
+    What is not judged is dimmed. Zones are drawn as `draw_zones` does, with names and severities.
+    Tiles are outlined in green, and what more than one of them sees has a tint of it. A square at
+    the lower left shows a patch of the map: the smallest defect that covers one.
 
     Args:
         frame: uint8 [H, W, 3], RGB, of the size that the settings are made for.
@@ -51,19 +41,14 @@ def draw_settings(frame: Frame, settings: ProductSettings, grid: TileGrid) -> Fr
     """
     picture = frame.copy()
     width = max(1, round(max(frame.shape[:2]) / 800))
-    size = settings.frame_size
-    layout = zone_layout(settings.zones, size)
+    layout = zone_layout(settings.zones, settings.frame_size)
     if layout is not None:
         picture[~layout.judged] = (picture[~layout.judged] * DIMMED).astype(np.uint8)
-    for zone in settings.zones:
-        if zone.kind == "exclude":
-            hatched = _hatched(filled(corners(zone, size), (0, 0), size), 12 * width, 2 * width)
-            picture[hatched] = EXCLUDED_COLOUR
     _draw_tiles(picture, grid, width)
-    for zone in settings.zones:
-        points = np.round(corners(zone, size) * 2**_SHIFT).astype(np.int32)
-        for thick, colour in ((4 * width, _OUTLINE), (2 * width, _colour(zone))):
-            cv2.polylines(picture, [points], True, colour, thick, cv2.LINE_AA, _SHIFT)
+    if layout is not None:
+        # Their names are written below, in more letters than OpenCV has.
+        zones = [msgspec.structs.replace(zone, name="") for zone in layout.in_pixels]
+        picture = draw_zones(picture, zones, 2 * width)
     return _with_texts(picture, settings, grid, width)
 
 
@@ -84,16 +69,6 @@ def _draw_tiles(picture: Frame, grid: TileGrid, width: int) -> None:
         cv2.rectangle(picture, (across_.start, down_.start), last, TILE_COLOUR, width)
 
 
-def _hatched(inside: BoolArray, period: int, width: int) -> BoolArray:
-    height, wide = inside.shape
-    along = (np.arange(height)[:, None] + np.arange(wide)[None]) % period < width
-    return inside & along
-
-
-def _colour(zone: Zone) -> Colour:
-    return EXCLUDED_COLOUR if zone.kind == "exclude" else SEVERITY_COLOURS[zone.severity]
-
-
 def _with_texts(picture: Frame, settings: ProductSettings, grid: TileGrid, width: int) -> Frame:
     """Write the zones' names, and draw the smallest defect with its size."""
     image = Image.fromarray(picture)
@@ -104,7 +79,7 @@ def _with_texts(picture: Frame, settings: ProductSettings, grid: TileGrid, width
         left, top = corners(zone, settings.frame_size).min(axis=0) + 4 * width
         kind = "excluded" if zone.kind == "exclude" else zone.severity
         draw.text(
-            (left, top), f"{zone.name} ({kind})", _colour(zone), font,
+            (left, top), f"{zone.name} ({kind})", _TEXT, font,
             stroke_width=stroke, stroke_fill=_OUTLINE,
         )  # fmt: skip
     patch = patch_size(grid)

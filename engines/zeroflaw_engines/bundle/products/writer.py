@@ -84,14 +84,14 @@ def set_calibration(
         calibration: Its `reference` is set to that given.
         embeddings: Those that the images were scored with.
         reference: Digest of the reference bank that they were scored with; default: none.
-        settings: Those of the product that they were scored with; default: none.
+        settings: Those that they were looked at by; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
-        ProductError: The product is unknown, was added, learned or edited anew since its images
-            were scored, or the threshold is out of its range.
+        ProductError: The product is unknown, was added, learned or given other settings since its
+            images were scored, or the threshold is out of its range.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     _require_threshold(product, threshold)
@@ -118,8 +118,8 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
     *,
     embeddings: TextEmbeddings,
     before: str | None,
-    settings: ProductSettings | None = None,
     added: Product | None = None,
+    settings: ProductSettings | None = None,
 ) -> Bundle:
     """Give a product a reference bank, in place of the one it has, and the threshold for it.
 
@@ -133,17 +133,17 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
         calibration: Of the threshold, with scores by this bank; its `reference` is filled in.
         embeddings: Those that the photos were scored with.
         before: Digest of the bank that the product had when learning began; None if it had none.
-        settings: Those of the product that the photos were looked at with; default: none.
         added: The entry of a product that the bundle lacked when learning began: it comes with
             the bank, in the same step.
+        settings: Those that the photos were looked at by; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
         ReferenceBankError: The bank does not belong to the bundle, or is not as described.
-        ProductError: The product is unknown, or was added, learned or edited by another process
-            meanwhile; or the threshold is out of its range, or of another bank.
+        ProductError: The product is unknown, or was added, learned or given other settings by
+            another process meanwhile; or the threshold is out of its range, or of another bank.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     check_reference_bank(bank, bundle.manifest.sizes.reference, bundle.tower)
@@ -335,7 +335,7 @@ def _require_same_product(
     Args:
         embeddings: Those that were used.
         reference: Digest of the reference bank that the product had then; None if it had none.
-        settings: Those that the product had then.
+        settings: That it had then; None if it had none.
 
     Returns:
         The bundle's spelling of its name.
@@ -350,16 +350,16 @@ def _require_same_product(
             f"product {product!r} was added anew while its images were scored",
             "calibrate it again, or learn it again",
         )
+    if current.manifest.products[name].settings != settings:
+        raise ProductError(
+            f"the settings of product {product!r} were changed while its images were scored",
+            "calibrate it again, or learn it again",
+        )
     now = current.reference_digest(name)
     if now != reference:
         what = "lost its reference bank to" if now is None else "was learned by"
         raise ProductError(
             f"product {product!r} {what} another process meanwhile",
             "look at it with `zeroflaw products list`, and begin again if it is not as you want it",
-        )
-    if current.manifest.products[name].settings != settings:
-        raise ProductError(
-            f"the settings of product {product!r} were edited meanwhile",
-            "look at them with `zeroflaw products show`, and begin again",
         )
     return name

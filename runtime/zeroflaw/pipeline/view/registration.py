@@ -161,10 +161,10 @@ def _refined(template: FloatArray, picture: FloatArray, start: Motion, *, turns:
     for begin in (start, Motion()):
         matrix = euclidean(begin, template.shape).astype(np.float32)
         try:
-            _, matrix = cv2.findTransformECC(template, picture, matrix, kind, _ECC)
+            _, ended = cv2.findTransformECC(template, picture, matrix, kind, _ECC)
         except cv2.error:  # it diverges, or there is no overlap
             continue
-        found = _motion_of(matrix.astype(np.float64), template.shape)
+        found = _motion_of(np.asarray(ended, np.float64), template.shape)
         return found if _gain(template, picture, found, start) > 0 else start
     return start
 

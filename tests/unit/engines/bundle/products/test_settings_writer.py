@@ -20,6 +20,7 @@ from support.small_bundle import (
     interrupt_after_the_rename,
     learn,
     left_overs,
+    of_rules,
     rows,
     snapshot,
     write_small_bundle,
@@ -237,7 +238,7 @@ def test_learning_calibrating_and_forgetting_keep_settings(edited: Bundle) -> No
 
 def calibrate(bundle: Bundle, settings: ProductSettings | None) -> Bundle:
     return set_calibration(
-        bundle, "object", 0.25, CALIBRATION,
+        bundle, "object", 0.25, of_rules(CALIBRATION, settings),
         embeddings=bundle.text_embeddings("object"), reference=bundle.reference_digest("object"),
         settings=settings,
     )  # fmt: skip
@@ -251,7 +252,7 @@ def test_what_was_scored_under_other_settings_is_not_stored(
     stale = set_settings(bundle, "object", PLAIN)
     set_settings(stale, "object", now)
     before = snapshot(bundle.path)
-    with pytest.raises(ProductError, match="settings of product 'object' were edited meanwhile"):
+    with pytest.raises(ProductError, match="settings of product 'object' were changed while"):
         store(stale, PLAIN)
     assert snapshot(bundle.path) == before
 
