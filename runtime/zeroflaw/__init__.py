@@ -23,40 +23,62 @@ if TYPE_CHECKING:
     from zeroflaw.pipeline.trace import Trace
     from zeroflaw.records.decision import Reason
     from zeroflaw.records.record import InspectionRecord
+    from zeroflaw.station.products.editing import EditedProduct, edit_product
     from zeroflaw.stream.result import StreamResult
     from zeroflaw.stream.stream import InspectionStream
+    from zeroflaw_engines.bundle.products.settings import (
+        Alignment,
+        ProductSettings,
+        Rule,
+        Tiles,
+        Zone,
+    )
     from zeroflaw_engines.errors import ZeroflawError
     from zeroflaw_engines.parameters import MethodParameters
 
 __all__ = [
+    "Alignment",
+    "EditedProduct",
     "Inspection",
     "InspectionRecord",
     "InspectionStream",
     "Inspector",
     "MethodParameters",
+    "ProductSettings",
     "Reason",
     "Region",
+    "Rule",
     "StreamResult",
+    "Tiles",
     "Trace",
     "ZeroflawError",
+    "Zone",
     "__version__",
     "draw_overlay",
+    "edit_product",
     "errors",
     "read_image",
 ]
 
 _MODULES = {
+    "Alignment": "zeroflaw_engines.bundle.products.settings",
+    "EditedProduct": "zeroflaw.station.products.editing",
     "Inspection": "zeroflaw.inspection",
     "InspectionRecord": "zeroflaw.records.record",
     "InspectionStream": "zeroflaw.stream.stream",
     "Inspector": "zeroflaw.inspector",
     "MethodParameters": "zeroflaw_engines.parameters",
+    "ProductSettings": "zeroflaw_engines.bundle.products.settings",
     "Reason": "zeroflaw.records.decision",
     "Region": "zeroflaw.pipeline.masks.regions",
+    "Rule": "zeroflaw_engines.bundle.products.settings",
     "StreamResult": "zeroflaw.stream.result",
+    "Tiles": "zeroflaw_engines.bundle.products.settings",
     "Trace": "zeroflaw.pipeline.trace",
     "ZeroflawError": "zeroflaw_engines.errors",
+    "Zone": "zeroflaw_engines.bundle.products.settings",
     "draw_overlay": "zeroflaw.pictures.overlay",
+    "edit_product": "zeroflaw.station.products.editing",
     "read_image": "zeroflaw.pictures.images",
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from support.products.product_settings import FULL
 from support.small_bundle import (
     CALIBRATION,
     ENTRY,
@@ -27,7 +28,12 @@ from support.small_bundle import (
 from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
-from zeroflaw_engines.bundle.products.writer import add_products, forget_reference, set_calibration
+from zeroflaw_engines.bundle.products.writer import (
+    add_products,
+    forget_reference,
+    set_calibration,
+    set_settings,
+)
 from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.bundle.writer import copy_bundle, staged_bundle, write_manifest
 from zeroflaw_engines.errors import ZeroflawError
@@ -62,6 +68,17 @@ def learn_again(bundle: Path, _: Path) -> None:
 
 def forget(bundle: Path, _: Path) -> None:
     forget_reference(open_bundle(bundle), "object")
+
+
+def edit(bundle: Path, _: Path) -> None:
+    set_settings(open_bundle(bundle), "object", FULL, template=b"a reference photo")
+
+
+def edit_again(bundle: Path, _: Path) -> None:
+    opened = open_bundle(bundle)
+    if opened.manifest.products["object"].settings is None:
+        opened = set_settings(opened, "object", FULL, template=b"the photo before")
+    set_settings(opened, "object", FULL, template=b"a reference photo")
 
 
 def variants(bundle: Path, _: Path) -> None:
@@ -103,6 +120,8 @@ OPERATIONS: dict[str, Callable[[Path, Path], None]] = {
         calibrate,
         learn_again,
         forget,
+        edit,
+        edit_again,
         variants,
         copy,
         export,

@@ -27,6 +27,7 @@ from zeroflaw_engines.bundle.manifest import (
     ReferencePhoto,
     brought_up,
 )
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.bundle.products.writer import set_reference
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.bundle.writer import write_manifest
@@ -101,12 +102,22 @@ def threshold_of(seed: int) -> float:
     return (1 + seed % 50) / 100
 
 
-def learn(bundle: Bundle, product: str = "object", seed: int = 0) -> Bundle:
+def of_rules(calibration: Calibration, settings: ProductSettings | None) -> Calibration:
+    """The calibration as it is of a product with these settings."""
+    if settings is None or not settings.rules:
+        return calibration
+    return msgspec.structs.replace(calibration, statistic="decision_score")
+
+
+def learn(
+    bundle: Bundle, product: str = "object", seed: int = 0, settings: ProductSettings | None = None
+) -> Bundle:
     """Gives a product a bank and a calibrated threshold, both of the seed."""
     bank = reference_bank(bundle, seed)
     return set_reference(
-        bundle, product, bank, described(bank), threshold_of(seed), LEFT_OUT,
+        bundle, product, bank, described(bank), threshold_of(seed), of_rules(LEFT_OUT, settings),
         embeddings=bundle.text_embeddings(product), before=bundle.reference_digest(product),
+        settings=settings,
     )  # fmt: skip
 
 

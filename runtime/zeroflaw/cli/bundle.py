@@ -17,7 +17,7 @@ from zeroflaw.cli.json_lines import (
     print_json_text,
 )
 from zeroflaw.cli.options import BundleArgument, open_and_announce
-from zeroflaw.cli.products import threshold_text
+from zeroflaw.cli.products.texts import threshold_text
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
 from zeroflaw_engines.bundle.manifest_text import encode_manifest

@@ -15,7 +15,7 @@ from zeroflaw.cli.demo import demo
 from zeroflaw.cli.doctor import doctor
 from zeroflaw.cli.engines import engines_app
 from zeroflaw.cli.inspect import inspect
-from zeroflaw.cli.products import products_app
+from zeroflaw.cli.products.commands import products_app
 from zeroflaw_engines.version import __version__
 
 app = typer.Typer(

@@ -17,7 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw.pictures.images import read_image
 from zeroflaw_benchmarks.bench import run

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from support.evaluations import MAP_SIZE, evaluated, evaluated_job
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding.frame import encode

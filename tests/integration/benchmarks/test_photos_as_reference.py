@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score
 from typer.testing import CliRunner
 
 from support.datasets import mask, picture, write_defect_pictures
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.evaluate.photos_as_reference import figures_of_draws, load_engines, main
 from zeroflaw_benchmarks.evaluate.shots import drawn_photos

@@ -16,7 +16,7 @@ from support.embedded_library import (
     of_the_frame_alone,
     write_pnm,
 )
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw.inspector import Inspector
 from zeroflaw.pictures.images import read_image
 from zeroflaw_engines.bundle.bundle import open_bundle

@@ -185,7 +185,7 @@ def test_products_are_added_without_torch(tiny_bundle: Bundle, tmp_path: Path) -
     code = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from zeroflaw.station.products import add_products_by_name\n"
+        "from zeroflaw.station.products.adding import add_products_by_name\n"
         "from zeroflaw_engines.bundle.bundle import open_bundle\n"
         f"add_products_by_name(open_bundle({str(copy)!r}), ['screw'])\n"
     )

@@ -25,10 +25,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def station(tiny_bundle: Bundle, tmp_path: Path) -> Path:
-    """A directory with what the examples name: my_bundle, photos/, good/ and mvtec_ad/."""
+    """A directory with what the examples name: my_bundle, photos/, good/, mvtec_ad/, pcb1.toml."""
     shutil.copytree(tiny_bundle.path, tmp_path / "my_bundle")
     (tmp_path / "photos").mkdir()
     Image.fromarray(data.coffee()).save(tmp_path / "photos" / "part.jpg")
+    (tmp_path / "pcb1.toml").write_text("[tiles]\nrows = 1\ncolumns = 2\n")
     write_dataset(tmp_path / "mvtec_ad", train=4)
     shutil.copytree(tmp_path / "mvtec_ad" / "metal_nut" / "train" / "good", tmp_path / "good")
     return tmp_path

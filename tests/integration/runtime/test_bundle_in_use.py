@@ -18,7 +18,7 @@ from support.command_line import zeroflaw
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.pictures.images import write_image
 from zeroflaw.station.calibration import calibrate_product
-from zeroflaw.station.products import add_products_by_name
+from zeroflaw.station.products.adding import add_products_by_name
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.shipped import bundle_path
 from zeroflaw_engines.errors import BundleError, ProductError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.verify.false_goods import (
     REFUSED,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from support.learned_product import bank_of, store, tokens_of
+from support.products.learned_product import bank_of, store, tokens_of
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw.pictures.images import read_image
 from zeroflaw.pipeline.geometry import squash

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from skimage import data
 
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from support.small_bundle import ENTRY, rows, write_small_bundle
 from zeroflaw import InspectionStream, Inspector
 from zeroflaw import loaded_products as module
 from zeroflaw.inspection import Inspection
-from zeroflaw.station.products import add_products_by_name
+from zeroflaw.station.products.adding import add_products_by_name
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.products.writer import add_products
 from zeroflaw_engines.bundle.shipped import bundle_path

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import ArgumentError, EngineError, FrameError, ProductError

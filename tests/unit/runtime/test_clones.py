@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from support.learned_product import bank_of, store
+from support.products.learned_product import bank_of, store
 from zeroflaw import InspectionStream, Inspector
 from zeroflaw import sessions as sessions_module
 from zeroflaw_engines.bundle.bundle import Bundle

@@ -14,7 +14,8 @@ from zeroflaw_engines import errors as error_tree
 
 NAMES = (
     "Inspector", "InspectionStream", "Inspection", "MethodParameters", "read_image",
-    "draw_overlay", "errors",
+    "draw_overlay", "errors", "ProductSettings", "Tiles", "Zone", "Rule", "Alignment",
+    "edit_product", "EditedProduct",
 )  # fmt: skip
 
 

@@ -18,6 +18,9 @@ Severity = Literal["minor", "major", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("minor", "major", "critical")
 # Most tiles along one axis.
 MAX_TILES: Final = 64
+# Most corners of a zone, and most zones and rules of a product: every reader checks them all.
+MAX_CORNERS: Final = 2000
+MAX_PARTS: Final = 64
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Pixels = Annotated[int, msgspec.Meta(ge=1)]
@@ -54,7 +57,8 @@ class Zone(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         name: Unique among the product's zones.
-        polygon: Corners (x, y), at least three; its sides do not cross.
+        polygon: Corners (x, y), 3 to `MAX_CORNERS`; its sides do not cross, and the last one leads
+            back to the first corner.
         kind: `include` or `exclude`.
         severity: How bad a defect in it is.
         units: Of the corners: `px`, or `relative` to the width and height of the frame, in [0, 1].
@@ -147,11 +151,26 @@ class ProductSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the settings, as inspections record it."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        """SHA-256 of the settings, as inspections record it; the same in every bundle."""
+        return _digest(self)
 
     @property
     def view_digest(self) -> str:
-        """SHA-256 of what the encoders are shown by: all but the rules and the scale."""
-        view = msgspec.structs.replace(self, rules=(), mm_per_pixel=None)
-        return hashlib.sha256(msgspec.json.encode(view, order="sorted")).hexdigest()
+        """SHA-256 of what the encoders are shown by: not the rules, the scale, nor what zones say.
+
+        A reference bank holds for it.
+        """
+        zones = tuple(
+            msgspec.structs.replace(zone, name="", severity="major") for zone in self.zones
+        )
+        return _digest(msgspec.structs.replace(self, zones=zones, rules=(), mm_per_pixel=None))
+
+
+def _digest(settings: ProductSettings) -> str:
+    if settings.alignment is not None:
+        # Its file has another name in each bundle; the photo that it is made of has the digest.
+        alignment = msgspec.structs.replace(settings.alignment, template="")
+        settings = msgspec.structs.replace(settings, alignment=alignment)
+    # A program may give 20 where a file has 20.0: as they are read from a file.
+    read = msgspec.convert(msgspec.to_builtins(settings), ProductSettings)
+    return hashlib.sha256(msgspec.json.encode(read, order="sorted")).hexdigest()

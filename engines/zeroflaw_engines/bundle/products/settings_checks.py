@@ -1,49 +1,51 @@
-"""What the settings of a product must satisfy beyond the kinds of their fields."""
+"""What the settings of a product must satisfy beyond the kinds of their fields.
+
+Errors name the place as `zones[1].polygon`, counted from 0 as the parts stand in the settings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import combinations
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw_engines.bundle.products.settings import ProductSettings, Rule, Zone
+from zeroflaw_engines.bundle.products.names import MAX_PRODUCT_NAME, normal_name
+from zeroflaw_engines.bundle.products.polygons import area, crossing_sides, repeated_corner
+from zeroflaw_engines.bundle.products.settings import (
+    MAX_CORNERS,
+    MAX_PARTS,
+    Alignment,
+    ProductSettings,
+    Rule,
+    Tiles,
+    Zone,
+)
 from zeroflaw_engines.errors import SettingsError
 
-Point = tuple[float, float]
+_WHAT: Final = {"zones": "zone", "rules": "rule"}
 
 
 def check_settings(settings: ProductSettings) -> None:
-    """Refuse settings that contradict themselves; the error names the part and the remedy.
+    """Refuse settings that contradict themselves; the error names the place and the remedy.
 
     Raises:
-        SettingsError: They do.
+        SettingsError: They do, or a value is not of its kind, out of its range or not finite.
     """
-    _check_names("zone", [zone.name for zone in settings.zones])
-    _check_names("rule", [rule.name for rule in settings.rules])
-    for zone in settings.zones:
-        _check_zone(zone, settings)
-    for rule in settings.rules:
-        _check_rule(rule, settings)
-    tiles, alignment = settings.tiles, settings.alignment
-    if tiles is not None:
-        if tiles.coarse_to_fine != (tiles.coarse_limit is not None):
-            raise SettingsError(
-                "coarse_to_fine and coarse_limit were not given together",
-                "give both: the limit is the highest value of the coarse map that is clearly good",
-            )
-        if tiles.banks == "per_tile" and alignment is None:
-            raise SettingsError(
-                'banks = "per_tile" was given for a part that is not aligned',
-                'add an [alignment], or choose banks = "one"',
-            )
-    if alignment is not None and not any(zone.kind == "include" for zone in settings.zones):
-        raise SettingsError(
-            "an alignment was given without a zone to include: what leaves the picture when a"
-            " frame is shifted would not be judged",
-            "add a zone that says where the part lies, at least max_shift inside the frame",
-        )
+    _check_kinds(settings)
+    _check_names("zones", [zone.name for zone in settings.zones])
+    _check_names("rules", [rule.name for rule in settings.rules])
+    for number, zone in enumerate(settings.zones):
+        _check_zone(f"zones[{number}].polygon", zone, settings)
+    for number, rule in enumerate(settings.rules):
+        _check_rule(f"rules[{number}]", rule, settings)
+    if settings.tiles is not None:
+        _check_tiles(settings.tiles, settings)
+    if settings.alignment is not None:
+        _check_alignment(settings.alignment, settings)
 
 
 def corners(zone: Zone, frame_size: tuple[int, int]) -> NDArray[np.float64]:
@@ -58,98 +60,113 @@ def corners(zone: Zone, frame_size: tuple[int, int]) -> NDArray[np.float64]:
     return points
 
 
-def _check_names(what: str, names: Iterable[str]) -> None:
-    known = list(names)
-    for name in known:
-        if not name.strip():
-            raise SettingsError(f"a {what} has no name", "give every one a name of its own")
-        if known.count(name) > 1:
+def _check_kinds(settings: ProductSettings) -> None:
+    """Refuse what a program may put into the fields, and a file may not hold.
+
+    The struct checks nothing when it is made, and neither it nor TOML refuses infinity.
+    """
+    try:
+        document = msgspec.to_builtins(settings)
+        msgspec.convert(document, ProductSettings)
+        # A text may have signs that no file can hold.
+        msgspec.json.encode(document)
+    except (msgspec.ValidationError, TypeError, UnicodeEncodeError, OverflowError) as error:
+        raise SettingsError(
+            f"the settings do not fit: {error}", "give each setting a value of its kind and range"
+        ) from error
+    require_finite(document)
+
+
+def require_finite(document: object) -> None:
+    """Refuse numbers without end, and NaN, anywhere in a document of lists and tables.
+
+    Raises:
+        SettingsError: There is one; the error names the place.
+    """
+    for place, number in _numbers(document):
+        if not math.isfinite(number):
+            raise SettingsError(f"{place} is {number}", "give a finite number")
+
+
+def _numbers(document: object, place: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(document, float):
+        yield place, document
+    elif isinstance(document, Mapping):
+        for name, value in document.items():
+            yield from _numbers(value, f"{place}.{name}" if place else str(name))
+    elif isinstance(document, Sequence) and not isinstance(document, str):
+        for number, value in enumerate(document):
+            yield from _numbers(value, f"{place}[{number}]")
+
+
+def _check_names(part: str, names: Sequence[str]) -> None:
+    what = _WHAT[part]
+    if len(names) > MAX_PARTS:
+        raise SettingsError(
+            f"{part}: there are {len(names)}, of at most {MAX_PARTS}", "leave some out"
+        )
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names):
+        place = f"{part}[{number}].name"
+        if not 0 < len(name) <= MAX_PRODUCT_NAME or not name.isprintable() or name != name.strip():
             raise SettingsError(
-                f"the {what} {name!r} is there twice", "give every one a name of its own"
+                f"{place}: {name!r} is no name of a {what}",
+                f"use 1 to {MAX_PRODUCT_NAME} printable characters",
+            )
+        other = seen.setdefault(normal_name(name), number)
+        if other != number:
+            raise SettingsError(
+                f"{place}: the {what} {name!r} is there already, as {part}[{other}]",
+                f"give every {what} a name of its own",
             )
 
 
-def _check_zone(zone: Zone, settings: ProductSettings) -> None:
-    points = corners(zone, settings.frame_size)
+def _check_zone(place: str, zone: Zone, settings: ProductSettings) -> None:
     height, width = settings.frame_size
-    if len(points) < 3 or not np.isfinite(points).all():
+    name, count = repr(zone.name), len(zone.polygon)
+    if not 3 <= count <= MAX_CORNERS:
         raise SettingsError(
-            f"the zone {zone.name!r} has {len(points)} corners, or some that are no numbers",
-            "give at least three corners (x, y)",
+            f"{place}: the zone {name} has {count} corners",
+            f"give at least three corners [x, y], and at most {MAX_CORNERS}",
         )
-    if (points < 0).any() or (points > (width, height)).any():
+    points = corners(zone, settings.frame_size)
+    outside = np.flatnonzero(((points < 0) | (points > (width, height))).any(axis=1))
+    if outside.size:
+        first = outside[0]
         raise SettingsError(
-            f"the zone {zone.name!r} reaches outside the frame of {width} x {height} px",
+            f"{place}[{first}]: the zone {name} reaches outside the frame of {width} x {height} px,"
+            f" to x = {points[first, 0]:.7g}, y = {points[first, 1]:.7g}",
             'move its corners inside; with units = "relative" they lie between 0 and 1',
         )
-    crossing = _crossing(points)
-    if crossing is not None:
+    pair = repeated_corner(points)
+    if pair is not None:
         raise SettingsError(
-            f"the zone {zone.name!r} crosses itself: its sides {crossing[0] + 1} and"
-            f" {crossing[1] + 1} meet",
+            f"{place}: the corners [{pair[0]}] and [{pair[1]}] of the zone {name} are one point",
+            "leave the last corner out: the outline leads back to the first by itself"
+            if pair == (0, count - 1)
+            else "give each corner once; an outline that touches itself is two zones",
+        )
+    sides = crossing_sides(points)
+    if sides is not None:
+        one, other = (f"[{side}]-[{(side + 1) % count}]" for side in sides)
+        raise SettingsError(
+            f"{place}: the zone {name} crosses itself: its sides {one} and {other} meet",
             "give the corners in the order in which a pen would draw the outline",
         )
-    x, y = points.T
-    area = abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
-    if area < 1:
+    enclosed = area(points)
+    if enclosed < 1:
         raise SettingsError(
-            f"the zone {zone.name!r} has an area of {area:.3g} px", "draw it larger"
+            f"{place}: the zone {name} has an area of {enclosed:.3g} px", "draw it larger"
         )
 
 
-def _crossing(points: NDArray[np.float64]) -> tuple[int, int] | None:
-    """Return two sides of a polygon that have a point in common and are no neighbours' corner."""
-    sides = list(zip(points.tolist(), np.roll(points, -1, axis=0).tolist(), strict=True))
-    n = len(sides)
-    for i, j in combinations(range(n), 2):
-        neighbours = j == i + 1 or (i == 0 and j == n - 1)
-        if neighbours:
-            # They share a corner, and may not lie on one another beyond it.
-            a, corner, b = (
-                (sides[i][0], sides[i][1], sides[j][1])
-                if j == i + 1
-                else (sides[j][0], sides[j][1], sides[i][1])
-            )
-            back = _turn(a, corner, b) == 0 and _dot(a, corner, b) > 0
-            if back:
-                return i, j
-        elif _meet(*sides[i], *sides[j]):
-            return i, j
-    return None
-
-
-def _turn(a: Iterable[float], b: Iterable[float], c: Iterable[float]) -> float:
-    (ax, ay), (bx, by), (cx, cy) = a, b, c
-    return (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-
-
-def _dot(a: Iterable[float], corner: Iterable[float], b: Iterable[float]) -> float:
-    (ax, ay), (cx, cy), (bx, by) = a, corner, b
-    return (ax - cx) * (bx - cx) + (ay - cy) * (by - cy)
-
-
-def _meet(a: list[float], b: list[float], c: list[float], d: list[float]) -> bool:
-    """Return whether the segments ab and cd have a point in common."""
-    turns = _turn(a, b, c), _turn(a, b, d), _turn(c, d, a), _turn(c, d, b)
-    if (turns[0] > 0) != (turns[1] > 0) and (turns[2] > 0) != (turns[3] > 0) and all(turns):
-        return True
-    return any(
-        turn == 0 and _between(p, q, r)
-        for turn, p, q, r in zip(turns, (a, a, c, c), (b, b, d, d), (c, d, a, b), strict=True)
-    )
-
-
-def _between(p: list[float], q: list[float], r: list[float]) -> bool:
-    return all(min(s, t) <= u <= max(s, t) for s, t, u in zip(p, q, r, strict=True))
-
-
-def _check_rule(rule: Rule, settings: ProductSettings) -> None:
-    included = {zone.name for zone in settings.zones if zone.kind == "include"}
+def _check_rule(place: str, rule: Rule, settings: ProductSettings) -> None:
+    included = [zone.name for zone in settings.zones if zone.kind == "include"]
     for name in rule.zones:
         if name not in included:
             raise SettingsError(
-                f"the rule {rule.name!r} is of the zone {name!r}, which is no zone to include"
-                f" (there are: {', '.join(sorted(included)) or 'none'})",
+                f"{place}.zones: the rule {rule.name!r} is of the zone {name!r}, which is no zone"
+                f" to include (there are: {', '.join(sorted(included)) or 'none'})",
                 "name zones that are judged",
             )
     of_regions = (
@@ -157,15 +174,43 @@ def _check_rule(rule: Rule, settings: ProductSettings) -> None:
     )  # fmt: skip
     if rule.by == "image_score" and any(of_regions):
         raise SettingsError(
-            f"the rule {rule.name!r} is by the image score, and has conditions on regions",
+            f"{place}: the rule {rule.name!r} is by the image score, and has conditions on regions",
             'leave out zones, areas, min_peak and min_regions, or choose by = "regions"',
         )
     if rule.min_area_px is not None and rule.min_area_mm2 is not None:
         raise SettingsError(
-            f"the rule {rule.name!r} has an area in px and one in mm2", "give one of them"
+            f"{place}: the rule {rule.name!r} has an area in px and one in mm2", "give one of them"
         )
     if rule.min_area_mm2 is not None and settings.mm_per_pixel is None:
         raise SettingsError(
-            f"the rule {rule.name!r} has an area in mm2, and the settings have no scale",
+            f"{place}.min_area_mm2: the rule {rule.name!r} has an area in mm2, and the settings"
+            " have no scale",
             "give mm_per_pixel, the side of a pixel on the part, or min_area_px",
+        )
+
+
+def _check_tiles(tiles: Tiles, settings: ProductSettings) -> None:
+    if tiles.coarse_to_fine != (tiles.coarse_limit is not None):
+        raise SettingsError(
+            "tiles: coarse_to_fine and coarse_limit were not given together",
+            "give both: the limit is the highest value of the coarse map that is clearly good",
+        )
+    if tiles.banks == "per_tile" and settings.alignment is None:
+        raise SettingsError(
+            'tiles.banks: "per_tile" was given for a part that is not aligned',
+            'add an [alignment], or choose banks = "one"',
+        )
+
+
+def _check_alignment(alignment: Alignment, settings: ProductSettings) -> None:
+    if not any(zone.kind == "include" for zone in settings.zones):
+        raise SettingsError(
+            "alignment: there is no zone to include: what leaves the picture when a frame is"
+            " shifted would not be judged",
+            "add a zone that says where the part lies, at least max_shift inside the frame",
+        )
+    if alignment.method == "phase_correlation" and alignment.max_rotation:
+        raise SettingsError(
+            "alignment.max_rotation: phase_correlation finds no rotation",
+            'leave it out, or choose method = "ecc"',
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from uuid import uuid4
 
@@ -12,7 +11,6 @@ import numpy as np
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, require_same_models
 from zeroflaw_engines.bundle.manifest import (
     Calibration,
-    FileEntry,
     Manifest,
     Product,
     Reference,
@@ -20,6 +18,7 @@ from zeroflaw_engines.bundle.manifest import (
 )
 from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.products.settings import ProductSettings
+from zeroflaw_engines.bundle.products.settings_change import file_entry, same_view, with_template
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.bundle.prompt_bank import (
     TextEmbeddings,
@@ -42,9 +41,11 @@ def add_products(
 ) -> Bundle:
     """Add products to a bundle, or replace them, with their thresholds and calibrations.
 
-    A product that is replaced loses its reference bank, which the new entry does not have. The
-    new prompt bank gets a name of its own and the manifest is replaced last, in one rename, so
-    that a reader sees the old products or the new ones and never a mixture.
+    A product that is replaced loses its reference bank, which the new entry does not have. It
+    keeps its settings, which do not depend on its texts, unless the entry has some, or has a
+    threshold: that holds for the settings that come with it, or for none. The new prompt bank gets
+    a name of its own and the manifest is replaced last, in one rename, so that a reader sees the
+    old products or the new ones and never a mixture.
 
     Args:
         embeddings: float32 [2, embedding_size] by product name.
@@ -74,6 +75,7 @@ def set_calibration(
     *,
     embeddings: TextEmbeddings,
     reference: str | None = None,
+    settings: ProductSettings | None = None,
 ) -> Bundle:
     """Set the calibrated decision threshold of a product; its banks stay as they are.
 
@@ -82,13 +84,14 @@ def set_calibration(
         calibration: Its `reference` is set to that given.
         embeddings: Those that the images were scored with.
         reference: Digest of the reference bank that they were scored with; default: none.
+        settings: Those that they were looked at by; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
-        ProductError: The product is unknown, was added or learned anew since its images were
-            scored, or the threshold is out of its range.
+        ProductError: The product is unknown, was added, learned or given other settings since its
+            images were scored, or the threshold is out of its range.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     _require_threshold(product, threshold)
@@ -96,7 +99,7 @@ def set_calibration(
     with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False)
         require_same_models(bundle, current)
-        name = _require_same_product(current, product, embeddings, reference)
+        name = _require_same_product(current, product, embeddings, reference, settings)
         entry = msgspec.structs.replace(
             current.manifest.products[name], threshold=threshold, calibration=calibration
         )
@@ -116,6 +119,7 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
     embeddings: TextEmbeddings,
     before: str | None,
     added: Product | None = None,
+    settings: ProductSettings | None = None,
 ) -> Bundle:
     """Give a product a reference bank, in place of the one it has, and the threshold for it.
 
@@ -131,14 +135,15 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
         before: Digest of the bank that the product had when learning began; None if it had none.
         added: The entry of a product that the bundle lacked when learning began: it comes with
             the bank, in the same step.
+        settings: Those that the photos were looked at by; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
         ReferenceBankError: The bank does not belong to the bundle, or is not as described.
-        ProductError: The product is unknown, or was added or learned by another process
-            meanwhile; or the threshold is out of its range, or of another bank.
+        ProductError: The product is unknown, or was added, learned or given other settings by
+            another process meanwhile; or the threshold is out of its range, or of another bank.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     check_reference_bank(bank, bundle.manifest.sizes.reference, bundle.tower)
@@ -162,7 +167,8 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
         current = open_bundle(path, verify_digests=False)
         require_same_models(bundle, current)
         if added is None or current.product_name(product) is not None:
-            name, before_it = _require_same_product(current, product, embeddings, before), current
+            name = _require_same_product(current, product, embeddings, before, settings)
+            before_it = current
             new: dict[str, bytes] = {}
         else:
             name = normal_name(product)
@@ -177,7 +183,7 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
         manifest = brought_up(
             before_it.manifest,
             products={**before_it.manifest.products, name: entry},
-            files={**before_it.manifest.files, file: FileEntry(sha256=digest, bytes=len(data))},
+            files={**before_it.manifest.files, file: file_entry(data)},
         )
         take_up(path, current.manifest, manifest, {**new, file: data})
     return Bundle(path=bundle.path, manifest=manifest, read_bank=before_it.bank)
@@ -219,27 +225,20 @@ def set_settings(
     """Give a product settings, or take them away.
 
     Its threshold goes, which holds for its old settings alone; so does its reference bank, unless
-    the encoders are shown the same as before.
+    the encoders are shown the same as before. Settings that it has already change nothing.
 
     Args:
         template: The PNG of the reference photo of a new `alignment`, whose file is named here;
-            None keeps the one that `alignment.template` names.
+            None keeps the one that `alignment.template` names, which is the product's.
 
     Returns:
         The bundle as it is now.
 
     Raises:
-        ProductError: The product is unknown, or the settings contradict themselves.
+        SettingsError: The settings contradict themselves, or a reference photo is missing.
+        ProductError: The product is unknown.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
-    new: dict[str, bytes] = {}
-    files: dict[str, FileEntry] = {}
-    if template is not None and settings is not None and settings.alignment is not None:
-        file = f"alignment-{uuid4().hex[:8]}.png"
-        digest = hashlib.sha256(template).hexdigest()
-        new, files = {file: template}, {file: FileEntry(sha256=digest, bytes=len(template))}
-        alignment = msgspec.structs.replace(settings.alignment, template=file)
-        settings = msgspec.structs.replace(settings, alignment=alignment)
     if settings is not None:
         check_settings(settings)
     with changing(bundle) as path:
@@ -248,29 +247,23 @@ def set_settings(
         current.text_embeddings(product)
         name = current.product_name(product) or product
         before = current.manifest.products[name]
+        settings, new = with_template(current.manifest, before.settings, settings, template)
+        if settings == before.settings:
+            return Bundle(path=bundle.path, manifest=current.manifest, read_bank=current.bank)
         entry = msgspec.structs.replace(
             before,
             threshold=None,
             calibration=None,
             settings=settings,
-            reference=before.reference if _same_view(before.settings, settings) else None,
+            reference=before.reference if same_view(before.settings, settings) else None,
         )
         manifest = brought_up(
             current.manifest,
             products={**current.manifest.products, name: entry},
-            files={**current.manifest.files, **files},
+            files={**current.manifest.files, **{file: file_entry(new[file]) for file in new}},
         )
         take_up(path, current.manifest, manifest, new)
     return Bundle(path=bundle.path, manifest=manifest, read_bank=current.bank)
-
-
-def _same_view(before: ProductSettings | None, now: ProductSettings | None) -> bool:
-    """Return whether the encoders are shown the same under either settings."""
-    shown = [
-        None if one is None or not (one.tiles or one.zones or one.alignment) else one.view_digest
-        for one in (before, now)
-    ]
-    return shown[0] == shown[1]
 
 
 def _check_products(
@@ -295,19 +288,27 @@ def _with_products(
     bank = {**current.bank, **{spelled[name]: rows for name, rows in embeddings.items()}}
     data = encode_prompt_bank(bank)
     new_bank = f"prompts-{uuid4().hex[:8]}.safetensors"
-    entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    files = {**current.manifest.files, new_bank: entry}
+    files = {**current.manifest.files, new_bank: file_entry(data)}
     del files[current.manifest.prompts]
     manifest = brought_up(
         current.manifest,
         prompts=new_bank,
         products={
             **current.manifest.products,
-            **{spelled[name]: product for name, product in products.items()},
+            **{
+                spelled[name]: _keeping_settings(product, current.manifest.products, spelled[name])
+                for name, product in products.items()
+            },
         },
         files=files,
     )
     return manifest, {new_bank: data}, bank
+
+
+def _keeping_settings(new: Product, known: Mapping[str, Product], name: str) -> Product:
+    if new.settings is not None or new.threshold is not None or name not in known:
+        return new
+    return msgspec.structs.replace(new, settings=known[name].settings)
 
 
 def _require_threshold(product: str, threshold: float) -> None:
@@ -323,24 +324,35 @@ def _require_threshold(product: str, threshold: float) -> None:
 
 
 def _require_same_product(
-    current: Bundle, product: str, embeddings: TextEmbeddings, reference: str | None
+    current: Bundle,
+    product: str,
+    embeddings: TextEmbeddings,
+    reference: str | None,
+    settings: ProductSettings | None,
 ) -> str:
     """Refuse to store what was computed for a product that another process changed since.
 
     Args:
         embeddings: Those that were used.
         reference: Digest of the reference bank that the product had then; None if it had none.
+        settings: That it had then; None if it had none.
 
     Returns:
         The bundle's spelling of its name.
 
     Raises:
-        ProductError: The product is unknown, or has other embeddings or another bank by now.
+        ProductError: The product is unknown, or has other embeddings, another bank or other
+            settings by now.
     """
     name = current.product_name(product) or product
     if not np.array_equal(current.text_embeddings(name), embeddings):
         raise ProductError(
             f"product {product!r} was added anew while its images were scored",
+            "calibrate it again, or learn it again",
+        )
+    if current.manifest.products[name].settings != settings:
+        raise ProductError(
+            f"the settings of product {product!r} were changed while its images were scored",
             "calibrate it again, or learn it again",
         )
     now = current.reference_digest(name)

@@ -21,6 +21,7 @@ from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.view.blending import Blending, Edges, blending_of
 from zeroflaw.pipeline.view.product_view import FrameView
 from zeroflaw.pipeline.view.tiles import TileGrid, TilesSeen
+from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw_engines.contract import PATCH_TOKENS
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
@@ -72,11 +73,7 @@ def encode_tiles(
     blending, zones = blending_of(grid), view.zones
     with watch.stage("blend"):
         judged = None if zones is None else zones.at_map(blending.size)
-        chosen = [
-            number
-            for number in range(len(blending.tiles))
-            if judged is None or blending.part(number, judged).any()
-        ]
+        chosen = judged_tiles(grid, zones)
     coarse, left_out = None, list[int]()
     limit = grid.tiles.coarse_limit if grid.tiles.coarse_to_fine else None
     if limit is None:
@@ -97,8 +94,7 @@ def encode_tiles(
         left_out = [number for number, good in zip(chosen, clear, strict=True) if good]
         chosen = [number for number, good in zip(chosen, clear, strict=True) if not good]
 
-    has_bank = any(product.bank_of_tile(number) for number in range(len(blending.tiles)))
-    maps = _Maps(blending, has_bank=has_bank)
+    maps = _Maps(blending, has_bank=product.banks is not None)
     score = 0.0 if coarse is None else coarse.cls_score
 
     def images_of(batch: Sequence[int]) -> list[Frame]:
@@ -141,6 +137,17 @@ def encode_tiles(
         reference_map,
         TilesSeen(grid.tiles.rows, grid.tiles.columns, len(chosen)),
     )
+
+
+def judged_tiles(grid: TileGrid, zones: ZoneLayout | None) -> list[int]:
+    """Return the numbers of the tiles that hold anything to judge, row by row from 0."""
+    blending = blending_of(grid)
+    judged = None if zones is None else zones.at_map(blending.size)
+    return [
+        number
+        for number in range(len(blending.tiles))
+        if judged is None or blending.part(number, judged).any()
+    ]
 
 
 class _Maps:

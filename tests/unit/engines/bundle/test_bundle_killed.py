@@ -29,6 +29,8 @@ TESTS = Path(__file__).parents[3]
         ("calibrate", "exchange", 15),
         ("learn_again", "exchange", 15),
         ("forget", "exchange", 12),
+        ("edit", "exchange", 15),
+        ("edit_again", "exchange", 30),
         ("variants", "exchange", 30),
         ("copy", "exchange", 30),
         ("copy", "renames", 30),

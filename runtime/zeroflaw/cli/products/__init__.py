@@ -1,0 +1,1 @@
+"""`zeroflaw products`: listing, adding, learning and forgetting products, and their settings."""
