@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from zeroflaw.pipeline.reference import LoadedBank, load_bank
+from zeroflaw.pipeline.reference import LoadedBank, LoadedBanks, load_banks
 from zeroflaw.pipeline.view.product_view import ProductView, product_view
 from zeroflaw.records.provenance import Provenance, bundle_warnings, provenance_of
 from zeroflaw.records.threshold import decision_threshold
@@ -29,7 +29,7 @@ class LoadedProduct:
     Attributes:
         name: The bundle's own spelling.
         embeddings: float32 [2, embedding_size].
-        bank: Its reference bank, where the matcher reads it; None if it has none.
+        banks: Its reference banks, where the matcher reads them; None if it has none.
         view: How its frames are looked at; None: as a whole, and all of it.
         settings: What the view is of, and the rules; None if it has none.
         threshold: Decision score at and above which frames are rejected, in [0, 1].
@@ -40,7 +40,7 @@ class LoadedProduct:
 
     name: str
     embeddings: TextEmbeddings
-    bank: LoadedBank | None
+    banks: LoadedBanks | None
     view: ProductView | None
     settings: ProductSettings | None
     threshold: float
@@ -48,10 +48,14 @@ class LoadedProduct:
     warnings: tuple[str, ...]
     provenance: Provenance
 
+    @property
+    def bank(self) -> LoadedBank | None:
+        """The reference bank of the whole frame; of banks of one tile each, the first."""
+        return None if self.banks is None else self.banks.first
+
     def bank_of_tile(self, number: int) -> LoadedBank | None:
         """Return the reference bank that a tile is matched with, counted row by row from 0."""
-        del number
-        return self.bank
+        return None if self.banks is None else self.banks.of_tile(number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +151,9 @@ def _load(
     loaded: LoadedProducts | None,
 ) -> LoadedProducts:
     known = {
-        product.bank.digest: product.bank
+        product.banks.digest: product.banks
         for product in (loaded.by_name.values() if loaded else ())
-        if product.bank
+        if product.banks
     }
     known_views = {
         product.name: product.view
@@ -160,9 +164,9 @@ def _load(
     by_name = {}
     for name, product in bundle.manifest.products.items():
         digest = bundle.reference_digest(name)
-        bank = None if digest is None else known.get(digest)
-        if digest is not None and bank is None:
-            bank = _loaded_bank(bundle, name, digest, sessions)
+        banks = None if digest is None else known.get(digest)
+        if digest is not None and banks is None:
+            banks = _loaded_banks(bundle, name, digest, sessions)
         threshold, warnings = decision_threshold(
             name,
             product,
@@ -174,7 +178,7 @@ def _load(
         by_name[name] = LoadedProduct(
             name=name,
             embeddings=bundle.bank[name],
-            bank=bank,
+            banks=banks,
             view=product_view(product.settings, bundle, known_views.get(name)),
             settings=product.settings,
             threshold=threshold,
@@ -185,7 +189,7 @@ def _load(
     return LoadedProducts(bundle, by_name)
 
 
-def _loaded_bank(bundle: Bundle, product: str, digest: str, sessions: Sessions) -> LoadedBank:
+def _loaded_banks(bundle: Bundle, product: str, digest: str, sessions: Sessions) -> LoadedBanks:
     if sessions.reference_matcher is None:
         raise EngineMissingError(
             f"{product!r} of the bundle {bundle.path} has a reference bank, and no"
@@ -199,4 +203,4 @@ def _loaded_bank(bundle: Bundle, product: str, digest: str, sessions: Sessions) 
             f"the reference bank of {product!r} was taken out of the bundle {bundle.path}",
             "load it again",
         )
-    return load_bank(bank, digest, sessions.reference_matcher)
+    return load_banks(bank, digest, sessions.reference_matcher)

@@ -182,21 +182,32 @@ class Bundle:
         if reference is None:
             return None
         name = reference.bank
-        try:
-            data = read_verified(self.path, name, self.manifest.files[name])
-        except BundleDamagedError as error:
-            if self._has_still(name):
-                raise
-            raise BundleChangedError(
-                f"the reference bank of product {product!r} in {self.path} was replaced since the"
-                " bundle was opened",
-                "run the command again, or load it again",
-            ) from error
+        data = self.product_file(name, f"the reference bank of product {product!r}")
         bank = decode_reference_bank(
             data, self.path / name, self.manifest.sizes.reference, self.tower
         )
         check_described(bank, reference)
         return bank
+
+    def product_file(self, name: str, what: str) -> bytes:
+        """Read a file that comes and goes with its product, and verify it.
+
+        Args:
+            what: It is, for the error.
+
+        Raises:
+            BundleChangedError: It was replaced or removed since the bundle was opened.
+            BundleDamagedError: It is missing or altered.
+        """
+        try:
+            return read_verified(self.path, name, self.manifest.files[name])
+        except BundleDamagedError as error:
+            if self._has_still(name):
+                raise
+            raise BundleChangedError(
+                f"{what} in {self.path} was replaced since the bundle was opened",
+                "run the command again, or load it again",
+            ) from error
 
     def _has_still(self, name: str) -> bool:
         """Return whether the bundle at the path is one with the same file."""

@@ -33,6 +33,7 @@ SETTINGS_SINCE: Final = 8
 NEWEST_VERSION: Final = SETTINGS_SINCE
 
 CalibrationScheme = Literal["split", "leave_one_out"]
+Statistic = Literal["image_score", "decision_score"]
 # Other views of each reference photo that join its rows of the bank.
 Augmentation = Literal["rotate_90", "rotate_180", "rotate_270", "flip_horizontal", "flip_vertical"]
 
@@ -147,13 +148,15 @@ class Reference(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         bank: File of the bank.
-        rows: Rows of the bank for each tapped block.
+        rows: Rows of the bank for each tapped block; of all tiles together.
         photos: Whose tokens they are.
         tower: Digest of the CLIP encoder that gave them, its preprocessing included.
         backend: What ran it, as its session describes itself.
         precision: What it computed in.
         created: UTC time, ISO 8601.
         augmentations: Other views of each photo that are in the bank.
+        tiles: Numbers of the tiles that have a bank each, row by row from 0, all in the one file;
+            none: one bank for all tiles, or for the frame as a whole.
     """
 
     bank: str
@@ -164,6 +167,7 @@ class Reference(Struct, frozen=True, kw_only=True, omit_defaults=True):
     precision: str
     created: str
     augmentations: tuple[Augmentation, ...] = ()
+    tiles: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()
 
 
 class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -187,6 +191,8 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
         scheme: `split`: no image is in the product's bank. `leave_one_out`: each is, and was
             scored without its own rows.
         reference: Digest of the bank that the scores were computed with; None without a bank.
+        statistic: What was scored: `image_score`, or `decision_score`, what the rules of the
+            product's settings make of image score and regions.
     """
 
     false_reject_rate: Annotated[float, msgspec.Meta(gt=0, lt=1)]
@@ -203,6 +209,7 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameters_digest: str | None = None
     scheme: CalibrationScheme = "split"
     reference: str | None = None
+    statistic: Statistic = "image_score"
 
 
 class Product(Struct, frozen=True, kw_only=True):

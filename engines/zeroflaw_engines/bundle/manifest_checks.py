@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -105,7 +106,12 @@ def _check_version(manifest: Manifest, where: str) -> None:
         since = 6
     if any(engine.max_batch > 1 for engine in manifest.engines.values()):
         since = BATCHES_SINCE
-    if any(product.settings for product in manifest.products.values()):
+    if any(
+        product.settings
+        or (product.reference and product.reference.tiles)
+        or (product.calibration and product.calibration.statistic != "image_score")
+        for product in manifest.products.values()
+    ):
         since = SETTINGS_SINCE
     if manifest.schema_version < since:
         raise BundleSchemaError(
@@ -183,6 +189,7 @@ def _check_product(manifest: Manifest, name: str, product: Product, where: str) 
         manifest.reference is None
         or reference.rows > manifest.reference.rows
         or not reference.photos
+        or not _are_tiles_of(reference.tiles, product)
         or not all(map(_SHA256.fullmatch, (reference.tower, *(p.sha256 for p in reference.photos))))
     ):
         raise BundleSchemaError(
@@ -197,9 +204,11 @@ def _check_product(manifest: Manifest, name: str, product: Product, where: str) 
         or not _SHA256.fullmatch(calibration.parameters_digest or calibration.data_digest)
         or (calibration.interval is None and calibration.scheme == "split")
         or calibration.reference not in (None, digest)
+        or (calibration.statistic == "decision_score") != _has_rules(product)
     ):
         raise BundleSchemaError(
-            f"{where}: the calibration of product {name!r} contradicts itself or its bank",
+            f"{where}: the calibration of product {name!r} contradicts itself, its bank, or"
+            " its rules",
             "calibrate the product again in a whole copy of the bundle",
         )
     try:
@@ -208,6 +217,19 @@ def _check_product(manifest: Manifest, name: str, product: Product, where: str) 
             check_settings(product.settings)
     except ProductError as error:
         raise BundleSchemaError(f"{where}: {error.cause}", "export the bundle again") from error
+
+
+def _are_tiles_of(numbers: tuple[int, ...], product: Product) -> bool:
+    """Return whether such tiles may have a bank each in a product."""
+    tiles = None if product.settings is None else product.settings.tiles
+    if tiles is None or tiles.banks != "per_tile" or tiles.rows * tiles.columns == 1:
+        return not numbers
+    ascending = all(one < other for one, other in pairwise(numbers))
+    return bool(numbers) and ascending and numbers[-1] < tiles.rows * tiles.columns
+
+
+def _has_rules(product: Product) -> bool:
+    return product.settings is not None and bool(product.settings.rules)
 
 
 def _check_engines(manifest: Manifest, where: str) -> None:

@@ -25,6 +25,7 @@ from zeroflaw.cli.options import (
 from zeroflaw.station.calibration import ProductCalibration, calibrate_product, named
 from zeroflaw.station.conformal import CONFIDENCE, ConformalThreshold
 from zeroflaw_engines.backends import DEFAULT_BACKEND
+from zeroflaw_engines.bundle.manifest import Statistic
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 
@@ -57,6 +58,9 @@ def calibrate(
     light and camera; for a rate of 0.01 it takes at least 99 of them. A product that was learned
     takes images that it was not learned from. Needs zeroflaw[evaluate].
 
+    A product with settings is calibrated with whole inspections: in its tiles and zones, aligned,
+    and on the decision score that its rules make. Images that would be held are left out.
+
         zeroflaw calibrate my_bundle good_parts/ --product metal_nut --false-reject-rate 0.01
 
     Exit code 3: the threshold is set, but some files could not be read, or were left out though
@@ -87,28 +91,38 @@ def calibrate(
     if as_json:
         print_json(_document(product, done))
     else:
-        out.print(fit_text(product, fit), markup=False)
+        out.print(fit_text(product, fit, done.statistic), markup=False)
     if good.failed:
         (err if as_json else out).print(
-            f"{len(good.failed)} of {len(search.pictures)} files could not be read", markup=False
+            f"{len(good.failed)} of {len(search.pictures)} files could not be read or judged",
+            markup=False,
         )
     if good.failed or search.missed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def fit_text(product: str, fit: ConformalThreshold) -> str:
-    """Return a product's new threshold and what is known of it, in two lines."""
+def fit_text(product: str, fit: ConformalThreshold, statistic: Statistic = "image_score") -> str:
+    """Return a product's new threshold and what is known of it, in two lines.
+
+    Args:
+        statistic: What was scored.
+    """
     interval = ""
     if fit.interval is not None:
         low, high = fit.interval
         interval = f" with 95 % confidence between {low:.2g} and {high:.2g};"
     return (
-        f"{product}: threshold {fit.threshold:.6f} from {fit.images} good images"
-        f" (just above the score of rank {fit.rank})\n"
+        f"{product}: threshold {_number(fit.threshold)} from {fit.images} good images"
+        f" (just above the {statistic.replace('_', ' ')} of rank {fit.rank})\n"
         f"false rejects: aimed at {fit.false_reject_rate:.4g},"
         f" expected {fit.expected_rate:.2g} or fewer,{interval}"
         f" {fit.observed_rate:.2g} of these images"
     )
+
+
+def _number(threshold: float) -> str:
+    """Write a threshold with six digits, and one that these would call 0 as it is."""
+    return f"{threshold:.6f}" if threshold >= 1e-6 else f"{threshold:.3g}"
 
 
 def warn_of_copies(copies: Sequence[Path]) -> None:
@@ -140,6 +154,7 @@ def _document(product: str, done: ProductCalibration) -> dict[str, object]:
     return {
         "product": done.bundle.product_name(product),
         **fit_document(fit),
+        "statistic": done.statistic,
         "copies": [path_text(path) for path in good.copies],
         "failed": [path_text(path) for path in good.failed],
         "warnings": [encodable(text) for text in (*good.warnings, *fit.warnings)],

@@ -89,6 +89,10 @@ def learn(
     name, or with the texts of another product (--texts-of object). A learning that was
     interrupted goes on where it ended, if it is started again.
 
+    A product with settings is learned as they show it: aligned, cut to its zones and in its tiles,
+    with one bank for all tiles or, for an aligned part, one per tile. Photos that an inspection
+    would hold are left out.
+
         zeroflaw products learn my_bundle metal_nut good_parts/ --false-reject-rate 0.05
 
     Exit code 3: the product is learned, but some files could not be read, or were left out though
@@ -123,7 +127,8 @@ def learn(
         print_json(_document(done))
     else:
         out.print(
-            f"{fit_text(done.product, done.fit)}\nreference bank: {done.bank_photos} photos,"
+            f"{fit_text(done.product, done.fit, done.statistic)}\n"
+            f"reference bank: {done.bank_photos} photos,"
             f" {done.reference.rows} rows, {done.bank_bytes / 1e6:.1f} MB, {done.digest[:12]}",
             markup=False,
         )
@@ -152,6 +157,7 @@ def _document(done: LearnedProduct) -> dict[str, object]:
         "product": done.product,
         **fit_document(done.fit),
         "scheme": done.fit.scheme,
+        "statistic": done.statistic,
         "bank": done.digest,
         "bank_bytes": done.bank_bytes,
         "rows": done.reference.rows,

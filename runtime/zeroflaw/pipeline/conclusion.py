@@ -15,6 +15,7 @@ from zeroflaw.pipeline.view.in_frame import (
     trace_in_frame,
     zones_in_frame,
 )
+from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding
 from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.record import AlignmentRecord, TilesRecord
 from zeroflaw.records.rules import decision_score, firing_rule
@@ -23,7 +24,7 @@ from zeroflaw_engines.parameters import MethodParameters
 
 def conclude(
     encoded: EncodedFrame,
-    decoding: Decoding,
+    decoding: Decoding | TiledDecoding,
     parameters: MethodParameters,
     workspace: Workspace | None = None,
     *,

@@ -6,6 +6,7 @@ from the nearest patch of the good photos.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.contract import PATCH_TOKENS, REFERENCE_MATCHER
-from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.errors import EngineError, ReferenceBankError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Session
@@ -38,6 +39,47 @@ class LoadedBank:
     tokens: Tensor | DeviceTensor
     valid_rows: NDArray[np.int32]
     digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedBanks:
+    """The reference banks of a product: one for all that is matched, or one a tile.
+
+    Attributes:
+        digest: SHA-256 of their file.
+        first: The bank for all, or the one of the first tile.
+        by_tile: By the number of the tile; None: the first is for all.
+    """
+
+    digest: str
+    first: LoadedBank
+    by_tile: Mapping[int, LoadedBank] | None = None
+
+    def of_tile(self, number: int) -> LoadedBank:
+        """Return the bank that a tile is matched with.
+
+        Raises:
+            ReferenceBankError: There is a bank a tile, and none of this one.
+        """
+        if self.by_tile is None:
+            return self.first
+        bank = self.by_tile.get(number)
+        if bank is None:
+            raise ReferenceBankError(
+                f"the tile {number} is judged, and has no reference bank",
+                "learn the product anew with `zeroflaw products learn`",
+            )
+        return bank
+
+
+def load_banks(bank: ReferenceBank, digest: str, matcher: Session) -> LoadedBanks:
+    """Put the banks of one file where a matcher reads them."""
+    if bank.tiles is None:
+        return LoadedBanks(digest, load_bank(bank, digest, matcher))
+    by_tile = {
+        number: load_bank(bank.of_tile(number), digest, matcher) for number in bank.tile_numbers
+    }
+    return LoadedBanks(digest, by_tile[bank.tile_numbers[0]], by_tile)
 
 
 def load_bank(bank: ReferenceBank, digest: str, matcher: Session) -> LoadedBank:

@@ -21,9 +21,11 @@ from zeroflaw.station.conformal import (
     require_rate,
 )
 from zeroflaw.station.reference.scorer import photo_scorer, require_sight
+from zeroflaw.station.reference.view_scorer import view_scorer
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.manifest import Calibration, parameters_record
+from zeroflaw_engines.bundle.manifest import Calibration, Statistic, parameters_record
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.bundle.products.writer import set_calibration
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
@@ -84,11 +86,13 @@ class ProductCalibration:
     Attributes:
         bundle: The bundle as it is now.
         good: The scores behind it.
+        statistic: What was scored.
     """
 
     bundle: Bundle
     fit: ConformalThreshold
     good: GoodScores
+    statistic: Statistic = "image_score"
 
 
 def calibrate_product(
@@ -109,15 +113,16 @@ def calibrate_product(
     """Set a product's decision threshold from images of good parts, and store it in the bundle.
 
     A product with a reference bank is calibrated with it, on images that the bank has not: those
-    match themselves.
+    match themselves. One with settings is calibrated with whole inspections, on what they decide
+    on; images that they would hold are left out.
 
     Args:
         product: A product that it has.
         files: Images of good parts, as the line will see them: same station, light and camera.
         false_reject_rate: Share of good parts that may be rejected, inside (0, 1).
         image_scoring: The image score to calibrate; default: the bundle's.
-        backend: What runs the CLIP encoder, and the reference matcher for a bank; no other
-            engine is needed.
+        backend: What runs the CLIP encoder, and the reference matcher for a bank; other engines
+            are needed of a product with settings alone.
         precision: What they compute in; default: that of the backend.
         threads: CPU threads; 0 takes every core.
         device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
@@ -140,24 +145,32 @@ def calibrate_product(
     embeddings = bundle.text_embeddings(product)
     scoring = image_scoring or bundle.manifest.method_parameters.image_scoring
     bank, reference = bundle.reference_bank(product), bundle.reference_digest(product)
+    settings = bundle.manifest.products[bundle.product_name(product) or product].settings
     files = tuple(files)
     require_not_in_bank(bundle, product, files)
-    with image_scorer(
-        bundle,
-        embeddings,
-        image_scoring=scoring,
-        bank=bank,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-        device=device,
-    ) as score:
+    scorer = (
+        image_scorer(
+            bundle, embeddings, image_scoring=scoring, bank=bank, backend=backend,
+            precision=precision, threads=threads, device=device,
+        )
+        if settings is None
+        else decision_scorer(
+            bundle, product, image_scoring=scoring, bank=bank, backend=backend,
+            precision=precision, threads=threads, device=device,
+        )
+    )  # fmt: skip
+    with scorer as score:
         good = score_good_images(
             files, score, white_level=white_level, orientation=orientation, progress=progress
         )
     fit = conformal_threshold(good.scores, false_reject_rate)
     calibration = calibration_record(
-        fit, good.digest, score.parameters, backend=score.backend, precision=score.precision
+        fit,
+        good.digest,
+        score.parameters,
+        backend=score.backend,
+        precision=score.precision,
+        statistic=statistic_of(settings),
     )
     changed = set_calibration(
         bundle,
@@ -166,8 +179,9 @@ def calibrate_product(
         calibration,
         embeddings=embeddings,
         reference=reference,
+        settings=settings,
     )
-    return ProductCalibration(changed, fit, good)
+    return ProductCalibration(changed, fit, good, statistic_of(settings))
 
 
 def calibration_record(
@@ -177,6 +191,7 @@ def calibration_record(
     *,
     backend: str,
     precision: str,
+    statistic: Statistic = "image_score",
 ) -> Calibration:
     """Record where a threshold comes from; whoever stores it adds the bank that it holds for.
 
@@ -185,6 +200,7 @@ def calibration_record(
         parameters: Those that the scores were computed with.
         backend: What ran the CLIP encoder, as its session describes itself.
         precision: What it computed in.
+        statistic: From `statistic_of`.
     """
     return Calibration(
         false_reject_rate=fit.false_reject_rate,
@@ -200,7 +216,13 @@ def calibration_record(
         parameters=parameters_record(parameters),
         parameters_digest=parameters.digest,
         scheme=fit.scheme,
+        statistic=statistic,
     )
+
+
+def statistic_of(settings: ProductSettings | None) -> Statistic:
+    """Name what is compared with the threshold of a product."""
+    return "decision_score" if settings is not None and settings.rules else "image_score"
 
 
 def digest_of_contents(digests: Iterable[str]) -> str:
@@ -332,5 +354,47 @@ def image_scorer(
         def score(frame: Frame) -> float:
             require_sight(frame, parameters)
             return scorer.score(scorer.encode(frame), loaded).score
+
+        yield ImageScorer(score, scorer.backend, scorer.precision, parameters)
+
+
+@contextmanager
+def decision_scorer(
+    bundle: Bundle,
+    product: str,
+    *,
+    image_scoring: ImageScoring,
+    bank: ReferenceBank | None = None,
+    backend: str = DEFAULT_BACKEND,
+    precision: str | None = None,
+    threads: int = 0,
+    device: int = 0,
+) -> Iterator[ImageScorer]:
+    """Give what computes decision scores of a product with settings: those of inspections.
+
+    Args:
+        bank: Its reference bank, if it has learned one.
+        precision: What the engines compute in; default: that of the backend.
+        threads: CPU threads; 0 takes every core.
+        device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
+
+    Raises:
+        EngineError: An engine cannot be loaded.
+    """
+    parameters = bundle.manifest.method_parameters.replace(image_scoring=image_scoring)
+    with view_scorer(
+        bundle,
+        bundle.product_name(product) or product,
+        parameters,
+        with_bank=bank is not None,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        device=device,
+    ) as scorer:
+        loaded = None if bank is None else scorer.load(bank)
+
+        def score(frame: Frame) -> float:
+            return scorer.inspect(frame, loaded).decision_score
 
         yield ImageScorer(score, scorer.backend, scorer.precision, parameters)

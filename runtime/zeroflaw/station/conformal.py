@@ -35,6 +35,9 @@ from zeroflaw_engines.bundle.manifest import CalibrationScheme
 from zeroflaw_engines.errors import CalibrationError, MissingExtraError
 
 CONFIDENCE: Final = 0.95
+# Least threshold, 1.2e-38: one that is above 0 in single precision too. No region has a peak below
+# it, so that it stands for "any region at all".
+_LEAST: Final = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ def conformal_threshold(
 
     k = ceil((n + 1) (1 - a)), and the threshold is the next number above the k-th smallest
     score. Where k > n there is no such score: the largest is taken, and a warning says how many
-    images it takes and what can be claimed.
+    images it takes and what can be claimed. Where the k-th smallest score is 0, as of decision
+    scores of parts without any region, the threshold is the least there is: parts that score 0 are
+    accepted, and all others rejected.
 
     Args:
-        scores: [n], image scores of good parts in [0, 1].
+        scores: [n], scores of good parts in [0, 1].
         false_reject_rate: a, inside (0, 1).
         scheme: What they are: of images that the bank has not, or each without its own rows.
 
@@ -124,7 +129,13 @@ def conformal_threshold(
             " threshold: the true false-reject rate may lie below "
             + ("the interval" if scheme == "split" else "what is expected")
         )
-    threshold = float(np.nextafter(highest_accepted, np.inf))
+    threshold = max(float(np.nextafter(highest_accepted, np.inf)), _LEAST)
+    if highest_accepted <= 0:
+        warnings.append(
+            f"{accepted} of {n} good images have the score 0: they show no region that a rule by"
+            " regions counts. Every part with one such region is rejected, whatever its peak;"
+            " give the rule a min_peak to allow for weak ones"
+        )
     if is_near_one(threshold):
         warnings.append(
             f"the threshold {threshold:.9g} is within {NEAR_ONE:g} of 1, the highest score there"

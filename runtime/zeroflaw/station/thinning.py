@@ -7,7 +7,7 @@ alone would have given. The guarantee of leave-one-out calibration rests on that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,19 +66,39 @@ def bank_of_photos(photos: Sequence[NDArray[np.float16]], tower: str) -> Referen
     return ReferenceBank(np.concatenate(photos, axis=1), numbers, tower)
 
 
-def rows_of_a_photo(photos: int, rows: int) -> int:
+def bank_of_tiles(banks: Mapping[int, ReferenceBank]) -> ReferenceBank:
+    """Join banks of one tile each, of the same photos, to those of one file.
+
+    Args:
+        banks: By the number of the tile, ascending; at least one.
+    """
+    numbers = np.repeat(np.array(list(banks), np.int32), [bank.rows for bank in banks.values()])
+    parts = list(banks.values())
+    return ReferenceBank(
+        np.concatenate([part.tokens for part in parts], axis=1),
+        np.concatenate([part.photos for part in parts]),
+        parts[0].tower,
+        numbers,
+    )
+
+
+def rows_of_a_photo(photos: int, rows: int, tiles: int = 1) -> int:
     """Share the rows of a bank among photos.
 
     Args:
         photos: At least 1.
         rows: Of the whole bank, a block.
+        tiles: That have a bank each, and share the rows evenly.
 
     Raises:
         ReferenceBankError: There are more photos than rows.
     """
-    if photos > rows:
+    if photos > rows // tiles:
+        among = f", which {tiles} tiles share: {rows // tiles} each" if tiles > 1 else ""
         raise ReferenceBankError(
-            f"{photos} photos do not fit into a bank of {rows} rows a block",
-            "give fewer photos, or a larger budget",
+            f"{photos} photos do not fit into a bank of {rows} rows a block{among}",
+            'give fewer photos, or a larger budget, or choose banks = "one"'
+            if tiles > 1
+            else "give fewer photos, or a larger budget",
         )
-    return rows // photos
+    return rows // tiles // photos

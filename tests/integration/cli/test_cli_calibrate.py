@@ -57,7 +57,7 @@ def test_calibrate_and_inspect(bundle: Path, good: Path, tmp_path: Path) -> None
     done = run(ZEROFLAW, "calibrate", bundle, good, "-p", "object", "--false-reject-rate", 0.1)
     assert done.returncode == 0, done.stderr
     assert "too few" not in done.stderr
-    assert f"from {GOOD} good images (just above the score of rank 23)" in done.stdout
+    assert f"from {GOOD} good images (just above the image score of rank 23)" in done.stdout
     scores = np.sort(scores_of(bundle, good))
     entry = open_bundle(bundle).manifest.products["object"]
     assert scores[22] < entry.threshold <= scores[23]

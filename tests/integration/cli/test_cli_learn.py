@@ -46,7 +46,7 @@ def test_a_product_is_learned_listed_calibrated_and_forgotten(
 ) -> None:
     done = run("products", "learn", bundle, "object", good, "--false-reject-rate", 0.2)
     assert done.returncode == 0, done.stderr
-    assert "from 4 good images (just above the score of rank 4)" in done.stdout
+    assert "from 4 good images (just above the image score of rank 4)" in done.stdout
     assert "expected 0.2 or fewer" in done.stdout
     assert "95 %" not in done.stdout
     assert "reference bank: 4 photos, 3448 rows, 1.1 MB" in done.stdout

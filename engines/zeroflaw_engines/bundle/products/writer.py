@@ -74,6 +74,7 @@ def set_calibration(
     *,
     embeddings: TextEmbeddings,
     reference: str | None = None,
+    settings: ProductSettings | None = None,
 ) -> Bundle:
     """Set the calibrated decision threshold of a product; its banks stay as they are.
 
@@ -82,13 +83,14 @@ def set_calibration(
         calibration: Its `reference` is set to that given.
         embeddings: Those that the images were scored with.
         reference: Digest of the reference bank that they were scored with; default: none.
+        settings: Those that they were looked at by; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
-        ProductError: The product is unknown, was added or learned anew since its images were
-            scored, or the threshold is out of its range.
+        ProductError: The product is unknown, was added, learned or given other settings since its
+            images were scored, or the threshold is out of its range.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     _require_threshold(product, threshold)
@@ -96,7 +98,7 @@ def set_calibration(
     with changing(bundle) as path:
         current = open_bundle(path, verify_digests=False)
         require_same_models(bundle, current)
-        name = _require_same_product(current, product, embeddings, reference)
+        name = _require_same_product(current, product, embeddings, reference, settings)
         entry = msgspec.structs.replace(
             current.manifest.products[name], threshold=threshold, calibration=calibration
         )
@@ -116,6 +118,7 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
     embeddings: TextEmbeddings,
     before: str | None,
     added: Product | None = None,
+    settings: ProductSettings | None = None,
 ) -> Bundle:
     """Give a product a reference bank, in place of the one it has, and the threshold for it.
 
@@ -131,14 +134,15 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
         before: Digest of the bank that the product had when learning began; None if it had none.
         added: The entry of a product that the bundle lacked when learning began: it comes with
             the bank, in the same step.
+        settings: Those that the photos were looked at by; default: none.
 
     Returns:
         The bundle as it is now.
 
     Raises:
         ReferenceBankError: The bank does not belong to the bundle, or is not as described.
-        ProductError: The product is unknown, or was added or learned by another process
-            meanwhile; or the threshold is out of its range, or of another bank.
+        ProductError: The product is unknown, or was added, learned or given other settings by
+            another process meanwhile; or the threshold is out of its range, or of another bank.
         BundleError: The bundle cannot be written, or another process is changing it.
     """
     check_reference_bank(bank, bundle.manifest.sizes.reference, bundle.tower)
@@ -162,7 +166,8 @@ def set_reference(  # noqa: PLR0917 - what is stored comes in the order in which
         current = open_bundle(path, verify_digests=False)
         require_same_models(bundle, current)
         if added is None or current.product_name(product) is not None:
-            name, before_it = _require_same_product(current, product, embeddings, before), current
+            name = _require_same_product(current, product, embeddings, before, settings)
+            before_it = current
             new: dict[str, bytes] = {}
         else:
             name = normal_name(product)
@@ -323,24 +328,35 @@ def _require_threshold(product: str, threshold: float) -> None:
 
 
 def _require_same_product(
-    current: Bundle, product: str, embeddings: TextEmbeddings, reference: str | None
+    current: Bundle,
+    product: str,
+    embeddings: TextEmbeddings,
+    reference: str | None,
+    settings: ProductSettings | None,
 ) -> str:
     """Refuse to store what was computed for a product that another process changed since.
 
     Args:
         embeddings: Those that were used.
         reference: Digest of the reference bank that the product had then; None if it had none.
+        settings: That it had then; None if it had none.
 
     Returns:
         The bundle's spelling of its name.
 
     Raises:
-        ProductError: The product is unknown, or has other embeddings or another bank by now.
+        ProductError: The product is unknown, or has other embeddings, another bank or other
+            settings by now.
     """
     name = current.product_name(product) or product
     if not np.array_equal(current.text_embeddings(name), embeddings):
         raise ProductError(
             f"product {product!r} was added anew while its images were scored",
+            "calibrate it again, or learn it again",
+        )
+    if current.manifest.products[name].settings != settings:
+        raise ProductError(
+            f"the settings of product {product!r} were changed while its images were scored",
             "calibrate it again, or learn it again",
         )
     now = current.reference_digest(name)

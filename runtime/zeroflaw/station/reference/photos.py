@@ -21,7 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from zeroflaw.pictures.images import ImageFile, Orientation, file_frame, read_image_file
+from zeroflaw.pipeline.view.product_view import ProductView
 from zeroflaw.station.reference.scorer import require_sight
+from zeroflaw.station.reference.view_scorer import require_view
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.lock import LEARNING
 from zeroflaw_engines.errors import BundleError, FrameError, ImageFileError, ReferenceBankError
@@ -105,12 +107,14 @@ def survey_photos(
     reader: PhotoReader,
     parameters: MethodParameters,
     progress: Progress | None = None,
+    view: ProductView | None = None,
 ) -> PhotoSurvey:
     """Find out which files can be learned from; no engine is needed.
 
     Args:
         parameters: Limits of photos that show nothing.
         progress: Called for each file that is left out, with the error if there is one.
+        view: How the product's frames are looked at: what an inspection would hold is left out.
     """
     photos: dict[str, Photo] = {}
     copies: list[Path] = []
@@ -123,7 +127,10 @@ def survey_photos(
             digest = sha256_of_file(path)
             if digest not in photos:
                 frame = file_frame(file)
-                require_sight(frame, parameters)
+                if view is None:
+                    require_sight(frame, parameters)
+                else:
+                    require_view(view, frame, parameters)
                 warnings += file.warnings
                 photos[digest] = Photo(path, digest, (frame.shape[0], frame.shape[1]))
                 continue

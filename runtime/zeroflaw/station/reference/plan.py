@@ -32,7 +32,7 @@ class LearningPlan:
         bank: Photos whose tokens go into the bank.
         calibrating: Photos whose scores give the threshold: those of the bank for
             `leave_one_out`, none of them for `split`.
-        rows_of_a_photo: Rows of the bank for each of its photos.
+        rows_of_a_photo: Rows of the bank for each of its photos; of the bank of each tile.
     """
 
     scheme: CalibrationScheme
@@ -47,6 +47,7 @@ def plan_learning(
     calibration: CalibrationChoice = "auto",
     *,
     rows: int,
+    tiles: int = 1,
     shots: int | None = None,
     seed: int = 0,
     failed: int = 0,
@@ -61,6 +62,7 @@ def plan_learning(
         false_reject_rate: Inside (0, 1).
         calibration: A scheme; `auto` splits if those that calibrate can claim the rate.
         rows: Of the bank, for each block.
+        tiles: That have a bank each, and share the rows.
         shots: Photos in the bank; default: all, or the share of a split.
         failed: Files that were left out, for the error.
 
@@ -97,7 +99,7 @@ def plan_learning(
         ]
     )
     bank = tuple(photo for photo in photos if photo in drawn)
-    share = rows_of_a_photo(shots, rows)
+    share = rows_of_a_photo(shots, rows, tiles)
     if not split:
         return LearningPlan("leave_one_out", bank, bank, share)
     quantile_of_beta()
