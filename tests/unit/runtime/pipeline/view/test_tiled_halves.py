@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scripted_engines import PARAMETERS, TiledPart, dim_frame
 
+from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.geometry import squash
-from zeroflaw.pipeline.view.tiled_decoding import decode_tiles
+from zeroflaw.pipeline.view import tiled_decoding
+from zeroflaw.pipeline.view.blending import blending_of
 from zeroflaw_engines.bundle.products.settings import Tiles
 from zeroflaw_engines.errors import EngineError
 
@@ -39,11 +41,9 @@ def part():
 
 def test_every_engine_is_called_as_often_as_there_are_tiles_for_it(part) -> None:
     spots = with_spots((250, 200, 12), frame=(900, 900))
-    calls = {}
     for rows in (1, 2, 3, 5):
         one = part((900, 900), Tiles(rows=rows, columns=rows + 1, overlap=0.1))
         found = one.inspect(spots)
-        calls[rows] = one.clip.images
         holding = sum(
             (found.anomaly_map[tile_rows, tile_columns] > PARAMETERS.extreme_threshold).any()
             for tile_rows, tile_columns in parts_of(one)
@@ -56,8 +56,6 @@ def test_every_engine_is_called_as_often_as_there_are_tiles_for_it(part) -> None
 
 
 def parts_of(part: TiledPart):
-    from zeroflaw.pipeline.view.blending import blending_of
-
     return [(tile.rows, tile.columns) for tile in blending_of(part.grid).tiles]
 
 
@@ -179,7 +177,7 @@ def test_a_tile_without_judged_area_is_never_run(part) -> None:
     at_map = judged.reshape(108, 2, 156, 2).any(axis=(1, 3))
     assert not encoded.encoding.anomaly_map[~at_map].any()
     assert (encoded.encoding.anomaly_map[at_map] > 0).all()
-    decoding = decode_tiles(
+    decoding = tiled_decoding.decode_tiles(
         encoded.encoding,
         encoded.view,
         one.grid,
@@ -193,6 +191,55 @@ def test_a_tile_without_judged_area_is_never_run(part) -> None:
         assert judged[int(y), int(x)]
     assert decoding.found.mask[45, 45]
     assert not decoding.found.mask[:, 120:].any()
+
+
+def test_nothing_of_a_tile_is_extreme_outside_of_what_is_judged(part, monkeypatch) -> None:
+    judged = np.zeros(FRAME, np.bool_)
+    judged[15:80, 20:60] = True  # its right side cuts the spot
+    one = part(FRAME, TILES, judged=judged)
+    seen = []
+    monkeypatch.setattr(
+        tiled_decoding, "decode", lambda tile, *_, **__: seen.append(tile) or Decoding(None, None)
+    )
+    encoded = one.encode(with_spots((60, 45, 9)))
+    encoded.encoding.anomaly_map[:, :30] = 0.9  # as if the defect reached the side
+    encoded.encoding.anomaly_map[:, 30:] = 0
+    tiled_decoding.decode_tiles(
+        encoded.encoding,
+        encoded.view,
+        one.grid,
+        PARAMETERS,
+        sam_encoder=one.sam,
+        sam_decoder=one.decoder,
+        sizes=one.sizes,
+    )
+    at_map = (np.arange(64) + 0.5) * 120 / 64  # of the first tile, which begins at 0
+    assert seen[0].anomaly_map[:, at_map < 60].min() > 0.4
+    assert not seen[0].anomaly_map[:, at_map > 60].any()
+
+
+def test_a_tile_takes_nothing_away_of_what_another_has_found(part) -> None:
+    frame = dim_frame(*FRAME)
+    # The first lies in two tiles; of the second of them, the one point goes to the other spot.
+    cv2.circle(frame, (108, 45), 7, (200,) * 3, -1)
+    cv2.circle(frame, (160, 45), 12, (255,) * 3, -1)
+    found = part(FRAME, TILES, parameters=PARAMETERS.replace(positive_points=1)).inspect(frame)
+    assert found.mask[45, 108]
+    assert found.mask[45, 160]
+    assert found.score_map[22, 54] > 0.5 * found.anomaly_map[22, 54] + 0.4
+
+
+@pytest.mark.parametrize("places", [((45, 45), (270, 170)), ((270, 170), (45, 45))])
+def test_the_status_is_that_of_the_worst_tile(part, places) -> None:
+    frame = dim_frame(*FRAME)
+    (x, y), faint = places
+    cv2.circle(frame, (x, y), 9, (240,) * 3, -1)
+    cv2.circle(frame, faint, 9, (110,) * 3, -1)  # extreme, and nothing that SAM cuts out
+    found = part(FRAME, TILES).inspect(frame)
+    assert found.status == "stage_1_empty"
+    assert found.trace.kept_stage == 3
+    assert found.mask[y, x]
+    assert found.mask[faint[1], faint[0]]
 
 
 def test_judged_area_in_an_overlap_is_seen_by_both_tiles(part) -> None:
@@ -242,10 +289,14 @@ class TestCoarseToFine:
         np.testing.assert_allclose(
             encoded.anomaly_map[:30, :45], fine.anomaly_map[:30, :45], atol=1e-6
         )
-        # A spot that ends short of the second tile, but not by a patch.
-        edge = one.grid.windows[1][1].start
-        near = with_spots((edge - 19, 25, 15))
-        assert part(FRAME, self.TILES).encode(near).encoding.tiles.run == 2
+
+    @pytest.mark.parametrize(("x", "y"), [(150, 300), (450, 300), (300, 150), (300, 450)])
+    def test_a_patch_beside_a_tile_counts_as_in_it(self, part, x, y) -> None:
+        # It ends 25 px short of the middle tile; a patch has 37.5 px.
+        frame = with_spots((x, y, 10), frame=(600, 600))
+        one = part((600, 600), self.TILES)
+        assert one.grid.windows[4] == (slice(185, 416), slice(185, 416))
+        assert one.encode(frame).encoding.tiles.run == 2
 
     def test_the_limit_itself_is_clearly_good(self, part) -> None:
         frame = with_spots((25, 25, 15))
