@@ -146,14 +146,16 @@ class Judged(ZoneLayout):
         return found
 
 
-def banks_at(distances: Sequence[float]) -> LoadedBanks | None:
-    """A bank for each tile, that gives every patch a distance of its own."""
-    by_tile = {}
+def banks_of(distances: Sequence[float]) -> LoadedBanks | None:
+    """A bank for each tile whose patches are all so far from it; None if there are none."""
+    if not distances:
+        return None
+    banks = {}
     for number, distance in enumerate(distances):
         tokens = np.zeros((1, 4, 2), np.float16)
         tokens[0, 0, 0] = distance
-        by_tile[number] = LoadedBank(tokens, np.array([4], np.int32), f"{number}")
-    return LoadedBanks("x", by_tile[0], by_tile) if by_tile else None
+        banks[number] = LoadedBank(tokens, np.array([4], np.int32), f"{number}")
+    return LoadedBanks("x", banks[0], banks)
 
 
 class TiledPart:
@@ -182,13 +184,13 @@ class TiledPart:
         self.product = LoadedProduct(
             "part",
             np.zeros((2, 4), np.float32),
-            banks_at(distances),
+            banks_of(distances),
             ProductView(settings, zones, self.grid, None),
             settings,
             0.5,
             (),
             (),
-            Provenance(*["x"] * 3, None, None, None, *["x"] * 2),
+            Provenance(*["x"] * 3, *[None] * 3, *["x"] * 2),
         )
 
     def encode(self, frame) -> EncodedFrame:
