@@ -68,8 +68,8 @@ class MethodParameters:
             pixels never do is held. 12-bit values in 16 bits end at 1/16.
         contradiction: What happens if the image score accepts a frame whose mask or map says
             "defect": `warn` in the result, `hold` the frame, or `ignore` it.
-        contradiction_area: Share of the frame that mask or map must call defective for it to be
-            a contradiction, in [0, 1); 0 counts a single pixel.
+        contradiction_area: Share of what is judged of the frame that mask or map must call
+            defective for it to be a contradiction, in [0, 1); 0 counts a single pixel.
     """
 
     extreme_threshold: float = 0.5

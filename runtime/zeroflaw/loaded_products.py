@@ -32,7 +32,7 @@ class LoadedProduct:
         banks: Its reference banks, where the matcher reads them; None if it has none.
         view: How its frames are looked at; None: as a whole, and all of it.
         settings: What the view is of, and the rules; None if it has none.
-        threshold: Image score at and above which frames are rejected, in [0, 1].
+        threshold: Decision score at and above which frames are rejected, in [0, 1].
         threshold_warnings: What to know about that.
         warnings: What a reader of every result must know, those among them.
         provenance: What judges, by digest.

@@ -165,7 +165,7 @@ def as_the_examples_print(path: Path, inspection: Inspection) -> str:
     def outline(name: str, polygon: tuple[tuple[int, int], ...]) -> str:
         return f"    {name} " + " ".join(f"{x},{y}" for x, y in polygon)
 
-    scores = f"score {inspection.image_score:.6f} threshold {inspection.threshold:.6f}"
+    scores = f"score {inspection.decision_score:.6f} threshold {inspection.threshold:.6f}"
     lines = [f"{path} {inspection.decision} {scores}"]
     for region in inspection.regions:
         lines.append(

@@ -66,7 +66,7 @@ static int inspect_file(zeroflaw_inspector inspector, const char *product, const
   } else {
     code = view.decision == ZEROFLAW_ACCEPT ? ACCEPTED : REJECTED;
     printf("%s %s score %.6f threshold %.6f\n", view.frame_id,
-           code == ACCEPTED ? "accept" : "reject", view.score, view.threshold);
+           code == ACCEPTED ? "accept" : "reject", view.decision_score, view.threshold);
     print_regions(&view);
   }
   zeroflaw_release(inspection);

@@ -28,7 +28,7 @@ void print_polygon(const char* name, const zeroflaw::Polygon& polygon) {
 
 void print(const zeroflaw::Inspection& inspection) {
   std::cout << inspection.frame_id() << ' ' << (inspection.accepted() ? "accept" : "reject")
-            << std::fixed << std::setprecision(6) << " score " << inspection.score()
+            << std::fixed << std::setprecision(6) << " score " << inspection.decision_score()
             << " threshold " << inspection.threshold() << '\n';
   for (std::size_t i = 0; i < inspection.region_count(); ++i) {
     const zeroflaw::Region region = inspection.region(i);

@@ -102,7 +102,7 @@ def _alignment_record(aligned: AlignedFrame) -> AlignmentRecord:
 
 
 def _tiles_record(encoding: Encoding) -> TilesRecord | None:
-    seen = getattr(encoding, "tiles", None)
+    seen = encoding.tiles
     if seen is None:
         return None
     return TilesRecord(rows=seen.rows, columns=seen.columns, run=seen.run)

@@ -28,7 +28,7 @@ def decision_threshold(
     explicit: bool = False,
     reference: str | None = None,
 ) -> tuple[float, tuple[str, ...]]:
-    """Give the image score at and above which frames of a product are rejected.
+    """Give the decision score at and above which frames of a product are rejected.
 
     A product's own threshold goes before `decision_threshold`, unless the user gave that one for
     this inspection. A calibrated threshold lies on the scale of one kind of image score, with one

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -31,7 +31,8 @@ from zeroflaw_engines.bundle.reference_bank import (
     encode_reference_bank,
 )
 from zeroflaw_engines.contract import ReferenceSizes
-from zeroflaw_engines.image_files.frame import Frame
+
+_Pixels = TypeVar("_Pixels", bound=NDArray[Any])
 
 # Photos are thinned to more rows than they need, so that they serve a bank of fewer photos too.
 _SPARE: Final = 2
@@ -148,19 +149,19 @@ class PhotoLearner:
             self.progress(photo.path, None)
 
 
-def view_of(frame: Frame, view: Augmentation) -> Frame:
+def view_of(frame: _Pixels, view: Augmentation) -> _Pixels:
     """Turn or mirror a frame; angles are counter-clockwise.
 
     Args:
-        frame: uint8 [H, W, 3].
+        frame: uint8 [H, W, 3], or a mask of one, bool [H, W].
     """
     if view == "flip_horizontal":
-        turned = frame[:, ::-1]
+        turned: NDArray[Any] = frame[:, ::-1]
     elif view == "flip_vertical":
         turned = frame[::-1]
     else:
         turned = np.rot90(frame, {"rotate_90": 1, "rotate_180": 2, "rotate_270": 3}[view])
-    return np.ascontiguousarray(turned)
+    return np.ascontiguousarray(turned)  # type: ignore[return-value]
 
 
 def nearest_photo(tokens: FloatArray, bank: ReferenceBank) -> tuple[int, float]:

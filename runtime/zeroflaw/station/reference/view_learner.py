@@ -6,6 +6,7 @@ all tiles, each photo alone: the bank without a photo's rows is the one that the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.station.reference.learner import JudgedPhotos, digest_of, view_of
 from zeroflaw.station.reference.photos import (
     Arrays,
@@ -25,7 +26,7 @@ from zeroflaw.station.reference.photos import (
     require_disk_space,
 )
 from zeroflaw.station.reference.plan import LearningPlan
-from zeroflaw.station.reference.view_scorer import ViewScorer, banked_tiles
+from zeroflaw.station.reference.view_scorer import TilePicture, ViewScorer, banked_tiles
 from zeroflaw.station.thinning import bank_of_photos, bank_of_tiles, thinned
 from zeroflaw_engines.bundle.manifest import Augmentation
 from zeroflaw_engines.bundle.reference_bank import (
@@ -34,7 +35,6 @@ from zeroflaw_engines.bundle.reference_bank import (
     encode_reference_bank,
 )
 from zeroflaw_engines.contract import ReferenceSizes
-from zeroflaw_engines.image_files.frame import Frame
 
 # Photos are thinned to more rows than they need, so that they serve a bank of fewer photos too.
 _SPARE: Final = 2
@@ -76,7 +76,8 @@ class ViewLearner:
         rows = self.plan.rows_of_a_photo
         parts = []
         for photo in self.plan.bank:
-            parts.append(self._learned(photo)["thinned"][:, :, :rows])
+            learned = self._learned(photo)
+            parts.append([learned[f"thinned_{i}"][:, :rows] for i in range(len(learned["every"]))])
             if self.progress:
                 self.progress(photo.path, None)
         if not self.tiles:
@@ -136,44 +137,59 @@ class ViewLearner:
     def _learned(self, photo: Photo) -> Arrays:
         """Return what is computed of a photo of the bank, and keep it.
 
-        `thinned` is float16 [tiles or 1, blocks, rows, width], of `every` [1] rows that there were;
-        `compared` and `beginning` are from `_compared`.
+        `thinned_0` and on are float16 [blocks, rows, width], of each bank; `every` [banks] says of
+        how many patches; `compared` and `beginning` are from `_compared`.
         """
         stored = self.store.read(photo)
-        if stored is not None and stored.keys() == {"thinned", "every", "compared", "beginning"}:
-            enough = min(self.plan.rows_of_a_photo, int(stored["every"][0]))
-            if stored["thinned"].shape[2] >= enough:
+        if stored is not None and stored.keys() >= {"every", "compared", "beginning"}:
+            needed = np.minimum(self.plan.rows_of_a_photo, stored["every"])
+            known = [stored.get(f"thinned_{i}") for i in range(len(needed))]
+            if all(k is not None and k.shape[1] >= n for k, n in zip(known, needed, strict=True)):
                 return stored
         pictures = list(self.scorer.pictures(self.reader.frame(photo)))
         rows = _SPARE * self.plan.rows_of_a_photo
         # Of one bank for all, as many of each tile as leave twice the largest bank's rows: not by
         # the plan, so that a photo has the same rows whatever the photos beside it are.
         share = -(-_SPARE * self.sizes.rows // len(pictures))
-        of_tiles = [
-            thinned(self._tokens(picture), rows if self.tiles else share) for _, picture in pictures
-        ]
+        found, every = [], []
+        for picture in pictures:
+            tokens = self._tokens(picture)
+            every.append(tokens.shape[1])
+            found.append(thinned(tokens, rows if self.tiles else share))
         if not self.tiles:
-            together = np.concatenate(of_tiles, axis=1).astype(np.float32)
-            of_tiles = [thinned(together, rows)]
-            every = together.shape[1]
-        else:
-            every = self.sizes.tokens * (1 + len(self.views))
+            together = np.concatenate(found, axis=1).astype(np.float32)
+            found, every = [thinned(together, rows)], [together.shape[1]]
         compared, beginning = self._compared(iter(pictures))
         computed: Arrays = {
-            "thinned": np.stack(of_tiles),
-            "every": np.array([every], np.int64),
+            **{f"thinned_{i}": one for i, one in enumerate(found)},
+            "every": np.array(every, np.int64),
             "compared": compared,
             "beginning": beginning,
         }
         self.store.write(photo, computed)
         return computed
 
-    def _tokens(self, picture: Frame) -> FloatArray:
-        """Return the patch tokens of a picture and its other views, float32 [blocks, N, width]."""
-        seen = [picture, *(view_of(picture, view) for view in self.views)]
-        return np.concatenate([self.scorer.tokens(one) for one in seen], axis=1)
+    def _tokens(self, tile: TilePicture) -> FloatArray:
+        """Return the tokens of the patches that count of a tile and its other views.
 
-    def _compared(self, pictures: Iterator[tuple[int, Frame]]) -> tuple[FloatArray, FloatArray]:
+        What is blanked is not learned: a defect that is as smooth would be near to it.
+
+        Returns:
+            float32 [blocks, N, width].
+        """
+        found = []
+        for view in (None, *self.views):
+            picture, judged = tile.picture, tile.judged
+            if view is not None:
+                picture = view_of(picture, view)
+                judged = None if judged is None else view_of(judged, view)
+            tokens = self.scorer.tokens(picture)
+            if judged is not None:
+                tokens = tokens[:, judged_patches(judged, tokens.shape[1])]
+            found.append(tokens)
+        return np.concatenate(found, axis=1)
+
+    def _compared(self, pictures: Iterator[TilePicture]) -> tuple[FloatArray, FloatArray]:
         """Return what tells which photo is nearest: the tokens of the tile in the middle.
 
         Returns:
@@ -181,10 +197,33 @@ class ViewLearner:
         """
         numbers = banked_tiles(self.scorer.view)
         middle = numbers[len(numbers) // 2]
-        picture = next(picture for number, picture in pictures if number == middle)
-        tokens = self.scorer.tokens(picture)[:1]
+        tile = next(one for one in pictures if one.number == middle)
+        tokens = self.scorer.tokens(tile.picture)[:1]
         beginning = thinned(tokens, _ROWS_COMPARED)[0].astype(np.float32)
         return tokens[0], beginning
+
+
+def judged_patches(judged: BoolArray, count: int) -> BoolArray:
+    """Return which patches of a picture hold anything that is judged.
+
+    Args:
+        judged: bool [h, w], True somewhere.
+        count: Of the patches, which lie in a square over the picture.
+
+    Returns:
+        bool [count], row by row.
+    """
+    side = math.isqrt(count)
+    height, width = judged.shape
+    at = np.arange(side)
+    # A patch of a small picture is less than a pixel: each has one at least.
+    rows, columns = (at * extent // side for extent in (height, width))
+    ends = [-(-(at + 1) * extent // side) for extent in (height, width)]
+    sums = np.zeros((height + 1, width + 1), np.int64)
+    sums[1:, 1:] = judged.cumsum(axis=0).cumsum(axis=1)
+    top, bottom, left, right = rows[:, None], ends[0][:, None], columns[None], ends[1][None]
+    inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return np.asarray(inside > 0).ravel()
 
 
 def _nearest(tokens: FloatArray, beginnings: list[NDArray[np.float32]]) -> tuple[int, float]:

@@ -12,7 +12,7 @@ from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.encoding.clip import encode_clip
 from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.encoding.frame_information import FrameInformation, frame_information
-from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.intake import TakenFrame
 from zeroflaw.pipeline.reference import LoadedBanks, load_banks
 from zeroflaw.pipeline.view.product_view import FrameView, ProductView, product_view
@@ -53,6 +53,21 @@ class JudgedView:
     score: float
     highest: float
     mean: float
+
+
+@dataclass(frozen=True, eq=False)
+class TilePicture:
+    """What CLIP is shown of a photo.
+
+    Attributes:
+        number: Of the tile, row by row from 0.
+        picture: uint8 [h, w, 3], RGB.
+        judged: bool [h, w], what counts of it; None: all.
+    """
+
+    number: int
+    picture: Frame
+    judged: BoolArray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,15 +126,17 @@ class ViewScorer:
         judged = distances if zones is None else distances[zones.at_map(distances.shape)]
         return JudgedView(score, float(distances.max()), float(judged.mean()))
 
-    def pictures(self, frame: Frame) -> Iterator[tuple[int, Frame]]:
-        """Give what CLIP is shown of a photo: the number and the picture of each tile that counts.
+    def pictures(self, frame: Frame) -> Iterator[TilePicture]:
+        """Give what CLIP is shown of a photo: each tile that counts, row by row.
 
         Raises:
             FrameError: As `inspect`.
         """
         seen = require_view(self.view, frame, self.parameters)
         for number in banked_tiles(self.view):
-            yield number, seen.seen if seen.grid is None else seen.seen[seen.grid.windows[number]]
+            window = (slice(None), slice(None)) if seen.grid is None else seen.grid.windows[number]
+            judged = None if seen.zones is None else seen.zones.judged[window]
+            yield TilePicture(number, seen.seen[window], judged)
 
     def tokens(self, picture: Frame) -> FloatArray:
         """Return the patch tokens of a picture, float32 [blocks, tokens, width], L2-normalised.

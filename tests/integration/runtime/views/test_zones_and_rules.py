@@ -31,7 +31,7 @@ from zeroflaw.pipeline.view.product_view import FrameView, ProductView
 from zeroflaw.pipeline.view.zones import ZoneLayout, zone_layout
 from zeroflaw.records.decision import Reason
 from zeroflaw_engines.bundle.bundle import open_bundle
-from zeroflaw_engines.bundle.products.settings import ProductSettings, Rule, Zone
+from zeroflaw_engines.bundle.products.settings import ProductSettings, Rule, Tiles, Zone
 from zeroflaw_engines.bundle.products.writer import set_settings
 from zeroflaw_engines.bundle.writer import copy_bundle
 
@@ -100,11 +100,23 @@ def painted(frame: np.ndarray, outside: np.ndarray, rng: np.random.Generator) ->
     return [np.where(outside[..., None], paint, frame) for paint in (noise, text, white)]
 
 
-@pytest.mark.parametrize("rules", [(), RULES], ids=["image score", "rules"])
-@pytest.mark.parametrize("name", ["casting_dent", "printed_board_pinhole"])
-def test_nothing_outside_of_the_zones_influences_a_bit(inspector, name, rules, rng):
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("casting_dent", {}),
+        ("casting_dent", {"rules": RULES}),
+        ("printed_board_pinhole", {"rules": RULES}),
+        ("printed_board_pinhole", {"rules": RULES, "tiles": Tiles(rows=2, columns=2)}),
+        (
+            "casting_dent",
+            {"tiles": Tiles(rows=1, columns=2, coarse_to_fine=True, coarse_limit=0.05)},
+        ),
+    ],
+    ids=["image score", "rules", "other frame", "tiles", "coarse to fine"],
+)
+def test_nothing_outside_of_the_zones_influences_a_bit(inspector, name, parts, rng):
     frame = read_image(FRAMES / f"{name}.jpg")
-    settings = use(inspector, frame, mm_per_pixel=0.05, zones=ZONES, rules=rules)
+    settings = use(inspector, frame, mm_per_pixel=0.05, zones=ZONES, **parts)
     layout = zone_layout(ZONES, settings.frame_size)
     inspection = inspector.inspect(frame, product=PRODUCT)
     assert inspection.settings == settings.digest
@@ -117,6 +129,11 @@ def test_nothing_outside_of_the_zones_influences_a_bit(inspector, name, rules, r
     assert not inspection.mask[~layout.judged].any()
     for values in (inspection.anomaly_map, inspection.score_map):
         assert not values[~layout.at_map(values.shape)].any()
+    tiles = inspection.tiles
+    assert (tiles is None) == ("tiles" not in parts)
+    assert tiles is None or (tiles.rows, tiles.columns, tiles.run > 0) == (
+        parts["tiles"].rows, parts["tiles"].columns, True,
+    )  # fmt: skip
     for region in inspection.regions:
         assert (region.zones, region.severity) == (("part",), "critical")
         assert region.area_mm2 == pytest.approx(region.area * 0.0025)

@@ -14,14 +14,16 @@ from zeroflaw.pipeline.reference import (
     fused_map,
     fused_score,
     load_bank,
+    load_banks,
     match,
     reference_distances,
 )
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.station.thinning import bank_of_tiles
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.contract import EngineSizes, ReferenceSizes, engine_contract
-from zeroflaw_engines.errors import EngineError
+from zeroflaw_engines.errors import EngineError, ReferenceBankError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import HostTensor
 from zeroflaw_engines.sessions.session import check_inputs
@@ -260,3 +262,23 @@ def test_whether_sam_is_needed_is_asked_of_the_fused_map(clip_encoder, distances
     assert encoding.anomaly_map is asked[0]
     assert encoding.reference_map is not None
     assert encoding.features is None
+
+
+def test_a_tile_is_matched_with_its_own_bank_or_with_none(rng) -> None:
+    """A tile that is judged by the texts alone, as if it had been learned, would pass for good."""
+    numbers = np.zeros(2, np.int32)
+    parts = {
+        number: ReferenceBank(unit(rng, 2, 2, 8).astype(np.float16), numbers, "0" * 64)
+        for number in (1, 4)
+    }
+    matcher = Engine("reference_matcher")
+    banks = load_banks(bank_of_tiles(parts), "digest", matcher)
+    for number, part in parts.items():
+        found = banks.of_tile(number)
+        assert np.array_equal(found.tokens.array, part.padded(ROWS))
+        assert found.valid_rows.tolist() == [2]
+    assert banks.first is banks.of_tile(1)
+    with pytest.raises(ReferenceBankError, match="tile 2 is judged"):
+        banks.of_tile(2)
+    one = load_banks(parts[1], "digest", matcher)
+    assert one.of_tile(0) is one.of_tile(7) is one.first

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from zeroflaw.pipeline.encoding.frame_information import FrameInformation
-from zeroflaw.records.decision import blind_reason, verdict_of
+from zeroflaw.pipeline.view.zones import zone_layout
+from zeroflaw.records.decision import Reason, blind_reason, decision_fault, verdict_of
+from zeroflaw.records.rules import Firing
+from zeroflaw_engines.bundle.products.settings import Rule, Zone
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -12,7 +15,19 @@ SEEN = FrameInformation(contrast=0.4, clipped=0.0, peak=0.9)
 NAN, INF = float("nan"), float("inf")
 
 
-def verdict(score=0.2, threshold=0.5, *, seen=SEEN, masked=0, abnormal=0.0, **parameters):
+def verdict(
+    score=0.2,
+    threshold=0.5,
+    *,
+    seen=SEEN,
+    masked=0,
+    abnormal=0.0,
+    held=None,
+    zones=None,
+    rules=(),
+    firing=None,
+    **parameters,
+):
     mask = np.zeros((20, 50), np.bool_)
     mask.flat[:masked] = True
     anomaly_map = np.full((10, 10), 0.1, np.float32)
@@ -24,6 +39,10 @@ def verdict(score=0.2, threshold=0.5, *, seen=SEEN, masked=0, abnormal=0.0, **pa
         mask=mask,
         anomaly_map=anomaly_map,
         parameters=MethodParameters(**parameters),
+        held=held,
+        zones=zones,
+        rules=rules,
+        firing=firing,
     )
 
 
@@ -106,3 +125,63 @@ def test_a_contradiction_has_to_cover_its_area():
     assert verdict(masked=11, contradiction="hold", contradiction_area=0.01).decision == "hold"
     assert verdict(abnormal=0.3, contradiction="hold", contradiction_area=0.3).decision == "accept"
     assert verdict(abnormal=0.31, contradiction="hold", contradiction_area=0.3).decision == "hold"
+
+
+FIRING = Firing("scratch", "a region of 9 px has the peak 0.600000, which reaches 0.500000")
+
+
+def test_a_rule_that_rejects_is_the_reason():
+    rules = (Rule(name="scratch"),)
+    found = verdict(0.6, rules=rules, firing=FIRING)
+    assert (found.decision, found.reason.code) == ("reject", "rule")
+    assert found.reason.text == f"the rule 'scratch' rejects: {FIRING.text}"
+    assert verdict(0.4, rules=rules).reason.text.startswith(
+        "the decision score 0.400000 lies below"
+    )
+    # The score alone decides: a rule that is named beside a score below the threshold does not.
+    assert verdict(0.4, rules=rules, firing=FIRING).decision == "accept"
+    # With a threshold of 0 no rule is needed.
+    assert verdict(0.0, 0.0, rules=rules).reason.code == "reaches_threshold"
+
+
+@pytest.mark.parametrize("code", ["wrong_frame_size", "misaligned", "zone_out_of_view"])
+@pytest.mark.parametrize("score", [0.1, 0.9])
+def test_what_cannot_be_judged_is_held_before_all_else(code, score):
+    reason = Reason(code, "it does not fit")
+    blind = FrameInformation(0.0, 1.0, 0.0)
+    for seen in (SEEN, blind):
+        found = verdict(score, seen=seen, held=reason, firing=FIRING)
+        assert (found.decision, found.reason, found.warnings) == ("hold", reason, ())
+
+
+@pytest.mark.parametrize(
+    ("masked", "abnormal", "decision"),
+    # Of 1000 pixels of the frame 200 are judged, and of 100 of the map 20.
+    [(20, 0.0, "accept"), (21, 0.0, "hold"), (0, 0.02, "accept"), (0, 0.03, "hold")],
+)
+def test_a_contradiction_is_a_share_of_what_is_judged(masked, abnormal, decision):
+    zone = Zone(name="top", polygon=((0, 0), (50, 0), (50, 4), (0, 4)))
+    zones = zone_layout([zone], (20, 50))
+    assert zones.judged_pixels == 200
+    found = verdict(
+        masked=masked, abnormal=abnormal, zones=zones, contradiction="hold", contradiction_area=0.1
+    )
+    assert found.decision == decision
+    if decision == "hold":
+        assert "of what is judged of the frame" in found.reason.text
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (("accept", 0.9, 0.4, 0.5), None),
+        (("accept", 0.1, 0.5, 0.5), "the decision score 0.5 reaches the threshold"),
+        (("accept", NAN, 0.1, 0.5), "image score nan"),
+        (("reject", 0.1, 1.5, 0.5), "decision score 1.5"),
+        (("hold", 0.1, 0.1, INF), "threshold inf"),
+        (("good", 0.1, 0.1, 0.5), "no decision"),
+    ],
+)
+def test_the_decision_score_guards_an_acceptance(values, complaint):
+    fault = decision_fault(*values)
+    assert fault is None if complaint is None else complaint in fault

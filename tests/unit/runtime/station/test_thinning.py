@@ -85,5 +85,8 @@ def test_rows_are_shared_equally() -> None:
     assert rows_of_a_photo(8, 2048) == 256
     assert rows_of_a_photo(3, 10) == 3
     assert rows_of_a_photo(10, 10) == 1
+    assert rows_of_a_photo(3, 40, tiles=4) == 3
+    with pytest.raises(ReferenceBankError, match="4 tiles share: 2 each"):
+        rows_of_a_photo(3, 11, tiles=4)
     with pytest.raises(ReferenceBankError, match="11 photos do not fit into a bank of 10 rows"):
         rows_of_a_photo(11, 10)

@@ -7,7 +7,7 @@ points lie in. Both see the pixels that they are given, so that a wrong place is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.intake import TakenFrame
-from zeroflaw.pipeline.reference import LoadedBank
+from zeroflaw.pipeline.reference import LoadedBank, LoadedBanks
 from zeroflaw.pipeline.view.product_view import ProductView
 from zeroflaw.pipeline.view.tiles import TileGrid, tile_grid
 from zeroflaw.pipeline.view.zones import ZoneLayout
@@ -146,19 +146,16 @@ class Judged(ZoneLayout):
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class TestedProduct(LoadedProduct):
-    """With a distance of its own for each tile, where there are banks."""
-
-    __test__ = False
-    distances: Sequence[float] = field(default=())
-
-    def bank_of_tile(self, number):
-        if not self.distances:
-            return None
+def banks_of(distances: Sequence[float]) -> LoadedBanks | None:
+    """A bank for each tile whose patches are all so far from it; None if there are none."""
+    if not distances:
+        return None
+    banks = {}
+    for number, distance in enumerate(distances):
         tokens = np.zeros((1, 4, 2), np.float16)
-        tokens[0, 0, 0] = self.distances[number]
-        return LoadedBank(tokens, np.array([4], np.int32), f"{number}")
+        tokens[0, 0, 0] = distance
+        banks[number] = LoadedBank(tokens, np.array([4], np.int32), f"{number}")
+    return LoadedBanks("x", banks[0], banks)
 
 
 class TiledPart:
@@ -184,17 +181,16 @@ class TiledPart:
         settings = ProductSettings(frame_width=frame[1], frame_height=frame[0], tiles=tiles)
         zones = None if judged is None else Judged((), judged)
         self.grid: TileGrid | None = tile_grid(tiles, frame, sizes)
-        self.product = TestedProduct(
+        self.product = LoadedProduct(
             "part",
             np.zeros((2, 4), np.float32),
-            None,
+            banks_of(distances),
             ProductView(settings, zones, self.grid, None),
             settings,
             0.5,
             (),
             (),
-            Provenance(*["x"] * 3, None, None, *["x"] * 2),
-            distances=distances,
+            Provenance(*["x"] * 3, *[None] * 3, *["x"] * 2),
         )
 
     def encode(self, frame) -> EncodedFrame:

@@ -17,6 +17,7 @@ from zeroflaw.pipeline.view.product_view import product_view
 from zeroflaw.station.calibration import calibrate_product
 from zeroflaw.station.learning import LearnedProduct, forget_product, learn_product
 from zeroflaw.station.reference.photos import PhotoReader, survey_photos
+from zeroflaw.station.reference.view_learner import judged_patches
 from zeroflaw.station.reference.view_scorer import ViewScorer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.products.settings import (
@@ -87,6 +88,28 @@ SHIFTED = [
 ]
 
 
+def cells_of(judged: np.ndarray, side: int) -> np.ndarray:
+    """Which of side x side equal cells hold a judged pixel, by asking each pixel."""
+    height, width = judged.shape
+    found = np.zeros((side, side), np.bool_)
+    for y, x in np.argwhere(judged):
+        # The cells that a pixel overlaps.
+        rows = slice(y * side // height, -(-(y + 1) * side // height))
+        columns = slice(x * side // width, -(-(x + 1) * side // width))
+        found[rows, columns] = True
+    return found
+
+
+@pytest.mark.parametrize("shape", [(180, 167), (40, 300), (3, 5), (56, 56)])
+def test_patches_count_that_hold_anything_judged(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(shape[0])
+    for share in (0.002, 0.3):
+        judged = rng.random(shape) < share
+        judged[1, 2] = True
+        expected = cells_of(judged, 14)
+        assert np.array_equal(judged_patches(judged, 14 * 14), expected.ravel())
+
+
 def renumbered(bank: ReferenceBank, without: int) -> ReferenceBank:
     others = bank.without_photo(without)
     photos = (others.photos - (others.photos > without)).astype(np.int32)
@@ -127,6 +150,12 @@ def test_each_tile_of_an_aligned_part_has_a_bank_of_its_own_patches(
                 nearest = (rows @ on_host(tokens)[0].T).max(axis=1)
                 assert nearest.min() > 0.999  # each row is a patch of that tile
                 assert len(rows) == each
+                # ... and none of what is blanked, which no other patch looks like.
+                patches = round(on_host(tokens).shape[1] ** 0.5)
+                judged = cells_of(seen.zones.judged[window], patches)
+                nearest_to = (rows @ on_host(tokens)[0].T).argmax(axis=1)
+                assert judged.ravel()[nearest_to].all()
+                assert not judged.all()
         fresh = inspector.inspect(part(9, shift=(-4, 6), degrees=1), product="object")
         assert fresh.reference == learned.digest
         assert fresh.decision != "hold"
