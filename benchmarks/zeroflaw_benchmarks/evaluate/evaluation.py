@@ -11,14 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroflaw_benchmarks.evaluate.decoding_pass import (
-    DecodingJob,
-    DecodingTarget,
-    decode_encoding,
-    load_decoder,
-    read_stage_mask,
-)
-from zeroflaw_benchmarks.evaluate.encoding_pass import EncodingJob, encode_sample, load_encoders
 from zeroflaw_benchmarks.evaluate.job import (
     EvaluatedSample,
     EvaluationJob,
@@ -29,7 +21,20 @@ from zeroflaw_benchmarks.evaluate.job import (
     prepare_evaluation,
     require_samples,
 )
-from zeroflaw_benchmarks.evaluate.measuring_pass import (
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
+    DecodingJob,
+    DecodingTarget,
+    decode_encoding,
+    load_decoder,
+    read_stage_mask,
+)
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
+    EncodingJob,
+    encode_sample,
+    load_encoders,
+)
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import (
     CachedSample,
     MeasuringJob,
     measure_class,
@@ -37,8 +42,7 @@ from zeroflaw_benchmarks.evaluate.measuring_pass import (
     read_image_scores,
     sizes_of,
 )
-from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
-from zeroflaw_benchmarks.evaluate.reference_pass import (
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import (
     BankSource,
     PhotoJob,
     encode_photo,

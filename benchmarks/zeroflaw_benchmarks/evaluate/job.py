@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Final, Literal
 
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
-from zeroflaw_benchmarks.evaluate.decoding_pass import (
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
     DecodingTarget,
     decoded_parameters,
     decoding_bytes,
 )
-from zeroflaw_benchmarks.evaluate.encoding_pass import (
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
     Truth,
     encoding_bytes,
     encoding_variant,
     read_truth,
 )
-from zeroflaw_benchmarks.evaluate.reference_pass import BankSource, map_bytes, photo_bytes
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import BankSource, map_bytes, photo_bytes
 from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
 from zeroflaw_benchmarks.evaluate.shots import ShotBank, photo_files, shot_banks
 from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session

@@ -17,9 +17,9 @@ from zeroflaw.pictures.overlay import draw_map
 from zeroflaw.pipeline.geometry import BoolArray, geometry_of
 from zeroflaw.pipeline.masks.from_logits import logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
-from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
-from zeroflaw_benchmarks.evaluate.encoding_pass import read_maps
 from zeroflaw_benchmarks.evaluate.job import EvaluatedSample, EvaluationJob
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import StageMask, read_stage_mask
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_maps
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_export.datasets import read_sample_image

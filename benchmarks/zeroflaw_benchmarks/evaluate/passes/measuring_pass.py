@@ -14,9 +14,9 @@ from zeroflaw.pipeline.geometry import FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits, score_without_mask
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
-from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
-from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, read_maps
 from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import read_stage_mask
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, read_maps
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
