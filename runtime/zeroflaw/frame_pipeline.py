@@ -11,7 +11,7 @@ import numpy as np
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.conclusion import conclude
-from zeroflaw.pipeline.decoding import decode
+from zeroflaw.pipeline.decoding import Decoding, decode
 from zeroflaw.pipeline.encoding.batch import encode_batch
 from zeroflaw.pipeline.encoding.frame import EncodedFrame, encode
 from zeroflaw.pipeline.geometry import FloatArray, geometry_of
@@ -19,6 +19,8 @@ from zeroflaw.pipeline.intake import Take
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding, decode_tiles
+from zeroflaw.pipeline.view.tiled_encoding import encode_tiles
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions
 from zeroflaw_engines.contract import EngineSizes
@@ -94,9 +96,26 @@ class FramePipeline:
                 with watch.stage("view"):
                     view = product.view.look(taken.frame)
             seen = taken.frame if view is None else view.seen
+            geometry = geometry_of((seen.shape[0], seen.shape[1]), self._sizes, self._parameters)
+            if view is not None and view.grid is not None:
+                encoding = encode_tiles(
+                    view,
+                    view.grid,
+                    geometry,
+                    product,
+                    clip_encoder=self._sessions.clip_encoder,
+                    matcher=self._sessions.reference_matcher,
+                    parameters=self._parameters,
+                    resizer=self._sessions.resizer,
+                    strips=self._strips,
+                    watch=watch,
+                )
+                return EncodedFrame(
+                    stamp, taken.frame, product, encoding, watch, taken.warnings, view
+                )
             encoding = encode(
                 seen,
-                geometry_of((seen.shape[0], seen.shape[1]), self._sizes, self._parameters),
+                geometry,
                 product.embeddings,
                 clip_encoder=self._sessions.clip_encoder,
                 sam_encoder=self._sessions.sam_encoder,
@@ -174,15 +193,31 @@ class FramePipeline:
         Raises:
             EngineError: The decoder failed.
         """
+        view = encoded.view
+        decoding: Decoding | TiledDecoding
         with encoded.watch.stage("total"):
-            decoding = decode(
-                encoded.encoding,
-                self._parameters,
-                sam_decoder=self._sessions.sam_decoder,
-                sizes=self._sizes,
-                workspace=self._workspace,
-                watch=encoded.watch,
-            )
+            if view is not None and view.grid is not None:
+                decoding = decode_tiles(
+                    encoded.encoding,
+                    view,
+                    view.grid,
+                    self._parameters,
+                    sam_encoder=self._sessions.sam_encoder,
+                    sam_decoder=self._sessions.sam_decoder,
+                    sizes=self._sizes,
+                    strips=self._strips,
+                    workspace=self._workspace,
+                    watch=encoded.watch,
+                )
+            else:
+                decoding = decode(
+                    encoded.encoding,
+                    self._parameters,
+                    sam_decoder=self._sessions.sam_decoder,
+                    sizes=self._sizes,
+                    workspace=self._workspace,
+                    watch=encoded.watch,
+                )
             return conclude(encoded, decoding, self._parameters, self._workspace, trace=trace)
 
     def close(self) -> None:

@@ -8,13 +8,14 @@ from zeroflaw.pipeline.encoding.frame import EncodedFrame
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score
+from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding
 from zeroflaw.records.decision import verdict_of
 from zeroflaw_engines.parameters import MethodParameters
 
 
 def conclude(
     encoded: EncodedFrame,
-    decoding: Decoding,
+    decoding: Decoding | TiledDecoding,
     parameters: MethodParameters,
     workspace: Workspace | None = None,
     *,

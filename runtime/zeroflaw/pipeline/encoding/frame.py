@@ -24,6 +24,7 @@ from zeroflaw.pipeline.resizing.on_device import DeviceResizer
 from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.view.product_view import FrameView
+from zeroflaw.pipeline.view.tiles import TilesSeen
 from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
@@ -47,6 +48,7 @@ class Encoding:
             out.
         zero_shot_map: float32 [S, S] in [0, 1], of the product's texts alone.
         reference_map: float32 [S, S] in [0, 1], from `reference_distances`; None without a bank.
+        tiles: In which the encoders saw the frame, whose maps are [h, w] then; None: as a whole.
     """
 
     geometry: FrameGeometry
@@ -56,6 +58,7 @@ class Encoding:
     features: FloatArray | DeviceTensor | None
     zero_shot_map: FloatArray
     reference_map: FloatArray | None = None
+    tiles: TilesSeen | None = None
 
 
 @dataclass(frozen=True, eq=False)

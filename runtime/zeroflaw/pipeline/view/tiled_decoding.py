@@ -1,0 +1,297 @@
+"""The second half of an inspection in tiles: SAM and the cascade where the map is extreme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from zeroflaw.pipeline.cascade import Cascade, Stage
+from zeroflaw.pipeline.decoding import Decoding, Findings, decode
+from zeroflaw.pipeline.encoding.frame import Encoding
+from zeroflaw.pipeline.engine_outputs import run_encoder
+from zeroflaw.pipeline.geometry import FloatArray, fit, geometry_of, squash
+from zeroflaw.pipeline.masks.from_logits import Box, Workspace, logits_at_sam
+from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.resizing.strips import Strips
+from zeroflaw.pipeline.scoring import score_without_mask
+from zeroflaw.pipeline.stopwatch import Stopwatch
+from zeroflaw.pipeline.trace import Status, Trace
+from zeroflaw.pipeline.view.blending import BlendedTile, Blending, blending_of, resampled
+from zeroflaw.pipeline.view.product_view import FrameView
+from zeroflaw.pipeline.view.tiled_encoding import batches
+from zeroflaw.pipeline.view.tiles import TileGrid
+from zeroflaw_engines.contract import LABEL_POSITIVE, EngineSizes
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.session import Session
+
+# The worst last.
+_STATUSES: Final[tuple[Status, ...]] = (
+    "no_region",
+    "ok",
+    "stage_3_empty",
+    "stage_2_empty",
+    "stage_1_empty",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TiledDecoding:
+    """What PPG and the cascade made of the tiles of a frame.
+
+    Attributes:
+        found: Of the frame.
+        points: Of all tiles, in pixels of the frame; None if no pixel is extreme.
+        stages: Of all tiles, one after the other; boxes in pixels of the frame.
+        kept_stage: The highest of a tile.
+    """
+
+    found: Findings
+    points: PointPrompts | None
+    stages: tuple[Stage, ...]
+    kept_stage: int
+
+    def findings(
+        self,
+        encoding: Encoding,  # noqa: ARG002 - as that of `Decoding`
+        parameters: MethodParameters,  # noqa: ARG002
+        workspace: Workspace | None = None,  # noqa: ARG002
+    ) -> Findings:
+        """Say what was found on the frame that the encoders saw."""
+        return self.found
+
+    def trace(self, encoding: Encoding) -> Trace:
+        """Say how the mask came about from an encoding."""
+        return Trace(
+            points=self.points,
+            stages=self.stages,
+            kept_stage=self.kept_stage,
+            zero_shot_map=encoding.zero_shot_map,
+            reference_map=encoding.reference_map,
+        )
+
+
+def decode_tiles(
+    encoding: Encoding,
+    view: FrameView,
+    grid: TileGrid,
+    parameters: MethodParameters,
+    *,
+    sam_encoder: Session,
+    sam_decoder: Session,
+    sizes: EngineSizes,
+    strips: Strips | None = None,
+    workspace: Workspace | None = None,
+    watch: Stopwatch | None = None,
+) -> TiledDecoding:
+    """Run SAM, point prompts and the cascade on the tiles that have an extreme pixel.
+
+    A tile's part of the frame's map takes the place of its own, so that neighbours agree about
+    what lies in both; their masks are united.
+
+    Args:
+        encoding: From `encode_tiles`.
+        view: How the frame was looked at.
+        grid: Its tiles.
+        strips: Threads that share the resizing.
+        workspace: Memory to use again.
+
+    Raises:
+        EngineError: An engine failed, or returned values that are not finite.
+    """
+    watch = watch or Stopwatch()
+    blending = blending_of(grid)
+    with watch.stage("prompt_points"):
+        chosen = _extreme_tiles(encoding.anomaly_map, blending, parameters)
+    frame = _Frame(encoding, blending, parameters)
+    for batch in batches(chosen, sam_encoder.contract.max_batch):
+        tiles = _sam_encodings(
+            encoding,
+            view,
+            grid,
+            batch,
+            parameters,
+            sam_encoder=sam_encoder,
+            sizes=sizes,
+            strips=strips,
+            watch=watch,
+        )
+        for number, tile in zip(batch, tiles, strict=True):
+            decoding = decode(
+                tile,
+                parameters,
+                sam_decoder=sam_decoder,
+                sizes=sizes,
+                workspace=workspace,
+                watch=watch,
+            )
+            with watch.stage("blend"):
+                frame.add(number, decoding)
+    with watch.stage("blend"):
+        return frame.finished()
+
+
+@dataclass(eq=False)
+class _Frame:
+    """What was found in the tiles of a frame so far; tiles are added one by one."""
+
+    encoding: Encoding
+    blending: Blending
+    parameters: MethodParameters
+    status: Status = "no_region"
+    kept_stage: int = 0
+    points: list[PointPrompts] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    boxes: list[Box | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.mask = np.zeros(self.encoding.geometry.frame, np.bool_)
+        self.of_masks = np.zeros(self.blending.size, np.float32)
+
+    def add(self, number: int, decoding: Decoding) -> None:
+        points, cascade = decoding.points, decoding.cascade
+        if points is None or cascade is None:
+            return
+        tile = self.blending.tiles[number]
+        top, left, bottom, right = (int(edge) for edge in tile.window)
+        part = self.mask[top:bottom, left:right]
+        np.logical_or(part, cascade.mask, out=part)
+        self.boxes.append(_moved(cascade.mask_box, left, top))
+        scores = _scores_of_mask(cascade, tile, self.parameters)
+        if scores is not None:
+            seen = self.of_masks[tile.rows, tile.columns]
+            np.maximum(seen, scores, out=seen)
+        self.points.append(
+            replace(points, coords=points.coords + np.array((left, top), np.float32))
+        )
+        self.stages += [
+            replace(stage, boxes=tuple(_shifted(box, left, top) for box in stage.boxes))
+            for stage in cascade.stages
+        ]
+        self.kept_stage = max(self.kept_stage, cascade.kept_stage)
+        self.status = max(self.status, cascade.status, key=_STATUSES.index)
+
+    def finished(self) -> TiledDecoding:
+        anomaly_map = self.encoding.anomaly_map
+        score_map = score_without_mask(anomaly_map, self.parameters)
+        if self.stages and self.parameters.scoring != "map":
+            score_map += self.of_masks
+        found = Findings(self.mask, _around(self.boxes), score_map, self.status)
+        return TiledDecoding(found, self._joined_points(), tuple(self.stages), self.kept_stage)
+
+    def _joined_points(self) -> PointPrompts | None:
+        if not self.points:
+            return None
+        labels = np.concatenate([points.labels for points in self.points])
+        coords = np.concatenate([points.coords for points in self.points])
+        positives_first = np.argsort(labels != LABEL_POSITIVE, kind="stable")
+        from_region = self.points[0].from_region
+        region = self.encoding.anomaly_map > self.parameters.extreme_threshold
+        if not from_region:
+            region.flat[int(self.encoding.anomaly_map.argmax())] = True
+        return PointPrompts(coords[positives_first], labels[positives_first], region, from_region)
+
+
+def _extreme_tiles(
+    anomaly_map: FloatArray, blending: Blending, parameters: MethodParameters
+) -> list[int]:
+    """Return the tiles with an extreme pixel: those that SAM is to see.
+
+    Where there is none, and SAM is always to be run, it is the one with the largest share in the
+    map's peak.
+    """
+    extreme = anomaly_map > parameters.extreme_threshold
+    numbers = range(len(blending.tiles))
+    if extreme.any():
+        return [number for number in numbers if blending.part(number, extreme).any()]
+    if parameters.no_region == "skip":
+        return []
+    row, column = divmod(int(anomaly_map.argmax()), anomaly_map.shape[1])
+    return [max(numbers, key=lambda number: blending.share(number, row, column))]
+
+
+def _sam_encodings(
+    encoding: Encoding,
+    view: FrameView,
+    grid: TileGrid,
+    numbers: Sequence[int],
+    parameters: MethodParameters,
+    *,
+    sam_encoder: Session,
+    sizes: EngineSizes,
+    strips: Strips | None,
+    watch: Stopwatch,
+) -> Iterator[Encoding]:
+    """Run the SAM encoder once on several tiles, and give what is known of each."""
+    geometry, blending = geometry_of(grid.tile, sizes, parameters), blending_of(grid)
+    images: list[dict[str, Tensor]] = []
+    size = np.array(geometry.sam_content, np.int32)
+    with watch.stage("fit"):
+        for number in numbers:
+            source = view.seen[grid.windows[number]]
+            if geometry.sam_source != geometry.frame:
+                source = squash(source, geometry.map_size, strips)
+            images.append({"image": fit(source, geometry, strips)[None], "image_size": size})
+    with watch.stage("sam_encoder"):
+        outputs = run_encoder(sam_encoder, images, keep=("features",))
+    for number, out in zip(numbers, outputs, strict=True):
+        features: FloatArray | DeviceTensor = out["features"]
+        with watch.stage("blend"):
+            tile_map = blending.at_tile(
+                number, encoding.anomaly_map, geometry.map_size, keep_zeros=view.zones is not None
+            )
+            peak = blending.part(number, encoding.anomaly_map).max()
+            if tile_map.max() <= parameters.extreme_threshold < peak:
+                # It lies between the centres of the tile's pixels, and is extreme all the same.
+                tile_map.flat[int(tile_map.argmax())] = peak
+        yield replace(
+            encoding,
+            geometry=geometry,
+            anomaly_map=tile_map,
+            features=features,
+            zero_shot_map=tile_map,
+            reference_map=None,
+        )
+
+
+def _scores_of_mask(
+    cascade: Cascade, tile: BlendedTile, parameters: MethodParameters
+) -> FloatArray | None:
+    """Return what a tile's mask adds to the score map of the frame, where the tile has a share.
+
+    SAM's mask is read at the centres of the map's pixels, as `score_of_logits` does.
+
+    Returns:
+        float32 of the size of the tile's part; None if its mask adds nothing.
+    """
+    if parameters.scoring == "map" or cascade.low_res_logits is None:
+        return None
+    content = logits_at_sam(cascade.low_res_logits, cascade.geometry)
+    logits = resampled(content, tile.window, tile.edges, tile.size)
+    if parameters.scoring == "sam_probability":
+        return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
+    mask = (logits > 0).astype(np.float32)
+    if parameters.scoring == "mask":
+        return mask
+    confidence = min(max(cascade.predicted_iou, 0.0), 1.0)
+    return mask * (np.float32(parameters.fusion_weight) * np.float32(confidence))
+
+
+def _around(boxes: Sequence[Box | None]) -> Box | None:
+    """Return the box around all boxes; None if one is not known, or there is none."""
+    known = [box for box in boxes if box is not None]
+    if not known or len(known) < len(boxes):
+        return None
+    x0, y0, x1, y1 = zip(*known, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)
+
+
+def _moved(box: Box | None, left: int, top: int) -> Box | None:
+    return None if box is None else _shifted(box, left, top)
+
+
+def _shifted(box: Box, left: int, top: int) -> Box:
+    return box[0] + left, box[1] + top, box[2] + left, box[3] + top
