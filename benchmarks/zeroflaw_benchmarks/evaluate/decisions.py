@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from zeroflaw_benchmarks.evaluate.metrics.metrics import image_metrics
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import InspectedSample
-from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings
-from zeroflaw_engines.errors import EvaluationError
-
-if TYPE_CHECKING:
-    from zeroflaw_benchmarks.evaluate.job import EvaluationOptions
 
 SETTINGS_CONVENTIONS: Final = (
     (
@@ -53,32 +48,6 @@ class DecisionFigures:
     rules: dict[str, tuple[int, int]]
 
 
-def settings_of(bundle: Bundle, products: Collection[str]) -> dict[str, ProductSettings]:
-    """Return the settings of those products that have some."""
-    found = {name: bundle.manifest.products[name].settings for name in sorted(products)}
-    return {name: settings for name, settings in found.items() if settings is not None}
-
-
-def refuse_what_takes_whole_frames(
-    settings: Mapping[str, ProductSettings], options: EvaluationOptions
-) -> None:
-    """Refuse ablations and shots of products with settings.
-
-    Raises:
-        EvaluationError: Both are measured on whole frames, which such products are not judged by.
-    """
-    asked = [name for name, given in (("--ablate", options.ablations), ("--shots", options.shots))
-             if given]  # fmt: skip
-    if not (settings and asked):
-        return
-    raise EvaluationError(
-        f"{' and '.join(asked)} cannot be measured for {', '.join(map(repr, settings))}: they"
-        " look at frames as a whole, and the settings say how frames are looked at",
-        "leave them out, evaluate other classes (--class), or name a product without settings"
-        " (--product)",
-    )
-
-
 def decision_figures(
     product: str, settings: ProductSettings, inspected: Collection[InspectedSample]
 ) -> DecisionFigures:
@@ -102,31 +71,3 @@ def decision_figures(
             for rule in settings.rules
         },
     )
-
-
-def settings_note(product: str, settings: ProductSettings) -> str:
-    """Say in a sentence how the frames of a product are seen."""
-    return f"The product {product} has settings ({settings.digest[:16]}): {_seen(settings)}."
-
-
-def _seen(settings: ProductSettings) -> str:
-    return "; ".join(_parts(settings))
-
-
-def _parts(settings: ProductSettings) -> Iterator[str]:
-    yield f"frames of {settings.frame_width} x {settings.frame_height} px"
-    tiles = settings.tiles
-    if tiles is None:
-        yield "seen as a whole"
-    else:
-        yield f"{tiles.rows} x {tiles.columns} tiles with an overlap of {tiles.overlap:g}"
-        if tiles.coarse_to_fine:
-            yield f"tiles left out where the whole frame's map is at most {tiles.coarse_limit:g}"
-    for kind in ("include", "exclude"):
-        names = [zone.name for zone in settings.zones if zone.kind == kind]
-        if names:
-            yield f"zones to {kind}: {', '.join(names)}"
-    if settings.alignment is not None:
-        yield f"aligned by {settings.alignment.method}"
-    if settings.rules:
-        yield f"rules: {', '.join(rule.name for rule in settings.rules)}"

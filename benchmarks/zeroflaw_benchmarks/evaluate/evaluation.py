@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from zeroflaw_benchmarks.evaluate.decisions import (
     SETTINGS_CONVENTIONS,
     DecisionFigures,
     decision_figures,
-    settings_note,
 )
 from zeroflaw_benchmarks.evaluate.job import (
     EvaluatedSample,
@@ -41,7 +39,6 @@ from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
     load_encoders,
 )
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import (
-    InspectedSample,
     InspectionJob,
     inspect_sample,
     load_inspectors,
@@ -61,6 +58,7 @@ from zeroflaw_benchmarks.evaluate.passes.reference_pass import (
     encode_photo,
     load_photo_encoder,
 )
+from zeroflaw_benchmarks.evaluate.report.notes import inspected_images, notes_of
 from zeroflaw_benchmarks.evaluate.result import (
     CONVENTIONS,
     ClassCount,
@@ -273,7 +271,7 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
         settings={name: settings.digest for name, settings in job.settings.items()},
         decisions=_decisions(job),
         skipped=tuple(sorted(job.skipped, key=lambda skip: skip.path)),
-        notes=_notes(job, counts, rows, image_rows),
+        notes=notes_of(job, counts, rows, image_rows),
         conventions=tuple(
             text.format(size=job.options.size)
             for text in CONVENTIONS + (SETTINGS_CONVENTIONS if job.settings else ())
@@ -354,63 +352,11 @@ def _anomalous(sample: EvaluatedSample) -> bool:
     return read_inspection(sample.inspection).anomalous
 
 
-def _inspected(job: EvaluationJob, name: str) -> list[InspectedSample]:
-    """What the images of a class gave; none unless its product has settings."""
-    files = [sample.inspection for sample in job.samples_of(name)]
-    return [read_inspection(file) for file in files if file is not None]
-
-
 def _decisions(job: EvaluationJob) -> dict[str, DecisionFigures]:
     found = {}
     for name in job.class_names:
         product = job.samples_of(name)[0].product
         if product in job.settings:
             settings = job.settings[product]
-            found[name] = decision_figures(product, settings, _inspected(job, name))
+            found[name] = decision_figures(product, settings, inspected_images(job, name))
     return found
-
-
-def _notes(
-    job: EvaluationJob,
-    counts: Sequence[ClassCount],
-    rows: Sequence[Row],
-    image_rows: Sequence[ImageRow],
-) -> tuple[str, ...]:
-    notes = [
-        f"The class {c.name} has no image left and is missing from all tables."
-        for c in job.dataset.classes
-        if c.name not in job.class_names
-    ]
-    for count in counts:
-        if not count.good:
-            notes.append(f"The class {count.name} has no good image.")
-        if not count.defective:
-            notes.append(f"The class {count.name} has no defective image.")
-    notes += [
-        f"The product {product} has a reference bank of its own: all rows are with it, but those"
-        " of reference photos drawn here."
-        for product in sorted(job.own_banks)
-    ]
-    notes += [settings_note(product, settings) for product, settings in job.settings.items()]
-    for count in counts:
-        outside = sum(one.outside for one in _inspected(job, count.name))
-        if outside:
-            notes.append(
-                f"Of the class {count.name} {outside} images have defects outside of what the"
-                f" product {count.product} judges alone: they count as good."
-            )
-    undefined: dict[str, list[str]] = {}
-    measured: list[tuple[str, Mapping[str, PixelMetrics | ImageMetrics]]] = [
-        *((f"of the pixels, {row.name}", row.classes) for row in rows),
-        *((f"of the images, {row.name}", row.classes) for row in image_rows),
-    ]
-    for what, classes in measured:
-        for name, metrics in classes.items():
-            for figure, value in dataclasses.asdict(metrics).items():
-                if math.isnan(value) and figure != "f1_threshold":
-                    undefined.setdefault(f"{figure} {what}", []).append(name)
-    notes += [
-        f"Undefined and left out of the mean: {figure}, for {', '.join(dict.fromkeys(names))}."
-        for figure, names in undefined.items()
-    ]
-    return tuple(notes)

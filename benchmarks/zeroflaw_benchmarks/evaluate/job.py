@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
-from zeroflaw_benchmarks.evaluate.decisions import refuse_what_takes_whole_frames, settings_of
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
     DecodingTarget,
@@ -30,13 +29,18 @@ from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import (
     inspection_variant,
 )
 from zeroflaw_benchmarks.evaluate.passes.reference_pass import BankSource, map_bytes, photo_bytes
+from zeroflaw_benchmarks.evaluate.products import (
+    product_of_class,
+    refuse_what_takes_whole_frames,
+    settings_of,
+)
 from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
 from zeroflaw_benchmarks.evaluate.shots import ShotBank, photo_files, shot_banks
 from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.contract import SAM_DECODER
-from zeroflaw_engines.errors import EvaluationError, ProductError
+from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
@@ -246,7 +250,7 @@ def prepare_evaluation(
     parameters = options.parameters or opened.manifest.method_parameters
     products = {c.name: product_of_class(opened, c.name, options.product) for c in dataset.classes}
     settings = settings_of(opened, set(products.values()))
-    refuse_what_takes_whole_frames(settings, options)
+    refuse_what_takes_whole_frames(settings, ablations=options.ablations, shots=options.shots)
     decoder = load_session(
         opened, SAM_DECODER, backend=options.backend, threads=1, device=options.device
     )
@@ -256,10 +260,8 @@ def prepare_evaluation(
         name: encoding_variant(version, parameters, opened.text_embeddings(name))
         for name in set(products.values())
     }
-    inspected = {
-        name: inspection_variant(opened, name, version, parameters, options.size)
-        for name in settings
-    }
+    of_inspection = partial(inspection_variant, opened, version, parameters, options.size)
+    inspected = {name: of_inspection(name) for name in settings}
     cache = open_cache(options.cache, opened.identity)
     banks: tuple[ShotBank, ...] = ()
     if options.shots:
@@ -309,26 +311,6 @@ def prepare_evaluation(
     needed = _bytes_needed(job)
     free = require_space(options.cache, needed)
     return dataclasses.replace(job, bytes_needed=needed, bytes_free=free)
-
-
-def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None) -> str:
-    """Choose the product as which a class is inspected.
-
-    It is the one that was forced, or that of the class's name, or the only one there is.
-
-    Raises:
-        ProductError: The bundle has none of these.
-    """
-    known = sorted(bundle.manifest.products)
-    for name in (forced,) if forced is not None else (class_name, *known[: len(known) == 1]):
-        if name in known:
-            return name
-    raise ProductError(
-        f"the bundle {bundle.path} has no product {forced or class_name!r} "
-        f"(it has: {', '.join(known) or 'none'})",
-        f"add it with `zeroflaw products add {bundle.path} {forced or class_name}`, or name one "
-        "of these for all classes with --product",
-    )
 
 
 def table_rows(parameters: MethodParameters, ablations: Iterable[Ablation]) -> tuple[TableRow, ...]:

@@ -227,7 +227,7 @@ def read_scores(path: Path, scoring: str) -> tuple[FloatArray, BoolArray]:
 
 
 def inspection_variant(
-    bundle: Bundle, product: str, backend: str, parameters: MethodParameters, size: int
+    bundle: Bundle, backend: str, parameters: MethodParameters, size: int, product: str
 ) -> str:
     """Digest all that an inspection depends on beside image, truth and the bundle's engines.
 
