@@ -14,11 +14,14 @@ from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.records.decision import Decision, Reason
 from zeroflaw.records.record import (
     RECORD_SCHEMA_VERSION,
+    AlignmentRecord,
     InspectionRecord,
+    TilesRecord,
     region_record,
     trace_record,
 )
 from zeroflaw.records.stamp import Stamp
+from zeroflaw_engines.bundle.products.settings import Zone
 from zeroflaw_engines.image_files.frame import Frame
 
 
@@ -38,9 +41,13 @@ class Inspection:
             extreme region itself).
         product: The product it was inspected as.
         decision: `hold` if the frame shows nothing that could be judged; else `reject` if the
-            image score reaches the threshold; else `accept`.
+            decision score reaches the threshold; else `accept`.
         reason: Why.
         image_score: In [0, 1].
+        decision_score: In [0, 1], what the product's rules make of regions and image score; of a
+            product without rules the image score.
+        rule: The rule that rejected the frame, the first of the table that does; None if it is
+            not rejected, or the product has no rules.
         threshold: The decision threshold that was applied, in [0, 1].
         frame_size: Height and width, px.
         frame: uint8 [H, W, 3], RGB: the frame as it was inspected.
@@ -57,10 +64,14 @@ class Inspection:
         reference: Digest of the product's reference bank; None if it has none.
         calibration: Digest of the product's threshold and where it comes from; None if it has
             no threshold of its own.
+        settings: Digest of the product's settings; None if it has none.
         parameters: Digest of the method's parameters.
         backend: What ran the engines: name, version, device and precision.
         warnings: What a reader of the result must know.
         trace: Only if it was asked for.
+        zones: The product's zones, with their corners in pixels of the frame.
+        tiles: In which tiles the encoders saw the frame; None: as a whole.
+        alignment: Where the part was found; None if the product's frames are taken as they are.
     """
 
     id: str
@@ -74,6 +85,8 @@ class Inspection:
     decision: Decision
     reason: Reason
     image_score: float
+    decision_score: float
+    rule: str | None
     threshold: float
     frame_size: tuple[int, int]
     frame: Frame = field(repr=False)
@@ -87,10 +100,14 @@ class Inspection:
     text_embeddings: str = field(repr=False)
     reference: str | None = field(repr=False)
     calibration: str | None = field(repr=False)
+    settings: str | None = field(repr=False)
     parameters: str = field(repr=False)
     backend: str
     warnings: tuple[str, ...]
     trace: Trace | None = field(default=None, repr=False)
+    zones: tuple[Zone, ...] = field(default=(), repr=False)
+    tiles: TilesRecord | None = None
+    alignment: AlignmentRecord | None = None
 
     @cached_property
     def frame_sha256(self) -> str:
@@ -117,6 +134,8 @@ class Inspection:
             software=self.software,
             status=self.status,
             image_score=self.image_score,
+            decision_score=self.decision_score,
+            rule=self.rule,
             threshold=self.threshold,
             frame_height=height,
             frame_width=width,
@@ -130,9 +149,12 @@ class Inspection:
             text_embeddings=self.text_embeddings,
             reference=self.reference,
             calibration=self.calibration,
+            settings=self.settings,
             parameters=self.parameters,
             backend=self.backend,
             warnings=self.warnings,
+            tiles=self.tiles,
+            alignment=self.alignment,
             trace=None if self.trace is None else trace_record(self.trace),
         )
 

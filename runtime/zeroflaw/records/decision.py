@@ -1,13 +1,14 @@
 """Decisions: accept, reject or hold, each with its reason.
 
 A frame is accepted only if it was seen: inspected in time, with information in the picture, with
-finite outputs of every engine, and with a score below the threshold. Whatever else becomes of it,
-it is rejected or held.
+finite outputs of every engine, and with a decision score below the threshold. Whatever else becomes
+of it, it is rejected or held.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -15,6 +16,9 @@ import numpy as np
 
 from zeroflaw.pipeline.encoding.frame_information import FrameInformation
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.view.zones import ZoneLayout
+from zeroflaw.records.rules import Firing
+from zeroflaw_engines.bundle.products.settings import Rule
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -22,6 +26,7 @@ Decision = Literal["accept", "reject", "hold"]
 ReasonCode = Literal[
     "below_threshold",
     "reaches_threshold",
+    "rule",
     "low_contrast",
     "clipped",
     "dark",
@@ -43,7 +48,7 @@ class Reason:
 
     Attributes:
         code: Stable name of the kind of reason. `below_threshold` accepts, `reaches_threshold`
-            rejects, every other holds.
+            and `rule` reject, every other holds.
         text: One sentence for people.
     """
 
@@ -67,44 +72,55 @@ class Verdict:
 
 
 def verdict_of(
-    image_score: float,
+    score: float,
     threshold: float,
     *,
     information: FrameInformation,
     mask: BoolArray,
     anomaly_map: FloatArray,
     parameters: MethodParameters,
+    held: Reason | None = None,
+    zones: ZoneLayout | None = None,
+    rules: Sequence[Rule] = (),
+    firing: Firing | None = None,
 ) -> Verdict:
     """Decide on an inspected frame.
 
-    A frame without information is held whatever its score is. A score at or above the threshold
-    rejects. A score below it accepts, unless mask or map contradict and `contradiction` is `hold`.
+    A frame that cannot be judged, or has no information, is held whatever its score is. A decision
+    score at or above the threshold rejects. One below it accepts, unless mask or map contradict
+    and `contradiction` is `hold`.
 
     Args:
-        image_score: In [0, 1].
+        score: The decision score, in [0, 1]; without rules it is the image score.
         threshold: In [0, 1].
-        mask: bool [H, W].
-        anomaly_map: float32 [S, S] in [0, 1].
+        mask: bool [H, W], empty where nothing is judged.
+        anomaly_map: float32 [S, S] in [0, 1], 0 where nothing is judged.
         parameters: Limits of blind frames, and what a contradiction does.
+        held: Why the frame cannot be judged; None if it can.
+        zones: What is judged of the frame; None: all of it.
+        firing: The rule that rejects, if one does.
 
     Raises:
         EngineError: The score or the threshold is not finite.
     """
-    if not (math.isfinite(image_score) and math.isfinite(threshold)):
+    kind = "decision score" if rules else "image score"
+    if not (math.isfinite(score) and math.isfinite(threshold)):
         raise EngineError(
-            f"the image score {image_score} cannot be compared with the threshold {threshold}",
+            f"the {kind} {score} cannot be compared with the threshold {threshold}",
             "check the bundle with `zeroflaw bundle verify`, and the backend with"
             " `zeroflaw doctor`",
         )
-    blind = blind_reason(information, parameters)
-    if blind is not None:
-        return Verdict("hold", blind)
-    scores = f"the image score {image_score:.6f}"
-    if not image_score < threshold:
-        text = f"{scores} reaches the threshold {threshold:.6f}"
+    held = held or blind_reason(information, parameters)
+    if held is not None:
+        return Verdict("hold", held)
+    if not score < threshold:
+        if firing is not None:
+            text = f"the rule {firing.rule!r} rejects: {firing.text}"
+            return Verdict("reject", Reason("rule", text))
+        text = f"the {kind} {score:.6f} reaches the threshold {threshold:.6f}"
         return Verdict("reject", Reason("reaches_threshold", text))
-    text = f"{scores} lies below the threshold {threshold:.6f}"
-    against = _contradiction(mask, anomaly_map, parameters)
+    text = f"the {kind} {score:.6f} lies below the threshold {threshold:.6f}"
+    against = _contradiction(mask, anomaly_map, zones, parameters)
     if against is None:
         return Verdict("accept", Reason("below_threshold", text))
     if parameters.contradiction == "hold":
@@ -114,22 +130,25 @@ def verdict_of(
     )
 
 
-def decision_fault(decision: str, image_score: float, threshold: float) -> str | None:
+def decision_fault(decision: str, decision_score: float, threshold: float) -> str | None:
     """Say what is wrong with a decision that was made elsewhere; None if nothing is.
 
     Where a decision leaves the runtime it is looked at once more: an acceptance whose score does
     not lie below its threshold must not get out, whoever made it.
 
     Args:
-        image_score: That it was made on; must be in [0, 1].
+        decision_score: That it was made on; must be in [0, 1].
         threshold: That it was made with; must be in [0, 1].
     """
     if decision not in get_args(Decision):
         return f"{decision!r} is no decision"
-    if not (0 <= image_score <= 1 and 0 <= threshold <= 1):
-        return f"the image score {image_score} or the threshold {threshold} is not in [0, 1]"
-    if decision == "accept" and not image_score < threshold:
-        return f"accepted, though the image score {image_score} reaches the threshold {threshold}"
+    if not (0 <= decision_score <= 1 and 0 <= threshold <= 1):
+        return f"the decision score {decision_score} or the threshold {threshold} is not in [0, 1]"
+    if decision == "accept" and not decision_score < threshold:
+        return (
+            f"accepted, though the decision score {decision_score} reaches the threshold"
+            f" {threshold}"
+        )
     return None
 
 
@@ -163,16 +182,23 @@ def blind_reason(information: FrameInformation, parameters: MethodParameters) ->
 
 
 def _contradiction(
-    mask: BoolArray, anomaly_map: FloatArray, parameters: MethodParameters
+    mask: BoolArray,
+    anomaly_map: FloatArray,
+    zones: ZoneLayout | None,
+    parameters: MethodParameters,
 ) -> str | None:
     """Return what speaks against an acceptance: the area that mask or map call defective."""
     if parameters.contradiction == "ignore":
         return None
-    masked = np.count_nonzero(mask) / mask.size
-    abnormal = np.count_nonzero(anomaly_map > _MORE_LIKELY_ABNORMAL) / anomaly_map.size
+    pixels, of_map, whole = mask.size, anomaly_map.size, "the frame"
+    if zones is not None:
+        pixels, whole = zones.judged_pixels, "what is judged of the frame"
+        of_map = int(np.count_nonzero(zones.at_map(anomaly_map.shape)))
+    masked = np.count_nonzero(mask) / pixels
+    abnormal = np.count_nonzero(anomaly_map > _MORE_LIKELY_ABNORMAL) / of_map
     if max(masked, abnormal) <= parameters.contradiction_area:
         return None
     return (
-        f"the mask covers {masked:.2%} of the frame, and the anomaly map exceeds"
+        f"the mask covers {masked:.2%} of {whole}, and the anomaly map exceeds"
         f" {_MORE_LIKELY_ABNORMAL} on {abnormal:.2%} of it with a peak of {anomaly_map.max():.3f}"
     )

@@ -20,6 +20,7 @@ class Provenance:
     text_embeddings: str
     reference: str | None
     calibration: str | None
+    settings: str | None
     parameters: str
     backend: str
 
@@ -32,12 +33,14 @@ def provenance_of(
     Args:
         product: A name in the bundle's manifest.
     """
+    entry = bundle.manifest.products[product]
     return Provenance(
         software=__version__,
         bundle=bundle.identity,
         text_embeddings=hashlib.sha256(bundle.bank[product].tobytes()).hexdigest(),
         reference=bundle.reference_digest(product),
-        calibration=calibration_digest(bundle.manifest.products[product]),
+        calibration=calibration_digest(entry),
+        settings=None if entry.settings is None else entry.settings.digest,
         parameters=parameters.digest,
         backend=backend,
     )

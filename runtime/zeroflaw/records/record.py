@@ -16,12 +16,15 @@ from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.records.decision import Decision, Reason, ReasonCode
 from zeroflaw.records.stamp import Stamp
 from zeroflaw_engines.bundle.manifest import Product
+from zeroflaw_engines.bundle.products.settings import Severity
 from zeroflaw_engines.errors import RecordError
 from zeroflaw_engines.version import __version__
 
-RECORD_SCHEMA_VERSION: Final = 3
-# Version 2 had no reference banks: what it lacks has the default that says so.
-_READ_VERSIONS: Final = frozenset({2, RECORD_SCHEMA_VERSION})
+RECORD_SCHEMA_VERSION: Final = 4
+# Version 2 had no reference banks, version 3 no settings of products: what they lack has the
+# default that says so.
+_READ_VERSIONS: Final = frozenset({2, 3, RECORD_SCHEMA_VERSION})
+_WITH_DECISION_SCORE: Final = 4
 
 Coordinate = Annotated[int, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -48,6 +51,9 @@ class RegionRecord(_Record, frozen=True, kw_only=True):
     peak_score: Score
     polygon: tuple[PointRecord, ...]
     holes: tuple[tuple[PointRecord, ...], ...]
+    zones: tuple[str, ...] = ()
+    severity: Severity | None = None
+    area_mm2: float | None = None
 
 
 class PromptPointRecord(_Record, frozen=True, kw_only=True):
@@ -77,6 +83,36 @@ class TraceRecord(_Record, frozen=True, kw_only=True):
     reference_map_max: Score | None = None
 
 
+class TilesRecord(_Record, frozen=True, kw_only=True):
+    """In which tiles the encoders saw a frame.
+
+    Attributes:
+        rows: Tiles from top to bottom.
+        columns: Tiles from left to right.
+        run: Of them, those that CLIP was run on.
+    """
+
+    rows: Count
+    columns: Count
+    run: Count
+
+
+class AlignmentRecord(_Record, frozen=True, kw_only=True):
+    """Where the part was found in a frame, against the product's reference photo.
+
+    Attributes:
+        x: Translation of the frame's middle to the right, px.
+        y: The same downwards.
+        rotation: Degrees, counter-clockwise.
+        correlation: With the reference photo, in [-1, 1].
+    """
+
+    x: float
+    y: float
+    rotation: float
+    correlation: float
+
+
 class InspectionRecord(_Record, frozen=True, kw_only=True):
     """What is kept of a frame, without arrays; `Inspection` describes the fields.
 
@@ -97,6 +133,8 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
     software: str
     status: Status | None = None
     image_score: Score | None = None
+    decision_score: Score | None = None
+    rule: str | None = None
     threshold: Score | None = None
     frame_height: Count | None = None
     frame_width: Count | None = None
@@ -110,9 +148,12 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
     text_embeddings: Sha256 | None = None
     reference: Sha256 | None = None
     calibration: Sha256 | None = None
+    settings: Sha256 | None = None
     parameters: Sha256 | None = None
     backend: str | None = None
     warnings: tuple[str, ...] = ()
+    tiles: TilesRecord | None = None
+    alignment: AlignmentRecord | None = None
     trace: TraceRecord | None = None
 
     def to_json(self) -> bytes:
@@ -121,7 +162,7 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, data: bytes) -> InspectionRecord:
-        """Read a record, and bring one of version 2 to the current version.
+        """Read a record, and bring one of an earlier version to the current one.
 
         Args:
             data: What `to_json` gave.
@@ -138,7 +179,7 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
         if version not in _READ_VERSIONS:
             raise RecordError(
                 f"the record has schema version {version}, and"
-                f" {' and '.join(map(str, sorted(_READ_VERSIONS)))} are read here",
+                f" {', '.join(map(str, sorted(_READ_VERSIONS)))} are read here",
                 "upgrade zeroflaw"
                 if version > RECORD_SCHEMA_VERSION
                 else "inspect the frame again: older records say neither what judged the frame"
@@ -151,6 +192,9 @@ class InspectionRecord(_Record, frozen=True, kw_only=True):
                 f"the record does not fit schema version {version}: {error}",
                 "compare it with docs/inspection.schema.json",
             ) from error
+        if version < _WITH_DECISION_SCORE:
+            # There were no rules: the image score decided.
+            record = msgspec.structs.replace(record, decision_score=record.image_score)
         return msgspec.structs.replace(record, schema_version=RECORD_SCHEMA_VERSION)
 
 
@@ -170,6 +214,9 @@ def region_record(region: Region) -> RegionRecord:
         peak_score=region.peak_score,
         polygon=region.polygon,
         holes=region.holes,
+        zones=region.zones,
+        severity=region.severity,
+        area_mm2=region.area_mm2,
     )
 
 

@@ -18,7 +18,7 @@ def require_sound(inspection: Inspection) -> None:
         EngineError: It is none of the three, a score is not in [0, 1], or an acceptance's score
             reaches its threshold.
     """
-    fault = decision_fault(inspection.decision, inspection.image_score, inspection.threshold)
+    fault = decision_fault(inspection.decision, inspection.decision_score, inspection.threshold)
     if fault is not None:
         raise EngineError(
             f"the inspection of a frame cannot be used: {fault}",
@@ -123,7 +123,7 @@ class StreamResult:
         if self.inspection is None:
             return None
         seen = self.inspection
-        fault = decision_fault(seen.decision, seen.image_score, seen.threshold)
+        fault = decision_fault(seen.decision, seen.decision_score, seen.threshold)
         return None if fault is None else Reason("failed", fault)
 
 

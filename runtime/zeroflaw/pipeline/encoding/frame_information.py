@@ -7,6 +7,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw_engines.image_files.frame import Frame
@@ -16,6 +17,8 @@ _HALVINGS: Final = 3
 _BLACK: Final = 1
 _WHITE: Final = 254
 _DARK: Final = 32
+# Fewest judged pixels of the grid that stand for a frame: a sixteenth of it.
+_LEAST: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,12 @@ def frame_information(frame: Frame, judged: BoolArray | None = None) -> FrameInf
 
     Args:
         frame: uint8 [H, W, 3], RGB.
-        judged: bool [H, W], what counts of it; None: all. The rest of the frame is blank, in
-            colours of what counts.
+        judged: bool [H, W], True somewhere, what counts of it; None: all. The grid lies over the
+            box around it then, and only its judged pixels count; a grid that nearly misses them
+            is replaced by judged pixels one after the other, evenly spread.
     """
+    if judged is not None:
+        return _of_judged(frame, judged)
     size = (min(frame.shape[1], _GRID), min(frame.shape[0], _GRID))
     grid: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
     black = cv2.countNonZero(cv2.inRange(grid, (0, 0, 0), (_BLACK,) * 3))
@@ -56,6 +62,43 @@ def frame_information(frame: Frame, judged: BoolArray | None = None) -> FrameInf
         clipped=(black + white) / (size[0] * size[1]),
         peak=(int(frame.max()) if peak <= _DARK else peak) / 255,
     )
+
+
+def _of_judged(frame: Frame, judged: BoolArray) -> FrameInformation:
+    """Measure what is judged of a frame; no other pixel is read."""
+    x, y, width, height = cv2.boundingRect(judged.view(np.uint8))
+    frame, judged = frame[y : y + height, x : x + width], judged[y : y + height, x : x + width]
+    columns, rows = _centres(width, _GRID), _centres(height, _GRID)
+    on_grid = np.argwhere(judged[np.ix_(rows, columns)])
+    if len(on_grid) >= _LEAST:
+        at_y, at_x = rows[on_grid[:, 0]], columns[on_grid[:, 1]]
+    else:
+        found = np.flatnonzero(judged)
+        at_y, at_x = np.divmod(found[_centres(len(found), _GRID**2)], width)
+    # Neighbours come after one another, part by part.
+    side = 2**_HALVINGS
+    part = max(side, -(-height // (_GRID // side))), max(side, -(-width // (_GRID // side)))
+    order = np.lexsort((at_x // part[1], at_y // part[0]))
+    values = frame[at_y[order], at_x[order]]
+    black = np.count_nonzero((values <= _BLACK).all(axis=1))
+    white = np.count_nonzero((values >= _WHITE).all(axis=1))
+    count = len(values)
+    # At least four parts, also of a small zone.
+    of_part = min(4**_HALVINGS, max(1, count // 4))
+    whole = values[: count // of_part * of_part].reshape(-1, of_part, 3)
+    parts = whole.mean(axis=1)
+    peak = int(values.max())
+    return FrameInformation(
+        contrast=float((parts.max(axis=0) - parts.min(axis=0)).max()) / 255,
+        clipped=(black + white) / count,
+        peak=(int(frame[judged].max()) if peak <= _DARK else peak) / 255,
+    )
+
+
+def _centres(length: int, most: int) -> NDArray[np.int64]:
+    """Return up to so many places of a length, evenly spread."""
+    count = min(length, most)
+    return (2 * np.arange(count) + 1) * length // (2 * count)
 
 
 def _means(image: Frame) -> Frame:

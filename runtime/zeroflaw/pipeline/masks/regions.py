@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.masks.from_logits import Box, inclusive_box
+from zeroflaw.pipeline.view.zones import zones_of_labels
+from zeroflaw_engines.bundle.products.settings import Severity, Zone
 
 Polygon = tuple[tuple[int, int], ...]
 
@@ -30,6 +33,9 @@ class Region:
         peak_score: Highest value of the score map in it.
         polygon: Outer boundary, (x, y) of boundary pixels; straight runs keep their ends only.
         holes: Boundaries of its holes: (x, y) of the region's pixels around each.
+        zones: Names of the product's zones to include that it touches.
+        severity: The worst of theirs; None if there are none.
+        area_mm2: Of the part; None if the product's settings have no scale.
 
     `regions_of` leaves `polygon` and `holes` to whoever asks for them first.
     """
@@ -43,6 +49,9 @@ class Region:
     peak_score: float
     polygon: Polygon
     holes: tuple[Polygon, ...]
+    zones: tuple[str, ...] = ()
+    severity: Severity | None = None
+    area_mm2: float | None = None
 
     @property
     def xyxy(self) -> tuple[int, int, int, int]:
@@ -69,13 +78,22 @@ class Region:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def regions_of(mask: BoolArray, score: FloatArray, box: Box | None = None) -> tuple[Region, ...]:
+def regions_of(
+    mask: BoolArray,
+    score: FloatArray,
+    box: Box | None = None,
+    *,
+    zones: Sequence[Zone] = (),
+    mm_per_pixel: float | None = None,
+) -> tuple[Region, ...]:
     """Return the regions of a mask, largest first.
 
     Args:
         mask: bool [H, W] at the frame's size.
         score: float32 [S, S], the score map, covering the same frame.
         box: `inclusive_box` of the mask, if it is known.
+        zones: With their corners in pixels of the frame.
+        mm_per_pixel: Side of a pixel on the part, mm.
 
     Returns:
         One region for each component.
@@ -119,6 +137,14 @@ def regions_of(mask: BoolArray, score: FloatArray, box: Box | None = None) -> tu
             _outline=(boundaries, label),
         )
         regions.append(region)
+    if zones:
+        named = zones_of_labels(found.labels, (x0, y0), found.centroids, zones)
+        for region, label in zip(regions, order.tolist(), strict=True):
+            touched, severity = named[label]
+            region.__dict__.update(zones=touched, severity=severity)
+    if mm_per_pixel is not None:
+        for region in regions:
+            region.__dict__["area_mm2"] = region.area * mm_per_pixel**2
     return tuple(regions)
 
 
