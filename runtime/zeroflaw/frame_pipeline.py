@@ -50,7 +50,8 @@ class FramePipeline:
         self._sessions = sessions
         self._sizes = sizes
         self._parameters = parameters
-        # Only CLIP encoders run in this pool; SAM encoders run in the callers' threads.
+        # CLIP encoders beside SAM's, which run in the callers' threads; and what resizes the next
+        # tiles beside either.
         self._clip_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="zeroflaw-clip")
         self._pool = self._clip_pool if side_by_side else None
         resizers = threads or usable_cores()
@@ -108,6 +109,7 @@ class FramePipeline:
                     parameters=self._parameters,
                     resizer=self._sessions.resizer,
                     strips=self._strips,
+                    pool=self._clip_pool,
                     watch=watch,
                 )
                 return EncodedFrame(
@@ -206,6 +208,7 @@ class FramePipeline:
                     sam_decoder=self._sessions.sam_decoder,
                     sizes=self._sizes,
                     strips=self._strips,
+                    pool=self._clip_pool,
                     workspace=self._workspace,
                     watch=encoded.watch,
                 )

@@ -18,11 +18,13 @@ class Trace:
 
     Attributes:
         points: The points that PPG gave, in frame pixels; None if there was no extreme region.
-        stages: Of the cascade: low-res logits, predicted IoUs, chosen mask, boxes.
-        kept_stage: 1 to 3, the stage whose mask is the result; 0 if none.
-        zero_shot_map: float32 [S, S] in [0, 1], CLIP's map by the product's texts alone.
-        reference_map: float32 [S, S] in [0, 1], how far each patch is from the product's good
-            photos; None without a reference bank.
+        stages: Of the cascade: low-res logits, predicted IoUs, chosen mask, boxes. Of a frame in
+            tiles, those of every tile that had some, one tile after the other.
+        kept_stage: 1 to 3, the stage whose mask is the result; 0 if none. Of tiles the highest.
+        zero_shot_map: float32, of the shape of the anomaly map, in [0, 1]: CLIP's map by the
+            product's texts alone.
+        reference_map: float32 of the same shape, in [0, 1], how far each patch is from the
+            product's good photos; None without a reference bank.
     """
 
     points: PointPrompts | None

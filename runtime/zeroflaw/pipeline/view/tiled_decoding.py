@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,7 +13,7 @@ from zeroflaw.pipeline.cascade import Cascade, Stage
 from zeroflaw.pipeline.decoding import Decoding, Findings, decode
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.engine_outputs import run_encoder
-from zeroflaw.pipeline.geometry import FloatArray, fit, geometry_of, squash
+from zeroflaw.pipeline.geometry import FloatArray, FrameGeometry, fit, geometry_of, squash
 from zeroflaw.pipeline.masks.from_logits import Box, Workspace, logits_at_sam
 from zeroflaw.pipeline.prompt_points import PointPrompts
 from zeroflaw.pipeline.resizing.strips import Strips
@@ -21,11 +22,12 @@ from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.pipeline.view.blending import BlendedTile, Blending, blending_of, resampled
 from zeroflaw.pipeline.view.product_view import FrameView
-from zeroflaw.pipeline.view.tiled_encoding import batches
+from zeroflaw.pipeline.view.tiled_encoding import prepared
 from zeroflaw.pipeline.view.tiles import TileGrid
 from zeroflaw_engines.contract import LABEL_POSITIVE, EngineSizes
+from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor
 from zeroflaw_engines.sessions.session import Session
 
 # The worst last.
@@ -84,6 +86,7 @@ def decode_tiles(
     sam_decoder: Session,
     sizes: EngineSizes,
     strips: Strips | None = None,
+    pool: Executor | None = None,
     workspace: Workspace | None = None,
     watch: Stopwatch | None = None,
 ) -> TiledDecoding:
@@ -97,6 +100,7 @@ def decode_tiles(
         view: How the frame was looked at.
         grid: Its tiles.
         strips: Threads that share the resizing.
+        pool: Resizes the next tiles while SAM runs; not that of the strips.
         workspace: Memory to use again.
 
     Raises:
@@ -106,20 +110,24 @@ def decode_tiles(
     blending = blending_of(grid)
     with watch.stage("prompt_points"):
         chosen = _extreme_tiles(encoding.anomaly_map, blending, parameters)
-    frame = _Frame(encoding, blending, parameters)
-    for batch in batches(chosen, sam_encoder.contract.max_batch):
-        tiles = _sam_encodings(
-            encoding,
-            view,
-            grid,
-            batch,
-            parameters,
-            sam_encoder=sam_encoder,
-            sizes=sizes,
-            strips=strips,
-            watch=watch,
-        )
-        for number, tile in zip(batch, tiles, strict=True):
+    frame = _Frame(encoding, blending, parameters, has_zones=view.zones is not None)
+    geometry = geometry_of(grid.tile, sizes, parameters)
+    content = np.array(geometry.sam_content, np.int32)
+
+    def images_of(batch: Sequence[int]) -> list[Frame]:
+        with watch.stage("fit"):
+            return [_fitted(view.seen[grid.windows[number]], geometry, strips) for number in batch]
+
+    for batch, images in prepared(chosen, sam_encoder.contract.max_batch, images_of, pool):
+        with watch.stage("sam_encoder"):
+            outputs = run_encoder(
+                sam_encoder,
+                [{"image": image[None], "image_size": content} for image in images],
+                keep=("features",),
+            )
+        for number, out in zip(batch, outputs, strict=True):
+            with watch.stage("blend"):
+                tile = frame.encoding_of(number, geometry, out["features"])
             decoding = decode(
                 tile,
                 parameters,
@@ -141,6 +149,7 @@ class _Frame:
     encoding: Encoding
     blending: Blending
     parameters: MethodParameters
+    has_zones: bool
     status: Status = "no_region"
     kept_stage: int = 0
     points: list[PointPrompts] = field(default_factory=list)
@@ -150,6 +159,25 @@ class _Frame:
     def __post_init__(self) -> None:
         self.mask = np.zeros(self.encoding.geometry.frame, np.bool_)
         self.of_masks = np.zeros(self.blending.size, np.float32)
+
+    def encoding_of(
+        self, number: int, geometry: FrameGeometry, features: FloatArray | DeviceTensor
+    ) -> Encoding:
+        """Say what is known of a tile, with its part of the frame's map in place of its own."""
+        of_frame, side = self.encoding.anomaly_map, geometry.map_size
+        tile_map = self.blending.at_tile(number, of_frame, side, keep_zeros=self.has_zones)
+        peak = self.blending.part(number, of_frame).max()
+        if tile_map.max() <= self.parameters.extreme_threshold < peak:
+            # It lies between the centres of the tile's pixels, and is extreme all the same.
+            tile_map.flat[int(tile_map.argmax())] = peak
+        return replace(
+            self.encoding,
+            geometry=geometry,
+            anomaly_map=tile_map,
+            features=features,
+            zero_shot_map=tile_map,
+            reference_map=None,
+        )
 
     def add(self, number: int, decoding: Decoding) -> None:
         points, cascade = decoding.points, decoding.cascade
@@ -213,48 +241,11 @@ def _extreme_tiles(
     return [max(numbers, key=lambda number: blending.share(number, row, column))]
 
 
-def _sam_encodings(
-    encoding: Encoding,
-    view: FrameView,
-    grid: TileGrid,
-    numbers: Sequence[int],
-    parameters: MethodParameters,
-    *,
-    sam_encoder: Session,
-    sizes: EngineSizes,
-    strips: Strips | None,
-    watch: Stopwatch,
-) -> Iterator[Encoding]:
-    """Run the SAM encoder once on several tiles, and give what is known of each."""
-    geometry, blending = geometry_of(grid.tile, sizes, parameters), blending_of(grid)
-    images: list[dict[str, Tensor]] = []
-    size = np.array(geometry.sam_content, np.int32)
-    with watch.stage("fit"):
-        for number in numbers:
-            source = view.seen[grid.windows[number]]
-            if geometry.sam_source != geometry.frame:
-                source = squash(source, geometry.map_size, strips)
-            images.append({"image": fit(source, geometry, strips)[None], "image_size": size})
-    with watch.stage("sam_encoder"):
-        outputs = run_encoder(sam_encoder, images, keep=("features",))
-    for number, out in zip(numbers, outputs, strict=True):
-        features: FloatArray | DeviceTensor = out["features"]
-        with watch.stage("blend"):
-            tile_map = blending.at_tile(
-                number, encoding.anomaly_map, geometry.map_size, keep_zeros=view.zones is not None
-            )
-            peak = blending.part(number, encoding.anomaly_map).max()
-            if tile_map.max() <= parameters.extreme_threshold < peak:
-                # It lies between the centres of the tile's pixels, and is extreme all the same.
-                tile_map.flat[int(tile_map.argmax())] = peak
-        yield replace(
-            encoding,
-            geometry=geometry,
-            anomaly_map=tile_map,
-            features=features,
-            zero_shot_map=tile_map,
-            reference_map=None,
-        )
+def _fitted(tile: Frame, geometry: FrameGeometry, strips: Strips | None) -> Frame:
+    """Resize a tile as SAM sees it: uint8 [sam_size, sam_size, 3]."""
+    squashed = geometry.sam_source != geometry.frame
+    source = squash(tile, geometry.map_size, strips) if squashed else tile
+    return fit(source, geometry, strips)
 
 
 def _scores_of_mask(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from itertools import zip_longest
 from typing import Final, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from zeroflaw_engines.sessions.session import Session
 # Side of a patch on the map where a bundle does not tell its patch grid, as a share of the map.
 _PATCH: Final = 1 / 16
 
-_Item = TypeVar("_Item")
+_Images = TypeVar("_Images")
 
 
 def encode_tiles(
@@ -43,6 +44,7 @@ def encode_tiles(
     parameters: MethodParameters,
     resizer: DeviceResizer | None,
     strips: Strips | None,
+    pool: Executor | None,
     watch: Stopwatch,
 ) -> Encoding:
     """Run CLIP on the tiles of a frame that hold anything to judge.
@@ -58,6 +60,7 @@ def encode_tiles(
         matcher: Of products with a bank.
         resizer: Resizes the whole frame on the device; tiles are resized on the host.
         strips: Threads that share the resizing.
+        pool: Resizes the next tiles while CLIP runs; not that of the strips.
 
     Returns:
         Maps of `combined_size` of the grid, and no features: those are of tiles, and come in the
@@ -97,12 +100,15 @@ def encode_tiles(
     has_bank = any(product.bank_of_tile(number) for number in range(len(blending.tiles)))
     maps = _Maps(blending, has_bank=has_bank)
     score = 0.0 if coarse is None else coarse.cls_score
-    for batch in batches(chosen, clip_encoder.contract.max_batch):
+
+    def images_of(batch: Sequence[int]) -> list[Frame]:
         with watch.stage("squash"):
-            images = [
+            return [
                 squash(view.seen[grid.windows[number]], geometry.map_size, strips)
                 for number in batch
             ]
+
+    for batch, images in prepared(chosen, clip_encoder.contract.max_batch, images_of, pool):
         for number, one in zip(
             batch,
             _clip_encodings(
@@ -253,8 +259,26 @@ def _on_map(grid: TileGrid, number: int, side: int) -> Edges:
     )
 
 
-def batches(numbers: Sequence[_Item], most: int) -> Iterator[list[_Item]]:
-    """Give items in order, as many at once as an engine takes."""
-    left = iter(numbers)
-    while batch := list(islice(left, most)):
-        yield batch
+def prepared(
+    numbers: Sequence[int],
+    most: int,
+    prepare: Callable[[Sequence[int]], _Images],
+    pool: Executor | None,
+) -> Iterator[tuple[Sequence[int], _Images]]:
+    """Give tiles in order, as many at once as an engine takes, with the images of them.
+
+    Args:
+        numbers: Of the tiles.
+        most: Tiles at once.
+        prepare: Makes the images of some tiles.
+        pool: Prepares the next images while an engine runs on those given; None: nothing does.
+    """
+    batches = [numbers[start : start + most] for start in range(0, len(numbers), most)]
+    if pool is None:
+        yield from ((batch, prepare(batch)) for batch in batches)
+        return
+    pending = None
+    for batch, following in zip_longest(batches, batches[1:]):
+        images = prepare(batch) if pending is None else pending.result()
+        pending = None if following is None else pool.submit(prepare, following)
+        yield batch, images

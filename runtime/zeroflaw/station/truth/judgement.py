@@ -106,7 +106,9 @@ def judge(inspection: Inspection, truth: BoolArray) -> Judgement:
     return Judgement(
         True,
         verdict,
-        map_auroc=pixel_auroc(inspection.anomaly_map, _at_size(truth, len(inspection.anomaly_map))),
+        map_auroc=pixel_auroc(
+            inspection.anomaly_map, _at_size(truth, inspection.anomaly_map.shape)
+        ),
         mask_iou=shared / either,
         defect_found=shared / area,
     )
@@ -172,10 +174,13 @@ def _verdict(decision: Decision, *, defective: bool) -> Verdict:
     return "missed" if defective else "right_accept"
 
 
-def _at_size(truth: BoolArray, size: int) -> BoolArray:
+def _at_size(truth: BoolArray, size: tuple[int, ...]) -> BoolArray:
     """Resize the truth to a map's grid as `zeroflaw evaluate` does, so that figures compare."""
+    height, width = size
     picture = Image.fromarray(truth.astype(np.uint8) * 255)
-    resized: BoolArray = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)) > 127
+    resized: BoolArray = (
+        np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) > 127
+    )
     return resized
 
 

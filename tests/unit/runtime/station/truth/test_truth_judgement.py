@@ -69,6 +69,17 @@ def test_figures_of_a_defect_are_those_of_scikit_learn(rng) -> None:
     )
 
 
+def test_the_map_of_a_frame_in_tiles_is_no_square(rng) -> None:
+    one, truth = inspection(rng), np.zeros(SIZE, bool)
+    one.anomaly_map = rng.random((SIZE[0] // 2, SIZE[1] // 2), np.float32)
+    truth[20:40, 20:100] = True  # whole pixels of the map
+    of_map = truth[::2, ::2]
+    assert of_map.shape == one.anomaly_map.shape
+    assert judge(one, truth).map_auroc == pytest.approx(
+        roc_auc_score(of_map.ravel(), one.anomaly_map.ravel())
+    )
+
+
 def test_a_defect_that_no_pixel_of_the_map_shows_has_no_auroc(rng) -> None:
     truth = np.zeros(SIZE, bool)
     truth[3, 3] = True
