@@ -58,6 +58,7 @@ constexpr size_t kOlderConfig = offsetof(zeroflaw_config, device);
 constexpr size_t kOlderFrame = offsetof(zeroflaw_frame, camera_id);
 constexpr size_t kFirstView = offsetof(zeroflaw_inspection_view, reason);
 constexpr size_t kSecondView = offsetof(zeroflaw_inspection_view, reference);
+constexpr size_t kThirdView = offsetof(zeroflaw_inspection_view, decision_score);
 constexpr size_t kOlderHealth = offsetof(zeroflaw_health_report, held);
 
 // Runs `call` with Python's functions, whatever happens inside.
@@ -280,7 +281,7 @@ zeroflaw_status zeroflaw_poll(zeroflaw_inspector inspector, double timeout_ms,
 zeroflaw_status zeroflaw_view(zeroflaw_inspection inspection, zeroflaw_inspection_view* view) {
   return guarded([&]() -> zeroflaw_status {
     REQUIRE(require({{"inspection", inspection}, {"view", view}}));
-    REQUIRE(require_size("view", view, {kFirstView, kSecondView}));
+    REQUIRE(require_size("view", view, {kFirstView, kSecondView, kThirdView}));
     clear(view);
     return in_python(
         [&](const Functions& python) { return python.view(number(inspection), view); });

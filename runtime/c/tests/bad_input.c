@@ -140,6 +140,16 @@ static void first_header(void) {
   printf("second header\t0\t0\t%s, %s\n",
          strlen(view.parameters) == 64 ? "filled" : "not filled",
          view.reference == untouched.reference ? "nothing behind it touched" : "written behind it");
+  /* A header without settings of products. */
+  view = untouched;
+  view.struct_size = offsetof(zeroflaw_inspection_view, decision_score);
+  report("third view", zeroflaw_view(inspection, &view));
+  printf("third header\t0\t0\t%s, %s\n",
+         view.reference != untouched.reference ? "filled" : "not filled",
+         memcmp((char *)&view + view.struct_size, (char *)&untouched + view.struct_size,
+                sizeof view - view.struct_size) == 0
+             ? "nothing behind it touched"
+             : "written behind it");
   zeroflaw_release(inspection);
 }
 

@@ -52,6 +52,10 @@ int main(void) {
   FIELD(zeroflaw_region, polygon);
   FIELD(zeroflaw_region, holes);
   FIELD(zeroflaw_region, hole_count);
+  FIELD(zeroflaw_region, zones);
+  FIELD(zeroflaw_region, zone_count);
+  FIELD(zeroflaw_region, severity);
+  FIELD(zeroflaw_region, area_mm2);
   SIZE(zeroflaw_inspection_view);
   FIELD(zeroflaw_inspection_view, struct_size);
   FIELD(zeroflaw_inspection_view, status);
@@ -93,6 +97,17 @@ int main(void) {
   FIELD(zeroflaw_inspection_view, calibration);
   FIELD(zeroflaw_inspection_view, parameters);
   FIELD(zeroflaw_inspection_view, reference);
+  FIELD(zeroflaw_inspection_view, decision_score);
+  FIELD(zeroflaw_inspection_view, rule);
+  FIELD(zeroflaw_inspection_view, settings);
+  FIELD(zeroflaw_inspection_view, tile_rows);
+  FIELD(zeroflaw_inspection_view, tile_columns);
+  FIELD(zeroflaw_inspection_view, tiles_run);
+  FIELD(zeroflaw_inspection_view, aligned);
+  FIELD(zeroflaw_inspection_view, shift_x);
+  FIELD(zeroflaw_inspection_view, shift_y);
+  FIELD(zeroflaw_inspection_view, rotation);
+  FIELD(zeroflaw_inspection_view, correlation);
   SIZE(zeroflaw_health_report);
   FIELD(zeroflaw_health_report, struct_size);
   FIELD(zeroflaw_health_report, state);

@@ -139,6 +139,10 @@ class RegionStruct(ctypes.Structure):
         ("polygon", PolygonStruct),
         ("holes", ctypes.c_void_p),
         ("hole_count", ctypes.c_size_t),
+        ("zones", ctypes.c_void_p),
+        ("zone_count", ctypes.c_size_t),
+        ("severity", ctypes.c_char_p),
+        ("area_mm2", ctypes.c_double),
     )
 
 
@@ -186,6 +190,17 @@ class ViewStruct(ctypes.Structure):
         ("calibration", ctypes.c_char_p),
         ("parameters", ctypes.c_char_p),
         ("reference", ctypes.c_char_p),
+        ("decision_score", ctypes.c_double),
+        ("rule", ctypes.c_char_p),
+        ("settings", ctypes.c_char_p),
+        ("tile_rows", ctypes.c_uint32),
+        ("tile_columns", ctypes.c_uint32),
+        ("tiles_run", ctypes.c_uint32),
+        ("aligned", ctypes.c_int32),
+        ("shift_x", ctypes.c_double),
+        ("shift_y", ctypes.c_double),
+        ("rotation", ctypes.c_double),
+        ("correlation", ctypes.c_double),
     )
 
 

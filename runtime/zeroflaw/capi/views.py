@@ -48,6 +48,7 @@ class OutcomeView:
         view.software = _c_text(__version__)
         view.product = view.outcome = view.bundle = view.backend = b""
         view.text_embeddings = view.calibration = view.parameters = view.reference = b""
+        view.rule = view.settings = b""
         if outcome.inspection is not None:
             self._fill(view, outcome.inspection)
 
@@ -81,7 +82,9 @@ class OutcomeView:
         view.calibration = _c_text(inspection.calibration)
         view.parameters = _c_text(inspection.parameters)
         view.reference = _c_text(inspection.reference)
-        view.score = inspection.image_score
+        view.settings = _c_text(inspection.settings)
+        view.rule = _c_text(inspection.rule)
+        view.score, view.decision_score = inspection.image_score, inspection.decision_score
         view.threshold = inspection.threshold
         view.frame_height, view.frame_width = inspection.frame_size
         view.map_height, view.map_width = inspection.anomaly_map.shape
@@ -89,6 +92,13 @@ class OutcomeView:
         view.mask_stride = inspection.frame_size[1]
         view.anomaly_map = self._address(inspection.anomaly_map, np.float32)
         view.score_map = self._address(inspection.score_map, np.float32)
+        if inspection.tiles is not None:
+            tiles = inspection.tiles
+            view.tile_rows, view.tile_columns, view.tiles_run = tiles.rows, tiles.columns, tiles.run
+        if inspection.alignment is not None:
+            found = inspection.alignment
+            view.aligned, view.shift_x, view.shift_y = True, found.x, found.y
+            view.rotation, view.correlation = found.rotation, found.correlation
         regions = [self._region(region) for region in inspection.regions]
         addresses = (ctypes.c_void_p * len(regions))(*map(ctypes.addressof, regions))
         timings = (TimingStruct * len(inspection.timings_ms))()
@@ -106,7 +116,8 @@ class OutcomeView:
 
     def _region(self, region: Region) -> RegionStruct:
         holes = (PolygonStruct * len(region.holes))(*map(self._polygon, region.holes))
-        self._kept.append(holes)
+        zones = (ctypes.c_char_p * len(region.zones))(*map(_c_text, region.zones))
+        self._kept += [holes, zones]
         return RegionStruct(
             ctypes.sizeof(RegionStruct),
             region.x,
@@ -119,6 +130,10 @@ class OutcomeView:
             self._polygon(region.polygon),
             ctypes.addressof(holes),
             len(holes),
+            ctypes.addressof(zones),
+            len(zones),
+            _c_text(region.severity),
+            region.area_mm2 or 0.0,
         )
 
     def _polygon(self, polygon: Polygon) -> PolygonStruct:

@@ -101,8 +101,8 @@ def inspected_card(
         for kind, alt in (_PICTURES if judgement is None else _PICTURES_WITH_TRUTH)
     )
     area = int(inspection.mask.sum()) / (height * width)
-    held = inspection.decision == "hold"
-    reason = f'<p class="reason">{shown_text(inspection.reason.text)}</p>' if held else ""
+    told = inspection.decision == "hold" or inspection.rule is not None
+    reason = f'<p class="reason">{shown_text(inspection.reason.text)}</p>' if told else ""
     classes = [inspection.decision, *(["wide"] if width > WIDE * height else [])]
     verdict, figures, overlay = "", "", ""
     if judgement is not None:
@@ -257,9 +257,11 @@ def _heading(source: PurePath, verdict: str) -> str:
 
 def _scale(inspection: Inspection) -> str:
     """Return the score against its threshold, in figures and as a bar."""
-    score, threshold = inspection.image_score, inspection.threshold
+    score, threshold = inspection.decision_score, inspection.threshold
+    by_rules = inspection.rule is not None or score != inspection.image_score
+    name = "decision score" if by_rules else "score"
     return (
-        f'<div class="scale"><p>{score_line(score, threshold)}</p>'
+        f'<div class="scale"><p>{score_line(score, threshold, name=name)}</p>'
         f'<div class="bar"><i style="width:{100 * score:.2f}%"></i>'
         f'<s style="left:{100 * threshold:.2f}%"></s></div></div>'
     )
@@ -268,18 +270,29 @@ def _scale(inspection: Inspection) -> str:
 def _regions(regions: Sequence[Region]) -> str:
     if not regions:
         return '<p class="none">no regions</p>'
+    zones = any(region.zones for region in regions)
+    scale = any(region.area_mm2 is not None for region in regions)
     rows = "".join(
         f"<tr><td>{region.x}, {region.y}</td><td>{region.width} × {region.height}</td>"  # noqa: RUF001
-        f"<td>{region.area}</td><td>{region.peak_score:.3f}</td></tr>"
+        f"<td>{region.area}</td>{f'<td>{region.area_mm2:.4g}</td>' if scale else ''}"
+        f"<td>{region.peak_score:.3f}</td>{_zone_cells(region) if zones else ''}</tr>"
         for region in regions[:_MAX_REGIONS]
     )
     left = len(regions) - _MAX_REGIONS
-    more = f'<tr><td colspan="4">and {left} smaller ones</td></tr>' if left > 0 else ""
+    columns = 4 + scale + 2 * zones
+    more = f'<tr><td colspan="{columns}">and {left} smaller ones</td></tr>' if left > 0 else ""
     return (
         f"<details><summary>{len(regions)} region{'s' * (len(regions) > 1)}</summary><table>"
-        "<tr><th>x, y (px)</th><th>size (px)</th><th>area (px)</th><th>peak score</th></tr>"
+        "<tr><th>x, y (px)</th><th>size (px)</th><th>area (px)</th>"
+        f"{'<th>area (mm²)</th>' if scale else ''}<th>peak score</th>"
+        f"{'<th>zones</th><th>severity</th>' if zones else ''}</tr>"
         f"{rows}{more}</table></details>"
     )
+
+
+def _zone_cells(region: Region) -> str:
+    zones = ", ".join(map(shown_text, region.zones))
+    return f"<td>{zones}</td><td>{region.severity or ''}</td>"
 
 
 def _timings(milliseconds: dict[str, float]) -> str:

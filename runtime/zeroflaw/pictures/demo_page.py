@@ -219,12 +219,13 @@ def _tile(shown: Shown, entry: Entry, judgement: Judgement) -> str:
         *(["wrong"] if judgement.wrong else []),
         *(["near"] if closeup else []),
     ]
-    score, threshold = float(row["image_score"]), float(row["threshold"])
+    score, threshold = float(row["decision_score"]), float(row["threshold"])
+    rule = f", rule {shown_text(row['rule'])}" if row["rule"] else ""
     return (
         f'<article class="card {" ".join(classes)}">{verdict_line(judgement)}'
         f'<div class="pictures"{columns}>{both}{map_}{closeup}</div>'
         f'<p><span class="badge">{row["decision"]}</span>'
-        f" {score_line(score, threshold)}{found}</p>"
+        f" {score_line(score, threshold)}{rule}{found}</p>"
         f'<p class="name"><bdi>{shown_text(entry.name)}</bdi></p></article>\n'
     )
 

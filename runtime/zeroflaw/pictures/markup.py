@@ -13,10 +13,10 @@ def link_to(stem: PurePath, suffix: str) -> str:
     return quote(os.fsencode(stem.as_posix() + suffix))
 
 
-def score_line(score: float, threshold: float) -> str:
+def score_line(score: float, threshold: float, *, name: str = "score") -> str:
     """Return a score beside its threshold, with how they compare."""
     sign = "≥" if score >= threshold else "&lt;"
-    return f"score <b>{score:.4f}</b> {sign} threshold {threshold:.4f}"
+    return f"{name} <b>{score:.4f}</b> {sign} threshold {threshold:.4f}"
 
 
 def shown_text(value: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.inspection import Inspection
+from zeroflaw.pictures.zone_outlines import draw_zones
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw_engines.contract import LABEL_POSITIVE
 from zeroflaw_engines.image_files.frame import Frame
@@ -25,7 +26,8 @@ _SHIFT: Final = 4  # OpenCV draws with 4 fractional bits
 def draw_overlay(frame: Frame, inspection: Inspection) -> Frame:
     """Draw contours (red), points (green positive, blue negative) and boxes (yellow).
 
-    Points and boxes are drawn if the inspection has a trace.
+    Points and boxes are drawn if the inspection has a trace, zones if the product has some: white
+    where a defect is minor, orange major, magenta critical; those to exclude are hatched in grey.
 
     Args:
         frame: uint8 [H, W, 3], RGB, the frame that was inspected.
@@ -33,8 +35,8 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> Frame:
     Returns:
         uint8 [H, W, 3], a new array.
     """
-    picture = frame.copy()
     width = _line_width(frame)
+    picture = draw_zones(frame, inspection.zones, width)
     _outline_mask(picture, inspection, width)
     if inspection.trace:
         for stage in inspection.trace.stages:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.pipeline.decoding import Decoding, Findings
+from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.encoding.frame import EncodedFrame, Encoding
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.pipeline.view.alignment import AlignedFrame
-from zeroflaw.pipeline.view.product_view import FrameView
+from zeroflaw.pipeline.view.in_frame import (
+    findings_in_frame,
+    map_in_frame,
+    trace_in_frame,
+    zones_in_frame,
+)
 from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding
 from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.record import AlignmentRecord, TilesRecord
 from zeroflaw.records.rules import decision_score, firing_rule
-from zeroflaw_engines.bundle.products.settings import Zone
 from zeroflaw_engines.parameters import MethodParameters
 
 
@@ -42,12 +46,10 @@ def conclude(
     scale = None if settings is None else settings.mm_per_pixel
     rules = () if settings is None else settings.rules
     with watch.stage("score"):
-        found = _in_frame(decoding.findings(encoding, parameters, workspace), view)
-        anomaly_map = encoding.anomaly_map
-        if aligned is not None and view is not None and view.held is None:
-            anomaly_map = aligned.map_in_frame(anomaly_map)
+        found = findings_in_frame(decoding.findings(encoding, parameters, workspace), view)
+        anomaly_map = map_in_frame(encoding.anomaly_map, view)
     mask, score = found.mask, found.score_map
-    zones = _zones_in_frame(view)
+    zones = zones_in_frame(view)
     with watch.stage("regions"):
         regions = regions_of(mask, score, found.mask_box, zones=zones, mm_per_pixel=scale)
     whole = image_score(
@@ -87,32 +89,11 @@ def conclude(
         regions=regions,
         timings_ms=watch.milliseconds,
         warnings=product.warnings + verdict.warnings + encoded.warnings,
-        trace=decoding.trace(encoding) if trace else None,
+        trace=trace_in_frame(decoding.trace(encoding), view) if trace else None,
         zones=zones,
         tiles=_tiles_record(encoding),
         alignment=None if aligned is None else _alignment_record(aligned),
     )
-
-
-def _in_frame(found: Findings, view: FrameView | None) -> Findings:
-    """Cut findings to what is judged, and bring them back onto the frame as it was given."""
-    if view is None or view.held is not None:
-        return found
-    mask, box, score = found.mask, found.mask_box, found.score_map
-    if view.zones is not None:
-        # The mask may share its memory with the cascade.
-        mask, box = mask & view.zones.judged, None
-        score = score * view.zones.at_map(score.shape)
-    if view.aligned is not None:
-        mask, box = view.aligned.mask_in_frame(mask), None
-        score = view.aligned.map_in_frame(score)
-    return Findings(mask, box, score, found.status)
-
-
-def _zones_in_frame(view: FrameView | None) -> tuple[Zone, ...]:
-    if view is None or view.zones is None:
-        return ()
-    return view.zones.in_pixels() if view.aligned is None else view.zones.moved(view.aligned.matrix)
 
 
 def _alignment_record(aligned: AlignedFrame) -> AlignmentRecord:

@@ -130,20 +130,29 @@ def verdict_of(
     )
 
 
-def decision_fault(decision: str, decision_score: float, threshold: float) -> str | None:
+def decision_fault(
+    decision: str, image_score: float, decision_score: float, threshold: float
+) -> str | None:
     """Say what is wrong with a decision that was made elsewhere; None if nothing is.
 
     Where a decision leaves the runtime it is looked at once more: an acceptance whose score does
     not lie below its threshold must not get out, whoever made it.
 
     Args:
+        image_score: Must be in [0, 1].
         decision_score: That it was made on; must be in [0, 1].
         threshold: That it was made with; must be in [0, 1].
     """
     if decision not in get_args(Decision):
         return f"{decision!r} is no decision"
-    if not (0 <= decision_score <= 1 and 0 <= threshold <= 1):
-        return f"the decision score {decision_score} or the threshold {threshold} is not in [0, 1]"
+    values = {
+        "image score": image_score,
+        "decision score": decision_score,
+        "threshold": threshold,
+    }
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            return f"the {name} {value} is not in [0, 1]"
     if decision == "accept" and not decision_score < threshold:
         return (
             f"accepted, though the decision score {decision_score} reaches the threshold"

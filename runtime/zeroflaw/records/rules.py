@@ -71,13 +71,15 @@ def firing_rule(
     """Return the first row of the table that holds; None if none does, or there is none.
 
     Args:
-        threshold: In (0, 1], the limit of rows that leave theirs to the product; the rest as
+        threshold: In [0, 1], the limit of rows that leave theirs to the product; the rest as
             `decision_score` takes it.
     """
     for rule in rules:
         fixed = _fixed_limit(rule)
         limit = threshold if fixed is None else fixed
-        if _statistic(rule, image_score, regions, mm_per_pixel) >= limit:
+        statistic = _statistic(rule, image_score, regions, mm_per_pixel)
+        # A threshold of 0 rejects every frame, and no rule does.
+        if statistic > 0 and statistic >= limit:
             whose = "the product's threshold" if fixed is None else "its limit"
             if rule.by == "image_score":
                 text = f"the image score {image_score:.6f} reaches {whose} {limit:.6f}"
@@ -146,7 +148,7 @@ def _text(
         area += f" = {last.area * mm_per_pixel**2:.4g} mm2"
     text = f"a region of {area}{least}{where} has the peak {last.peak_score:.6f}"
     if rule.min_regions > 1:
-        text = f"{rule.min_regions} regions qualify, the last of which, {text},"
+        text = f"{rule.min_regions} regions qualify, and of them {text}"
     text += f", which reaches {limit}"
     if rule.min_image_score is not None:
         text += f", and the image score {image_score:.6f} reaches {rule.min_image_score:g}"

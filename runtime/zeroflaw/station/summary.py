@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from zeroflaw.pipeline.view.zones import worst_severity
 from zeroflaw.records.record import InspectionRecord
 from zeroflaw.station.picture_search import LeftOut
 from zeroflaw.station.truth.judgement import JUDGEMENT_COLUMNS, Judgement
@@ -18,6 +19,7 @@ SUMMARY_COLUMNS: Final = (
     "frame_width", "frame_height", "total_ms", "output", "error",
     "id", "time", "part_id", "frame_id", "camera_id", "frame_sha256", "reason", "reason_text",
     "software", "bundle", "calibration", "parameters", "backend", *JUDGEMENT_COLUMNS,
+    "decision_score", "rule", "severity",
 )  # fmt: skip
 
 
@@ -36,6 +38,9 @@ def inspected_row(
         "status": _text(record.status),
         "image_score": _decimal(record.image_score, 6),
         "threshold": _decimal(record.threshold, 6),
+        "decision_score": _decimal(record.decision_score, 6),
+        "rule": _text(record.rule),
+        "severity": _text(worst_severity(record.regions)),
         "regions": str(len(record.regions)),
         "mask_area": _text(record.mask_area),
         "frame_width": _text(record.frame_width),

@@ -11,6 +11,15 @@ from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw_engines.errors import EngineError, ZeroflawError
 
 
+def _fault_of(inspection: Inspection) -> str | None:
+    return decision_fault(
+        inspection.decision,
+        inspection.image_score,
+        inspection.decision_score,
+        inspection.threshold,
+    )
+
+
 def require_sound(inspection: Inspection) -> None:
     """Refuse an inspection whose decision does not follow from its scores.
 
@@ -18,7 +27,7 @@ def require_sound(inspection: Inspection) -> None:
         EngineError: It is none of the three, a score is not in [0, 1], or an acceptance's score
             reaches its threshold.
     """
-    fault = decision_fault(inspection.decision, inspection.decision_score, inspection.threshold)
+    fault = _fault_of(inspection)
     if fault is not None:
         raise EngineError(
             f"the inspection of a frame cannot be used: {fault}",
@@ -122,8 +131,7 @@ class StreamResult:
             return Reason("late", f"the frame missed its deadline{named}")
         if self.inspection is None:
             return None
-        seen = self.inspection
-        fault = decision_fault(seen.decision, seen.decision_score, seen.threshold)
+        fault = _fault_of(self.inspection)
         return None if fault is None else Reason("failed", fault)
 
 

@@ -72,7 +72,7 @@ def test_json_follows_the_published_schema(inspector, photo) -> None:
         inspection = inspector.inspect(photo, product="object", trace=trace)
         record = json.loads(inspection.to_json())
         jsonschema.validate(record, schema)
-        assert record["schema_version"] == 3
+        assert record["schema_version"] == 4
         assert (record["trace"] is not None) == trace
     broken = {**record, "decision": "good"}
     with pytest.raises(jsonschema.ValidationError):

@@ -145,6 +145,10 @@ typedef struct zeroflaw_region {
   zeroflaw_polygon polygon;  /* outer boundary, on pixels of the region */
   const zeroflaw_polygon *holes; /* pixels of the region around each hole */
   size_t hole_count;
+  const char *const *zones; /* names of the product's zones to include that it touches */
+  size_t zone_count;
+  const char *severity;     /* the worst of theirs: "minor", "major", "critical"; "" if none */
+  double area_mm2;          /* 0 if the product's settings have no scale */
 } zeroflaw_region;
 
 /* What zeroflaw_view shows of an inspection; pointers are valid until it is released. */
@@ -166,7 +170,7 @@ typedef struct zeroflaw_inspection_view {
   const char *bundle;    /* digest of engines and weights */
   const char *backend;   /* what ran them */
   double score;          /* of the image, in [0, 1] */
-  double threshold;      /* a score at or above it is a reject */
+  double threshold;      /* a decision score at or above it is a reject */
   double queue_ms;       /* time the frame waited before its inspection began */
   const uint8_t *mask;   /* 1 where there is a defect, else 0; frame_height rows */
   size_t mask_stride;    /* bytes from row to row */
@@ -180,8 +184,9 @@ typedef struct zeroflaw_inspection_view {
   const char *const *warnings; /* what a reader of the result must know */
   size_t warning_count;
   const char *reason;          /* of decision or hold: "below_threshold" (accept),
-                                  "reaches_threshold" (reject), "low_contrast", "clipped", "dark",
-                                  "contradiction", "failed", "late" or "dropped" */
+                                  "reaches_threshold", "rule" (reject), "low_contrast", "clipped",
+                                  "dark", "contradiction", "wrong_frame_size", "misaligned",
+                                  "zone_out_of_view", "failed", "late" or "dropped" */
   const char *reason_text;     /* the same as a sentence */
   const char *id;              /* of this frame: 32 hexadecimal digits, never the same twice */
   const char *time;            /* when it was handed over: UTC, "2026-01-31T08:00:00.000000Z" */
@@ -192,6 +197,18 @@ typedef struct zeroflaw_inspection_view {
   const char *calibration;     /* digest of the product's threshold and its origin; "" if none */
   const char *parameters;      /* digest of the method's parameters */
   const char *reference;       /* digest of the product's reference bank; "" if none */
+  double decision_score;       /* what the product's rules make of regions and score, in [0, 1];
+                                  `score` if it has none */
+  const char *rule;            /* that rejected the frame; "" if none did */
+  const char *settings;        /* digest of the product's settings; "" if none */
+  uint32_t tile_rows;          /* tiles that the encoders saw the frame in; 0: as a whole */
+  uint32_t tile_columns;
+  uint32_t tiles_run;          /* of them, those that CLIP was run on */
+  int32_t aligned;             /* 1 if the part was sought in the frame; else what follows is 0 */
+  double shift_x;              /* of the frame's middle against the reference photo, px */
+  double shift_y;
+  double rotation;             /* degrees, counter-clockwise */
+  double correlation;          /* with the reference photo, in [-1, 1] */
 } zeroflaw_inspection_view;
 
 typedef int32_t zeroflaw_state;
@@ -258,8 +275,9 @@ ZEROFLAW_API zeroflaw_status zeroflaw_reload(zeroflaw_inspector inspector);
 /* Inspects a frame. The pixels are read where they are, and not after the call.
  * The call returns ZEROFLAW_OK for every frame that was inspected: what the decision is, and
  * whether there is one, is in zeroflaw_view. A result that came too late has the status
- * ZEROFLAW_DEADLINE_MISSED there and no decision; a frame without information, or whose mask
- * contradicts its score where the bundle says so, has ZEROFLAW_HELD and no decision. */
+ * ZEROFLAW_DEADLINE_MISSED there and no decision; a frame without information, that does not fit the
+ * product's settings, or whose mask contradicts its score where the bundle says so, has
+ * ZEROFLAW_HELD and no decision. */
 ZEROFLAW_API zeroflaw_status zeroflaw_inspect(zeroflaw_inspector inspector,
                                               const zeroflaw_frame *frame,
                                               zeroflaw_inspection *inspection);
@@ -282,7 +300,7 @@ ZEROFLAW_API zeroflaw_status zeroflaw_view(zeroflaw_inspection inspection,
 /* Releases an inspection and everything that its views point to. */
 ZEROFLAW_API zeroflaw_status zeroflaw_release(zeroflaw_inspection inspection);
 
-/* The frame's record as JSON (docs/inspection.schema.json), version 3; of a frame that failed, came
+/* The frame's record as JSON (docs/inspection.schema.json), version 4; of a frame that failed, came
  * too late, was dropped or held, it says "hold".
  * `needed` gets the size with the final zero byte; `buffer` may be null to ask for it alone. */
 ZEROFLAW_API zeroflaw_status zeroflaw_inspection_json(zeroflaw_inspection inspection, char *buffer,

@@ -98,6 +98,10 @@ class Region {
   Polygon hole(std::size_t index) const {
     return {region_->holes[index].points, region_->holes[index].point_count};
   }
+  // Names of the product's zones to include that it touches, and the worst severity of theirs.
+  Span<const char*> zones() const noexcept { return {region_->zones, region_->zone_count}; }
+  std::string_view severity() const noexcept { return region_->severity; }  // empty: no zone
+  double area_mm2() const noexcept { return region_->area_mm2; }            // 0: no scale
 
  private:
   const zeroflaw_region* region_;
@@ -154,7 +158,21 @@ class Inspection {
   std::string_view calibration() const noexcept { return view_.calibration; }
   std::string_view parameters() const noexcept { return view_.parameters; }
   std::string_view reference() const noexcept { return view_.reference; }  // empty: no bank
+  std::string_view settings() const noexcept { return view_.settings; }    // empty: none
   double score() const noexcept { return view_.score; }
+  // What is compared with the threshold: what the product's rules make of regions and score.
+  double decision_score() const noexcept { return view_.decision_score; }
+  std::string_view rule() const noexcept { return view_.rule; }  // that rejected; empty: none
+  // Tiles that the encoders saw the frame in, 0: as a whole; and those that CLIP was run on.
+  std::uint32_t tile_rows() const noexcept { return view_.tile_rows; }
+  std::uint32_t tile_columns() const noexcept { return view_.tile_columns; }
+  std::uint32_t tiles_run() const noexcept { return view_.tiles_run; }
+  // Whether the part was sought in the frame, and where it was found.
+  bool aligned() const noexcept { return view_.aligned != 0; }
+  double shift_x() const noexcept { return view_.shift_x; }
+  double shift_y() const noexcept { return view_.shift_y; }
+  double rotation() const noexcept { return view_.rotation; }
+  double correlation() const noexcept { return view_.correlation; }
   double threshold() const noexcept { return view_.threshold; }
   double queue_ms() const noexcept { return view_.queue_ms; }
   // 1 where there is a defect, else 0, at the frame's size.

@@ -7,9 +7,10 @@ pixel belongs to one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -75,9 +76,10 @@ class ZoneLayout:
             self._at_maps[height, width] = known
         return known
 
+    @cached_property
     def in_pixels(self) -> tuple[Zone, ...]:
-        """Return the zones with their corners in pixels of the frame."""
-        return self.moved(np.eye(2, 3))
+        """The zones with their corners in pixels of the frame."""
+        return tuple(_with_corners(zone, corners(zone, self._size)) for zone in self.zones)
 
     def moved(self, matrix: NDArray[np.float64]) -> tuple[Zone, ...]:
         """Return the zones moved, with their corners in pixels of where they come to lie.
@@ -86,13 +88,16 @@ class ZoneLayout:
             matrix: float64 [2, 3], applied to points (x, y, 1) that are whole at the centres of
                 pixels, as that of an `AlignedFrame` is.
         """
-        size = (self.judged.shape[0], self.judged.shape[1])
-        zones = []
-        for zone in self.zones:
-            points = (corners(zone, size) - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
-            polygon = tuple((float(x), float(y)) for x, y in points)
-            zones.append(msgspec.structs.replace(zone, polygon=polygon, units="px"))
-        return tuple(zones)
+        return tuple(
+            _with_corners(
+                zone, (corners(zone, self._size) - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
+            )
+            for zone in self.zones
+        )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.judged.shape[0], self.judged.shape[1]
 
 
 def zone_layout(zones: Sequence[Zone], frame: tuple[int, int]) -> ZoneLayout | None:
@@ -200,25 +205,38 @@ def zones_of_labels(
             for polygon in polygons
         ]
     )
-    for label in np.flatnonzero(~touched.any(axis=0)):
-        at = centroids[label] + origin + 0.5
-        touched[np.argmin([_distance(at, polygon) for polygon in polygons]), label] = True
+    (beside,) = np.nonzero(~touched.any(axis=0))
+    at = centroids[beside] + origin + 0.5
+    nearest = np.argmin([_distances(at, polygon) for polygon in polygons], axis=0)
+    touched[nearest, beside] = True
     kinds, of_label = np.unique(touched, axis=1, return_inverse=True)
     found: list[tuple[tuple[str, ...], Severity | None]] = []
     for kind in kinds.T:
         chosen = [zone for zone, touches in zip(included, kind, strict=True) if touches]
-        worst = max((zone.severity for zone in chosen), key=SEVERITIES.index)
-        found.append((tuple(zone.name for zone in chosen), worst))
+        found.append((tuple(zone.name for zone in chosen), worst_severity(chosen)))
     return [found[kind] for kind in of_label.ravel().tolist()]
 
 
-def _distance(point: NDArray[np.float64], polygon: NDArray[np.float64]) -> float:
-    """Return how far a point outside of a polygon lies from its nearest side, px."""
-    along = np.roll(polygon, -1, axis=0) - polygon
-    lengths = np.maximum((along**2).sum(axis=1), np.finfo(float).tiny)
-    share = np.clip(((point - polygon) * along).sum(axis=1) / lengths, 0, 1)
-    nearest = polygon + share[:, None] * along
-    return float(np.sqrt(((nearest - point) ** 2).sum(axis=1)).min())
+class _Severe(Protocol):
+    @property
+    def severity(self) -> Severity | None: ...
+
+
+def worst_severity(of: Iterable[_Severe]) -> Severity | None:
+    """Return the worst severity of zones or regions; None if none has one."""
+    known = [one.severity for one in of if one.severity is not None]
+    return max(known, key=SEVERITIES.index, default=None)
+
+
+def _distances(points: NDArray[np.float64], polygon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far points [n, 2] outside of a polygon lie from its nearest side, px [n]."""
+    least = np.full(len(points), np.inf)
+    for corner, along in zip(polygon, np.roll(polygon, -1, axis=0) - polygon, strict=True):
+        length = max(float(along @ along), np.finfo(float).tiny)
+        share = np.clip((points - corner) @ along / length, 0, 1)
+        apart = points - corner - share[:, None] * along
+        least = np.minimum(least, np.hypot(apart[:, 0], apart[:, 1]))
+    return least
 
 
 def _any_of_cells(judged: BoolArray, cells: int) -> BoolArray:
@@ -233,6 +251,11 @@ def _any_of_cells(judged: BoolArray, cells: int) -> BoolArray:
 
 def _drawn(zone: Zone, frame: tuple[int, int]) -> BoolArray:
     return filled(corners(zone, frame), (0, 0), frame)
+
+
+def _with_corners(zone: Zone, points: NDArray[np.float64]) -> Zone:
+    polygon = tuple((float(x), float(y)) for x, y in points)
+    return msgspec.structs.replace(zone, polygon=polygon, units="px")
 
 
 def _listed(zones: Sequence[Zone]) -> str:

@@ -130,14 +130,20 @@ def test_engine_that_makes_up_values_is_no_acceptance(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"image_score": math.nan}, {"threshold": math.nan}, {"image_score": 0.9}, {"decision": "ok"}],
-    ids=["nan", "nan threshold", "reaches", "other decision"],
+    [
+        {"image_score": math.nan},
+        {"decision_score": math.nan},
+        {"threshold": math.nan},
+        {"decision_score": 0.9},
+        {"decision": "ok"},
+    ],
+    ids=["nan", "nan by rules", "nan threshold", "reaches", "other decision"],
 )
 def test_acceptance_that_does_not_follow_from_its_score_does_not_get_out(
     hosted: HostedInspector, image: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, object],
 ) -> None:  # fmt: skip
-    sound = {"decision": "accept", "image_score": 0.1, "threshold": 0.5}
+    sound = {"decision": "accept", "image_score": 0.9, "decision_score": 0.1, "threshold": 0.5}
     good = hosted.inspect(request_for(image)).inspection
     assert good is not None
     accepted = dataclasses.replace(good, **sound)

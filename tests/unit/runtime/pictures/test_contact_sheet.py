@@ -23,6 +23,7 @@ from zeroflaw.pictures.contact_sheet import (
 from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.records.decision import Reason
 from zeroflaw.station.truth.judgement import Judgement
+from zeroflaw_engines.bundle.products.settings import Zone
 from zeroflaw_engines.errors import ImageFileError
 
 NAMES = [
@@ -49,7 +50,8 @@ def inspection(**changes) -> Inspection:
         "text_embeddings": "e" * 64, "reference": None, "calibration": None, "settings": None,
         "parameters": "a" * 64,
         "status": "ok", "product": "nut", "decision": "reject", "image_score": 0.8125,
-        "decision_score": 0.8125, "rule": None, "threshold": 0.5, "frame_size": (40, 60), "mask": mask, "anomaly_map": score,
+        "decision_score": 0.8125, "rule": None,
+        "threshold": 0.5, "frame_size": (40, 60), "mask": mask, "anomaly_map": score,
         "score_map": score, "regions": regions_of(mask, score),
         "timings_ms": {"clip_encoder": 12.34, "total": 45.6}, "bundle": "b" * 64,
         "backend": "onnxruntime", "warnings": (),
@@ -104,12 +106,34 @@ def test_a_card_says_what_came_out() -> None:
                  "5.21% of 60 × 40 px", "2 regions", "5, 5", "15 × 5", "75", "0.750",  # noqa: RUF001
                  "clip_encoder", "12.3"):  # fmt: skip
         assert part in text, part
-    good = inspection(decision="accept", image_score=0.25, regions=(), status="no_region")
+    good = inspection(
+        decision="accept", image_score=0.25, decision_score=0.25, regions=(), status="no_region"
+    )
     card = inspected_card(PurePosixPath("a.png"), PurePosixPath("a"), good)
     assert card.outcome == "accept"
     text = Page(card.html).text
     for part in ("accept", "score 0.2500 < threshold 0.5000", "no regions", "nothing extreme"):
         assert part in text, part
+
+
+def test_a_card_of_a_product_with_rules_names_rule_zones_and_severity() -> None:
+    plain = inspection()
+    zones = (
+        Zone(name="rim <1>", polygon=((0, 0), (60, 0), (60, 15), (0, 15)), severity="critical"),
+        Zone(name="face", polygon=((0, 15), (60, 15), (60, 40), (0, 40)), severity="minor"),
+    )
+    regions = regions_of(plain.mask, plain.score_map, zones=zones, mm_per_pixel=0.1)
+    reason = Reason("rule", "the rule 'scratch' rejects: a region of <75 px>")
+    ruled = inspection(
+        reason=reason, rule="scratch", decision_score=1.0, regions=regions, zones=zones
+    )
+    page = Page(inspected_card(PurePosixPath("a.png"), PurePosixPath("a"), ruled).html)
+    for part in (reason.text, "decision score 1.0000 ≥ threshold", "rim <1>critical", "faceminor",
+                 "area (mm²)", "0.75"):  # fmt: skip
+        assert part in page.text, part
+    plain_page = Page(inspected_card(PurePosixPath("a.png"), PurePosixPath("a"), plain).html).text
+    for part in ("decision score", "mm²", "severity", "zones"):
+        assert part not in plain_page, part
 
 
 def test_a_held_card_says_why_and_shows_what_was_measured() -> None:

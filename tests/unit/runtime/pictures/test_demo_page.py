@@ -14,7 +14,8 @@ from zeroflaw_engines.bundle.manifest import Calibration, Product
 
 def entry(name: str, decision: str, judgement: Judgement | None) -> Entry:
     row = {
-        "decision": decision, "image_score": "0.25", "threshold": "0.75", "frame_width": "400",
+        "decision": decision, "image_score": "0.25", "decision_score": "0.25", "rule": "",
+        "threshold": "0.75", "frame_width": "400",
         "frame_height": "200", "total_ms": "120.0",
     } | ({} if judgement is None else judgement.columns())  # fmt: skip
     return Entry(f"/photos/{name}", name, name.removesuffix(".png"), decision, row)

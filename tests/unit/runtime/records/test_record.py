@@ -18,6 +18,8 @@ from zeroflaw_engines.errors import RecordError
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "inspection.schema.json").read_text())
 
+OF_VERSION_4 = ("decision_score", "rule", "settings", "tiles", "alignment")
+
 
 def test_a_stamp_tells_frames_apart():
     before, tick = dt.datetime.now(dt.UTC), time.monotonic_ns()
@@ -46,9 +48,9 @@ def test_a_frame_that_was_not_inspected_is_held(code):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"schema_version": 1}, "schema version 1, and 2 and 3 are read"),
-        ({"schema_version": 4}, "schema version 4, and 2 and 3 are read"),
-        ({"decision": "good"}, "does not fit schema version 3"),
+        ({"schema_version": 1}, "schema version 1, and 2, 3, 4 are read"),
+        ({"schema_version": 5}, "schema version 5, and 2, 3, 4 are read"),
+        ({"decision": "good"}, "does not fit schema version 4"),
         ({"id": "7"}, "does not fit"),
         ({"image_score": 1.5}, "does not fit"),
         ({"colour": "red"}, "does not fit"),
@@ -66,7 +68,8 @@ def test_other_documents_are_refused(change, complaint):
 def test_records_of_version_2_are_read_as_those_of_products_without_a_bank():
     record = held_record(new_stamp(frame_id="7"), "failed", "the camera -- look", product="nut")
     document = json.loads(record.to_json())
-    assert document.pop("reference") is None
+    for field in ("reference", *OF_VERSION_4):
+        assert document.pop(field) is None
     document["schema_version"] = 2
     document["trace"] = {"points": [], "stages": [], "kept_stage": 0}
     read = InspectionRecord.from_json(json.dumps(document).encode())
@@ -74,6 +77,30 @@ def test_records_of_version_2_are_read_as_those_of_products_without_a_bank():
     assert (trace.kept_stage, trace.zero_shot_map_max, trace.reference_map_max) == (0, None, None)
     assert msgspec.structs.replace(read, trace=None) == record
     jsonschema.validate(json.loads(read.to_json()), SCHEMA)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_earlier_records_are_read_as_those_of_products_without_settings(version):
+    region = {
+        "x": 1, "y": 2, "width": 3, "height": 4, "area": 5, "centroid": [1.5, 2.5],
+        "peak_score": 0.75, "polygon": [[1, 2]], "holes": [],
+    }  # fmt: skip
+    document = json.loads(held_record(new_stamp(), "failed", "no light -- look").to_json())
+    for field in OF_VERSION_4:
+        del document[field]
+    document |= {
+        "schema_version": version, "decision": "accept", "image_score": 0.25, "threshold": 0.5,
+        "reason": {"code": "below_threshold", "text": "it lies below"}, "regions": [region],
+    }  # fmt: skip
+    read = InspectionRecord.from_json(json.dumps(document).encode())
+    assert read.schema_version == 4
+    # The image score decided.
+    assert (read.decision_score, read.rule, read.settings) == (0.25, None, None)
+    assert (read.tiles, read.alignment) == (None, None)
+    (one,) = read.regions
+    assert (one.area, one.zones, one.severity, one.area_mm2) == (5, (), None, None)
+    jsonschema.validate(json.loads(read.to_json()), SCHEMA)
+    assert InspectionRecord.from_json(read.to_json()) == read
 
 
 def test_the_calibration_digest_names_the_threshold():

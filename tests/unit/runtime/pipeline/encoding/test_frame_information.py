@@ -75,3 +75,77 @@ def test_the_peak_of_a_dark_frame_is_that_of_every_pixel(level):
     frame = np.zeros((700, 900, 3), np.uint8)
     frame[333, 777, 1] = level
     assert frame_information(frame).peak == level / 255
+
+
+ZONES = {
+    "half": np.s_[:, :300],
+    "a corner": np.s_[:37, :40],
+    "a stripe": np.s_[201:203, :],
+    "one row": np.s_[200, :],
+    "one pixel": np.s_[123, 321],
+}
+
+
+def in_zone(name, shape=(400, 600)):
+    judged = np.zeros(shape, np.bool_)
+    judged[ZONES[name]] = True
+    return judged
+
+
+def diagonal(width, shape=(400, 600)):
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return np.abs(y - x * shape[0] / shape[1]) < width
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_what_is_outside_of_the_zones_counts_for_nothing(zone, rng):
+    frame, judged = rng.integers(0, 256, (400, 600, 3), dtype=np.uint8), in_zone(zone)
+    seen = frame_information(frame, judged)
+    for paint in (0, 255, 128):
+        assert (
+            frame_information(np.where(judged[..., None], frame, np.uint8(paint)), judged) == seen
+        )
+
+
+def test_all_that_is_judged_is_measured_as_the_whole_frame_is():
+    for photo in PHOTOS.values():
+        frame = rgb(photo())
+        judged = np.ones(frame.shape[:2], np.bool_)
+        whole, seen = frame_information(frame), frame_information(frame, judged)
+        # The plain measure rounds to a whole level at each halving.
+        assert seen.contrast == pytest.approx(whole.contrast, abs=3.1 / 255)
+        assert (seen.clipped, seen.peak) == (whole.clipped, whole.peak)
+
+
+@pytest.mark.parametrize("judged", [in_zone("a stripe"), in_zone("one row"), diagonal(0.4)])
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_thin_zone_is_seen_between_the_pixels_of_the_grid(judged, level):
+    frame = rgb(np.full(judged.shape, 128, np.uint8))
+    frame[..., 1] += (np.arange(judged.shape[1]) // 8).astype(np.uint8)
+    whole = frame_information(frame, judged)
+    assert whole.clipped == 0
+    assert whole.contrast == pytest.approx(69 / 255, abs=6 / 255)
+    frame[judged] = level
+    seen = frame_information(frame, judged)
+    assert (seen.clipped, seen.contrast, seen.peak) == (1, 0, level / 255)
+
+
+@pytest.mark.parametrize("sigma", [0, 5, 10])
+@pytest.mark.parametrize(
+    "judged", [in_zone("half"), in_zone("a corner"), in_zone("a stripe"), diagonal(3)]
+)
+def test_the_noise_of_a_sensor_is_no_information_in_a_zone_either(judged, sigma):
+    noise = np.random.default_rng(0).normal(128, sigma, judged.shape)
+    frame = rgb(np.clip(np.round(noise), 0, 255).astype(np.uint8))
+    information = frame_information(frame, judged)
+    assert blind_reason(information, MethodParameters()).code == "low_contrast"
+
+
+def test_a_dark_zone_is_dark_whatever_shines_beside_it():
+    judged = in_zone("half")
+    frame = np.zeros((400, 600, 3), np.uint8)
+    frame[:, 300:] = 255
+    frame[333, 277, 1] = 16
+    information = frame_information(frame, judged)
+    assert (information.peak, information.clipped) == (16 / 255, 1.0)
+    assert blind_reason(information, MethodParameters()).code == "dark"

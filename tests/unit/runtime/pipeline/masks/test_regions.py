@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -15,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.measure import label, regionprops
 
 from zeroflaw.pipeline.masks.regions import Region, regions_of
+from zeroflaw_engines.bundle.products.settings import SEVERITIES, Zone
 
 NO_SCORE = np.zeros((8, 8), np.float32)
 
@@ -335,3 +337,54 @@ def test_unknown_attribute():
     _, (region, _) = two_regions()
     with pytest.raises(AttributeError, match="colour"):
         region.colour  # noqa: B018
+
+
+def box(name, x0, y0, x1, y1, severity="major", kind="include"):
+    polygon = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    return Zone(name=name, polygon=polygon, severity=severity, kind=kind)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.bool_, (30, 40), elements=st.booleans()), st.data())
+def test_regions_bear_the_zones_that_their_pixels_lie_in(mask, draw):
+    edges = st.tuples(
+        st.integers(0, 19), st.integers(0, 14), st.integers(20, 40), st.integers(15, 30)
+    )
+    zones = [
+        box(f"zone {i}", *draw.draw(edges), draw.draw(st.sampled_from(SEVERITIES)))
+        for i in range(3)
+    ]
+    covering = box("all", 0, 0, 40, 30, "minor")
+    zones = [*zones, covering, box("never", 0, 0, 9, 9, "critical", "exclude")]
+    plain = regions_of(mask, NO_SCORE)
+    named = regions_of(mask, NO_SCORE, zones=zones, mm_per_pixel=0.5)
+    labels = label(mask, connectivity=2)
+    for region, other in zip(named, plain, strict=True):
+        x, y = region.polygon[0]
+        rows, columns = np.nonzero(labels == labels[y, x])
+        touched = []
+        for zone in zones[:-1]:
+            (x0, y0), _, (x1, y1), _ = zone.polygon
+            if ((columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1)).any():
+                touched.append(zone)
+        assert region.zones == tuple(zone.name for zone in touched)
+        assert region.severity == SEVERITIES[max(SEVERITIES.index(z.severity) for z in touched)]
+        assert region.area_mm2 == region.area / 4
+        assert dataclasses.replace(region, zones=(), severity=None, area_mm2=None) == other
+        assert (other.zones, other.severity, other.area_mm2) == ((), None, None)
+
+
+def test_thousands_of_specks_are_named_in_little_more_time_than_they_are_found():
+    mask = np.zeros((1500, 2000), np.bool_)
+    mask[::10, ::10] = True
+    zones = [box(f"zone {i}", 100 * i, 0, 100 * i + 900, 1500) for i in range(10)]
+
+    def seconds(**named):
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            assert len(regions_of(mask, NO_SCORE, **named)) == 30_000
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    assert seconds(zones=zones) < 3 * seconds() + 0.2

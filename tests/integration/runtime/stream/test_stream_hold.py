@@ -60,7 +60,9 @@ TAMPERED = {
     "above one": {"image_score": 1.5, "threshold": 0.5},
     "nan threshold": {"threshold": math.nan},
     "infinite threshold": {"threshold": math.inf},
-    "reaches": {"image_score": 0.7, "threshold": 0.7},
+    "reaches": {"decision_score": 0.7, "threshold": 0.7},
+    "nan by rules": {"decision_score": math.nan},
+    "above one by rules": {"decision_score": 1.5},
     "no decision": {"decision": None},
     "unknown decision": {"decision": "good"},
     "other case": {"decision": "ACCEPT"},
@@ -69,7 +71,9 @@ TAMPERED = {
 
 @pytest.mark.parametrize("changes", TAMPERED.values(), ids=TAMPERED)
 def test_a_tampered_acceptance_is_a_failure(inspector, photo, changes) -> None:
-    accepted = {"decision": "accept", "image_score": 0.1, "threshold": 0.5}
+    accepted = {
+        "decision": "accept", "image_score": 0.1, "decision_score": 0.1, "threshold": 0.5,
+    }  # fmt: skip
     sound = Tampered(inspector, lambda done: dataclasses.replace(done, **accepted))
     assert result_of(sound, photo)[0].decision == "accept"
 
@@ -105,7 +109,7 @@ def test_what_is_no_inspection_is_a_failure(inspector, photo, thing, caplog) -> 
 def test_an_acceptance_beside_another_outcome_is_none(inspector, photo, outcome) -> None:
     inspection = dataclasses.replace(
         inspector.inspect(photo, product="object"),
-        decision="accept", image_score=0.1, threshold=0.5,
+        decision="accept", image_score=0.1, decision_score=0.1, threshold=0.5,
     )  # fmt: skip
     assert StreamResult(ticket=1, inspection=inspection).decision == "accept"
     result = StreamResult(ticket=1, inspection=inspection, **outcome)
@@ -180,7 +184,7 @@ def test_every_frame_has_a_record_with_its_stamp(inspector, photo) -> None:
     records = [json.loads(r.to_json()) for r in (late, dropped, failed, good)]
     for record in records:
         jsonschema.validate(record, inspection_json_schema())
-        assert record["schema_version"] == 3
+        assert record["schema_version"] == 4
         assert {name: record[name] for name in names} == names
         assert before <= record["monotonic_ns"] <= time.monotonic_ns()
     assert len({record["id"] for record in records}) == 4
