@@ -8,7 +8,7 @@ from typing import Final
 
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import BenchFrame
-from zeroflaw_engines.bundle.bundle import read_manifest
+from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.errors import BenchmarkError
 
@@ -21,10 +21,10 @@ def settings_of_product(bundle: str | Path, product: str | None) -> ProductSetti
     Args:
         product: None takes the first.
     """
-    products = read_manifest(bundle).products
-    name = min(products, default=None) if product is None else product
-    entry = next((e for n, e in products.items() if n.casefold() == (name or "").casefold()), None)
-    return None if entry is None else entry.settings
+    opened = open_bundle(bundle, verify_digests=False)
+    products = opened.manifest.products
+    name = min(products, default=None) if product is None else opened.product_name(product)
+    return None if name is None else products[name].settings
 
 
 def size_of_frames(

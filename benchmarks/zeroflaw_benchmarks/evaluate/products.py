@@ -62,6 +62,21 @@ def refuse_what_takes_whole_frames(
     )
 
 
+def refuse_settings(bundle: Bundle, product: str) -> None:
+    """Refuse a product with settings where photos of any size are looked at as a whole.
+
+    Raises:
+        EvaluationError: It has some.
+    """
+    name = bundle.product_name(product)
+    if name is not None and settings_of(bundle, [name]):
+        raise EvaluationError(
+            f"the product {name!r} has settings, which say how its frames are looked at, and this"
+            " measurement looks at photos of any size as a whole",
+            "name a product without settings, or measure it with `zeroflaw evaluate`",
+        )
+
+
 def settings_note(product: str, settings: ProductSettings) -> str:
     """Say in a sentence how the frames of a product are seen."""
     return f"The product {product} has settings ({settings.digest[:16]}): {_seen(settings)}."

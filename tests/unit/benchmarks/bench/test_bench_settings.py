@@ -38,7 +38,7 @@ def tiled(tmp_path_factory):
 def test_frames_are_of_the_size_of_the_settings(tiled):
     settings = settings_of_product(tiled.path, "object")
     assert settings == SETTINGS
-    assert settings_of_product(tiled.path, "OBJECT") == SETTINGS
+    assert settings_of_product(tiled.path, "nobody") is None
     first, *_ = sorted(tiled.manifest.products)
     assert (settings_of_product(tiled.path, None) == SETTINGS) == (first == "object")
     assert size_of_frames(None, settings) == (200, 320)
