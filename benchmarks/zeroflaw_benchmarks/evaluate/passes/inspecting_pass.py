@@ -260,16 +260,8 @@ def judged_area(view: FrameView | None, frame: tuple[int, ...]) -> NDArray[np.bo
     if view is None or view.zones is None:
         return np.ones(frame, np.bool_)
     judged = view.zones.judged
-    if view.aligned is None:
-        return judged
-    # The zones lie on the reference photo; the matrix takes its points to the frame's.
-    moved = cv2.warpAffine(
-        judged.astype(np.uint8),
-        view.aligned.matrix,
-        (frame[1], frame[0]),
-        flags=cv2.INTER_NEAREST,
-    )
-    return np.asarray(moved) > 0
+    # Zones lie on the reference photo that a frame was aligned with.
+    return judged if view.aligned is None else view.aligned.mask_in_frame(judged)
 
 
 def map_at_size(values: FloatArray, size: int) -> FloatArray:
