@@ -20,18 +20,23 @@ def as_floats(values: object) -> FloatArray:
 
 
 def blurred(image: FloatArray, pixels: float) -> FloatArray:
-    """Blur an image with a Gaussian of that standard deviation, px.
+    """Blur an image with a Gaussian of that standard deviation, px."""
+    return as_floats(cv2.GaussianBlur(image, (0, 0), pixels))
 
-    More than 64 px are blurred on a smaller image, which loses nothing that would remain: the
-    time of a Gaussian grows with its width, and large frames would take minutes.
+
+def widely_blurred(image: FloatArray, pixels: float) -> FloatArray:
+    """Blur as `blurred` does, by more than 64 px on a smaller image.
+
+    That loses nothing that would remain: the time of a Gaussian grows with its width, and large
+    frames would take minutes.
     """
     halvings = max(0, int(np.ceil(np.log2(pixels / _WIDEST_BLUR))))
     if not halvings:
-        return as_floats(cv2.GaussianBlur(image, (0, 0), pixels))
+        return blurred(image, pixels)
     height, width = image.shape[:2]
     small = (max(1, width >> halvings), max(1, height >> halvings))
-    reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    soft = cv2.GaussianBlur(reduced, (0, 0), pixels * small[0] / width)
+    reduced = as_floats(cv2.resize(image, small, interpolation=cv2.INTER_AREA))
+    soft = blurred(reduced, pixels * small[0] / width)
     return as_floats(cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC))
 
 

@@ -10,7 +10,7 @@ from zeroflaw_engines.errors import DatasetError
 from zeroflaw_export.datasets import read_dataset, read_sample_image, read_sample_mask
 from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES
 from zeroflaw_export.drawn_frames.large import LargeFrames, draw_large_frame, write_large_frames
-from zeroflaw_export.drawn_frames.noise import blurred
+from zeroflaw_export.drawn_frames.noise import widely_blurred
 
 FRAME = (480, 640)
 CASES = [(surface, defect) for surface in SURFACES["test"] for defect in DEFECTS["test"]]
@@ -65,4 +65,4 @@ def test_a_wide_blur_is_that_of_the_whole_image(pixels):
     image = np.zeros((450, 600), np.float32)
     cv2.rectangle(image, (200, 0), (320, 450), 1.0, -1)
     whole = cv2.GaussianBlur(image, (0, 0), pixels)
-    assert np.abs(blurred(image, pixels) - whole).max() < 0.005
+    assert np.abs(widely_blurred(image, pixels) - whole).max() < 0.005
