@@ -246,6 +246,20 @@ def test_maps_come_back_bilinearly_and_zero_outside() -> None:
     assert (found[outside] == 0).all()
 
 
+def test_a_peak_on_the_border_of_a_zone_comes_back_as_high() -> None:
+    """Half a pixel of the map away, it would be half as high between it and what is 0."""
+    values, judged = np.zeros((56, 56), np.float32), np.zeros((56, 56), np.bool_)
+    judged[20:40, 20:40] = True
+    values[20:40, 20], values[20:40, 21:40] = 0.9, 0.1
+    shift = W / 56 / 2
+    found = lying(matrix_of(shift, 0, 0)).map_in_frame(values, judged)
+    assert found[25:35].max(axis=1) == pytest.approx(0.9, abs=1e-6)
+    # What is judged is not spread by more than the pixel, and 0 is not made of it.
+    assert (found[:, 22:40].max(axis=0) <= 0.1 + 1e-6).all()
+    assert (found[:19] == 0).all()
+    assert (found[:, 41:] == 0).all()
+
+
 def test_a_template_is_read_from_the_bundle_and_refused_if_it_is_none(tmp_path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
     settings = Alignment(template="alignment-1.png", photo="0" * 64, max_shift=5)
