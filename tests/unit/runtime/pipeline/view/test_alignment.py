@@ -146,6 +146,20 @@ def test_what_is_beyond_the_limits_is_a_fault() -> None:
     assert aligner(image, max_rotation=3.5).align(turned).fault is None
 
 
+@pytest.mark.parametrize(("degrees", "held"), [(0, False), (0.2, False), (1, True), (-4, True)])
+def test_a_turned_part_is_held_where_no_rotation_is_allowed(degrees: float, held: bool) -> None:
+    """Its correlation is high all the same, and zones would lie beside their places."""
+    image = texture("waves")
+    found = aligner(image, max_rotation=0).align(moved(image, matrix_of(5, -3, degrees)))
+    assert found.correlation > 0.8
+    assert (found.fault is not None) == held
+    if held:
+        assert f"turned by {found.rotation:.2f} degrees" in found.fault
+        assert found.rotation == pytest.approx(degrees, abs=0.1)
+    else:
+        assert found.rotation == 0
+
+
 def test_what_is_not_the_part_is_a_fault() -> None:
     of_photo = aligner(texture("part"), max_shift=1000)
     rng = np.random.default_rng(0)
