@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from zeroflaw.pipeline.masks.regions import Region
 from zeroflaw_engines.bundle.products.settings import Rule
 from zeroflaw_engines.errors import SettingsError
-
-# Of areas in mm2, relative.
-_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
@@ -122,8 +118,7 @@ def _qualifying(rule: Rule, regions: Sequence[Region], mm_per_pixel: float | Non
                 f"the rule {rule.name!r} has an area in mm2, and there is no scale",
                 "give mm_per_pixel, the side of a pixel on the part, or min_area_px",
             )
-        # A region of that area to the pixel reaches it, however the products are rounded.
-        least, scale = rule.min_area_mm2 * (1 - _ROUNDING), mm_per_pixel**2
+        least, scale = rule.min_area_mm2, mm_per_pixel**2
     found = [
         region
         for region in regions
