@@ -51,7 +51,8 @@ class Inspection:
         threshold: The decision threshold that was applied, in [0, 1].
         frame_size: Height and width, px.
         frame: uint8 [H, W, 3], RGB: the frame as it was inspected.
-        mask: bool [H, W], at the frame's size.
+        mask: bool [H, W], at the frame's size; of a product with rules by regions, with the parts
+            of the extreme region that SAM left out.
         anomaly_map: float32 [S, S] in [0, 1], CLIP's map of the squashed frame; of a product with
             a reference bank, fused with the reference map. The trace has both.
         score_map: float32 [S, S] in [0, 1], the map fused with SAM's mask.

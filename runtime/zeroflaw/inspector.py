@@ -212,7 +212,7 @@ class Inspector:
             product: A name as `product_name` gives it.
 
         Returns:
-            The image score at and above which they are rejected, in [0, 1], and warnings.
+            The decision score at and above which they are rejected, in [0, 1], and warnings.
         """
         found = self._products.by_name[product]
         return found.threshold, found.threshold_warnings

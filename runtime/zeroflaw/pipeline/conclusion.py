@@ -45,8 +45,14 @@ def conclude(
     settings = product.settings
     scale = None if settings is None else settings.mm_per_pixel
     rules = () if settings is None else settings.rules
+    # Rules by regions see nothing else.
+    by_regions = any(rule.by == "regions" for rule in rules)
     with watch.stage("score"):
-        found = findings_in_frame(decoding.findings(encoding, parameters, workspace), view)
+        found = findings_in_frame(
+            decoding.findings(encoding, parameters, workspace),
+            view,
+            encoding.anomaly_map > parameters.extreme_threshold if by_regions else None,
+        )
         anomaly_map = map_in_frame(encoding.anomaly_map, view)
     mask, score = found.mask, found.score_map
     zones = zones_in_frame(view)

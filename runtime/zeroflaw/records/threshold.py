@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from zeroflaw_engines.bundle.manifest import Calibration, Product
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.parameters import MethodParameters
 
 # Scores end at 1: a threshold this near to it accepts nearly every part.
@@ -69,12 +70,40 @@ def decision_threshold(
                 f"the threshold of {name!r} was calibrated with other settings than those of this"
                 f" inspection: {'; '.join(differences)}; calibrate it again with these"
             )
+    if threshold != own:
+        warnings += uncalibrated_peaks(name, product.settings, threshold)
     if is_near_one(threshold):
         warnings.append(
             f"the threshold {threshold:.9g} of {name!r} is within {NEAR_ONE:g} of 1, the highest"
             " score there is: nearly every part is accepted"
         )
     return threshold, tuple(warnings)
+
+
+def uncalibrated_peaks(
+    name: str, settings: ProductSettings | None, threshold: float
+) -> tuple[str, ...]:
+    """Warn where a threshold that is not the product's own is the limit of the peaks of regions.
+
+    `decision_threshold` is made for image scores. The peak of a region lies lower: the fused score
+    of a plain defect hardly reaches it.
+
+    Args:
+        threshold: In [0, 1], that is applied.
+    """
+    rules = () if settings is None else settings.rules
+    bare = [repr(rule.name) for rule in rules if rule.by == "regions" and rule.min_peak is None]
+    if not bare:
+        return ()
+    many = "s" if len(bare) > 1 else ""
+    text = (
+        f"decision_threshold={threshold:g} is made for image scores, and the"
+        f" rule{many} {', '.join(bare)} of {name!r}"
+        f" {'compare' if many else 'compares'} peaks of regions with it, which lie lower: plain"
+        " defects may be accepted; calibrate the product with `zeroflaw calibrate`, or give the"
+        f" rule{many} a min_peak"
+    )
+    return (text,)
 
 
 def is_near_one(threshold: float) -> bool:

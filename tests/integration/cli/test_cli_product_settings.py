@@ -76,13 +76,15 @@ def test_a_product_is_edited_shown_edited_again_and_cleared(
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.png").read_bytes() == overlay.read_bytes()
+    # The threshold goes, and nothing that is made for peaks is in its place.
+    assert "made for image scores, and the rule 'large'" in " ".join(done.stderr.split())
     stored, following = done.stdout.splitlines()
     assert "are stored; the threshold 0.010000 and the reference bank held for the old" in stored
     assert f"`zeroflaw products learn {bundle} object GOOD_PHOTOS`" in following
     shown = zeroflaw("products", "show", bundle, "object")
     for text in ("320 x 240 px", "0.05 mm a pixel", "2 rows x 3 columns", "part: included, major",
                  "label: excluded", "large: reject if a region in part of 0.5 mm2 or more has",
-                 "ecc with the photo", "none"):  # fmt: skip
+                 "ecc with the photo", "none", "is made for image scores, and the"):  # fmt: skip
         assert text in " ".join(shown.stdout.split())
     document = json.loads(zeroflaw("products", "show", bundle, "object", "--json").stdout)
     assert document["settings"]["tiles"] == {"rows": 2, "columns": 3, "overlap": 0.0}

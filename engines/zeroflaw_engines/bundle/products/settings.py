@@ -110,7 +110,8 @@ class Alignment(Struct, frozen=True, kw_only=True, omit_defaults=True):
         photo: SHA-256 of the file that it was made of.
         method: `ecc` finds translation and rotation, `phase_correlation` translation alone.
         max_shift: Largest translation, px of the frame; a frame beyond it is held.
-        max_rotation: Largest rotation, degrees; the same.
+        max_rotation: Largest rotation, degrees; the same. 0: frames are not turned back, and one
+            turned by more than half a degree is held. `phase_correlation` does not notice it.
         min_correlation: Least correlation of the aligned frame with the reference photo, in
             [0, 1]; a frame with less is held.
     """

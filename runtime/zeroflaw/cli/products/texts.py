@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from zeroflaw.pictures.settings_overlay import patch_size, patch_text
 from zeroflaw.pipeline.view.tiles import TileGrid
+from zeroflaw.records.threshold import uncalibrated_peaks
 from zeroflaw.station.products.editing import DroppedParts, grid_of, takes_threshold
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
@@ -130,6 +131,9 @@ def product_rows(bundle: Bundle, name: str) -> Iterator[tuple[str, str]]:
         threshold_text(product, default).removeprefix("threshold ")
         + ("" if takes_threshold(settings) else "; no rule takes it: their limits are fixed"),
     )
+    if product.threshold is None:
+        for text in uncalibrated_peaks(name, settings, default):
+            yield "warning", text
     yield "reference bank", bank_text(bundle, name, product).removeprefix("; ") or "none"
     if settings is None:
         yield "settings", "none: frames of any size, seen as a whole; all of a frame is judged"

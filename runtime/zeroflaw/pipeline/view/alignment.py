@@ -23,6 +23,7 @@ from zeroflaw.pipeline.view.registration import (
     euclidean,
     motion_between,
     reduced,
+    turn_between,
 )
 from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw_engines.bundle.bundle import Bundle
@@ -33,6 +34,11 @@ from zeroflaw_engines.image_files.frame import Frame
 
 # A zone may reach over the frame's border by less than this, px: it was drawn up to the border.
 _MARGIN: Final = 1.0
+# Where no rotation is allowed, less than this is none, degrees: it is measured coarsely.
+_UNTURNED: Final = 0.5
+# Share of what is judged in a pixel of a map that is brought back, from which on its value is that
+# of the judged part; of less, rounding is left.
+_LEAST_SHARE: Final = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +107,23 @@ class AlignedFrame:
             found[row, column] = True
         return found
 
-    def map_in_frame(self, values: FloatArray) -> FloatArray:
+    def map_in_frame(self, values: FloatArray, judged: BoolArray | None = None) -> FloatArray:
         """Bring a map that covers the frame, float32 [h, w], back onto it as it was given.
 
-        It is bilinear, and 0 where the reference photo shows nothing.
+        It is bilinear, and 0 where the reference photo shows nothing, and nothing is judged. What
+        is beside that does not fade into it: a peak on the border of a zone stays as high.
+
+        Args:
+            judged: bool [h, w]; the map is 0 elsewhere. None: everywhere.
         """
         scale = np.divide(self.frame.shape[:2], values.shape)[::-1]
-        brought: FloatArray = np.asarray(
-            cv2.warpAffine(values, _scaled(self.matrix, scale), values.shape[::-1]), np.float32
-        )
+        way, size = _scaled(self.matrix, scale), values.shape[::-1]
+        brought: FloatArray = np.asarray(cv2.warpAffine(values, way, size), np.float32)
+        of = np.ones(values.shape, np.float32) if judged is None else judged.astype(np.float32)
+        share = cv2.warpAffine(of, way, size)
+        np.divide(brought, share, out=brought, where=share > _LEAST_SHARE)
+        # Rounding may carry a mean past the highest of its values.
+        np.minimum(brought, values.max(), out=brought)
         return brought
 
     def _where(self) -> str:
@@ -144,6 +158,10 @@ class Aligner:
             max_rotation=settings.max_rotation if rotates else 0,
             refine=settings.method == "ecc",
         )
+        rotation = motion.rotation
+        if settings.method == "ecc" and not rotates:
+            turned = turn_between(self.template, grey, motion)
+            rotation = turned if abs(turned) > _UNTURNED else 0.0
         scale = np.divide((width, height), grey.shape[::-1])
         shift = np.multiply(motion.shift, scale)
         matrix = euclidean(Motion((float(shift[0]), float(shift[1])), motion.rotation), frame.shape)
@@ -151,7 +169,7 @@ class Aligner:
             frame=frame,
             matrix=matrix,
             shift=(float(shift[0]), float(shift[1])),
-            rotation=motion.rotation,
+            rotation=rotation,
             correlation=correlation_at(self.template, grey, motion),
         )
         fault = self._fault(known)

@@ -1,7 +1,9 @@
-"""Blanking: what is not judged of a frame is filled with smooth colours of what is.
+"""Blanking: what is not judged of a frame is filled from what is.
 
-Push and pull (Gortler et al., The Lumigraph, section 3.4): means of judged pixels are reduced
-level by level until they reach everywhere, and brought back where a level has none of its own.
+Beyond the part, colours are smooth. Push and pull (Gortler et al., The Lumigraph, section 3.4):
+means of judged pixels are reduced level by level until they reach everywhere, and brought back
+where a level has none of its own. Within the part, a smooth fill looks like a defect to the
+encoders, and so does its border: there the part is mirrored at the border.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from zeroflaw_engines.image_files.frame import Frame
 # Side of a cell of the first level, px, and how many of its judged pixels it is the mean of.
 _CELL: Final = 16
 _SAMPLES: Final = 16
+# Longest side of a frame that OpenCV takes pixels by their places of, px; longer ones are smooth.
+_LONGEST: Final = 32766
+# Rows whose places are looked up at once.
+_BAND: Final = 256
 
 
 class Blanking:
@@ -25,11 +31,16 @@ class Blanking:
 
     Args:
         judged: bool [H, W], True somewhere.
+        mirrored: bool [H, W], which of the other pixels show a mirror image of judged ones, where
+            that has any; the rest is smooth. None: all of it.
     """
 
-    def __init__(self, judged: BoolArray) -> None:
+    def __init__(self, judged: BoolArray, mirrored: BoolArray | None = None) -> None:
         self._mask = judged.view(np.uint8)
         self._all = bool(judged.all())
+        self._source: NDArray[np.int16] | None = None
+        if mirrored is not None and mirrored.any() and max(judged.shape) <= _LONGEST:
+            self._source = _mirrored(judged, mirrored)
         height, width = judged.shape
         self._weights = np.zeros((-(-height // _CELL), -(-width // _CELL)), np.float32)
         bands = [_samples(judged[row : row + _CELL]) for row in range(0, height, _CELL)]
@@ -63,8 +74,54 @@ class Blanking:
         whole = (self._weights.shape[1] * _CELL, self._weights.shape[0] * _CELL)
         picture = cv2.resize(smooth, whole, interpolation=cv2.INTER_LINEAR)
         picture = np.ascontiguousarray(picture[:height, :width])
-        cv2.copyTo(frame, self._mask, picture)
+        if self._source is None:
+            cv2.copyTo(frame, self._mask, picture)
+        else:
+            cv2.remap(  # type: ignore[call-overload]  # the second map may be None
+                np.ascontiguousarray(frame),
+                self._source,
+                None,
+                cv2.INTER_NEAREST,
+                dst=picture,
+                borderMode=cv2.BORDER_TRANSPARENT,
+            )
         return picture  # type: ignore[return-value]
+
+
+def _mirrored(judged: BoolArray, mirrored: BoolArray) -> NDArray[np.int16]:
+    """Say which judged pixel each pixel shows: itself, or its mirror image.
+
+    Args:
+        judged: bool [H, W], True somewhere.
+        mirrored: bool [H, W], pixels that are not judged.
+
+    Returns:
+        int16 [H, W, 2], (x, y): of a mirrored pixel, of the one as far beyond the nearest judged
+        one. (-1, -1) where that is not judged, and where nothing is mirrored.
+    """
+    height, width = judged.shape
+    # The nearest lies along the border, which has few labels.
+    beside = cv2.dilate((~judged).view(np.uint8), np.ones((3, 3), np.uint8)).view(np.bool_)
+    edge = judged & beside
+    _, labels = cv2.distanceTransformWithLabels(
+        (~edge).view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    at = np.flatnonzero(edge)
+    nearest = np.zeros(len(at) + 1, np.int64)
+    nearest[labels.ravel()[at]] = at
+    source = np.empty((height, width, 2), np.int16)
+    source[..., 0] = np.arange(width)
+    source[..., 1] = np.arange(height)[:, None]
+    source[~judged] = -1
+    for top in range(0, height, _BAND):
+        rows, columns = np.nonzero(mirrored[top : top + _BAND])
+        rows += top
+        near_y, near_x = np.divmod(nearest[labels[rows, columns]], width)
+        x, y = 2 * near_x - columns, 2 * near_y - rows
+        seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        seen[seen] = judged[y[seen], x[seen]]
+        source[rows[seen], columns[seen]] = np.stack([x[seen], y[seen]], axis=1)
+    return source
 
 
 def _samples(band: BoolArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

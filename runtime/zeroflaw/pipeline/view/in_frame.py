@@ -9,7 +9,8 @@ import numpy as np
 
 from zeroflaw.pipeline.cascade import Stage
 from zeroflaw.pipeline.decoding import Findings
-from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.masks.extreme_parts import with_extreme_parts
 from zeroflaw.pipeline.masks.from_logits import Box
 from zeroflaw.pipeline.trace import Trace
 from zeroflaw.pipeline.view.alignment import AlignedFrame
@@ -17,8 +18,15 @@ from zeroflaw.pipeline.view.product_view import FrameView
 from zeroflaw_engines.bundle.products.settings import Zone
 
 
-def findings_in_frame(found: Findings, view: FrameView | None) -> Findings:
-    """Cut findings to what is judged, and bring them back."""
+def findings_in_frame(
+    found: Findings, view: FrameView | None, extreme: BoolArray | None = None
+) -> Findings:
+    """Cut findings to what is judged, and bring them back.
+
+    Args:
+        extreme: bool [h, w], the extreme region: components that no mask touches are added to it.
+            None: they are left out.
+    """
     if view is None or view.held is not None:
         return found
     mask, box, score = found.mask, found.mask_box, found.score_map
@@ -26,9 +34,12 @@ def findings_in_frame(found: Findings, view: FrameView | None) -> Findings:
         # Not in place: the mask is the cascade's own.
         mask, box = mask & view.zones.judged, None
         score = score * view.zones.at_map(score.shape)
+    if extreme is not None:
+        judged = None if view.zones is None else view.zones.judged
+        mask, box = with_extreme_parts(mask, extreme, judged), None
     if view.aligned is not None:
-        mask, box = view.aligned.mask_in_frame(mask), None
-        score = view.aligned.map_in_frame(score)
+        mask = view.aligned.mask_in_frame(mask)
+        box, score = None, map_in_frame(score, view)
     return replace(found, mask=mask, mask_box=box, score_map=score)
 
 
@@ -38,7 +49,10 @@ def map_in_frame(values: FloatArray, view: FrameView | None) -> FloatArray:
     It is 0 already where nothing is judged.
     """
     aligned = _moved(view)
-    return values if aligned is None else aligned.map_in_frame(values)
+    if view is None or aligned is None:
+        return values
+    judged = None if view.zones is None else view.zones.at_map(values.shape)
+    return aligned.map_in_frame(values, judged)
 
 
 def zones_in_frame(view: FrameView | None) -> tuple[Zone, ...]:
@@ -65,8 +79,8 @@ def trace_in_frame(trace: Trace, view: FrameView | None) -> Trace:
         trace,
         points=points,
         stages=tuple(_stage(stage, aligned, (height, width)) for stage in trace.stages),
-        zero_shot_map=aligned.map_in_frame(trace.zero_shot_map),
-        reference_map=None if reference is None else aligned.map_in_frame(reference),
+        zero_shot_map=map_in_frame(trace.zero_shot_map, view),
+        reference_map=None if reference is None else map_in_frame(reference, view),
     )
 
 

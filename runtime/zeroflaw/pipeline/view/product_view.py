@@ -95,9 +95,12 @@ def product_view(
         return None
     if known is not None and known.settings == settings:
         return known
+    zones = zone_layout(settings.zones, settings.frame_size)
+    if zones is not None:
+        zones.prepare()
     return ProductView(
         settings,
-        zone_layout(settings.zones, settings.frame_size),
+        zones,
         tile_grid(settings.tiles, settings.frame_size, bundle.manifest.sizes),
         aligner_of(settings.alignment, settings.frame_size, bundle),
     )

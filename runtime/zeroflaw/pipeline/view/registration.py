@@ -104,6 +104,22 @@ def motion_between(
     return known.motion
 
 
+def turn_between(template: FloatArray, picture: FloatArray, motion: Motion) -> float:
+    """Measure how far a picture is turned where a translation was found, to a tenth of a degree.
+
+    Args:
+        template: float32 [h, w] in [0, 255].
+        picture: The same.
+        motion: The translation between them.
+
+    Returns:
+        Degrees, counter-clockwise; that of the motion if no other correlates better.
+    """
+    one, other = _at_most(template, _REFINED), _at_most(picture, _REFINED)
+    start = _Found(motion, template.shape).at(one.shape)
+    return _refined(one, other, start, turns=True).rotation
+
+
 def correlation_at(template: FloatArray, picture: FloatArray, motion: Motion) -> float:
     """Return Pearson's correlation of two pictures where the one covers the other.
 

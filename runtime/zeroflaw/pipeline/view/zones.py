@@ -42,9 +42,17 @@ class ZoneLayout:
         """How many pixels of the frame are judged."""
         return int(np.count_nonzero(self.judged))
 
+    def prepare(self) -> None:
+        """Compute how frames are blanked, which takes a second at 25 MP, before the first comes."""
+        _ = self._blanking
+
     @cached_property
     def _blanking(self) -> Blanking:
-        return Blanking(self.judged)
+        excluded = _included(self.zones, self._size) & ~self.judged
+        # Where little is left beside them, copies of a defect would be what is usual there.
+        if np.count_nonzero(excluded) > self.judged_pixels:
+            return Blanking(self.judged)
+        return Blanking(self.judged, excluded)
 
     def blanked(self, frame: Frame) -> Frame:
         """Replace what is not judged by colours of what is: nothing outside can be seen.
@@ -54,7 +62,8 @@ class ZoneLayout:
 
         Returns:
             uint8 [H, W, 3], a new array: the frame where it is judged, elsewhere smooth colours
-            that are computed from judged pixels alone.
+            that are computed from judged pixels alone; within what is excluded, a mirror image of
+            them, where there is more to judge than is excluded.
         """
         return self._blanking.blanked(frame)
 
@@ -113,9 +122,7 @@ def zone_layout(zones: Sequence[Zone], frame: tuple[int, int]) -> ZoneLayout | N
         return None
     included = [zone for zone in zones if zone.kind == "include"]
     excluded = [zone for zone in zones if zone.kind == "exclude"]
-    judged = np.full(frame, not included)
-    for zone in included:
-        judged |= _drawn(zone, frame)
+    judged = _included(zones, frame)
     for zone in excluded:
         judged &= ~_drawn(zone, frame)
     # A zone that nothing is left of could never reject.
@@ -247,6 +254,15 @@ def _any_of_cells(judged: BoolArray, cells: int) -> BoolArray:
     # Of [first, end, first, end, ...] every other result is that of a part.
     padded = np.concatenate([judged, np.zeros((1, judged.shape[1]), np.bool_)])
     return np.logical_or.reduceat(padded, np.stack([first, end], axis=1).ravel(), axis=0)[::2]
+
+
+def _included(zones: Sequence[Zone], frame: tuple[int, int]) -> BoolArray:
+    """Draw all zones to include; without one, the whole frame is."""
+    included = [zone for zone in zones if zone.kind == "include"]
+    drawn = np.full(frame, not included)
+    for zone in included:
+        drawn |= _drawn(zone, frame)
+    return drawn
 
 
 def _drawn(zone: Zone, frame: tuple[int, int]) -> BoolArray:

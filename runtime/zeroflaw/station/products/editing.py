@@ -15,6 +15,7 @@ from zeroflaw.pictures.settings_overlay import draw_settings
 from zeroflaw.pipeline.view.alignment import Aligner, aligner_of, reference_template
 from zeroflaw.pipeline.view.tiles import TileGrid, grid_for_defect, tile_grid
 from zeroflaw.pipeline.view.zones import zone_layout
+from zeroflaw.records.threshold import uncalibrated_peaks
 from zeroflaw.station.products.settings_toml import (
     WrittenAlignment,
     WrittenSettings,
@@ -190,6 +191,10 @@ def plan_edit(
     grid = grid_of(settings, bundle.manifest.sizes)
     zone_layout(settings.zones, frame_size)
     seen = picture.frame if aligner is None else _aligned(picture.frame, aligner, photo)
+    entry = bundle.manifest.products[name]
+    if entry.threshold is None or dropped_parts(entry, settings).changed:
+        default = bundle.manifest.method_parameters.decision_threshold
+        warnings += uncalibrated_peaks(name, settings, default)
     return PlannedEdit(
         bundle,
         name,

@@ -243,7 +243,8 @@ class Shifted(AlignedFrame):
     def mask_in_frame(self, mask: np.ndarray) -> np.ndarray:
         return np.roll(mask, np.rint(self.shift[::-1]).astype(int), axis=(0, 1))
 
-    def map_in_frame(self, values: np.ndarray) -> np.ndarray:
+    def map_in_frame(self, values: np.ndarray, judged: np.ndarray | None = None) -> np.ndarray:
+        del judged
         by = np.multiply(self.shift[::-1], values.shape) / self.frame.shape[:2]
         return np.roll(values, np.rint(by).astype(int), axis=(0, 1))
 

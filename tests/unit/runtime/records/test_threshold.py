@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from zeroflaw.records.threshold import decision_threshold, is_near_one
 from zeroflaw.station.conformal import conformal_threshold
 from zeroflaw_engines.bundle.manifest import Calibration, Product
+from zeroflaw_engines.bundle.products.settings import ProductSettings, Rule
 from zeroflaw_engines.parameters import MethodParameters
 
 BACKEND = "onnxruntime 1.32.0 CPU"
@@ -152,3 +154,40 @@ def test_parameters_that_change_the_score_with_a_bank_set_the_threshold_aside(
     # Without a bank they change nothing.
     got = decision_threshold("nut", calibrated(), parameters, backend=BACKEND)
     assert got == (0.8, ())
+
+
+BARE = Rule(name="large", min_area_px=50)
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        ((BARE,), "the rule 'large'"),
+        ((BARE, Rule(name="any")), "the rules 'large', 'any'"),
+        ((Rule(name="sure", min_peak=0.4), Rule(name="whole", by="image_score")), None),
+        ((), None),
+    ],
+)
+def test_a_threshold_for_image_scores_that_limits_peaks_is_said(
+    rules: tuple[Rule, ...], named: str | None
+) -> None:
+    settings = ProductSettings(frame_width=320, frame_height=240, rules=rules)
+    bare = Product(sentences=(1, 1), settings=settings)
+    own = msgspec.structs.replace(calibrated(), settings=settings)
+    of_other_bank = msgspec.structs.replace(calibrated(reference="a" * 64), settings=settings)
+    given = PARAMETERS.replace(decision_threshold=0.9)
+
+    def said(product: Product, **how: object) -> bool:
+        _, warnings = decision_threshold("nut", product, given, backend=BACKEND, **how)
+        texts = [text for text in warnings if "compare" in text]
+        assert all(
+            named is not None and f"0.9 is made for image scores, and {named}" in text
+            for text in texts
+        )
+        return len(texts) == 1
+
+    expected = named is not None
+    assert said(bare) == said(bare, explicit=True) == expected
+    # One of the product's own that is set aside, or replaced.
+    assert said(of_other_bank) == said(own, explicit=True) == expected
+    assert not said(own)

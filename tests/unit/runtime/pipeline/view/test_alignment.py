@@ -146,6 +146,20 @@ def test_what_is_beyond_the_limits_is_a_fault() -> None:
     assert aligner(image, max_rotation=3.5).align(turned).fault is None
 
 
+@pytest.mark.parametrize(("degrees", "held"), [(0, False), (0.2, False), (1, True), (-4, True)])
+def test_a_turned_part_is_held_where_no_rotation_is_allowed(degrees: float, held: bool) -> None:
+    """Its correlation is high all the same, and zones would lie beside their places."""
+    image = texture("waves")
+    found = aligner(image, max_rotation=0).align(moved(image, matrix_of(5, -3, degrees)))
+    assert found.correlation > 0.8
+    assert (found.fault is not None) == held
+    if held:
+        assert f"turned by {found.rotation:.2f} degrees" in found.fault
+        assert found.rotation == pytest.approx(degrees, abs=0.1)
+    else:
+        assert found.rotation == 0
+
+
 def test_what_is_not_the_part_is_a_fault() -> None:
     of_photo = aligner(texture("part"), max_shift=1000)
     rng = np.random.default_rng(0)
@@ -244,6 +258,20 @@ def test_maps_come_back_bilinearly_and_zero_outside() -> None:
     outside = (np.minimum(u, v) < -0.5 / size) | (np.maximum(u, v) > 1 + 0.5 / size)
     assert outside.any()
     assert (found[outside] == 0).all()
+
+
+def test_a_peak_on_the_border_of_a_zone_comes_back_as_high() -> None:
+    """Half a pixel of the map away, it would be half as high between it and what is 0."""
+    values, judged = np.zeros((56, 56), np.float32), np.zeros((56, 56), np.bool_)
+    judged[20:40, 20:40] = True
+    values[20:40, 20], values[20:40, 21:40] = 0.9, 0.1
+    shift = W / 56 / 2
+    found = lying(matrix_of(shift, 0, 0)).map_in_frame(values, judged)
+    assert found[25:35].max(axis=1) == pytest.approx(0.9, abs=1e-6)
+    # What is judged is not spread by more than the pixel, and 0 is not made of it.
+    assert (found[:, 22:40].max(axis=0) <= 0.1 + 1e-6).all()
+    assert (found[:19] == 0).all()
+    assert (found[:, 41:] == 0).all()
 
 
 def test_a_template_is_read_from_the_bundle_and_refused_if_it_is_none(tmp_path) -> None:

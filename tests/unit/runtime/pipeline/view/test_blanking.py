@@ -33,7 +33,8 @@ def test_no_pixel_outside_changes_a_bit_of_what_is_seen(part, size, rng):
     judged[0, 0] |= not judged.any()
     frame = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
     before = frame.copy()
-    blanking = Blanking(judged)
+    mirrored = ~judged & (np.arange(size[1]) < size[1] * 0.6)
+    blanking = Blanking(judged, mirrored)
     seen = blanking.blanked(frame)
     assert (frame == before).all()
     assert not np.shares_memory(seen, frame)
@@ -42,7 +43,7 @@ def test_no_pixel_outside_changes_a_bit_of_what_is_seen(part, size, rng):
         painted = frame.copy()
         painted[~judged] = colour
         assert (blanking.blanked(painted) == seen).all()
-        assert (Blanking(judged).blanked(painted) == seen).all()
+        assert (Blanking(judged, mirrored).blanked(painted) == seen).all()
     low, high = frame[judged].min(axis=0), frame[judged].max(axis=0)
     assert ((seen >= low) & (seen <= high)).all()
 
@@ -51,20 +52,38 @@ def test_one_colour_is_continued(rng):
     judged = judged_parts("specks", (300, 500), rng)
     frame = rng.integers(0, 256, (300, 500, 3)).astype(np.uint8)
     frame[judged] = (10, 200, 77)
-    assert (Blanking(judged).blanked(frame) == (10, 200, 77)).all()
+    assert (Blanking(judged, ~judged).blanked(frame) == (10, 200, 77)).all()
 
 
-def test_the_fill_is_smooth_and_near_the_colours_beside_it():
-    frame = np.ascontiguousarray(data.coffee())
+def test_the_fill_is_the_mirror_image_of_what_is_beside_it():
+    frame = np.ascontiguousarray(data.coffee())[:400, :600]
     judged = np.zeros(frame.shape[:2], bool)
     judged[100:300, 150:450] = True
-    seen = Blanking(judged).blanked(frame).astype(int)
-    inside = seen[100:300, 150:450]
+    inside = frame[100:300, 150:450]
+    mirrored = np.pad(inside, ((100, 100), (150, 150), (0, 0)), mode="reflect")
+    assert (Blanking(judged, ~judged).blanked(frame) == mirrored).all()
+    # Of a part alone, the rest is as smooth as without.
+    left = ~judged & (np.arange(600) < 100)
+    seen, smooth = Blanking(judged, left).blanked(frame), Blanking(judged).blanked(frame)
+    assert (seen == np.where((left | judged)[..., None], mirrored, smooth)).all()
+
+
+def test_where_the_mirror_shows_nothing_the_fill_is_smooth_and_near_the_colours_beside_it():
+    frame = np.ascontiguousarray(data.coffee())
+    judged = np.zeros(frame.shape[:2], bool)
+    judged[196:204, 150:450] = True
+    seen = Blanking(judged, ~judged).blanked(frame).astype(int)
+    above = seen[:180]
     for axis in (0, 1):
-        steps = np.abs(np.diff(seen, axis=axis))
-        both_outside = ~judged[1:] & ~judged[:-1] if axis == 0 else ~judged[:, 1:] & ~judged[:, :-1]
-        assert steps[both_outside].max() <= 16
-    # Above the zone: the mean of a stretch of the fill is that of the stretch inside below it.
-    for x in range(0, 300, 50):
-        beside, within = seen[90:100, 150 + x : 200 + x], inside[:16, x : x + 50]
-        assert np.abs(beside.mean(axis=(0, 1)) - within.mean(axis=(0, 1))).max() < 40
+        assert np.abs(np.diff(above, axis=axis)).max() <= 16
+    beside, within = above[:, 150:450].mean(axis=(0, 1)), frame[judged].mean(axis=0)
+    assert np.abs(beside - within).max() < 20
+
+
+def test_a_frame_too_long_to_mirror_is_smooth(rng):
+    frame = rng.integers(0, 256, (2, 33000, 3)).astype(np.uint8)
+    judged = np.ones((2, 33000), bool)
+    judged[:, 32900:] = False
+    seen = Blanking(judged, ~judged).blanked(frame)
+    assert (seen[judged] == frame[judged]).all()
+    assert np.abs(np.diff(seen[:, 32900:].astype(int), axis=1)).max() <= 16

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 
+from zeroflaw.pipeline.view.blanking import Blanking
 from zeroflaw.pipeline.view.zones import filled, zone_layout, zones_of_labels
 from zeroflaw_engines.bundle.products.settings import Zone
 from zeroflaw_engines.errors import SettingsError
@@ -153,3 +154,23 @@ def test_components_are_named_after_every_zone_that_they_touch():
         (("b",), "minor"),
     ]
     assert zones_of_labels(labels, (10, 20), at, zones[1:2]) == [((), None)] * 4
+
+
+@pytest.mark.parametrize(
+    ("zones", "mirrors"),
+    [
+        ([{"kind": "exclude", "polygon": ((20, 10), (40, 10), (40, 30), (20, 30))}], True),
+        ([{"polygon": ((20, 10), (40, 10), (40, 30), (20, 30))}], False),
+        # Of a small part that is left, a defect would be copied all around it.
+        ([{"kind": "exclude", "polygon": ((0, 0), (60, 0), (60, 30), (0, 30))}], False),
+    ],
+)
+def test_what_is_excluded_shows_the_part_beside_it_if_there_is_more_of_that(zones, mirrors, rng):
+    layout = zone_layout([Zone(name="a", **zone) for zone in zones], (40, 60))
+    frame = rng.integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    seen = layout.blanked(frame)
+    if mirrors:
+        # Left and right of the middle, the nearest column is the one beside the zone.
+        assert (seen[20, 20:25] == frame[20, 18:13:-1]).all()
+    else:
+        assert (seen == Blanking(layout.judged).blanked(frame)).all()
