@@ -121,7 +121,8 @@ def _qualifying(rule: Rule, regions: Sequence[Region], mm_per_pixel: float | Non
                 f"the rule {rule.name!r} has an area in mm2, and there is no scale",
                 "give mm_per_pixel, the side of a pixel on the part, or min_area_px",
             )
-        least, scale = rule.min_area_mm2, mm_per_pixel**2
+        # 100 px of 0.7 mm are 49 mm2, and a little less in floating point.
+        least, scale = rule.min_area_mm2 * (1 - 1e-9), mm_per_pixel**2
     found = [
         region
         for region in regions
