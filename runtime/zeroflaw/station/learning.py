@@ -207,7 +207,7 @@ def learn_product(
             judged = learner.judge(bank)
         paths = [photo.path for photo in judged.photos]
         if not keep_unusual:
-            require_usual(paths, judged.scores, judged.highest, judged.mean)
+            require_usual(paths, judged.image_scores, judged.highest, judged.mean)
         calibrating = slice(-len(plan.calibrating), None)
         fit = conformal_threshold(judged.scores[calibrating], false_reject_rate, plan.scheme)
         record = calibration_record(
