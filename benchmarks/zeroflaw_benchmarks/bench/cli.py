@@ -40,8 +40,12 @@ def bench(
         Literal["side_by_side", "clip_first"], typer.Option(help="Of the encoders.")
     ] = "side_by_side",
     size: Annotated[
-        str, typer.Option(metavar="WIDTHxHEIGHT", help="Size of the frame, px.")
-    ] = "1024x1024",
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Size of the frame, px; default: that of the product's settings, or 1024x1024.",
+        ),
+    ] = None,
     frame: Annotated[
         Path | None, typer.Option(help="A picture to inspect in place of the built-in one.")
     ] = None,
@@ -62,7 +66,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="AXIS",
-            help="frames_in_flight, threads, processes, megapixels, points, products or all;"
+            help="frames_in_flight, threads, processes, megapixels, points, products, tiles or all;"
             " repeatable.",
         ),
     ] = None,
@@ -135,7 +139,7 @@ def bench(
         product=product,
         run_on=RunOn(backend, precision, threads, device),
         schedule=schedule,
-        size=frame_size(size),
+        size=None if size is None else frame_size(size),
         picture=frame,
         runs=runs,
         rounds=rounds,

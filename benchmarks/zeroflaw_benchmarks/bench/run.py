@@ -13,7 +13,7 @@ from typing import get_args
 import msgspec
 
 from zeroflaw.inspector import EncoderSchedule, Inspector
-from zeroflaw_benchmarks.bench.frames import bench_frame
+from zeroflaw_benchmarks.bench.frames import BenchFrame, bench_frame
 from zeroflaw_benchmarks.bench.machine.device_ceilings import DeviceCeilings
 from zeroflaw_benchmarks.bench.machine.gpu_state import watched_gpus
 from zeroflaw_benchmarks.bench.machine.machine_state import machine_record, machine_state
@@ -41,6 +41,13 @@ from zeroflaw_benchmarks.bench.report.report import (
     Subject,
 )
 from zeroflaw_benchmarks.bench.report.throughput import BatchThroughput, CloneThroughput
+from zeroflaw_benchmarks.bench.settings import (
+    refuse_what_takes_whole_frames,
+    settings_notes,
+    settings_of_product,
+    size_of_frames,
+)
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.version import __version__
 
 
@@ -49,7 +56,8 @@ class BenchOptions:
     """What is to be measured: the options of the command line, by their names.
 
     Attributes:
-        size: Height and width of the frame, px.
+        size: Height and width of the frame, px; None takes that of the product's settings, or
+            1024 x 1024.
         picture: What the frame shows; None takes the one that is always at hand.
         stream: Frames that flow through a stream in each round; 0 leaves it out.
         command: As it was typed, for the report.
@@ -59,7 +67,7 @@ class BenchOptions:
     product: str | None = None
     run_on: RunOn = field(default_factory=RunOn)
     schedule: EncoderSchedule = "side_by_side"
-    size: tuple[int, int] = (1024, 1024)
+    size: tuple[int, int] | None = None
     picture: Path | None = None
     runs: int = 0
     rounds: int = 3
@@ -79,11 +87,12 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         ZeroflawError: The bundle, the frame or an engine is not as it should be.
     """
     before = machine_state()
+    settings, size = _looked_at(options)
     with (
         watched_gpus() as watch,
         tempfile.TemporaryDirectory(prefix="zeroflaw_bench_") as directory,
     ):
-        frame = bench_frame(options.size, Path(directory), options.picture)
+        frame = bench_frame(size, Path(directory), options.picture)
         report("loading")
         start = time.perf_counter()
         inspector = options.run_on.inspector(options.bundle, encoder_schedule=options.schedule)
@@ -93,9 +102,9 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
             report("latency")
             latency = measure_latency(inspector, frame, product, load_ms=load_ms, runs=options.runs)
             report("host code alone")
-            host = measure_host(options.size)
+            host = measure_host(size)
             beside_gpu = tuple(
-                measure_host(options.size, path="gpu", mask=mask) for mask in get_args(HostMask)
+                measure_host(size, path="gpu", mask=mask) for mask in get_args(HostMask)
             )
             run_on = _resolved(options.run_on, inspector)
             limits = DeviceCeilings()
@@ -121,21 +130,24 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
                     inspector, frame, product,
                     frames=options.stream, rounds=options.rounds, on_gpu=run_on.on_gpu,
                 )  # fmt: skip
-                report("batches")
-                batches = measure_batches(
-                    inspector, frame, product, frames=options.stream, rounds=options.rounds
-                )
+                if settings is None:  # of a product with settings a batch are tiles
+                    report("batches")
+                    batches = measure_batches(
+                        inspector, frame, product, frames=options.stream, rounds=options.rounds
+                    )
             if options.frames:
                 report(f"{options.frames} frames")
                 endurance = measure_endurance(inspector, frame, product, options.frames)
-            subject = _subject(options, inspector, frame.name)
+            subject = _subject(options, inspector, frame, settings)
+            notes = _notes(options, before.load_average, inspector, limits.why_not)
+            notes += settings_notes(inspector, frame, product, settings)
         # From here on every run has a process of its own, and the machine for itself.
         load = None
         if options.load and not run_on.on_gpu:
             report("loading against plain sessions")
             load_task = LoadTask(options.bundle, run_on, product, str(frame.path))
             load = measure_load(load_task, options.rounds)
-        scale_task = ScaleTask(options.bundle, run_on, product, options.size)
+        scale_task = ScaleTask(options.bundle, run_on, product, size)
         scale = measure_scale(scale_task, options.scale, options.rounds, report)
         peer_task = PeerTask(options.bundle, run_on, product, str(frame.path))
         peers = measure_peers(peer_task, options.peers, options.rounds, Path(directory), report)
@@ -163,9 +175,18 @@ def run_bench(options: BenchOptions, report: Callable[[str], None] = lambda _: N
         peers=peers,
         endurance=endurance,
         load=load,
-        notes=_notes(options, before.load_average, inspector, limits.why_not),
+        notes=notes,
     )
     return msgspec.structs.replace(found, goals=goals_of(found))
+
+
+def _looked_at(options: BenchOptions) -> tuple[ProductSettings | None, tuple[int, int]]:
+    """Return the product's settings, and height and width of its frames, px."""
+    settings = settings_of_product(options.bundle, options.product)
+    refuse_what_takes_whole_frames(
+        settings, peers=options.peers, scale=options.scale, load=options.load
+    )
+    return settings, size_of_frames(options.size, settings)
 
 
 def _resolved(run_on: RunOn, inspector: Inspector) -> RunOn:
@@ -174,7 +195,9 @@ def _resolved(run_on: RunOn, inspector: Inspector) -> RunOn:
     return run_on if choice is None else replace(run_on, backend=choice.backend)
 
 
-def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject:
+def _subject(
+    options: BenchOptions, inspector: Inspector, frame: BenchFrame, settings: ProductSettings | None
+) -> Subject:
     manifest = inspector.bundle.manifest
     return Subject(
         bundle=options.bundle,
@@ -185,10 +208,11 @@ def _subject(options: BenchOptions, inspector: Inspector, frame: str) -> Subject
         backend=inspector.backend,
         threads=options.run_on.threads,
         encoder_schedule=options.schedule,
-        frame=frame,
-        frame_height=options.size[0],
-        frame_width=options.size[1],
+        frame=frame.name,
+        frame_height=frame.pixels.shape[0],
+        frame_width=frame.pixels.shape[1],
         parameters={"no_region": "always_run"},
+        settings=None if settings is None else settings.digest,
     )
 
 

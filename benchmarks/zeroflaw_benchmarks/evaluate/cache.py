@@ -42,6 +42,16 @@ class EvaluationCache:
         """
         return self.root / "encodings" / variant[:16] / f"{image[:40]}.npz"
 
+    def inspection(self, image: str, truth: str, variant: str) -> Path:
+        """Return the file of one inspection of a product with settings.
+
+        Args:
+            image: SHA-256 of the image file.
+            truth: The same of the mask's file; empty for a good image.
+            variant: Digest of all else that the inspection depends on.
+        """
+        return self.root / "inspections" / variant[:16] / f"{digest_of(image, truth)[:40]}.npz"
+
     def photo(self, image: str, variant: str) -> Path:
         """Return the file of a reference photo's tokens; the digests are as for `encoding`."""
         return self.root / "photos" / variant[:16] / f"{image[:40]}.npz"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zeroflaw_benchmarks.evaluate.job import EvaluationJob, Progress
 
 _MAX_SKIPS_SHOWN: Final = 10
+_SIZE: Final = 518  # the paper's
 
 
 class _Ablation(StrEnum):  # typer takes no list of literals
@@ -79,6 +80,14 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option(min=1, help="Draws of the reference photos for each number of them.")
     ] = 5,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=32,
+            metavar="PX",
+            help="Side at which scores are measured; small defects of large frames take more.",
+        ),
+    ] = _SIZE,
     contact_sheet: Annotated[
         int, typer.Option(min=0, metavar="N", help="Images of each class on contact sheets.")
     ] = 4,
@@ -100,7 +109,8 @@ def evaluate(
     Pixel AUROC, F1-max, AP and PRO for four scorings, and the image-level ones, by class and as
     means, beside the published figures. The output directory gets evaluation.md, .csv, .json and
     .png, and contact_sheet.html. Encoders run once for each image; a run that was interrupted
-    goes on where it was.
+    goes on where it was. Images of a product with settings are inspected as a station does it:
+    aligned, in tiles, by zones and rules.
 
     All of a dataset, and the paper's ablations for two classes:
 
@@ -142,6 +152,7 @@ def evaluate(
         parameters=chosen_parameters(recorded, parameters, settings or []),
         product=product,
         ablations=ablations,
+        size=size,
         backend=backend,
         device=device,
         processes=processes,

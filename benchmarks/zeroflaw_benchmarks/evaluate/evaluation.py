@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from zeroflaw_benchmarks.evaluate.decoding_pass import (
-    DecodingJob,
-    DecodingTarget,
-    decode_encoding,
-    load_decoder,
-    read_stage_mask,
+from zeroflaw_benchmarks.evaluate.decisions import (
+    SETTINGS_CONVENTIONS,
+    DecisionFigures,
+    decision_figures,
 )
-from zeroflaw_benchmarks.evaluate.encoding_pass import EncodingJob, encode_sample, load_encoders
 from zeroflaw_benchmarks.evaluate.job import (
     EvaluatedSample,
     EvaluationJob,
@@ -29,7 +25,26 @@ from zeroflaw_benchmarks.evaluate.job import (
     prepare_evaluation,
     require_samples,
 )
-from zeroflaw_benchmarks.evaluate.measuring_pass import (
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
+    DecodingJob,
+    DecodingTarget,
+    decode_encoding,
+    load_decoder,
+    read_stage_mask,
+)
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
+    EncodingJob,
+    encode_sample,
+    load_encoders,
+)
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import (
+    InspectionJob,
+    inspect_sample,
+    load_inspectors,
+    read_inspection,
+)
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import (
     CachedSample,
     MeasuringJob,
     measure_class,
@@ -37,13 +52,13 @@ from zeroflaw_benchmarks.evaluate.measuring_pass import (
     read_image_scores,
     sizes_of,
 )
-from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
-from zeroflaw_benchmarks.evaluate.reference_pass import (
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import (
     BankSource,
     PhotoJob,
     encode_photo,
     load_photo_encoder,
 )
+from zeroflaw_benchmarks.evaluate.report.notes import inspected_images, notes_of
 from zeroflaw_benchmarks.evaluate.result import (
     CONVENTIONS,
     ClassCount,
@@ -94,6 +109,7 @@ def evaluate_bundle(
     job = prepare_evaluation(bundle, dataset, options, progress)
     begin(job)
     _encode_photos(job, progress)
+    job = _run_inspections(job, progress)
     job = _run_encoders(job, progress)
     _run_decoder(job, progress)
     return job, _measure(job, progress)
@@ -123,6 +139,8 @@ def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
     missing: dict[Path, dict[Path, BankSource]] = {}
     first: dict[Path, EvaluatedSample] = {}
     for sample in job.samples:
+        if sample.inspection is not None:
+            continue
         maps = {path: bank for bank, path in job.references_of(sample) if not path.exists()}
         if maps or not sample.encoding.exists():
             first.setdefault(sample.encoding, sample)
@@ -152,14 +170,45 @@ def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
         if skipped is not None:
             unreadable[jobs[index].encoding] = skipped
         progress("encoding images", done, len(jobs))
-    if not unreadable:
+    return _without(job, unreadable)
+
+
+def _run_inspections(job: EvaluationJob, progress: Progress) -> EvaluationJob:
+    """Inspect every image of a product with settings that the cache does not hold."""
+    missing = {
+        sample.inspection: InspectionJob(sample.sample, sample.product, sample.inspection)
+        for sample in job.samples
+        if sample.inspection is not None and not sample.inspection.exists()
+    }
+    jobs = list(missing.values())
+    set_up = partial(
+        load_inspectors,
+        job.bundle,
+        job.parameters,
+        job.options.size,
+        backend=job.options.backend,
+        threads=job.options.threads,
+        device=job.options.device,
+    )
+    left_out: dict[Path, Skipped] = {}
+    work = run_jobs(inspect_sample, jobs, set_up=set_up, processes=job.processes)
+    for done, (index, skipped) in enumerate(work, 1):
+        if skipped is not None:
+            left_out[jobs[index].file] = skipped
+        progress("inspecting images", done, len(jobs))
+    return _without(job, left_out)
+
+
+def _without(job: EvaluationJob, left_out: Mapping[Path, Skipped]) -> EvaluationJob:
+    """Return the job without the samples of some files of the cache."""
+    if not left_out:
         return job
-    left = tuple(s for s in job.samples if s.encoding not in unreadable)
+    left = tuple(s for s in job.samples if (s.inspection or s.encoding) not in left_out)
     # By sample and not by file: two copies of one broken image are two that are skipped.
     broken = tuple(
-        Skipped(s.sample.image, unreadable[s.encoding].reason)
+        Skipped(s.sample.image, left_out[s.inspection or s.encoding].reason)
         for s in job.samples
-        if s.encoding in unreadable
+        if (s.inspection or s.encoding) in left_out
     )
     skipped_now = job.skipped + broken
     require_samples(left, job.dataset, skipped_now)
@@ -219,9 +268,14 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
         image_rows=image_rows,
         own_banks={name: bank.key for name, bank in sorted(job.own_banks.items())},
         shot_runs=measure_shots(job, progress),
+        settings={name: settings.digest for name, settings in job.settings.items()},
+        decisions=_decisions(job),
         skipped=tuple(sorted(job.skipped, key=lambda skip: skip.path)),
-        notes=_notes(job, counts, rows, image_rows),
-        conventions=tuple(text.format(size=job.options.size) for text in CONVENTIONS),
+        notes=notes_of(job, counts, rows, image_rows),
+        conventions=tuple(
+            text.format(size=job.options.size)
+            for text in CONVENTIONS + (SETTINGS_CONVENTIONS if job.settings else ())
+        ),
     )
 
 
@@ -252,7 +306,9 @@ def _measured_rows(job: EvaluationJob, progress: Progress) -> tuple[Row, ...]:
 
 def _measuring_job(job: EvaluationJob, parameters: MethodParameters, name: str) -> MeasuringJob:
     cached = tuple(
-        CachedSample(s.truth, s.encoding, job.decoding_file(s, parameters), s.reference)
+        CachedSample(
+            s.truth, s.encoding, job.decoding_file(s, parameters), s.reference, s.inspection
+        )
         for s in job.samples_of(name)
     )
     return MeasuringJob(cached, parameters)
@@ -262,7 +318,7 @@ def _image_rows(job: EvaluationJob) -> tuple[ImageRow, ...]:
     rows: dict[str, dict[str, ImageMetrics]] = {}
     for name in job.class_names:
         samples = job.samples_of(name)
-        anomalous = np.array([s.sample.anomalous for s in samples], np.bool_)
+        anomalous = np.array([_anomalous(s) for s in samples], np.bool_)
         cached = _measuring_job(job, job.parameters, name).samples
         for scoring, scores in read_image_scores(cached, job.parameters).items():
             rows.setdefault(scoring, {})[name] = image_metrics(scores, anomalous)
@@ -276,6 +332,8 @@ def _statuses(job: EvaluationJob) -> dict[str, int]:
     stages = job.parameters.cascade_stages
     found = Counter(
         read_stage_mask(job.decoding_file(sample, job.parameters), stages).status
+        if sample.inspection is None
+        else read_inspection(sample.inspection).status
         for sample in job.samples
     )
     return dict(sorted(found.items()))
@@ -283,43 +341,22 @@ def _statuses(job: EvaluationJob) -> dict[str, int]:
 
 def _count(job: EvaluationJob, name: str) -> ClassCount:
     samples = job.samples_of(name)
-    defective = sum(sample.sample.anomalous for sample in samples)
+    defective = sum(map(_anomalous, samples))
     return ClassCount(name, samples[0].product, len(samples) - defective, defective)
 
 
-def _notes(
-    job: EvaluationJob,
-    counts: Sequence[ClassCount],
-    rows: Sequence[Row],
-    image_rows: Sequence[ImageRow],
-) -> tuple[str, ...]:
-    notes = [
-        f"The class {c.name} has no image left and is missing from all tables."
-        for c in job.dataset.classes
-        if c.name not in job.class_names
-    ]
-    for count in counts:
-        if not count.good:
-            notes.append(f"The class {count.name} has no good image.")
-        if not count.defective:
-            notes.append(f"The class {count.name} has no defective image.")
-    notes += [
-        f"The product {product} has a reference bank of its own: all rows are with it, but those"
-        " of reference photos drawn here."
-        for product in sorted(job.own_banks)
-    ]
-    undefined: dict[str, list[str]] = {}
-    measured: list[tuple[str, Mapping[str, PixelMetrics | ImageMetrics]]] = [
-        *((f"of the pixels, {row.name}", row.classes) for row in rows),
-        *((f"of the images, {row.name}", row.classes) for row in image_rows),
-    ]
-    for what, classes in measured:
-        for name, metrics in classes.items():
-            for figure, value in dataclasses.asdict(metrics).items():
-                if math.isnan(value) and figure != "f1_threshold":
-                    undefined.setdefault(f"{figure} {what}", []).append(name)
-    notes += [
-        f"Undefined and left out of the mean: {figure}, for {', '.join(dict.fromkeys(names))}."
-        for figure, names in undefined.items()
-    ]
-    return tuple(notes)
+def _anomalous(sample: EvaluatedSample) -> bool:
+    """Whether an image has a defect, for a product with settings one where it is judged."""
+    if sample.inspection is None:
+        return sample.sample.anomalous
+    return read_inspection(sample.inspection).anomalous
+
+
+def _decisions(job: EvaluationJob) -> dict[str, DecisionFigures]:
+    found = {}
+    for name in job.class_names:
+        product = job.samples_of(name)[0].product
+        if product in job.settings:
+            settings = job.settings[product]
+            found[name] = decision_figures(product, settings, inspected_images(job, name))
+    return found

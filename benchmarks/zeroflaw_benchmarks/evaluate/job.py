@@ -11,25 +11,37 @@ from pathlib import Path
 from typing import Final, Literal
 
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
-from zeroflaw_benchmarks.evaluate.decoding_pass import (
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
     DecodingTarget,
     decoded_parameters,
     decoding_bytes,
 )
-from zeroflaw_benchmarks.evaluate.encoding_pass import (
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
     Truth,
     encoding_bytes,
     encoding_variant,
     read_truth,
 )
-from zeroflaw_benchmarks.evaluate.reference_pass import BankSource, map_bytes, photo_bytes
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import (
+    SCORINGS,
+    inspection_bytes,
+    inspection_variant,
+)
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import BankSource, map_bytes, photo_bytes
+from zeroflaw_benchmarks.evaluate.products import (
+    product_of_class,
+    refuse_what_takes_whole_frames,
+    settings_of,
+)
 from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
 from zeroflaw_benchmarks.evaluate.shots import ShotBank, photo_files, shot_banks
 from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.contract import SAM_DECODER
-from zeroflaw_engines.errors import EvaluationError, ProductError
+from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_export.datasets import Dataset, Sample, Skipped
@@ -41,7 +53,6 @@ Progress = Callable[[str, int, int], None]
 
 EVALUATION_SIZE: Final = 518
 ABLATIONS: Final[tuple[Ablation, ...]] = ("kernel", "cascade")
-SCORINGS: Final = ("fused", "map", "mask", "sam_probability")
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -104,6 +115,7 @@ class EvaluatedSample:
         truth: At the evaluation's size.
         encoding: File of its encoding.
         reference: File of its reference map; None if the product has no reference bank.
+        inspection: File of its inspection, in place of both; None if the product has no settings.
     """
 
     sample: Sample
@@ -112,6 +124,7 @@ class EvaluatedSample:
     truth: Truth
     encoding: Path
     reference: Path | None
+    inspection: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,7 @@ class EvaluationJob:
         samples: What is evaluated.
         rows: Of all tables.
         decodings: What the decoder is run for.
+        settings: Of the products that have some.
         own_banks: Reference banks that the bundle has, by product.
         shot_banks: Reference banks that are measured as well, of photos of the dataset.
         skipped: Files that were left out so far.
@@ -146,6 +160,7 @@ class EvaluationJob:
     samples: tuple[EvaluatedSample, ...]
     rows: tuple[TableRow, ...]
     decodings: tuple[DecodingOptions, ...]
+    settings: Mapping[str, ProductSettings]
     own_banks: Mapping[str, BankSource]
     shot_banks: tuple[ShotBank, ...]
     skipped: tuple[Skipped, ...]
@@ -176,6 +191,8 @@ class EvaluationJob:
 
     def references_of(self, sample: EvaluatedSample) -> list[tuple[BankSource, Path]]:
         """List the banks that a sample is matched with, and the files of its reference maps."""
+        if sample.inspection is not None:
+            return []
         own = self.own_banks.get(sample.product)
         found = [] if own is None or sample.reference is None else [(own, sample.reference)]
         return found + [
@@ -186,6 +203,8 @@ class EvaluationJob:
 
     def decodings_of(self, sample: EvaluatedSample) -> list[DecodingTarget]:
         """List all that a sample is decoded for."""
+        if sample.inspection is not None:
+            return []
         own = [
             DecodingTarget(
                 options,
@@ -223,12 +242,15 @@ def prepare_evaluation(
         BundleError: The bundle is missing or damaged.
         ProductError: The bundle has no product for a class.
         EvaluationError: The cache is of another bundle, its disk is too small, no image of the
-            dataset can be used, or reference photos cannot be drawn as asked for.
+            dataset can be used, reference photos cannot be drawn as asked for, or a product with
+            settings is to be measured on whole frames.
         EngineError: The decoder cannot be loaded.
     """
     opened = open_bundle(bundle)
     parameters = options.parameters or opened.manifest.method_parameters
     products = {c.name: product_of_class(opened, c.name, options.product) for c in dataset.classes}
+    settings = settings_of(opened, set(products.values()))
+    refuse_what_takes_whole_frames(settings, ablations=options.ablations, shots=options.shots)
     decoder = load_session(
         opened, SAM_DECODER, backend=options.backend, threads=1, device=options.device
     )
@@ -238,6 +260,8 @@ def prepare_evaluation(
         name: encoding_variant(version, parameters, opened.text_embeddings(name))
         for name in set(products.values())
     }
+    of_inspection = partial(inspection_variant, opened, version, parameters, options.size)
+    inspected = {name: of_inspection(name) for name in settings}
     cache = open_cache(options.cache, opened.identity)
     banks: tuple[ShotBank, ...] = ()
     if options.shots:
@@ -254,7 +278,11 @@ def prepare_evaluation(
         encoding = cache.encoding(truth.image_digest, variants[product])
         bank = own.get(product)
         reference = cache.reference(encoding, bank.key) if bank else None
-        return EvaluatedSample(sample, name, product, truth, encoding, reference)
+        inspection = None
+        if product in inspected:
+            mask = "" if sample.mask is None else sha256_of_file(sample.mask)
+            inspection = cache.inspection(truth.image_digest, mask, inspected[product])
+        return EvaluatedSample(sample, name, product, truth, encoding, reference, inspection)
 
     samples = tuple(
         evaluated(name, sample, truth)
@@ -275,6 +303,7 @@ def prepare_evaluation(
         samples=samples,
         rows=rows,
         decodings=required_decodings(parameters, rows),
+        settings=settings,
         own_banks=own,
         shot_banks=banks,
         skipped=skipped,
@@ -282,26 +311,6 @@ def prepare_evaluation(
     needed = _bytes_needed(job)
     free = require_space(options.cache, needed)
     return dataclasses.replace(job, bytes_needed=needed, bytes_free=free)
-
-
-def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None) -> str:
-    """Choose the product as which a class is inspected.
-
-    It is the one that was forced, or that of the class's name, or the only one there is.
-
-    Raises:
-        ProductError: The bundle has none of these.
-    """
-    known = sorted(bundle.manifest.products)
-    for name in (forced,) if forced is not None else (class_name, *known[: len(known) == 1]):
-        if name in known:
-            return name
-    raise ProductError(
-        f"the bundle {bundle.path} has no product {forced or class_name!r} "
-        f"(it has: {', '.join(known) or 'none'})",
-        f"add it with `zeroflaw products add {bundle.path} {forced or class_name}`, or name one "
-        "of these for all classes with --product",
-    )
 
 
 def table_rows(parameters: MethodParameters, ablations: Iterable[Ablation]) -> tuple[TableRow, ...]:
@@ -378,6 +387,9 @@ def _bytes_needed(job: EvaluationJob) -> int:
     sizes = job.bundle.manifest.sizes
     files: dict[Path, int] = {}
     for sample in job.samples:
+        if sample.inspection is not None:
+            files[sample.inspection] = inspection_bytes(job.options.size)
+            continue
         files[sample.encoding] = encoding_bytes(sizes)
         files |= {file: map_bytes(sizes) for _, file in job.references_of(sample)}
         for target in job.decodings_of(sample):

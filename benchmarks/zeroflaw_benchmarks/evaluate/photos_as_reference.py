@@ -30,14 +30,15 @@ from zeroflaw.pipeline.reference import (
 )
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.station.thinning import bank_of_photos, rows_of_a_photo, thinned
-from zeroflaw_benchmarks.evaluate.decoding_pass import Decoder, load_decoder
-from zeroflaw_benchmarks.evaluate.encoding_pass import Encoders, load_encoders
 from zeroflaw_benchmarks.evaluate.metrics.metrics import (
     PixelScores,
     image_metrics,
     within_image_auroc,
 )
-from zeroflaw_benchmarks.evaluate.reference_pass import Matcher, TokenTap, load_matcher
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import Decoder, load_decoder
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Encoders, load_encoders
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import Matcher, TokenTap, load_matcher
+from zeroflaw_benchmarks.evaluate.products import refuse_settings
 from zeroflaw_benchmarks.evaluate.shots import drawn_photos, reference_sizes
 from zeroflaw_benchmarks.evaluate.within_image import SIZE, masked_photos, photos_in
 from zeroflaw_engines.backends import DEFAULT_BACKEND
@@ -122,11 +123,12 @@ def load_engines(bundle_name: str, product: str, *, backend: str = DEFAULT_BACKE
 
     Raises:
         BundleError: The bundle is missing or damaged.
-        EvaluationError: It takes no reference photos.
+        EvaluationError: It takes no reference photos, or the product has settings.
         EngineError: An engine cannot be loaded.
     """
     bundle = open_bundle(bundle_name)
     reference_sizes(bundle)
+    refuse_settings(bundle, product)
     parameters = bundle.manifest.method_parameters
     return Engines(
         load_encoders(bundle, [product], parameters, backend=backend, threads=0),

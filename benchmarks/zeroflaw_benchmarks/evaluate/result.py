@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from zeroflaw_benchmarks.evaluate.decisions import DecisionFigures
 from zeroflaw_benchmarks.evaluate.job import Table
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
 from zeroflaw_engines.parameters import MethodParameters
@@ -134,6 +135,8 @@ class Evaluation:
             those of `shot_runs` are with them.
         shot_runs: What was measured with reference photos of the dataset, whatever bank a product
             has itself; ascending by shots, then by seed.
+        settings: Digests of the settings of products that have some, by product.
+        decisions: What was decided, by class, where the product has settings.
         skipped: Files that were left out, and why.
         notes: Which figures are undefined and left out of means.
         conventions: How the figures are defined.
@@ -158,6 +161,8 @@ class Evaluation:
     image_rows: tuple[ImageRow, ...]
     own_banks: dict[str, str]
     shot_runs: tuple[ShotRun, ...]
+    settings: dict[str, str]
+    decisions: dict[str, DecisionFigures]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     conventions: tuple[str, ...]

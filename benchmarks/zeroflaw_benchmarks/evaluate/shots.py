@@ -11,7 +11,7 @@ import numpy as np
 
 from zeroflaw.station.thinning import rows_of_a_photo
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, digest_of
-from zeroflaw_benchmarks.evaluate.reference_pass import BankSource
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import BankSource
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import REFERENCE_MATCHER, ReferenceSizes
 from zeroflaw_engines.errors import EvaluationError

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from zeroflaw_benchmarks.evaluate.job import EvaluationJob, Progress
-from zeroflaw_benchmarks.evaluate.measuring_pass import (
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import (
     CachedSample,
     MeasuringJob,
     measure_class,
@@ -17,7 +18,6 @@ from zeroflaw_benchmarks.evaluate.measuring_pass import (
     read_image_scores,
     sizes_of,
 )
-from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
 from zeroflaw_benchmarks.evaluate.result import ShotRun
 from zeroflaw_benchmarks.evaluate.shots import ShotBank
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs

@@ -20,6 +20,7 @@ import typer
 from zeroflaw import Inspector
 from zeroflaw.pictures.images import IMAGE_SUFFIXES
 from zeroflaw_benchmarks.evaluate.metrics.metrics import within_image_auroc
+from zeroflaw_benchmarks.evaluate.products import refuse_settings
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.terminal import run_module
 from zeroflaw_export.datasets import (
@@ -80,7 +81,9 @@ def within_images(
 
     Raises:
         DatasetError: There is no photo, one has no mask, or a file is not what it should be.
+        EvaluationError: The product has settings.
     """
+    refuse_settings(inspector.bundle, inspector.product_name(product))
     for sample in masked_photos(images, masks):
         frame = read_sample_image(sample)
         truth = mask_at_size(read_sample_mask(sample, frame.shape[:2]), SIZE)

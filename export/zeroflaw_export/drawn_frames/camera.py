@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ class Camera:
     """One exposure; draw it once, so that a frame with and without a defect differ in it alone.
 
     Attributes:
-        light: float32 [S, S, 1], brightness of the scene.
+        light: float32 [H, W, 1], brightness of the scene.
         blur: Standard deviation of the lens's blur, px.
         gamma: Of the tone curve.
-        noise: float32 [S, S, 3], standard normal.
+        noise: float32 [H, W, 3], standard normal.
         shot: Standard deviation of the shot noise at full white.
         read: Standard deviation of the read noise.
     """
@@ -31,7 +31,7 @@ class Camera:
     read: float
 
     def exposed(self, scene: FloatArray) -> NDArray[np.uint8]:
-        """Expose a scene, float32 [S, S, 3] in [0, 1], to a photo, uint8 [S, S, 3]."""
+        """Expose a scene, float32 [H, W, 3] in [0, 1], to a photo, uint8 [H, W, 3]."""
         seen = np.clip(scene, 0, 1.2) * self.light
         if self.blur > 0.2:
             seen = blurred(seen, self.blur)
@@ -40,6 +40,10 @@ class Camera:
         toned = np.clip(seen, 0, 1) ** np.float32(self.gamma)
         photo: NDArray[np.uint8] = np.round(toned * 255).astype(np.uint8)
         return photo
+
+    def of_window(self, rows: slice, columns: slice) -> Camera:
+        """Return the camera of a window of the frame alone."""
+        return replace(self, light=self.light[rows, columns], noise=self.noise[rows, columns])
 
 
 def draw_camera(rng: Rng, size: int) -> Camera:

@@ -8,13 +8,14 @@ Each surface is a class: `CLASS/train/good`, `CLASS/test/good`, `CLASS/test/DEFE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 import typer
@@ -23,7 +24,7 @@ from PIL import Image
 from zeroflaw_engines.errors import DatasetError
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import run_module
-from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, Split, draw_frame
+from zeroflaw_export.drawn_frames.draw import DEFECTS, SURFACES, DrawnFrame, Split, draw_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,29 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
-class _Job:
+class FrameJob:
+    """A frame to draw, and its files.
+
+    Attributes:
+        surface: Its class.
+        defect: Type of the defect, or `good`.
+        seed: Of the frame.
+        image: File of the frame.
+        mask: File of its truth; None for a good one.
+    """
+
     surface: str
     defect: str
     seed: int
     image: Path
     mask: Path | None
+
+
+class Draw(Protocol):
+    """Draws a frame; must cross to another process by pickling."""
+
+    def __call__(self, surface: str, defect: str, /, *, seed: int) -> DrawnFrame:
+        """Draw a frame of a surface with a defect, or a `good` one."""
 
 
 def write_dataset(
@@ -74,43 +92,88 @@ def write_dataset(
     Raises:
         DatasetError: The directory cannot be written.
     """
-    jobs = list(_jobs(root, options))
-    draw = partial(_write_frame, split=options.split, size=options.size)
+    jobs = frame_jobs(
+        root,
+        options.split,
+        train_good=options.train_good,
+        test_good=options.test_good,
+        defects=[d for d in DEFECTS[options.split] for _ in range(options.test_defective)],
+        seed=options.seed,
+    )
+    draw = partial(draw_frame, options.split, size=options.size)
+    return write_frames(root, jobs, draw, processes=processes, report=report)
+
+
+def frame_jobs(
+    root: Path,
+    split: Split,
+    *,
+    train_good: int,
+    test_good: int,
+    defects: Sequence[str],
+    seed: int,
+) -> Iterator[FrameJob]:
+    """List the frames of a dataset in MVTec-AD's layout, each with a seed of its own.
+
+    Args:
+        train_good: Good frames a class, in `train/good`.
+        test_good: Good frames a class, in `test/good`.
+        defects: Type of each defective frame of a class.
+        seed: Of the first frame.
+    """
+    for surface in SURFACES[split]:
+        folder = root / surface
+        frames = [("train", "good")] * train_good + [("test", "good")] * test_good
+        frames += [("test", defect) for defect in defects]
+        numbers: Counter[tuple[str, str]] = Counter()
+        for part, defect in frames:
+            stem = f"{numbers[part, defect]:03d}"
+            numbers[part, defect] += 1
+            truth = folder / "ground_truth" / defect / f"{stem}_mask.png"
+            mask = None if defect == "good" else truth
+            yield FrameJob(surface, defect, seed, folder / part / defect / f"{stem}.png", mask)
+            seed += 1
+
+
+def write_frames(
+    root: Path,
+    jobs: Iterable[FrameJob],
+    draw: Draw,
+    *,
+    processes: int = 1,
+    report: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Draw frames into their files; those that are there already are kept.
+
+    Args:
+        root: The dataset's directory.
+        report: As `write_dataset` takes it.
+
+    Returns:
+        Number of the frames, those that were there among them.
+
+    Raises:
+        DatasetError: The directory cannot be written.
+    """
+    frames = list(jobs)
+    write = partial(_write_frame, draw)
     try:
-        for folder in {job.image.parent for job in jobs} | {j.mask.parent for j in jobs if j.mask}:
+        for folder in {f.image.parent for f in frames} | {f.mask.parent for f in frames if f.mask}:
             folder.mkdir(parents=True, exist_ok=True)
-        missing = [job for job in jobs if not job.image.exists()]
-        report(len(jobs) - len(missing), len(jobs))
+        missing = [frame for frame in frames if not frame.image.exists()]
+        report(len(frames) - len(missing), len(frames))
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            for done, _ in enumerate(pool.map(draw, missing, chunksize=8), start=1):
-                report(len(jobs) - len(missing) + done, len(jobs))
+            for done, _ in enumerate(pool.map(write, missing), start=1):
+                report(len(frames) - len(missing) + done, len(frames))
     except OSError as error:
         raise DatasetError(
             f"{root} cannot be written: {error.strerror}", "check the path and the space there"
         ) from error
-    return len(jobs)
+    return len(frames)
 
 
-def _jobs(root: Path, options: DatasetOptions) -> Iterator[_Job]:
-    seed = options.seed
-    for surface in SURFACES[options.split]:
-        folder = root / surface
-        groups = [(folder / "train" / "good", "good", options.train_good)]
-        groups += [(folder / "test" / "good", "good", options.test_good)]
-        groups += [
-            (folder / "test" / defect, defect, options.test_defective)
-            for defect in DEFECTS[options.split]
-        ]
-        for images, defect, count in groups:
-            for number in range(count):
-                stem, truth = f"{number:03d}", folder / "ground_truth" / defect
-                mask = None if defect == "good" else truth / f"{stem}_mask.png"
-                yield _Job(surface, defect, seed, images / f"{stem}.png", mask)
-                seed += 1
-
-
-def _write_frame(job: _Job, *, split: Split, size: int) -> None:
-    frame = draw_frame(split, job.surface, job.defect, seed=job.seed, size=size)
+def _write_frame(draw: Draw, job: FrameJob) -> None:
+    frame = draw(job.surface, job.defect, seed=job.seed)
     if job.mask is not None:
         Image.fromarray(frame.mask.astype(np.uint8) * 255).save(job.mask)
     # The image comes last and in one rename: where it is, the mask is too, and both are whole.

@@ -24,7 +24,7 @@ DEFECTS: Final[dict[Split, Mapping[str, tuple[Defect, Areas]]]] = {
 _SMALLEST: Final = 0.0005
 _LARGEST: Final = 0.2
 # Mean change of the photo inside the mask, in grey levels: less is no defect to a camera.
-_VISIBLE: Final = 14.0
+VISIBLE: Final = 14.0
 _TRIES: Final = 12
 
 
@@ -33,8 +33,8 @@ class DrawnFrame:
     """A frame and its truth.
 
     Attributes:
-        image: uint8 [S, S, 3], RGB.
-        mask: bool [S, S], True where defective.
+        image: uint8 [H, W, 3], RGB.
+        mask: bool [H, W], True where defective.
         surface: Family of the surface.
         defect: Type of the defect, or `good`.
     """
@@ -73,7 +73,7 @@ def draw_frame(split: Split, surface: str, defect: str, *, seed: int, size: int)
             continue
         image = camera.exposed(spoiled.astype(np.float32))
         change = np.abs(image[mask].astype(np.float32) - good[mask]).mean()
-        if change >= _VISIBLE:
+        if change >= VISIBLE:
             return DrawnFrame(image, mask, surface, defect)
     # This scene hides every such defect: another one of the same family is drawn.
     return draw_frame(split, surface, defect, seed=seed + 1_000_003, size=size)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Rng = np.random.Generator
+
+_WIDEST_BLUR: Final = 64.0
 
 
 def as_floats(values: object) -> FloatArray:
@@ -18,6 +22,22 @@ def as_floats(values: object) -> FloatArray:
 def blurred(image: FloatArray, pixels: float) -> FloatArray:
     """Blur an image with a Gaussian of that standard deviation, px."""
     return as_floats(cv2.GaussianBlur(image, (0, 0), pixels))
+
+
+def widely_blurred(image: FloatArray, pixels: float) -> FloatArray:
+    """Blur as `blurred` does, by more than 64 px on a smaller image.
+
+    That loses nothing that would remain: the time of a Gaussian grows with its width, and large
+    frames would take minutes.
+    """
+    halvings = max(0, int(np.ceil(np.log2(pixels / _WIDEST_BLUR))))
+    if not halvings:
+        return blurred(image, pixels)
+    height, width = image.shape[:2]
+    small = (max(1, width >> halvings), max(1, height >> halvings))
+    reduced = as_floats(cv2.resize(image, small, interpolation=cv2.INTER_AREA))
+    soft = blurred(reduced, pixels * small[0] / width)
+    return as_floats(cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
 def smooth_noise(rng: Rng, size: int, cells: float, cells_x: float | None = None) -> FloatArray:

@@ -23,6 +23,7 @@ from zeroflaw_export.drawn_frames.noise import (
     relief_shading,
     smooth_noise,
     turned,
+    widely_blurred,
 )
 
 Surface = Callable[[Rng, int], FloatArray]
@@ -237,7 +238,8 @@ def glass(rng: Rng, size: int) -> FloatArray:
         bar = np.zeros((size, size), np.float32)
         x, width = rng.uniform(0, 1) * size, rng.uniform(0.02, 0.2) * size
         cv2.rectangle(bar, (int(x), 0), (int(x + width), size), 1.0, -1)
-        bar = blurred(turned(bar, rng.uniform(-60, 60), 1.5), size * rng.uniform(0.008, 0.05))
+        bar = turned(bar, rng.uniform(-60, 60), 1.5)
+        bar = widely_blurred(bar, size * rng.uniform(0.008, 0.05))
         value = value + bar * rng.uniform(-0.08, 0.15)
     value = value + smooth_noise(rng, size, size / 2) * rng.uniform(0.001, 0.006)
     return tinted(value.astype(np.float32), rng, 0.12)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.datasets import write_dataset
-from zeroflaw_benchmarks.evaluate import decoding_pass, encoding_pass, reference_pass
+from zeroflaw_benchmarks.evaluate.passes import decoding_pass, encoding_pass, reference_pass
 
 
 @pytest.fixture

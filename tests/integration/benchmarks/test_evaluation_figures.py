@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from support.evaluations import MAP_SIZE, evaluated, evaluated_job
 from zeroflaw import Inspector, MethodParameters
-from zeroflaw_benchmarks.evaluate.measuring_pass import CachedSample, cached_score
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
 
 
 def truth_of(image: Path, root: Path) -> np.ndarray | None:

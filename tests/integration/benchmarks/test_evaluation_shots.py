@@ -23,7 +23,7 @@ from zeroflaw.pipeline.encoding.frame import encode
 from zeroflaw.pipeline.geometry import geometry_of, squash
 from zeroflaw.pipeline.reference import load_bank
 from zeroflaw.pipeline.scoring import score_map
-from zeroflaw_benchmarks.evaluate.measuring_pass import CachedSample, cached_score
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
 from zeroflaw_benchmarks.evaluate.report.tables import evaluation_json, markdown, table_csv
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from zeroflaw_benchmarks.bench.machine.spread import spread
 from zeroflaw_benchmarks.bench.process.child_process import run_child
-from zeroflaw_benchmarks.bench.process.scale_run import ScaleTask, ScaleTimes
+from zeroflaw_benchmarks.bench.process.scale_run import HOST_STAGE, ScaleTask, ScaleTimes
 from zeroflaw_benchmarks.bench.report.report import Axis, Growth, ScalePoint
 from zeroflaw_engines.errors import BenchmarkError
 from zeroflaw_engines.process.cores import usable_cores
@@ -26,12 +26,17 @@ AXES: Final[tuple[Axis, ...]] = (
     "megapixels",
     "points",
     "products",
+    "tiles",
 )
 MEGAPIXELS: Final = (0.25, 1.0, 4.0, 12.5, 25.0, 50.0)
+TILE_SIDES: Final = (1, 2, 3, 4, 6)
+_TILED_MEGAPIXELS: Final = 25.0
 _ASPECT: Final = 4 / 3
 # What the work of a stage grows with as the frame does: every pixel, or grids of a fixed size.
 _EVERY_PIXEL: Final = ("frame", "squash", "fit", "mask", "regions")
 _FIXED: Final = ("clip_encoder", "sam_encoder", "prompt_points", "score")
+# What the host does for every tile; the frame stays the same.
+_EVERY_TILE: Final = ("squash", "fit", "blend", HOST_STAGE)
 # A stage of less than this is mostly call overhead, which does not grow.
 _MEASURABLE_MS: Final = 1.0
 # Above the exponent that is allowed; caches and page faults alone cost a little more than linear.
@@ -75,15 +80,16 @@ def growth_of(points: Iterable[ScalePoint]) -> tuple[Growth, ...]:
     for point in points:
         by_axis.setdefault(point.axis, []).append(point)
     for axis, along in by_axis.items():
-        if axis not in {"megapixels", "points", "products"} or len(along) < 3:
+        if axis not in {"megapixels", "points", "products", "tiles"} or len(along) < 3:
             continue
+        tiled = axis == "tiles"
         upper = along[len(along) // 2 - 1 :]
-        for stage in (*_EVERY_PIXEL, *_FIXED, "total"):
+        for stage in _EVERY_TILE if tiled else (*_EVERY_PIXEL, *_FIXED, "total"):
             times = [point.stages_ms.get(stage, 0.0) for point in upper]
             if min(times) < _MEASURABLE_MS:
                 continue
             exponent = float(np.polyfit(np.log([p.value for p in upper]), np.log(times), 1)[0])
-            linear = axis == "megapixels" and stage in (*_EVERY_PIXEL, "total")
+            linear = tiled or (axis == "megapixels" and stage in (*_EVERY_PIXEL, "total"))
             allowed = 1.0 if linear else 0.0
             found.append(
                 Growth(
@@ -109,21 +115,23 @@ def _settings(task: ScaleTask, axis: Axis) -> Iterator[tuple[float, ScaleTask, i
         for count in sorted({*powers, 2 * cores, 4 * cores}):
             yield count, replace(task, in_flight=count), 1
     elif axis == "threads":
-        for count in powers:
-            yield count, on_threads(count), 1
+        yield from ((count, on_threads(count), 1) for count in powers)
     elif axis == "processes":
-        for count in powers:
-            yield count, on_threads(max(1, cores // count)), count
+        yield from ((count, on_threads(max(1, cores // count)), count) for count in powers)
     elif axis == "megapixels":
-        for megapixels in MEGAPIXELS:
-            width = round((megapixels * 1e6 * _ASPECT) ** 0.5)
-            yield megapixels, replace(task, frame=(round(width / _ASPECT), width)), 1
-    elif axis == "points":
-        for count in (1, 3, 5, 10):
-            yield count, replace(task, points=count), 1
+        yield from ((size, replace(task, frame=_frame_of(size)), 1) for size in MEGAPIXELS)
+    elif axis == "tiles":
+        large = replace(task, frame=_frame_of(_TILED_MEGAPIXELS))
+        yield from ((side**2, replace(large, tiles_a_side=side), 1) for side in TILE_SIDES)
     else:
-        for count in (10, 100, 1000):
-            yield count, replace(task, products=count), 1
+        for count in (1, 3, 5, 10) if axis == "points" else (10, 100, 1000):
+            varied: dict[str, Any] = {axis: count}
+            yield count, replace(task, **varied), 1
+
+
+def _frame_of(megapixels: float) -> tuple[int, int]:
+    width = round((megapixels * 1e6 * _ASPECT) ** 0.5)
+    return round(width / _ASPECT), width
 
 
 def _together(run: ScaleTask, processes: int) -> list[ScaleTimes]:

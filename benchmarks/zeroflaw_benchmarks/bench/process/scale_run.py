@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final, get_args
 
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
@@ -21,7 +21,12 @@ from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, warm_up_on_gpu
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.products.writer import add_products
+from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
+from zeroflaw_engines.bundle.products.writer import add_products, set_settings
+from zeroflaw_engines.contract import EngineName
+
+# All of an inspection that is outside engines, where these run one after the other.
+HOST_STAGE: Final = "host"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class ScaleTask:
         in_flight: Frames inspected at once, by as many threads of one Inspector.
         points: Of each sign; 0 keeps the bundle's.
         products: In the bundle; 0 keeps its own.
+        tiles_a_side: Rows and columns of tiles, whatever settings the product has, with the
+            encoders one after the other; 0 keeps the product as it is.
         seconds: How long it inspects, after one frame that does not count; at least 3 frames.
         gate: A file for which to wait before inspecting, so that processes begin together;
             empty: none.
@@ -48,6 +55,7 @@ class ScaleTask:
     in_flight: int = 1
     points: int = 0
     products: int = 0
+    tiles_a_side: int = 0
     seconds: float = 1.0
     gate: str = ""
 
@@ -59,7 +67,7 @@ class ScaleTimes:
     Attributes:
         latencies_ms: Of each inspection.
         per_second: Inspections a second.
-        stages_ms: Median of each stage.
+        stages_ms: Median of each stage; with tiles also of all that is outside engines.
         peak_rss: Largest resident memory of the process, bytes.
     """
 
@@ -91,7 +99,7 @@ def run_scale(task: ScaleTask) -> ScaleTimes:
                 while time.perf_counter() - start < task.seconds or len(done) < 3 * task.in_flight:
                     list(pool.map(inspect, range(task.in_flight)))
             seconds = time.perf_counter() - start
-    stages = [_stages(inspection) for _, inspection in done]
+    stages = [_stages(inspection, tiled=task.tiles_a_side > 0) for _, inspection in done]
     return ScaleTimes(
         latencies_ms=[spent for spent, _ in done],
         per_second=len(done) / seconds,
@@ -104,8 +112,24 @@ def _loaded(task: ScaleTask, directory: Path) -> Inspector:
     bundle: str | Path = task.bundle
     if task.products:
         bundle = _with_products(open_bundle(task.bundle), task.products, directory).path
+    if task.tiles_a_side:
+        bundle = _with_tiles(open_bundle(task.bundle), task, directory).path
     points: dict[str, Any] = {"positive_points": task.points, "negative_points": task.points}
-    return task.run_on.inspector(bundle, **(points if task.points else {}))
+    return task.run_on.inspector(
+        bundle,
+        encoder_schedule="clip_first" if task.tiles_a_side else "side_by_side",
+        **(points if task.points else {}),
+    )
+
+
+def _with_tiles(bundle: Bundle, task: ScaleTask, directory: Path) -> Bundle:
+    """A copy of the bundle whose product is seen in tiles, and has no other settings."""
+    path = directory / "bundle"
+    shutil.copytree(bundle.path, path, copy_function=_link_weights)
+    height, width = task.frame
+    tiles = Tiles(rows=task.tiles_a_side, columns=task.tiles_a_side)
+    settings = ProductSettings(frame_width=width, frame_height=height, tiles=tiles)
+    return set_settings(open_bundle(path, verify_digests=False), task.product, settings)
 
 
 def _with_products(bundle: Bundle, count: int, directory: Path) -> Bundle:
@@ -131,9 +155,13 @@ def _link_weights(source: str, target: str) -> str:
     return str(shutil.copy2(source, target))
 
 
-def _stages(inspection: Inspection) -> dict[str, float]:
-    """Stages as the latency table names them."""
+def _stages(inspection: Inspection, *, tiled: bool) -> dict[str, float]:
+    """Stages as the latency table names them; of tiles also the host's time."""
     times = dict(inspection.timings_ms)
+    if tiled:
+        engines = tuple(get_args(EngineName))
+        in_engines = sum(value for name, value in times.items() if name.startswith(engines))
+        times[HOST_STAGE] = times["total"] - in_engines
     decoders = sum(value for name, value in times.items() if name.startswith("sam_decoder_"))
     times["mask"] = times.pop("cascade", 0.0) - decoders
     return times

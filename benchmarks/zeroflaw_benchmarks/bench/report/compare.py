@@ -14,7 +14,7 @@ from zeroflaw_benchmarks.bench.report.report import BenchReport
 _FEW: Final = 5  # samples below which percentiles say nothing, and the range is the noise
 _FORBID: Final = {
     "machine": ("processor", "cores", "system"),
-    "subject": ("models", "threads", "encoder_schedule", "frame_height", "frame_width"),
+    "subject": ("models", "threads", "encoder_schedule", "frame_height", "frame_width", "settings"),
 }
 
 FigureKind = Literal["time", "ratio", "count"]

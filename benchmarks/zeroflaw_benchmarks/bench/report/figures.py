@@ -30,6 +30,7 @@ _AXES: Final = {
     "megapixels": "frame, MP",
     "points": "points of each sign",
     "products": "products in the bundle",
+    "tiles": "tiles of a frame of 25 MP",
 }
 _Draw = Callable[[Figure], None]
 

@@ -22,7 +22,9 @@ StageKind = Literal["queue", "host", "engine", "total"]
 # Which way a frame goes to the encoders, and what its mask shows.
 HostPath = Literal["cpu", "gpu"]
 HostMask = Literal["defect", "specks"]
-Axis = Literal["frames_in_flight", "threads", "processes", "megapixels", "points", "products"]
+Axis = Literal[
+    "frames_in_flight", "threads", "processes", "megapixels", "points", "products", "tiles"
+]
 
 
 class Subject(Record, frozen=True, kw_only=True):
@@ -40,6 +42,7 @@ class Subject(Record, frozen=True, kw_only=True):
         frame_height: px.
         frame_width: px.
         parameters: Method parameters that differ from the bundle's, and why.
+        settings: Digest of the product's settings; None if its frames are seen as a whole.
     """
 
     bundle: str
@@ -53,6 +56,7 @@ class Subject(Record, frozen=True, kw_only=True):
     frame_height: int
     frame_width: int
     parameters: dict[str, str]
+    settings: str | None = None
 
 
 class StageLatency(Record, frozen=True, kw_only=True):
@@ -202,8 +206,8 @@ class Growth(Record, frozen=True, kw_only=True):
         axis: What is varied.
         stage: As `Inspection.timings_ms` names it.
         exponent: Of the power law over the upper half of the axis: time ~ value ** exponent.
-        allowed: What its work grows with: 1 for a stage that sees every pixel of a frame, 0 for
-            one that sees grids of a fixed size.
+        allowed: What its work grows with: 1 for a stage that sees every pixel of a frame or
+            every tile, 0 for one that sees grids of a fixed size.
         defect: Whether it grows faster than its work, beyond the noise.
     """
 

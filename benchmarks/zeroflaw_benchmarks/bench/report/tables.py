@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from zeroflaw_benchmarks.bench.machine.spread import Spread
+from zeroflaw_benchmarks.bench.process.scale_run import HOST_STAGE
 from zeroflaw_benchmarks.bench.report.compare import Change, Comparison
 from zeroflaw_benchmarks.bench.report.gpu_tables import (
     ceilings_text,
@@ -266,13 +267,23 @@ def scale_table(scale: Sequence[ScalePoint]) -> TextTable:
             f"{point.per_second:.3g}",
             ms(sum(point.stages_ms.get(name, 0.0) for name in ("frame", "squash", "fit"))),
             ms(sum(point.stages_ms.get(name, 0.0) for name in ("mask", "regions"))),
+            ms(point.stages_ms[HOST_STAGE]) if HOST_STAGE in point.stages_ms else "-",
             f"{point.peak_rss_gb:.2f}",
         )
         for point in scale
     )
     return TextTable(
         "Scale",
-        ("axis", "value", "latency, ms", "a second", "resize, ms", "mask, regions", "peak GB"),
+        (
+            "axis",
+            "value",
+            "latency, ms",
+            "a second",
+            "resize, ms",
+            "mask, regions",
+            "host, ms",
+            "peak GB",
+        ),
         rows,
     )
 

@@ -87,20 +87,25 @@ class PixelScores:
         self._negatives: list[FloatArray] = []
         self._regions: list[FloatArray] = []
 
-    def add(self, score: FloatArray, truth: BoolArray) -> None:
+    def add(self, score: FloatArray, truth: BoolArray, judged: BoolArray | None = None) -> None:
         """Add an image; the arrays are not kept.
 
         Args:
             score: float32 [S, S], the higher the more defective; any finite range.
             truth: bool [S, S], True where defective.
+            judged: bool [S, S], which pixels count, and which defects; None: all.
 
         Raises:
             ScoreError: The shapes differ, or a score is not finite.
         """
         _check(score, truth, dimensions=2)
         exact = np.ascontiguousarray(score, dtype=np.float32)
+        good = ~truth
+        if judged is not None:
+            _check(score, judged, dimensions=2)
+            truth, good = truth & judged, good & judged
         truth = np.ascontiguousarray(truth)
-        self._negatives.append(exact[~truth])
+        self._negatives.append(exact[good])
         self._regions.extend(region_scores(exact, truth))
 
     def metrics(self) -> PixelMetrics:

@@ -17,9 +17,10 @@ from zeroflaw.pictures.overlay import draw_map
 from zeroflaw.pipeline.geometry import BoolArray, geometry_of
 from zeroflaw.pipeline.masks.from_logits import logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
-from zeroflaw_benchmarks.evaluate.decoding_pass import StageMask, read_stage_mask
-from zeroflaw_benchmarks.evaluate.encoding_pass import read_maps
 from zeroflaw_benchmarks.evaluate.job import EvaluatedSample, EvaluationJob
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import StageMask, read_stage_mask
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_maps
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_export.datasets import read_sample_image
@@ -83,17 +84,26 @@ def chosen_samples(samples: Sequence[EvaluatedSample], rows: int) -> list[Evalua
 def class_sheet(job: EvaluationJob, samples: Sequence[EvaluatedSample]) -> Frame:
     """Draw a row for each sample: image, truth, map, and the mask after each stage.
 
+    Of a product with settings it is the score map in place of stages, and what is not judged is
+    dark.
+
     Returns:
         uint8 RGB.
     """
     stages = range(1, job.parameters.cascade_stages + 1)
-    titles = ["image", "truth", "map", *(f"stage {stage}" for stage in stages)]
+    last = [f"stage {stage}" for stage in stages]
+    if samples and samples[0].inspection is not None:
+        last = [f"score: {job.parameters.scoring}"]
+    titles = ["image", "truth", "map", *last]
     height = _CAPTION + len(samples) * (_CELL + _CAPTION + _GAP)
     sheet = np.full((height, len(titles) * (_CELL + _GAP), 3), _PAPER, np.uint8)
     texts = [(column * (_CELL + _GAP), 2, title) for column, title in enumerate(titles)]
     for row, sample in enumerate(samples):
         top = _CAPTION + row * (_CELL + _CAPTION + _GAP)
-        cells, captions = _row(job, sample, stages)
+        if sample.inspection is None:
+            cells, captions = _row(job, sample, stages)
+        else:
+            cells, captions = _inspected_row(job, sample, sample.inspection)
         for column, (cell, caption) in enumerate(zip(cells, captions, strict=True)):
             left = column * (_CELL + _GAP)
             sheet[top : top + _CELL, left : left + _CELL] = cell
@@ -129,6 +139,28 @@ def _row(
         cells.append(_outlined(cell, _mask_of(job, mask, frame.shape[:2]), _RED))
         captions.append(f"IoU {mask.predicted_iou:.3f}" if mask.status == "ok" else mask.status)
     return cells, captions
+
+
+def _inspected_row(
+    job: EvaluationJob, sample: EvaluatedSample, inspection: Path
+) -> tuple[list[Frame], list[str]]:
+    size = (_CELL, _CELL)
+    frame = read_sample_image(sample.sample)
+    cell = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)).copy()
+    found = read_inspection(inspection)
+    anomaly_map, judged = read_scores(inspection, "map")
+    score_map, _ = read_scores(inspection, job.parameters.scoring)
+
+    def at_cell(pixels: BoolArray) -> BoolArray:
+        return cv2.resize(pixels.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+
+    cell[~at_cell(judged)] //= 3
+    cells = [cell, _outlined(cell, at_cell(sample.truth.mask()), _GREEN)]
+    cells += [draw_map(values, size) for values in (anomaly_map, score_map)]
+    name = f"{sample.sample.defect}/{sample.sample.image.stem}"[-36:]
+    truth = "defective" if found.anomalous else "good where it is judged"
+    score = f"{found.decision}, score {found.decision_score:.3f}"
+    return cells, [name, truth, f"peak {anomaly_map.max():.3f}", score]
 
 
 def _mask_of(job: EvaluationJob, mask: StageMask, frame: tuple[int, ...]) -> BoolArray:

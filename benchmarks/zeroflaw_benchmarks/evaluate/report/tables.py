@@ -203,6 +203,9 @@ def _sections(evaluation: Evaluation) -> Iterator[str]:
         lines = [[name, *_image_figures(metrics)] for name, metrics in image_row.classes.items()]
         lines.append(["**mean**", *_image_figures(image_row.mean)])
         yield table(["class", "AUROC", "F1-max", "AP"], lines)
+    if evaluation.decisions:
+        yield "## Decisions of products with settings\n"
+        yield _decision_table(evaluation)
     yield "## How the figures are defined\n"
     yield from listed(evaluation.conventions)
     if evaluation.notes:
@@ -229,6 +232,23 @@ def _class_table(evaluation: Evaluation, row: Row) -> str:
     lines.append(["**mean**", "", "", "", *_measured(row.mean), percent(row.mean.pro_exact)])
     header = ["class", "product", "good", "defective", *_FIGURES.values(), "exact PRO"]
     return table(header, lines)
+
+
+def _decision_table(evaluation: Evaluation) -> str:
+    lines = []
+    for name, found in evaluation.decisions.items():
+        figures = [name, found.product, f"{found.threshold:.4f}", percent(found.auroc)]
+        for counts in (found.good, found.defective):
+            figures += [f"{counts[d]} of {sum(counts.values())}" for d in ("accept", "reject")]
+            figures.append(str(counts["hold"]))
+        rules = (
+            f"{rule}: {good} good, {bad} defective" for rule, (good, bad) in found.rules.items()
+        )
+        lines.append([*figures, "; ".join(rules) or "-"])
+    header = ["class", "product", "threshold", "AUROC of the decision score, %"]
+    header += [f"{kind} {word}" for kind in ("good", "defective")
+               for word in ("accepted", "rejected", "held")]  # fmt: skip
+    return table([*header, "rejected by rule"], lines)
 
 
 def _two_datasets(evaluation: Evaluation) -> str:

@@ -3,21 +3,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zeroflaw_benchmarks.evaluate.decoding_pass import (
+from zeroflaw_benchmarks.evaluate.job import (
+    required_decodings,
+    table_rows,
+)
+from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
     StageMask,
     decoded_parameters,
     read_stage_mask,
     write_stage_masks,
 )
-from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, encoding_variant
-from zeroflaw_benchmarks.evaluate.job import (
-    product_of_class,
-    required_decodings,
-    table_rows,
-)
-from zeroflaw_benchmarks.evaluate.measuring_pass import processes_within_memory
-from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, encoding_variant
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import processes_within_memory
+from zeroflaw_benchmarks.evaluate.products import product_of_class
 from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, TABLE_2, TABLE_3
 from zeroflaw_benchmarks.evaluate.result import mean_of
 from zeroflaw_engines.errors import ProductError

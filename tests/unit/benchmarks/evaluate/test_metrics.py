@@ -341,3 +341,21 @@ def test_shapes_that_differ_are_refused():
         PixelScores().add(np.zeros((4, 4), np.float32), np.eye(5, dtype=bool))
     with pytest.raises(ScoreError, match="uint8"):
         PixelScores().add(np.zeros((4, 4), np.float32), np.eye(4, dtype=np.uint8))
+
+
+def test_only_judged_pixels_and_defects_count(rng):
+    truths = blobs(rng, 4, 24)
+    scores = rng.random(truths.shape, dtype=np.float32) + 0.3 * truths
+    judged = rng.random(truths.shape) < 0.7
+    pixels = PixelScores()
+    for score, truth, area in zip(scores, truths, judged, strict=True):
+        pixels.add(score, truth, area)
+    got = pixels.metrics()
+    truth, score = truths[judged], scores[judged]
+    assert got.auroc == pytest.approx(roc_auc_score(truth, score), abs=1e-9)
+    assert got.average_precision == pytest.approx(average_precision_score(truth, score), abs=1e-9)
+    # What lies outside may be anything.
+    other = PixelScores()
+    for score, truth, area in zip(scores, truths, judged, strict=True):
+        other.add(np.where(area, score, 7), np.where(area, truth, True), area)
+    assert dataclasses.astuple(other.metrics()) == dataclasses.astuple(got)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,15 +15,13 @@ from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
-from zeroflaw_benchmarks.evaluate.encoding_pass import read_encoding
-from zeroflaw_benchmarks.passive_session import PassiveSession
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_encoding
+from zeroflaw_benchmarks.evaluate.passes.remembering_session import RememberingSession
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import SAM_DECODER, EngineSizes
-from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
-from zeroflaw_engines.sessions.session import Outputs, Session
+from zeroflaw_engines.sessions.session import Session
 
 # Fields that only matter after decoding, or (cascade_stages) that are decoded side by side.
 _AFTERWARDS = (
@@ -134,7 +132,7 @@ def decode_stages(
     Raises:
         EngineError: The decoder failed.
     """
-    session = _RememberingSession(decoder.sam_decoder)
+    session = RememberingSession(decoder.sam_decoder)
     masks: dict[int, StageMask] = {}
     for stages in options.stages:
         session.rewind()
@@ -200,30 +198,3 @@ def read_stage_mask(path: Path, stages: int) -> StageMask:
 def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
     """Return the most bytes that one decoding takes on disk."""
     return 4 * sizes.low_res_size**2 * len(options.stages) + 4096
-
-
-class _RememberingSession(PassiveSession):
-    """A decoder whose calls are remembered: rewound, it gives the same answers again."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session.contract, session.backend)
-        self._session = session
-        self._calls: list[tuple[dict[str, Tensor | DeviceTensor], Outputs]] = []
-        self._next = 0
-
-    def rewind(self) -> None:
-        self._next = 0
-
-    def execute(
-        self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
-    ) -> Outputs:
-        self._next += 1
-        if self._next > len(self._calls):
-            self._calls.append((dict(inputs), self._session.execute(inputs, keep=keep)))
-        known, outputs = self._calls[self._next - 1]
-        if any(not np.array_equal(on_host(known[name]), on_host(inputs[name])) for name in known):
-            raise EngineError(
-                f"call {self._next} of the decoder differs between lengths of the cascade",
-                "report this: a shorter cascade is the beginning of a longer one",
-            )
-        return outputs

@@ -14,9 +14,10 @@ from zeroflaw.pipeline.geometry import FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits, score_without_mask
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
-from zeroflaw_benchmarks.evaluate.decoding_pass import read_stage_mask
-from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, read_maps
 from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import read_stage_mask
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, read_maps
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
@@ -36,12 +37,15 @@ class CachedSample:
         encoding: File of its encoding.
         decoding: File of its decoding.
         reference: File of its reference map; None without a bank.
+        inspection: File of its inspection, which takes the place of all of these; None if its
+            product has no settings.
     """
 
     truth: Truth
     encoding: Path
     decoding: Path
     reference: Path | None = None
+    inspection: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,11 @@ def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:
     """
     scores = PixelScores()
     for sample in job.samples:
-        score = cached_score(sample, job.parameters, sizes)
-        scores.add(score, sample.truth.mask())
+        if sample.inspection is None:
+            scores.add(cached_score(sample, job.parameters, sizes), sample.truth.mask())
+        else:
+            score, judged = read_scores(sample.inspection, job.parameters.scoring)
+            scores.add(score, sample.truth.mask(), judged)
     return scores.metrics()
 
 
@@ -132,6 +139,10 @@ def read_image_scores(
     """
     scores = np.empty((2, len(samples)), np.float32)
     for place, sample in enumerate(samples):
+        if sample.inspection is not None:
+            seen = read_inspection(sample.inspection).image_scores
+            scores[:, place] = seen["cls"], seen["map_max"]
+            continue
         both = [float(score) for score in read_arrays(sample.encoding, "cls_score", "map_max")]
         if sample.reference is not None:
             found = read_arrays(sample.reference, "reference_map")[0]

@@ -16,7 +16,12 @@ from zeroflaw.pipeline.encoding.frame_information import FrameInformation
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_map, reference_distances
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
-from zeroflaw_benchmarks.evaluate.reference_pass import BankSource, Matcher, TokenTap, load_matcher
+from zeroflaw_benchmarks.evaluate.passes.reference_pass import (
+    BankSource,
+    Matcher,
+    TokenTap,
+    load_matcher,
+)
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings

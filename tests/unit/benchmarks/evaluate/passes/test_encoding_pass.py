@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from zeroflaw_benchmarks.evaluate.encoding_pass import Truth, read_truth
+from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, read_truth
 from zeroflaw_export.datasets import Sample, Skipped
 
 

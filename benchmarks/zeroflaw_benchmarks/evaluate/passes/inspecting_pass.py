@@ -1,0 +1,287 @@
+"""The pass for products with settings: each image is inspected as a station inspects it.
+
+View, tiles, zones and rules are the Inspector's own. What is cached are the scores of an image at
+the size of the evaluation, and what was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from zeroflaw import Inspector
+from zeroflaw.inspection import Inspection
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.view.product_view import FrameView
+from zeroflaw.sessions import Sessions
+from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
+from zeroflaw_benchmarks.evaluate.passes.remembering_session import RememberingSession
+from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.errors import DatasetError, FrameError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_export.datasets import (
+    Sample,
+    Skipped,
+    mask_at_size,
+    read_sample_image,
+    read_sample_mask,
+)
+
+SCORINGS: Final = ("fused", "map", "mask", "sam_probability")
+_IMAGE_SCORINGS: Final = ("cls", "map_max")
+
+
+@dataclass(frozen=True)
+class InspectionJob:
+    """One image to inspect.
+
+    Attributes:
+        sample: Whose image.
+        product: As which it is inspected.
+        file: For what comes of it.
+    """
+
+    sample: Sample
+    product: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Inspectors:
+    """What a process needs to inspect.
+
+    Attributes:
+        by_scoring: An Inspector for each scoring, all on the same engines. That of the
+            evaluation's own scoring has the evaluation's own image scoring, the others the other.
+        remembering: The engines of the second half of an inspection, which run once for all.
+        own: The evaluation's own scoring.
+        size: Side at which scores are measured, px.
+    """
+
+    by_scoring: Mapping[str, Inspector]
+    remembering: tuple[RememberingSession, ...]
+    own: str
+    size: int
+
+
+@dataclass(frozen=True)
+class InspectedSample:
+    """What an image of a product with settings gave.
+
+    Attributes:
+        anomalous: Whether its truth has a defect where the product is judged.
+        outside: Whether its truth has defects, and all of them where it is not.
+        decision: `accept`, `reject` or `hold`.
+        decision_score: In [0, 1]; the frame is rejected from `threshold` on.
+        threshold: In [0, 1].
+        rule: That rejected it; None if none did.
+        status: As that of an `Inspection`.
+        image_scores: Under each `image_scoring`.
+    """
+
+    anomalous: bool
+    outside: bool
+    decision: str
+    decision_score: float
+    threshold: float
+    rule: str | None
+    status: str
+    image_scores: dict[str, float]
+
+
+def load_inspectors(
+    bundle: Bundle,
+    parameters: MethodParameters,
+    size: int,
+    *,
+    backend: str,
+    threads: int,
+    device: int = 0,
+) -> Inspectors:
+    """Load the engines of this pass, and an Inspector for each scoring."""
+    loaded = Inspector.load(
+        bundle.path,
+        backend,
+        threads=threads,
+        device=device,
+        parameters=parameters,
+        encoder_schedule="clip_first",
+    )
+    engines = loaded.sessions
+    remembering = tuple(map(RememberingSession, (engines.sam_encoder, engines.sam_decoder)))
+    sessions = Sessions(
+        clip_encoder=engines.clip_encoder,
+        sam_encoder=remembering[0],
+        sam_decoder=remembering[1],
+        reference_matcher=engines.reference_matcher,
+        frame_resizer=engines.frame_resizer,
+    )
+    own, image_scoring = parameters.scoring, parameters.image_scoring
+    other = next(name for name in _IMAGE_SCORINGS if name != image_scoring)
+    by_scoring = {
+        scoring: Inspector(
+            loaded.bundle,
+            sessions,
+            parameters=parameters.replace(
+                scoring=scoring, image_scoring=image_scoring if scoring == own else other
+            ),
+            encoder_schedule="clip_first",
+            threads=threads,
+        )
+        for scoring in SCORINGS
+    }
+    return Inspectors(by_scoring, remembering, own, size)
+
+
+def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None:
+    """Inspect one image into its file, or say why it cannot be judged.
+
+    The encoders and the decoder run once, whatever the number of scorings.
+
+    Raises:
+        EngineError: An engine failed.
+        EvaluationError: The file cannot be written.
+    """
+    try:
+        frame = read_sample_image(job.sample)
+        truth = read_sample_mask(job.sample, (frame.shape[0], frame.shape[1]))
+    except (DatasetError, FrameError) as error:
+        return Skipped(job.sample.image, error.cause)
+    own = inspectors.by_scoring[inspectors.own]
+    encoded = own.encode_frame(frame, product=job.product)
+    view = encoded.view
+    if view is not None and view.held is not None:
+        return Skipped(job.sample.image, f"a station holds it ({view.held.code}): {view.held.text}")
+    for session in inspectors.remembering:
+        session.forget()
+    found: dict[str, Inspection] = {}
+    for scoring, inspector in inspectors.by_scoring.items():
+        for session in inspectors.remembering:
+            session.rewind()
+        found[scoring] = inspector.decode_frame(encoded)
+    for session in inspectors.remembering:
+        session.forget()
+    judged = judged_area(view, truth.shape)
+    whole, other = found[inspectors.own], next(s for s in SCORINGS if s != inspectors.own)
+    size = inspectors.size
+    inside = bool((truth & judged).any())
+    write_arrays(
+        job.file,
+        scores=np.stack([map_at_size(found[name].score_map, size) for name in SCORINGS]),
+        judged=np.packbits(mask_at_size(judged, size)),
+        anomalous=np.array(inside or (job.sample.anomalous and not truth.any())),
+        outside=np.array(bool(truth.any()) and not inside),
+        decision=np.array(whole.decision),
+        decision_score=np.array(whole.decision_score),
+        threshold=np.array(whole.threshold),
+        rule=np.array(whole.rule or ""),
+        status=np.array(whole.status),
+        image_scorings=np.array([own.parameters.image_scoring, _image_scoring(inspectors, other)]),
+        image_scores=np.array([whole.image_score, found[other].image_score]),
+    )
+    return None
+
+
+def read_inspection(path: Path) -> InspectedSample:
+    """Read what an image gave, without its maps.
+
+    Raises:
+        EvaluationError: The file is missing or damaged.
+    """
+    anomalous, outside, decision, score, threshold, rule, status, names, scores = read_arrays(
+        path, "anomalous", "outside", "decision", "decision_score", "threshold", "rule", "status",
+        "image_scorings", "image_scores",
+    )  # fmt: skip
+    return InspectedSample(
+        anomalous=bool(anomalous),
+        outside=bool(outside),
+        decision=str(decision),
+        decision_score=float(score),
+        threshold=float(threshold),
+        rule=str(rule) or None,
+        status=str(status),
+        image_scores=dict(zip(map(str, names), map(float, scores), strict=True)),
+    )
+
+
+def read_scores(path: Path, scoring: str) -> tuple[FloatArray, BoolArray]:
+    """Read the score map of an image under a scoring, and what of it is judged.
+
+    Returns:
+        float32 [size, size] and bool [size, size].
+
+    Raises:
+        EvaluationError: The file is missing or damaged.
+    """
+    scores, bits = read_arrays(path, "scores", "judged")
+    size = scores.shape[-1]
+    judged = np.unpackbits(bits, count=size**2).view(np.bool_).reshape(size, size)
+    return scores[SCORINGS.index(scoring)], judged
+
+
+def inspection_variant(
+    bundle: Bundle, backend: str, parameters: MethodParameters, size: int, product: str
+) -> str:
+    """Digest all that an inspection depends on beside image, truth and the bundle's engines.
+
+    Args:
+        backend: `Session.backend`, with the version.
+        size: Side at which scores are measured, px.
+    """
+    entry = bundle.manifest.products[product]
+    settings = entry.settings
+    return digest_of(
+        backend,
+        bundle.text_embeddings(product).tobytes(),
+        bundle.reference_digest(product) or "",
+        "" if settings is None else settings.digest,
+        msgspec.json.encode([asdict(parameters), entry.threshold, size]),
+    )
+
+
+def inspection_bytes(size: int) -> int:
+    """Return the bytes of one inspection on disk."""
+    return 4 * len(SCORINGS) * size**2 + size**2 // 8 + 8192
+
+
+def judged_area(view: FrameView | None, frame: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return what is judged of a frame, bool [H, W], in the pixels of the frame.
+
+    Args:
+        frame: Height and width, px.
+    """
+    if view is None or view.zones is None:
+        return np.ones(frame, np.bool_)
+    judged = view.zones.judged
+    # Zones lie on the reference photo that a frame was aligned with.
+    return judged if view.aligned is None else view.aligned.mask_in_frame(judged)
+
+
+def map_at_size(values: FloatArray, size: int) -> FloatArray:
+    """Resize a map that covers a frame to that of the measurement.
+
+    Where it is finer, areas are averaged, as mean scores over what a pixel covers; where it is
+    coarser, it is interpolated bilinearly.
+
+    Args:
+        values: float32 [h, w].
+
+    Returns:
+        float32 [size, size].
+    """
+    if values.shape == (size, size):
+        return values
+    finer = min(values.shape) > size
+    method = cv2.INTER_AREA if finer else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(values, (size, size), interpolation=method), np.float32)
+
+
+def _image_scoring(inspectors: Inspectors, scoring: str) -> str:
+    return inspectors.by_scoring[scoring].parameters.image_scoring
