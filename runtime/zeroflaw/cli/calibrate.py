@@ -22,6 +22,7 @@ from zeroflaw.cli.options import (
     open_and_announce,
     print_file_warnings,
 )
+from zeroflaw.records.threshold import shown_threshold
 from zeroflaw.station.calibration import ProductCalibration, calibrate_product, named
 from zeroflaw.station.conformal import CONFIDENCE, ConformalThreshold
 from zeroflaw_engines.backends import DEFAULT_BACKEND
@@ -112,17 +113,12 @@ def fit_text(product: str, fit: ConformalThreshold, statistic: Statistic = "imag
         low, high = fit.interval
         interval = f" with 95 % confidence between {low:.2g} and {high:.2g};"
     return (
-        f"{product}: threshold {_number(fit.threshold)} from {fit.images} good images"
+        f"{product}: threshold {shown_threshold(fit.threshold)} from {fit.images} good images"
         f" (just above the {statistic.replace('_', ' ')} of rank {fit.rank})\n"
         f"false rejects: aimed at {fit.false_reject_rate:.4g},"
         f" expected {fit.expected_rate:.2g} or fewer,{interval}"
         f" {fit.observed_rate:.2g} of these images"
     )
-
-
-def _number(threshold: float) -> str:
-    """Write a threshold with six digits, and one that these would call 0 as it is."""
-    return f"{threshold:.6f}" if threshold >= 1e-6 else f"{threshold:.3g}"
 
 
 def warn_of_copies(copies: Sequence[Path]) -> None:

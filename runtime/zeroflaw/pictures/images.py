@@ -72,3 +72,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         raise ImageFileError(
             f"{path} cannot be written: {error}", "check the directory and the space on its disk"
         ) from error
+    except ValueError as error:
+        raise ImageFileError(
+            f"{path} cannot be written: {error}", "name a file that ends in .png"
+        ) from error

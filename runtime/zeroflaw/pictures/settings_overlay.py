@@ -46,7 +46,7 @@ def draw_settings(frame: Frame, settings: ProductSettings, grid: TileGrid) -> Fr
         picture[~layout.judged] = (picture[~layout.judged] * DIMMED).astype(np.uint8)
     _draw_tiles(picture, grid, width)
     if layout is not None:
-        # Their names are written below, in more letters than OpenCV has.
+        # Their names are written below, with their severities.
         zones = [msgspec.structs.replace(zone, name="") for zone in layout.in_pixels]
         picture = draw_zones(picture, zones, 2 * width)
     return _with_texts(picture, settings, grid, width)
@@ -78,8 +78,12 @@ def _with_texts(picture: Frame, settings: ProductSettings, grid: TileGrid, width
     for zone in settings.zones:
         left, top = corners(zone, settings.frame_size).min(axis=0) + 4 * width
         kind = "excluded" if zone.kind == "exclude" else zone.severity
+        # Pillow's own letters are those of ASCII.
+        text = f"{zone.name} ({kind})".encode("ascii", "replace").decode()
+        _, _, across, tall = draw.textbbox((0, 0), text, font, stroke_width=stroke)
+        left = max(0, min(left, image.width - across))
         draw.text(
-            (left, top), f"{zone.name} ({kind})", _TEXT, font,
+            (left, min(top, image.height - tall)), text, _TEXT, font,
             stroke_width=stroke, stroke_fill=_OUTLINE,
         )  # fmt: skip
     patch = patch_size(grid)

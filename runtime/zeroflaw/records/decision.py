@@ -18,6 +18,7 @@ from zeroflaw.pipeline.encoding.frame_information import FrameInformation
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw.records.rules import Firing
+from zeroflaw.records.threshold import shown_threshold
 from zeroflaw_engines.bundle.products.settings import Rule
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
@@ -117,9 +118,9 @@ def verdict_of(
         if firing is not None:
             text = f"the rule {firing.rule!r} rejects: {firing.text}"
             return Verdict("reject", Reason("rule", text))
-        text = f"the {kind} {score:.6f} reaches the threshold {threshold:.6f}"
+        text = f"the {kind} {score:.6f} reaches the threshold {shown_threshold(threshold)}"
         return Verdict("reject", Reason("reaches_threshold", text))
-    text = f"the {kind} {score:.6f} lies below the threshold {threshold:.6f}"
+    text = f"the {kind} {score:.6f} lies below the threshold {shown_threshold(threshold)}"
     against = _contradiction(mask, anomaly_map, zones, parameters)
     if against is None:
         return Verdict("accept", Reason("below_threshold", text))

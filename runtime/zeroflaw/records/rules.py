@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zeroflaw.pipeline.masks.regions import Region
+from zeroflaw.records.threshold import shown_threshold
 from zeroflaw_engines.bundle.products.settings import Rule
 from zeroflaw_engines.errors import SettingsError
 
@@ -82,10 +83,12 @@ def firing_rule(
         if statistic > 0 and statistic >= limit:
             whose = "the product's threshold" if fixed is None else "its limit"
             if rule.by == "image_score":
-                text = f"the image score {image_score:.6f} reaches {whose} {limit:.6f}"
+                text = f"the image score {image_score:.6f} reaches {whose} {shown_threshold(limit)}"
             else:
                 found = _qualifying(rule, regions, mm_per_pixel)[: rule.min_regions]
-                text = _text(rule, found, f"{whose} {limit:.6f}", image_score, mm_per_pixel)
+                text = _text(
+                    rule, found, f"{whose} {shown_threshold(limit)}", image_score, mm_per_pixel
+                )
             return Firing(rule.name, text)
     return None
 
@@ -118,7 +121,8 @@ def _qualifying(rule: Rule, regions: Sequence[Region], mm_per_pixel: float | Non
                 f"the rule {rule.name!r} has an area in mm2, and there is no scale",
                 "give mm_per_pixel, the side of a pixel on the part, or min_area_px",
             )
-        least, scale = rule.min_area_mm2, mm_per_pixel**2
+        # 100 px of 0.7 mm are 49 mm2, and a little less in floating point.
+        least, scale = rule.min_area_mm2 * (1 - 1e-9), mm_per_pixel**2
     found = [
         region
         for region in regions

@@ -61,7 +61,7 @@ def decision_threshold(
             kind = "own" if calibration is None else "calibrated"
             warnings.append(
                 f"decision_threshold={given:g} was given and replaces the {kind} threshold"
-                f" {own:.6f} of {name!r}"
+                f" {shown_threshold(own)} of {name!r}"
             )
     elif calibration:
         differences = tuple(_differences(calibration, parameters, backend))
@@ -104,6 +104,11 @@ def uncalibrated_peaks(
         f" rule{many} a min_peak"
     )
     return (text,)
+
+
+def shown_threshold(threshold: float) -> str:
+    """Write a threshold with six digits, and one that these would call 0 as it is."""
+    return f"{threshold:.6f}" if threshold >= 1e-6 or threshold == 0 else f"{threshold:.3g}"
 
 
 def is_near_one(threshold: float) -> bool:

@@ -47,7 +47,7 @@ class GoodScores:
         scores: float64 [n], in the order of the files.
         digest: SHA-256 over the sorted SHA-256 of the n files, one a line.
         copies: Files whose content had been seen before; they do not count.
-        failed: Files that could not be read; they do not count.
+        failed: Files that could not be read or judged; they do not count.
         warnings: What is to be known of files that could be read, each with the file's name.
     """
 
@@ -278,7 +278,7 @@ def score_good_images(
         progress: Called after each file, with the error of one that could not be read.
 
     Raises:
-        CalibrationError: No file could be read.
+        CalibrationError: No file could be read and judged.
     """
     scores: dict[str, float] = {}
     copies: list[Path] = []
@@ -302,7 +302,7 @@ def score_good_images(
             progress(path, error)
     if not scores:
         raise CalibrationError(
-            f"none of {len(failed)} files could be read" if failed else "there is no image",
+            f"none of {len(failed)} files could be judged" if failed else "there is no image",
             "give images of good parts, 100 or more",
         )
     return GoodScores(

@@ -132,9 +132,9 @@ def conformal_threshold(
     threshold = max(float(np.nextafter(highest_accepted, np.inf)), _LEAST)
     if highest_accepted <= 0:
         warnings.append(
-            f"{accepted} of {n} good images have the score 0: they show no region that a rule by"
-            " regions counts. Every part with one such region is rejected, whatever its peak;"
-            " give the rule a min_peak to allow for weak ones"
+            f"{accepted} of {n} good images have the score 0: they have nothing that a rule asks"
+            " for. Every part that has what a rule without a limit of its own asks for is rejected,"
+            " whatever its peak; give such a rule a min_peak to let weak regions pass"
         )
     if is_near_one(threshold):
         warnings.append(

@@ -193,7 +193,7 @@ def learn_product(
             settings = digest_of(
                 current.tower, scorer.backend, scorer.precision, parameters.digest,
                 embeddings.tobytes(), views, white_level, orientation,
-                *([] if shown_by is None else [shown_by.digest]),
+                *([] if shown_by is None else [shown_by.digest, _photo_of(current, shown_by)]),
             )  # fmt: skip
             store = PhotoStore(directory, current.path, settings)
             learner: PhotoLearner | ViewLearner
@@ -207,7 +207,7 @@ def learn_product(
             judged = learner.judge(bank)
         paths = [photo.path for photo in judged.photos]
         if not keep_unusual:
-            require_usual(paths, judged.scores, judged.highest, judged.mean)
+            require_usual(paths, judged.image_scores, judged.highest, judged.mean)
         calibrating = slice(-len(plan.calibrating), None)
         fit = conformal_threshold(judged.scores[calibrating], false_reject_rate, plan.scheme)
         record = calibration_record(
@@ -296,6 +296,12 @@ def _scorer(  # noqa: PLR0917 - all of it is needed to score a photo
     else:
         with view_scorer(bundle, name, parameters, with_bank=True, **vars(engines)) as of_views:
             yield of_views
+
+
+def _photo_of(bundle: Bundle, settings: ProductSettings) -> str | None:
+    """Return the digest of the reference photo as it was read and stored."""
+    alignment = settings.alignment
+    return None if alignment is None else bundle.manifest.files[alignment.template].sha256
 
 
 def _not_proven(settings: ProductSettings | None, scheme: CalibrationScheme) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ def test_what_cannot_be_calibrated_changes_nothing(
     for arguments, text in [
         ((tmp_path / "nowhere", "-p", "object"), "does not exist"),
         ((tmp_path / "empty", "-p", "object"), "no image in"),
-        ((tmp_path / "bad.png", "-p", "object"), "none of 1 files could be read"),
+        ((tmp_path / "bad.png", "-p", "object"), "none of 1 files could be judged"),
     ]:
         done = run(ZEROFLAW, "calibrate", bundle, *arguments)
         assert done.returncode == 1, done.stderr

@@ -134,6 +134,13 @@ def test_what_does_not_fit_is_told_with_the_place(
     )
     assert unwritten.returncode == 1
     assert "cannot be written" in unwritten.stderr
+    as_photo = photo.read_bytes()
+    for taken, code in ((photo, 2), (settings, 2), (tmp_path / "x.toml", 1)):
+        over = zeroflaw(
+            "products", "edit", bundle, "object", settings, "--photo", photo, "--out", taken
+        )
+        assert (over.returncode, "Traceback" in over.stderr) == (code, False)
+    assert (photo.read_bytes(), settings.read_text()) == (as_photo, SETTINGS)
     assert snapshot(bundle) == before
     shipped = zeroflaw("products", "edit", "mini", "object", settings, "--photo", photo)
     assert shipped.returncode == 1

@@ -98,14 +98,17 @@ def product_settings(draw: st.DrawFn, width: int = 320, height: int = 240) -> Pr
             rules.append(Rule(name=name, by="image_score", min_image_score=least))
             continue
         area = draw(st.sampled_from(["none", "px", "mm2"]))
+        most = width * height // 9  # what nine regions of a frame may have
         rules.append(
             Rule(
                 name=name,
                 zones=tuple(draw(st.lists(st.sampled_from(included), unique=True)))
                 if included
                 else (),
-                min_area_px=draw(st.integers(1, 10**6)) if area == "px" else None,
-                min_area_mm2=draw(st.floats(1e-9, 1e9)) if area == "mm2" and scale else None,
+                min_area_px=draw(st.integers(1, most)) if area == "px" else None,
+                min_area_mm2=draw(st.floats(1e-3, most - 1)) * scale**2
+                if area == "mm2" and scale
+                else None,
                 min_peak=draw(st.none() | SHARES),
                 min_regions=draw(st.integers(1, 9)),
                 min_image_score=least,

@@ -58,8 +58,21 @@ def file_entry(data: bytes) -> FileEntry:
     return FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
+def same_settings(before: ProductSettings | None, now: ProductSettings | None) -> bool:
+    """Return whether a threshold that holds for the one holds for the other.
+
+    The name of the reference photo's file says nothing: whoever gives a new file must compare it.
+    """
+    if before is None or now is None:
+        return before is now
+    return before.digest == now.digest
+
+
 def same_view(before: ProductSettings | None, now: ProductSettings | None) -> bool:
-    """Return whether the encoders are shown the same under either settings."""
+    """Return whether the encoders are shown the same under either settings.
+
+    As of `same_settings`, a new file of the reference photo is to be compared besides.
+    """
     shown = [
         None if one is None or not (one.tiles or one.zones or one.alignment) else one.view_digest
         for one in (before, now)

@@ -26,6 +26,8 @@ from zeroflaw_engines.bundle.products.settings import (
 )
 from zeroflaw_engines.errors import SettingsError
 
+# Of a pixel, mm: from those of electron microscopes to those of satellites.
+_SCALES: Final = (1e-6, 1e6)
 _WHAT: Final = {"zones": "zone", "rules": "rule"}
 
 
@@ -36,6 +38,7 @@ def check_settings(settings: ProductSettings) -> None:
         SettingsError: They do, or a value is not of its kind, out of its range or not finite.
     """
     _check_kinds(settings)
+    _check_scale(settings.mm_per_pixel)
     _check_names("zones", [zone.name for zone in settings.zones])
     _check_names("rules", [rule.name for rule in settings.rules])
     for number, zone in enumerate(settings.zones):
@@ -97,6 +100,16 @@ def _numbers(document: object, place: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(document, Sequence) and not isinstance(document, str):
         for number, value in enumerate(document):
             yield from _numbers(value, f"{place}[{number}]")
+
+
+def _check_scale(scale: float | None) -> None:
+    """Refuse a scale whose square, the area of a pixel, may be no number, or 0."""
+    low, high = _SCALES
+    if scale is not None and not low <= scale <= high:
+        raise SettingsError(
+            f"mm_per_pixel: a pixel of {scale:g} mm is outside of {low:g} to {high:g} mm",
+            "give the side of a pixel on the part in mm",
+        )
 
 
 def _check_names(part: str, names: Sequence[str]) -> None:
@@ -186,6 +199,22 @@ def _check_rule(place: str, rule: Rule, settings: ProductSettings) -> None:
             f"{place}.min_area_mm2: the rule {rule.name!r} has an area in mm2, and the settings"
             " have no scale",
             "give mm_per_pixel, the side of a pixel on the part, or min_area_px",
+        )
+    _check_attainable(place, rule, settings)
+
+
+def _check_attainable(place: str, rule: Rule, settings: ProductSettings) -> None:
+    """Refuse a rule that no frame fulfils: what it is for would be accepted silently."""
+    least = float(rule.min_area_px or 1)
+    if rule.min_area_mm2 is not None and settings.mm_per_pixel is not None:
+        least = rule.min_area_mm2 / settings.mm_per_pixel**2
+    height, width = settings.frame_size
+    if rule.min_regions * least > height * width:
+        many = "a region" if rule.min_regions == 1 else f"{rule.min_regions} regions"
+        raise SettingsError(
+            f"{place}: the rule {rule.name!r} can never hold: it takes {many} of {least:.7g} px or"
+            f" more, and the frame has {height * width} px",
+            "give a smaller area or number, and check mm_per_pixel",
         )
 
 

@@ -18,7 +18,12 @@ from zeroflaw_engines.bundle.manifest import (
 )
 from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.products.settings import ProductSettings
-from zeroflaw_engines.bundle.products.settings_change import file_entry, same_view, with_template
+from zeroflaw_engines.bundle.products.settings_change import (
+    file_entry,
+    same_settings,
+    same_view,
+    with_template,
+)
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.bundle.prompt_bank import (
     TextEmbeddings,
@@ -248,14 +253,15 @@ def set_settings(
         name = current.product_name(product) or product
         before = current.manifest.products[name]
         settings, new = with_template(current.manifest, before.settings, settings, template)
-        if settings == before.settings:
+        # A photo that was read otherwise is another one, though it is the same file.
+        if not new and same_settings(before.settings, settings):
             return Bundle(path=bundle.path, manifest=current.manifest, read_bank=current.bank)
         entry = msgspec.structs.replace(
             before,
             threshold=None,
             calibration=None,
             settings=settings,
-            reference=before.reference if same_view(before.settings, settings) else None,
+            reference=None if new or not same_view(before.settings, settings) else before.reference,
         )
         manifest = brought_up(
             current.manifest,

@@ -17,6 +17,7 @@ from zeroflaw.cli.products.texts import (
     settings_summary,
     threshold_text,
 )
+from zeroflaw.records.threshold import shown_threshold
 from zeroflaw.station.products.adding import add_products_by_name
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
@@ -64,7 +65,7 @@ def add(
         if old is not None and old.threshold is not None:
             command = "calibrate" if old.reference is None else "products learn"
             print_warning(
-                f"{name} had the threshold {old.threshold:.6f}"
+                f"{name} had the threshold {shown_threshold(old.threshold)}"
                 f"{' and a reference bank' if old.reference else ''}, which does not hold for its"
                 f" new embeddings and was dropped: run `zeroflaw {command}` again"
             )

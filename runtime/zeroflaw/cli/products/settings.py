@@ -123,6 +123,8 @@ def edit(
         require_changeable(opened.path)
     plan = plan_edit(opened, name, settings, photo, reading=Reading(white_level, orientation))
     target = out_file or settings.with_suffix(".overlay.png")
+    if target.resolve() in {settings.resolve(), photo.resolve()}:
+        raise typer.BadParameter(f"the picture would be written over {path_text(target)}")
     write_image(target, plan.overlay)
     for text in plan.warnings:
         print_warning(text)

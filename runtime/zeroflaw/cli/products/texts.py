@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from zeroflaw.pictures.settings_overlay import patch_size, patch_text
 from zeroflaw.pipeline.view.tiles import TileGrid
-from zeroflaw.records.threshold import uncalibrated_peaks
+from zeroflaw.records.threshold import shown_threshold, uncalibrated_peaks
 from zeroflaw.station.products.editing import DroppedParts, grid_of, takes_threshold
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
@@ -33,7 +33,7 @@ def threshold_text(product: Product, default: float) -> str:
     """Return a product's decision threshold and where it comes from, in one line."""
     if product.threshold is None:
         return f"threshold {default} (default)"
-    own = f"threshold {product.threshold:.6f}"
+    own = f"threshold {shown_threshold(product.threshold)}"
     calibration = product.calibration
     if calibration is None:
         return f"{own} (not calibrated)"
@@ -57,12 +57,16 @@ def settings_summary(settings: ProductSettings | None) -> str:
     tiles = settings.tiles
     parts = [
         "" if tiles is None else f"{tiles.rows} x {tiles.columns} tiles",
-        f"{len(settings.zones)} zones" if settings.zones else "",
-        f"{len(settings.rules)} rules" if settings.rules else "",
+        _count(len(settings.zones), "zone"),
+        _count(len(settings.rules), "rule"),
         "aligned" if settings.alignment else "",
     ]
     frame = f"{settings.frame_width} x {settings.frame_height} px"
     return f"; settings {settings.digest[:12]}: {', '.join([frame, *filter(None, parts)])}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}" if number else ""
 
 
 def product_document(bundle: Bundle, name: str) -> dict[str, object]:
@@ -200,7 +204,9 @@ def dropped_text(dropped: DroppedParts, *, stored: bool, cleared: bool) -> str:
     if not dropped.changed:
         has = "has no settings" if cleared else "has these settings already"
         return f"{has}; nothing is changed"
-    lost = [] if dropped.threshold is None else [f"the threshold {dropped.threshold:.6f}"]
+    lost = (
+        [] if dropped.threshold is None else [f"the threshold {shown_threshold(dropped.threshold)}"]
+    )
     lost += ["the reference bank"] if dropped.bank else []
     if not stored:
         loses = f"; it would lose {' and '.join(lost)}" if lost else ""

@@ -25,7 +25,7 @@ from zeroflaw.station.products.settings_toml import (
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.bundle.products.settings import Alignment, ProductSettings, Tiles
-from zeroflaw_engines.bundle.products.settings_change import same_view
+from zeroflaw_engines.bundle.products.settings_change import same_settings, same_view, with_template
 from zeroflaw_engines.bundle.products.settings_checks import check_settings, corners
 from zeroflaw_engines.bundle.products.writer import set_settings
 from zeroflaw_engines.bundle.shipped import require_changeable
@@ -60,8 +60,10 @@ class PlannedEdit:
     @property
     def dropped(self) -> DroppedParts:
         """What the product will lose."""
-        entry = self.bundle.manifest.products[self.product]
-        return dropped_parts(entry, self.settings)
+        manifest = self.bundle.manifest
+        entry = manifest.products[self.product]
+        _, new = with_template(manifest, entry.settings, self.settings, self.template)
+        return dropped_parts(entry, self.settings, new_photo=bool(new))
 
     def store(self) -> Bundle:
         """Store the settings, and return the bundle as it is then.
@@ -205,19 +207,20 @@ def plan_edit(
     )
 
 
-def dropped_parts(entry: Product, settings: ProductSettings | None) -> DroppedParts:
+def dropped_parts(
+    entry: Product, settings: ProductSettings | None, *, new_photo: bool = False
+) -> DroppedParts:
     """Say what a product loses when it gets other settings, or none.
 
     Args:
         entry: The product as it is.
+        new_photo: Whether a new reference photo comes with them.
     """
     before = entry.settings
-    if (None if before is None else before.digest) == (
-        None if settings is None else settings.digest
-    ):
+    if not new_photo and same_settings(before, settings):
         return DroppedParts(False, None, False)
-    bank = entry.reference is not None and not same_view(before, settings)
-    return DroppedParts(True, entry.threshold, bank)
+    same_bank = not new_photo and same_view(before, settings)
+    return DroppedParts(True, entry.threshold, entry.reference is not None and not same_bank)
 
 
 def grid_of(settings: ProductSettings, sizes: EngineSizes) -> TileGrid:

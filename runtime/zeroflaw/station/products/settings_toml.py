@@ -125,7 +125,7 @@ def read_settings(text: str, where: str) -> WrittenSettings:
     """
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a bare ValueError: of thousands of digits
         raise SettingsError(
             f"{where} is no TOML: {error}",
             "mend it there; `zeroflaw products show BUNDLE NAME --toml` prints settings as TOML",

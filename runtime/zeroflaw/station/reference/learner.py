@@ -46,7 +46,8 @@ class JudgedPhotos:
 
     Attributes:
         photos: All of the bank, if it has several; then those that only calibrate.
-        scores: Their image scores.
+        scores: What is compared with the threshold: their image scores, or what rules make of them.
+        image_scores: Their image scores; rules may say 0 of all but a few good photos.
         highest: The highest values of their reference maps.
         mean: The means of these.
         nearest: The photos in the bank that they are nearest to.
@@ -55,6 +56,7 @@ class JudgedPhotos:
 
     photos: tuple[Photo, ...]
     scores: NDArray[np.float64]
+    image_scores: NDArray[np.float64]
     highest: NDArray[np.float64]
     mean: NDArray[np.float64]
     nearest: tuple[Path, ...]
@@ -95,9 +97,11 @@ class PhotoLearner:
         if self.plan.scheme == "split":
             found += self._judge_others(bank)
         photos, scores, nearest, apart = zip(*found, strict=True)
+        image_scores = np.array([score.score for score in scores])
         return JudgedPhotos(
             photos=photos,
-            scores=np.array([score.score for score in scores]),
+            scores=image_scores,
+            image_scores=image_scores,
             highest=np.array([score.highest for score in scores]),
             mean=np.array([score.mean for score in scores]),
             nearest=tuple(self.plan.bank[number].path for number in nearest),

@@ -98,13 +98,13 @@ class ViewLearner:
         beginnings = [self._learned(photo)["beginning"] for photo in self.plan.bank]
         found = list(self._judged(bank, compared, beginnings))
         photos, values, nearest = zip(*found, strict=True)
-        score, highest, mean, apart = np.array(values, np.float64).T
-        return JudgedPhotos(photos, score, highest, mean, nearest, apart)
+        score, image_score, highest, mean, apart = np.array(values, np.float64).T
+        return JudgedPhotos(photos, score, image_score, highest, mean, nearest, apart)
 
     def _judged(
         self, bank: ReferenceBank, compared: list[FloatArray], beginnings: list[FloatArray]
     ) -> Iterator[tuple[Photo, list[float], Path]]:
-        """Give of each photo: score, highest and mean distance, how far it is from the nearest."""
+        """Give of each photo: scores, highest and mean distance, how far it is from the nearest."""
         photos = self.plan.bank
         # A photo that is alone in the bank has nothing to be scored against.
         for number, photo in enumerate(photos if len(photos) > 1 else ()):
@@ -129,7 +129,7 @@ class ViewLearner:
         stored = kept.read(photo)
         if stored is None:
             judged = self.scorer.judge(self.reader.frame(photo), self.scorer.load(bank))
-            values = [judged.score, judged.highest, judged.mean]
+            values = [judged.score, judged.image_score, judged.highest, judged.mean]
             stored = {"judged": np.array(values, np.float64)}
             kept.write(photo, stored)
         return [float(value) for value in stored["judged"]]

@@ -46,11 +46,13 @@ class JudgedView:
 
     Attributes:
         score: The decision score.
+        image_score: The image score.
         highest: The highest value of the reference map, 0 without a bank.
         mean: Its mean over what is judged.
     """
 
     score: float
+    image_score: float
     highest: float
     mean: float
 
@@ -119,12 +121,13 @@ class ViewScorer:
         """Inspect a photo, as `inspect`, and say how far it is from the banks."""
         encoded = self._encoded(frame, banks)
         zones = None if encoded.view is None else encoded.view.zones
-        score = self.pipeline.decode(encoded, trace=False).decision_score
+        seen = self.pipeline.decode(encoded, trace=False)
+        scores = seen.decision_score, seen.image_score
         distances = encoded.encoding.reference_map
         if distances is None:
-            return JudgedView(score, 0.0, 0.0)
+            return JudgedView(*scores, 0.0, 0.0)
         judged = distances if zones is None else distances[zones.at_map(distances.shape)]
-        return JudgedView(score, float(distances.max()), float(judged.mean()))
+        return JudgedView(*scores, float(distances.max()), float(judged.mean()))
 
     def pictures(self, frame: Frame) -> Iterator[TilePicture]:
         """Give what CLIP is shown of a photo: each tile that counts, row by row.

@@ -74,6 +74,22 @@ def test_zones_are_outlined_and_named_with_their_severity(frame: np.ndarray) -> 
         assert changed.min() > 50
 
 
+def test_a_name_at_the_border_is_seen_whole_and_unknown_letters_are_marked(
+    frame: np.ndarray,
+) -> None:
+    corner = square(WIDTH - 30, HEIGHT - 30, 29)
+    written = draw_settings(frame, zoned(Zone(name="a name", polygon=corner)), ONE)
+    other = draw_settings(frame, zoned(Zone(name="b name", polygon=corner)), ONE)
+    changed = np.argwhere((written != other).any(axis=2))
+    # The first letter stands well to the left of the zone.
+    assert changed[:, 1].max() < WIDTH - 60
+    marked = (
+        draw_settings(frame, zoned(Zone(name=name, polygon=corner)), ONE)
+        for name in ("p\u00e4rt", "p?rt")
+    )
+    np.testing.assert_array_equal(*marked)
+
+
 def test_relative_corners_are_drawn_where_those_in_pixels_are(frame: np.ndarray) -> None:
     pixels = Zone(name="part", polygon=square(80, 60, 120))
     relative = Zone(

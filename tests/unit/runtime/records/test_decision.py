@@ -62,6 +62,11 @@ def test_the_threshold_itself_rejects(score, threshold, decision, code):
     assert f"{threshold:.6f}" in found.reason.text
 
 
+def test_a_threshold_just_above_0_is_not_called_0():
+    assert "the threshold 1.18e-38" in verdict(0.0, 1.1754943508222875e-38).reason.text
+    assert "the threshold 0.000000" in verdict(0.0, 0.0).reason.text
+
+
 @pytest.mark.parametrize("score", [NAN, INF, -INF])
 def test_a_score_that_is_not_finite_decides_nothing(score):
     with pytest.raises(EngineError, match="cannot be compared") as error:

@@ -116,6 +116,15 @@ def test_an_area_in_mm2_is_that_of_the_pixels_by_the_scale(area, score):
         decision_score([rule], 0.9, [region(area)])
 
 
+@pytest.mark.parametrize("tenths", range(1, 40))
+def test_an_area_that_is_just_reached_counts_whatever_its_rounding(tenths):
+    """100 px of 0.7 mm are 49 mm2, and 48.99999999999999 in floating point."""
+    least = 100 * tenths**2 / 100
+    rule = Rule(name="r", min_area_mm2=least)
+    assert decision_score([rule], 0.9, [region(100)], tenths / 10) == 0.6
+    assert decision_score([rule], 0.9, [region(99)], tenths / 10) == 0.0
+
+
 def test_of_several_regions_the_one_that_makes_their_number_full_counts():
     rule = Rule(name="r", min_regions=2, min_area_px=10)
     regions = [region(100, 0.3), region(9, 0.9), region(10, 0.8), region(50, 0.5)]

@@ -229,7 +229,7 @@ def test_what_is_to_be_known_of_good_images_is_told(parts: list[Path], tmp_path:
 def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="there is no image"):
         score_good_images([], brightness)
-    with pytest.raises(CalibrationError, match="none of 2 files could be read"):
+    with pytest.raises(CalibrationError, match="none of 2 files could be judged"):
         score_good_images([tmp_path / "a.png", tmp_path / "b.png"], brightness)
 
 

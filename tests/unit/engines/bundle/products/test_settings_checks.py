@@ -64,6 +64,11 @@ REFUSED: dict[str, tuple[ProductSettings, str]] = {
     "a scale of 0": (replace(WHOLE, mm_per_pixel=0), "mm_per_pixel"),
     "a scale below 0": (replace(WHOLE, mm_per_pixel=-0.1), "mm_per_pixel"),
     "a scale without end": (replace(WHOLE, mm_per_pixel=INF), "mm_per_pixel is inf"),
+    "a scale whose square is no number": (
+        replace(WHOLE, mm_per_pixel=1e300),
+        "mm_per_pixel: a pixel of",
+    ),
+    "a scale whose square is 0": (replace(WHOLE, mm_per_pixel=1e-300), "mm_per_pixel: a pixel of"),
     "a scale of NaN": (replace(WHOLE, mm_per_pixel=NAN), "mm_per_pixel"),
     "no rows": (tiles(rows=0), "rows"),
     "too many columns": (tiles(columns=65), "columns"),
@@ -151,6 +156,15 @@ REFUSED: dict[str, tuple[ProductSettings, str]] = {
     "an area without a scale": (
         replace(with_rule(min_area_mm2=1.0), mm_per_pixel=None),
         "rules[0].min_area_mm2: the rule 'a rule'",
+    ),
+    "an area larger than the frame": (
+        with_rule(min_area_px=320 * 240 + 1),
+        "rules[0]: the rule 'a rule' can never hold: it takes a region of 76801 px or more",
+    ),
+    "an area of the wrong unit": (with_rule(min_area_mm2=500.0), "can never hold"),
+    "more regions than a frame has room for": (
+        with_rule(min_area_px=10, min_regions=7681),
+        "can never hold: it takes 7681 regions of 10 px or more, and the frame has 76800 px",
     ),
     # tiles and alignment
     "coarse_to_fine alone": (tiles(coarse_limit=None), "tiles: coarse_to_fine and coarse_limit"),

@@ -161,6 +161,24 @@ def test_the_reference_photo_is_kept_by_its_digest(bundle: Bundle, photo: Path) 
     assert left_overs(bundle.path) == ["../photos"]
 
 
+def test_a_reference_photo_that_is_read_otherwise_is_another_one(
+    bundle: Bundle, photo: Path
+) -> None:
+    """What frames are aligned with is not the same: what held for it goes, and that is told."""
+    first = edit(bundle, photo, ALIGNED)
+    learned = learn(first.bundle, settings=first.settings)
+    path = toml(photo, ALIGNED)
+    again = edit_product(learned, "object", path, photo)
+    assert not again.dropped.changed
+    assert stored(bundle) == stored(learned)
+    darker = edit_product(learned, "object", path, photo, reading=Reading(white_level=200))
+    assert (darker.dropped.changed, darker.dropped.bank) == (True, True)
+    assert darker.dropped.threshold is not None
+    after = stored(bundle)
+    assert (after.threshold, after.calibration, after.reference) == (None, None, None)
+    assert after.settings.alignment.template != first.settings.alignment.template
+
+
 def test_a_zone_too_near_the_border_is_told(bundle: Bundle, photo: Path) -> None:
     (text,) = edit(bundle, photo, ALIGNED.replace("= 12", "= 31")).warnings
     assert "zones[0]: the zone 'part' lies 30 px from the frame's border" in text

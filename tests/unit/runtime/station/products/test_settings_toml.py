@@ -76,6 +76,7 @@ def test_the_text_is_one_that_a_person_would_write() -> None:
 ZONE = '[[zones]]\nname = "a"\npolygon = [[0, 0], [9, 0], [9, 9]]\n'
 REFUSED = {
     "no TOML": ("frame_width =", "part.toml is no TOML", "--toml"),
+    "more digits than are read": (f"mm_per_pixel = {'9' * 5000}", "is no TOML", "mend"),
     "a setting twice": ("mm_per_pixel = 1\nmm_per_pixel = 2", "is no TOML", "mend"),
     "an unknown setting": ("frame_with = 3", "frame_with: there is no such", "mean frame_width?"),
     "an unknown setting of a zone": (ZONE + "color = 1", "zones[0].color: there", "polygon, kind"),

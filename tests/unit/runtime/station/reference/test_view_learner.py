@@ -14,6 +14,7 @@ from zeroflaw import Inspector, MethodParameters
 from zeroflaw.pipeline.encoding.clip import encode_clip
 from zeroflaw.pipeline.view.alignment import reference_template
 from zeroflaw.pipeline.view.product_view import product_view
+from zeroflaw.station import learning
 from zeroflaw.station.calibration import calibrate_product
 from zeroflaw.station.learning import LearnedProduct, forget_product, learn_product
 from zeroflaw.station.reference.photos import PhotoReader, survey_photos
@@ -243,6 +244,21 @@ def test_the_share_that_is_printed_is_the_share_that_is_rejected(
     rejected = np.mean([one.decision == "reject" for one in seen])
     assert rejected == done.fit.observed_rate
     assert rejected > 0
+
+
+def test_photos_are_unlike_the_others_by_their_image_scores(
+    mini_copy: Bundle, tmp_path: Path, monkeypatch
+) -> None:
+    """Of rules by regions most good photos score 0: any other score would be far from the rest."""
+    rules = (Rule(name="never", min_peak=1.0),)
+    bundle = set_settings(mini_copy, "object", msgspec.structs.replace(BY_REGIONS, rules=rules))
+    paths = written(tmp_path / "photos", [part(1), part(2)])
+    compared = []
+    monkeypatch.setattr(learning, "require_usual", lambda *given: compared.append(given[1]))
+    learned = learn_product(bundle, "object", paths, false_reject_rate=0.4)
+    assert learned.fit.threshold < 1e-6
+    (scores,) = compared
+    assert (scores > 0.01).all()
 
 
 def test_misaligned_photos_are_left_out(mini_copy: Bundle, tmp_path: Path) -> None:
