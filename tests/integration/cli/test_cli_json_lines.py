@@ -106,6 +106,7 @@ def test_products_have_a_line_each(bundle: Path) -> None:
         assert one == {
             "product": one["product"], "threshold": manifest.method_parameters.decision_threshold,
             "source": "default", "calibration": None, "reference": None,
+            "settings": None, "settings_digest": None, "view": None,
         }  # fmt: skip
 
 
