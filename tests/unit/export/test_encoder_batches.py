@@ -13,6 +13,7 @@ import pytest
 from support.exported_bundle import tiny_job
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, SCHEMA_VERSION
+from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     MAX_BATCH,
@@ -134,6 +135,10 @@ def test_a_bundle_says_how_many_images_it_takes(batch_bundle: Bundle) -> None:
         assert {(engine, "onnxruntime"), (engine, "tensorrt")} <= targets
         assert batch_bundle.contract(engine).max_batch == 4
     assert batch_bundle.contract("sam_decoder").max_batch == 1
+    # Nor is anything of settings in it, which older readers refuse.
+    text = (batch_bundle.path / "bundle.json").read_bytes()
+    assert encode_manifest(decode_manifest(text, "here")) == text
+    assert b'"settings"' not in text
 
 
 def test_a_bundle_that_asks_for_no_batches_is_what_it_was(tiny_bundle: Bundle) -> None:
