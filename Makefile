@@ -18,9 +18,9 @@ demo: $(LEAN)
 
 # Two processes share the tests; those that measure or take all the memory come after, alone, in CI.
 test: $(INSTALLED) lint docs
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not full_size and not every_python"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long and not full_size and not every_python"
 ifeq ($(CI),true)
-	$(BIN)/python -m pytest -m "full_size or every_python"
+	$(BIN)/python -m pytest -m "long or full_size or every_python"
 endif
 
 lint: $(INSTALLED)

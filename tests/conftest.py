@@ -61,9 +61,14 @@ def rng() -> np.random.Generator:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
+        "--long",
+        action="store_true",
+        help="also run what takes a quarter of a minute or more (CI does: it sets CI=true)",
+    )
+    parser.addoption(
         "--full-size",
         action="store_true",
-        help="also run ViT-H and ViT-L/14-336 (CI does: it sets CI=true)",
+        help="also run ViT-H and ViT-L/14-336 (CI does)",
     )
     parser.addoption(
         "--every-python",
@@ -74,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long tests come last, and only in CI or when they are asked for."""
-    late = {"every_python": "--every-python", "full_size": "--full-size"}
+    late = {"long": "--long", "every_python": "--every-python", "full_size": "--full-size"}
     first = [item for item in items if not late.keys() & item.keywords.keys()]
     for marker, option in late.items():
         marked = [item for item in items if marker in item.keywords]

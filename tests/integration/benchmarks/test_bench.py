@@ -159,6 +159,7 @@ def test_a_product_with_a_bank_has_the_matcher_among_its_stages(tmp_path: Path) 
     assert ("reference_matcher", "in", "bank") not in found, "it is uploaded once"
 
 
+@pytest.mark.long
 def test_peers_on_random_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> None:
     frame = bench_frame((192, 256), tmp_path)
     task = PeerTask(str(tiny_bundle.path), ONE_THREAD, "object", str(frame.path), cascades=2)
@@ -174,6 +175,7 @@ def test_peers_on_random_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> N
             assert float(re.search(r"by (\S+) at most", row.agreement)[1]) < 1e-3
 
 
+@pytest.mark.long
 def test_encoders_of_the_same_weights_agree(tiny_bundle: Bundle, tmp_path: Path) -> None:
     """PyTorch's encoder in both precisions and its plain export, each with time and memory."""
     frame = bench_frame((192, 256), tmp_path)

@@ -21,6 +21,7 @@ from zeroflaw_engines.bundle.bundle import Bundle
 PARTS = ("inspection", "clip_encoder", "sam_encoder", "sam_decoder")
 
 
+@pytest.mark.long
 def test_every_part_does_the_work_of_ours(tiny_bundle: Bundle, tmp_path: Path) -> None:
     frame = bench_frame((192, 256), tmp_path)
     task = PeerTask(

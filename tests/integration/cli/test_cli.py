@@ -211,6 +211,7 @@ def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".toy.partial-*"))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
 def test_export_from_files_of_the_official_layouts(tmp_path: Path) -> None:
     """OpenAI's TorchScript in fp16, SAM's flat .pth and APRIL-GAN's .pth, at reduced size."""

@@ -40,6 +40,7 @@ def test_the_recipe_holds_under_weights_that_provoke_overflow(tiny_bundle: Bundl
         assert scan.relative_error < 0.5, scan  # NaN, or all of it, where FP16 overflows
 
 
+@pytest.mark.long
 def test_a_bundle_for_batches_is_scanned_like_one_for_single_frames(
     tiny_bundle: Bundle, batch_bundle: Bundle
 ) -> None:
@@ -117,6 +118,7 @@ def test_frames_are_photos_then_quarters_then_drawn_ones(photos: Path) -> None:
         list(frames_of([photos / "empty"], 1))
 
 
+@pytest.mark.long
 def test_the_command(tmp_path: Path, monkeypatch) -> None:
     """On random weights, with bounds that a few frames can keep."""
     monkeypatch.setattr(safety, "MIN_MASKS", 0)

@@ -72,6 +72,7 @@ def test_pinned_memory_is_that_of_what_comes_from_the_host_or_goes_there(
     assert gpu.cuda.calls["cudaMallocHost"] == len(inputs)
 
 
+@pytest.mark.long
 def test_the_pool_holds_few_sizes(bundle: Bundle, gpu) -> None:
     session = load(bundle, "sam_decoder")
     session.prepare()
