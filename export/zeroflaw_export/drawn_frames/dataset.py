@@ -53,7 +53,7 @@ class FrameJob:
     """A frame to draw, and its files.
 
     Attributes:
-        surface: Its class.
+        surface: A name in `SURFACES`; the class of the frame.
         defect: Type of the defect, or `good`.
         seed: Of the frame.
         image: File of the frame.

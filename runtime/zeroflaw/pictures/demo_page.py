@@ -74,7 +74,6 @@ class Lesson:
 
     Attributes:
         name: Of the product.
-        product: Its entry in the manifest of the bundle that has learned it.
         photos: Those it was learned from, relative to the page.
     """
 

@@ -158,7 +158,7 @@ def grid_to_frame(
 
     Args:
         points: [N, 2], (x, y) on the grid.
-        grid: Its height and width.
+        grid: Height and width of the grid, px.
 
     Returns:
         float32 [N, 2].

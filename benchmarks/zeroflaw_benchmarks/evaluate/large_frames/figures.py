@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 
 from zeroflaw_benchmarks.evaluate.large_frames.inspecting import (
-    IMAGE_SCORINGS,
     PIXEL_MAPS,
     SeenFrame,
     ViewFigures,
 )
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import IMAGE_SCORINGS
 from zeroflaw_benchmarks.evaluate.report.markdown import listed, percent, table
 from zeroflaw_benchmarks.evaluate.result import mean_of
 
@@ -56,10 +56,8 @@ class LargeFramesReport:
     Attributes:
         zeroflaw_version: That measured.
         command: As it was typed.
-        bundle: Its directory.
         bundle_identity: Digest of its engines and weights.
         product: As which all frames were inspected.
-        dataset: Its directory.
         frame: Height and width of the frames, px.
         smallest_defect: That the grid was chosen for, px; None if it was given.
         grid: Rows and columns of the tiles.

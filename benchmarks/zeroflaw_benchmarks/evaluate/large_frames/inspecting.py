@@ -9,17 +9,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, get_args
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw import Inspector
-from zeroflaw.pipeline.geometry import BoolArray, FloatArray
+from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw_benchmarks.bench.process.child_process import peak_rss
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import IMAGE_SCORINGS, at_grid
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
 from zeroflaw_engines.bundle.products.writer import set_settings
@@ -27,7 +27,6 @@ from zeroflaw_engines.bundle.writer import copy_bundle
 from zeroflaw_engines.contract import EngineName
 from zeroflaw_export.datasets import Sample, read_sample_image, read_sample_mask
 
-IMAGE_SCORINGS: Final = ("cls", "map_max")
 # What is measured pixel by pixel: the map before SAM, and the score map after it.
 PIXEL_MAPS: Final = ("anomaly_map", "score_map")
 
@@ -64,7 +63,6 @@ class ViewTask:
     Attributes:
         bundle: Directory of the bundle.
         product: As which all frames are inspected.
-        view: How.
         frames: All of one size.
         frame: Their height and width, px.
         shrink: Pixels of the frame along a side of a pixel of the grid that is measured on.
@@ -90,7 +88,6 @@ class SeenFrame:
 
     Attributes:
         image: File of the frame, relative to the data set.
-        defective: Its truth.
         scores: Image score under each `image_scoring`.
         tiles: Of the view; 1 as a whole.
         tiles_run: That CLIP was run on, the whole frame of `coarse_to_fine` not among them.
@@ -115,8 +112,7 @@ class ViewFigures:
     """What a view gave.
 
     Attributes:
-        view: Its name.
-        frames: Each of them.
+        view: As `View.name`.
         pixels: Pixel metrics by map of `PIXEL_MAPS` and class.
         peak_rss: Largest resident memory of the process while it inspected, bytes.
         backend: What ran the engines.
@@ -164,23 +160,6 @@ def measured(task: ViewTask) -> ViewFigures:
         backend, scoring = inspector.backend, inspector.parameters.image_scoring
     largest = peak_rss()
     return ViewFigures(task.view.name, seen, _pooled(task), largest, backend, scoring)
-
-
-def at_grid(values: FloatArray, grid: tuple[int, int]) -> FloatArray:
-    """Resample a map that covers a frame to a grid that does.
-
-    Areas of a finer map are averaged; a coarser one is interpolated bilinearly.
-
-    Args:
-        values: float32 [h, w].
-        grid: Height and width.
-
-    Returns:
-        float32 of the grid's shape.
-    """
-    finer = values.shape[0] >= grid[0] and values.shape[1] >= grid[1]
-    method = cv2.INTER_AREA if finer else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(values, grid[::-1], interpolation=method), np.float32)
 
 
 def truth_at_grid(mask: BoolArray, shrink: int) -> NDArray[np.bool_]:

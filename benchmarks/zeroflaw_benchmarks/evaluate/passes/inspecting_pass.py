@@ -35,7 +35,7 @@ from zeroflaw_export.datasets import (
 )
 
 SCORINGS: Final = ("fused", "map", "mask", "sam_probability")
-_IMAGE_SCORINGS: Final = ("cls", "map_max")
+IMAGE_SCORINGS: Final = ("cls", "map_max")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def load_inspectors(
         frame_resizer=engines.frame_resizer,
     )
     own, image_scoring = parameters.scoring, parameters.image_scoring
-    other = next(name for name in _IMAGE_SCORINGS if name != image_scoring)
+    other = next(name for name in IMAGE_SCORINGS if name != image_scoring)
     by_scoring = {
         scoring: Inspector(
             loaded.bundle,
@@ -265,22 +265,32 @@ def judged_area(view: FrameView | None, frame: tuple[int, ...]) -> NDArray[np.bo
 
 
 def map_at_size(values: FloatArray, size: int) -> FloatArray:
-    """Resize a map that covers a frame to that of the measurement.
-
-    Where it is finer, areas are averaged, as mean scores over what a pixel covers; where it is
-    coarser, it is interpolated bilinearly.
+    """Bring a map that covers a frame to the size of the measurement, as `at_grid` does.
 
     Args:
         values: float32 [h, w].
 
     Returns:
-        float32 [size, size].
+        float32 [size, size]; the map itself if it has that size.
     """
-    if values.shape == (size, size):
-        return values
-    finer = min(values.shape) > size
+    return values if values.shape == (size, size) else at_grid(values, (size, size))
+
+
+def at_grid(values: FloatArray, grid: tuple[int, int]) -> FloatArray:
+    """Resample a map that covers a frame to a grid that does.
+
+    Areas of a finer map are averaged; a coarser one is interpolated bilinearly.
+
+    Args:
+        values: float32 [h, w].
+        grid: Height and width.
+
+    Returns:
+        float32 of the grid's shape.
+    """
+    finer = values.shape[0] >= grid[0] and values.shape[1] >= grid[1]
     method = cv2.INTER_AREA if finer else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(values, (size, size), interpolation=method), np.float32)
+    return np.asarray(cv2.resize(values, grid[::-1], interpolation=method), np.float32)
 
 
 def _image_scoring(inspectors: Inspectors, scoring: str) -> str:

@@ -129,7 +129,7 @@ class ProductSettings(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         frame_width: Of the frames that the settings are made for, px; others are held.
-        frame_height: The same.
+        frame_height: Rows of these frames, px.
         mm_per_pixel: Side of a pixel on the part, mm.
         tiles: None: the encoders see the frame as a whole.
         zones: None: the whole frame is judged.

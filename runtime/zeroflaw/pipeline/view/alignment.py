@@ -28,7 +28,6 @@ from zeroflaw.pipeline.view.registration import (
 from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.products.settings import Alignment
-from zeroflaw_engines.bundle.products.settings_checks import corners
 from zeroflaw_engines.errors import BundleDamagedError, FrameError
 from zeroflaw_engines.image_files.frame import Frame
 
@@ -66,12 +65,10 @@ class AlignedFrame:
     def lost_zone(self, zones: ZoneLayout) -> str | None:
         """Say which zone to include lies outside the frame in part; None if all are seen."""
         height, width = self.frame.shape[:2]
-        for zone in zones.zones:
+        for zone in zones.moved(self.matrix):
             if zone.kind != "include":
                 continue
-            # Corners count from the frame's own corner, half a pixel before the first centre.
-            points = corners(zone, (height, width)) - 0.5
-            there = points @ self.matrix[:, :2].T + self.matrix[:, 2] + 0.5
+            there = np.asarray(zone.polygon, np.float64)
             outside = float(np.maximum(-there, there - (width, height)).max())
             if outside > _MARGIN:
                 return (

@@ -23,7 +23,7 @@ _SAMPLES: Final = 16
 # Longest side of a frame that OpenCV takes pixels by their places of, px; longer ones are smooth.
 _LONGEST: Final = 32766
 # Rows whose places are looked up at once.
-_BAND: Final = 256
+_STRIP: Final = 256
 
 
 class Blanking:
@@ -43,12 +43,12 @@ class Blanking:
             self._source = _mirrored(judged, mirrored)
         height, width = judged.shape
         self._weights = np.zeros((-(-height // _CELL), -(-width // _CELL)), np.float32)
-        bands = [_samples(judged[row : row + _CELL]) for row in range(0, height, _CELL)]
-        for band, (cells, _) in enumerate(bands):
-            self._weights[band, cells] = 1
+        strips = [_samples(judged[row : row + _CELL]) for row in range(0, height, _CELL)]
+        for strip, (cells, _) in enumerate(strips):
+            self._weights[strip, cells] = 1
         self._filled = np.flatnonzero(self._weights)
         self._samples = np.concatenate(
-            [chosen + band * _CELL * width for band, (_, chosen) in enumerate(bands)], axis=1
+            [chosen + strip * _CELL * width for strip, (_, chosen) in enumerate(strips)], axis=1
         )
 
     def blanked(self, frame: Frame) -> Frame:
@@ -113,8 +113,8 @@ def _mirrored(judged: BoolArray, mirrored: BoolArray) -> NDArray[np.int16]:
     source[..., 0] = np.arange(width)
     source[..., 1] = np.arange(height)[:, None]
     source[~judged] = -1
-    for top in range(0, height, _BAND):
-        rows, columns = np.nonzero(mirrored[top : top + _BAND])
+    for top in range(0, height, _STRIP):
+        rows, columns = np.nonzero(mirrored[top : top + _STRIP])
         rows += top
         near_y, near_x = np.divmod(nearest[labels[rows, columns]], width)
         x, y = 2 * near_x - columns, 2 * near_y - rows
@@ -124,22 +124,22 @@ def _mirrored(judged: BoolArray, mirrored: BoolArray) -> NDArray[np.int16]:
     return source
 
 
-def _samples(band: BoolArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose pixels of each cell of a band, spread evenly over its judged ones.
+def _samples(strip: BoolArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose pixels of each cell of a strip, spread evenly over its judged ones.
 
     Args:
-        band: bool [h, W], judged; a row of cells.
+        strip: bool [h, W], judged; a row of cells.
 
     Returns:
-        Columns of the cells that have any, int64 [n], and places in the band, int64 [samples, n].
+        Columns of the cells that have any, int64 [n], and places in the strip, int64 [samples, n].
     """
-    columns, rows = np.nonzero(band.T)
+    columns, rows = np.nonzero(strip.T)
     counts = np.bincount(columns // _CELL)
     cells = np.flatnonzero(counts)
     starts = np.cumsum(counts)[cells] - counts[cells]
     spread = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     chosen = starts + (spread[:, None] * counts[cells]).astype(np.int64)
-    return cells, rows[chosen] * band.shape[1] + columns[chosen]
+    return cells, rows[chosen] * strip.shape[1] + columns[chosen]
 
 
 def _pulled(level: FloatArray, weights: FloatArray) -> FloatArray:

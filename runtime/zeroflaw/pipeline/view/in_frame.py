@@ -15,6 +15,7 @@ from zeroflaw.pipeline.masks.from_logits import Box
 from zeroflaw.pipeline.trace import Trace
 from zeroflaw.pipeline.view.alignment import AlignedFrame
 from zeroflaw.pipeline.view.product_view import FrameView
+from zeroflaw.pipeline.view.registration import mapped
 from zeroflaw_engines.bundle.products.settings import Zone
 
 
@@ -70,8 +71,7 @@ def trace_in_frame(trace: Trace, view: FrameView | None) -> Trace:
         return trace
     points = trace.points
     if points is not None:
-        matrix = aligned.matrix
-        coords = (points.coords @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+        coords = mapped(points.coords, aligned.matrix).astype(np.float32)
         points = replace(points, coords=coords)
     height, width = view.seen.shape[:2]
     reference = trace.reference_map
@@ -96,7 +96,7 @@ def _stage(stage: Stage, aligned: AlignedFrame, frame: tuple[int, int]) -> Stage
 def _box(box: Box, aligned: AlignedFrame, frame: tuple[int, int]) -> Box:
     x0, y0, x1, y1 = box
     corners = np.array(list(itertools.product((x0, x1), (y0, y1))), np.float64)
-    there = np.rint(corners @ aligned.matrix[:, :2].T + aligned.matrix[:, 2]).astype(int)
+    there = np.rint(mapped(corners, aligned.matrix)).astype(int)
     there = there.clip(0, (frame[1] - 1, frame[0] - 1))
     left, top = there.min(axis=0).tolist()
     right, bottom = there.max(axis=0).tolist()

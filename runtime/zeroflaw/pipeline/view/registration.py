@@ -78,6 +78,19 @@ def euclidean(motion: Motion, shape: tuple[int, ...]) -> NDArray[np.float64]:
     return np.column_stack([turn, middle + motion.shift - turn @ middle])
 
 
+def mapped(points: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map points by a matrix such as that of `euclidean`.
+
+    Args:
+        points: [n, 2], (x, y); whole numbers are the centres of pixels.
+        matrix: float64 [2, 3].
+
+    Returns:
+        float64 [n, 2].
+    """
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)
+
+
 def motion_between(
     template: FloatArray, picture: FloatArray, *, max_rotation: float, refine: bool
 ) -> Motion:

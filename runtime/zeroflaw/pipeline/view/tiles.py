@@ -95,7 +95,7 @@ def tile_grid(tiles: Tiles | None, frame: tuple[int, int], sizes: EngineSizes) -
     """
     if tiles is None or tiles.rows * tiles.columns == 1:
         return None
-    grid = TileGrid(tiles, frame, sizes.clip_image_size, _patches(sizes))
+    grid = TileGrid(tiles, frame, sizes.clip_image_size, patches_of(sizes))
     least = grid.patches or _LEAST_SIDE
     for side, count, name in zip(
         grid.tile, (tiles.rows, tiles.columns), ("rows", "columns"), strict=True
@@ -132,7 +132,7 @@ def grid_for_defect(
             f"a smallest defect of {smallest_defect:g} px was given",
             "give its extent in pixels of the frame, more than 0",
         )
-    patches = _patches(sizes)
+    patches = patches_of(sizes)
     if patches is None:
         raise SettingsError(
             "the bundle does not tell its patch grid, so that no grid of tiles can be chosen by"
@@ -175,7 +175,8 @@ def _tiles_for(
     )
 
 
-def _patches(sizes: EngineSizes) -> int | None:
+def patches_of(sizes: EngineSizes) -> int | None:
+    """Return the patches of CLIP along a side of its map; None if the bundle does not tell."""
     return None if sizes.reference is None else math.isqrt(sizes.reference.tokens)
 
 

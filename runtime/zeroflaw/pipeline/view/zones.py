@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from zeroflaw.pipeline.geometry import BoolArray
 from zeroflaw.pipeline.view.blanking import Blanking
+from zeroflaw.pipeline.view.registration import mapped
 from zeroflaw_engines.bundle.products.settings import SEVERITIES, Severity, Zone
 from zeroflaw_engines.bundle.products.settings_checks import corners
 from zeroflaw_engines.errors import SettingsError
@@ -98,9 +99,7 @@ class ZoneLayout:
                 pixels, as that of an `AlignedFrame` is.
         """
         return tuple(
-            _with_corners(
-                zone, (corners(zone, self._size) - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
-            )
+            _with_corners(zone, mapped(corners(zone, self._size) - 0.5, matrix) + 0.5)
             for zone in self.zones
         )
 

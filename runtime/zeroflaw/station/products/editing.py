@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import msgspec
 import numpy as np
 
 from zeroflaw.pictures.reading import Reading, ReadPicture
 from zeroflaw.pictures.settings_overlay import draw_settings
 from zeroflaw.pipeline.view.alignment import Aligner, aligner_of, reference_template
-from zeroflaw.pipeline.view.tiles import TileGrid, grid_for_defect, tile_grid
+from zeroflaw.pipeline.view.registration import reduced
+from zeroflaw.pipeline.view.tiles import TileGrid, grid_for_defect, patches_of, tile_grid
 from zeroflaw.pipeline.view.zones import zone_layout
 from zeroflaw.records.threshold import uncalibrated_peaks
 from zeroflaw.station.products.settings_toml import (
@@ -176,8 +175,7 @@ def plan_edit(
             template = reference_template(other.frame)
             alignment = _alignment(written.alignment, sha256_of_file(path), "")
             if other is not picture:
-                grey = cv2.imdecode(np.frombuffer(template, np.uint8), cv2.IMREAD_UNCHANGED)
-                aligner = Aligner(alignment, np.asarray(grey, np.float32))
+                aligner = Aligner(alignment, reduced(other.frame).astype(np.float32))
                 warnings += other.warnings
     settings = ProductSettings(
         frame_width=frame_size[1],
@@ -232,8 +230,8 @@ def grid_of(settings: ProductSettings, sizes: EngineSizes) -> TileGrid:
     grid = tile_grid(settings.tiles, settings.frame_size, sizes)
     if grid is not None:
         return grid
-    patches = None if sizes.reference is None else math.isqrt(sizes.reference.tokens)
-    return TileGrid(Tiles(rows=1, columns=1), settings.frame_size, sizes.clip_image_size, patches)
+    whole = Tiles(rows=1, columns=1)
+    return TileGrid(whole, settings.frame_size, sizes.clip_image_size, patches_of(sizes))
 
 
 def takes_threshold(settings: ProductSettings | None) -> bool:

@@ -35,9 +35,9 @@ from zeroflaw_engines.contract import ReferenceSizes
 _Pixels = TypeVar("_Pixels", bound=NDArray[Any])
 
 # Photos are thinned to more rows than they need, so that they serve a bank of fewer photos too.
-_SPARE: Final = 2
+SPARE: Final = 2
 # Rows of each photo that tell which one another photo is nearest to.
-_ROWS_COMPARED: Final = 16
+ROWS_COMPARED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class PhotoLearner:
         tokens = [one for one in (seen.tokens, *others) if one is not None]
         computed: Arrays = {
             "tokens": tokens[0],
-            "thinned": thinned(np.concatenate(tokens, axis=1), _SPARE * self.plan.rows_of_a_photo),
+            "thinned": thinned(np.concatenate(tokens, axis=1), SPARE * self.plan.rows_of_a_photo),
             "zero_shot": np.array([seen.zero_shot]),
         }
         self.store.write(photo, computed)
@@ -181,7 +181,7 @@ def nearest_photo(tokens: FloatArray, bank: ReferenceBank) -> tuple[int, float]:
         Its number, and the mean distance of its rows from the photo, in [0, 2].
     """
     starts = np.flatnonzero(np.diff(bank.photos, prepend=-1))
-    each = min(_ROWS_COMPARED, int(np.diff([*starts, bank.rows]).min()))
+    each = min(ROWS_COMPARED, int(np.diff([*starts, bank.rows]).min()))
     rows = (starts[:, None] + np.arange(each)).ravel()
     highest = (bank.tokens[0, rows].astype(np.float32) @ tokens[0].T).max(axis=1)
     apart = 1 - highest.reshape(-1, each).mean(axis=1)
@@ -195,7 +195,7 @@ def require_space(sizes: ReferenceSizes, plan: LearningPlan, store: PhotoStore) 
     Raises:
         BundleError: There is not enough.
     """
-    thin = 2 * sizes.blocks * sizes.width * _SPARE * plan.rows_of_a_photo
+    thin = 2 * sizes.blocks * sizes.width * SPARE * plan.rows_of_a_photo
     whole = 4 * sizes.blocks * sizes.tokens * sizes.width
     missing = sum(not store.has(photo) for photo in plan.bank)
     require_disk_space(store.bundle, missing * (whole + thin) + 2 * sizes.bank_bytes)

@@ -10,13 +10,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw.station.reference.learner import JudgedPhotos, digest_of, view_of
+from zeroflaw.station.reference.learner import (
+    ROWS_COMPARED,
+    SPARE,
+    JudgedPhotos,
+    digest_of,
+    view_of,
+)
 from zeroflaw.station.reference.photos import (
     Arrays,
     Photo,
@@ -35,11 +40,6 @@ from zeroflaw_engines.bundle.reference_bank import (
     encode_reference_bank,
 )
 from zeroflaw_engines.contract import ReferenceSizes
-
-# Photos are thinned to more rows than they need, so that they serve a bank of fewer photos too.
-_SPARE: Final = 2
-# Rows of each photo that tell which one another photo is nearest to.
-_ROWS_COMPARED: Final = 16
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ViewLearner:
             BundleError: There is not enough.
         """
         sizes = self.sizes
-        rows = max(1, len(self.tiles)) * _SPARE * self.plan.rows_of_a_photo
+        rows = max(1, len(self.tiles)) * SPARE * self.plan.rows_of_a_photo
         a_photo = 2 * sizes.blocks * sizes.width * rows + 4 * sizes.tokens * sizes.width
         missing = sum(not self.store.has(photo) for photo in self.plan.bank)
         require_disk_space(self.store.bundle, missing * a_photo + 2 * sizes.bank_bytes)
@@ -94,8 +94,11 @@ class ViewLearner:
 
         Photos that were judged already, by the same bank, are not judged again.
         """
-        compared = [self._learned(photo)["compared"] for photo in self.plan.bank]
-        beginnings = [self._learned(photo)["beginning"] for photo in self.plan.bank]
+        learned = [
+            (stored["compared"], stored["beginning"])
+            for stored in map(self._learned, self.plan.bank)
+        ]
+        compared, beginnings = [one[0] for one in learned], [one[1] for one in learned]
         found = list(self._judged(bank, compared, beginnings))
         photos, values, nearest = zip(*found, strict=True)
         score, image_score, highest, mean, apart = np.array(values, np.float64).T
@@ -147,10 +150,10 @@ class ViewLearner:
             if all(k is not None and k.shape[1] >= n for k, n in zip(known, needed, strict=True)):
                 return stored
         pictures = list(self.scorer.pictures(self.reader.frame(photo)))
-        rows = _SPARE * self.plan.rows_of_a_photo
+        rows = SPARE * self.plan.rows_of_a_photo
         # Of one bank for all, as many of each tile as leave twice the largest bank's rows: not by
         # the plan, so that a photo has the same rows whatever the photos beside it are.
-        share = -(-_SPARE * self.sizes.rows // len(pictures))
+        share = -(-SPARE * self.sizes.rows // len(pictures))
         found, every = [], []
         for picture in pictures:
             tokens = self._tokens(picture)
@@ -199,7 +202,7 @@ class ViewLearner:
         middle = numbers[len(numbers) // 2]
         tile = next(one for one in pictures if one.number == middle)
         tokens = self.scorer.tokens(tile.picture)[:1]
-        beginning = thinned(tokens, _ROWS_COMPARED)[0].astype(np.float32)
+        beginning = thinned(tokens, ROWS_COMPARED)[0].astype(np.float32)
         return tokens[0], beginning
 
 

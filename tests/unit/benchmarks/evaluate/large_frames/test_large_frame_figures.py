@@ -25,12 +25,12 @@ from zeroflaw_benchmarks.evaluate.large_frames.figures import (
 from zeroflaw_benchmarks.evaluate.large_frames.inspecting import (
     SeenFrame,
     ViewFigures,
-    at_grid,
     grid_size,
     measured,
     truth_at_grid,
 )
 from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import at_grid
 from zeroflaw_export.drawn_frames.large import LargeFrames, write_large_frames
 
 
