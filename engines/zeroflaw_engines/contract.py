@@ -29,6 +29,7 @@ TEXT_ENCODER: Final = "text_encoder"
 REFERENCE_MATCHER: Final = "reference_matcher"
 FRAME_RESIZER: Final = "frame_resizer"
 PATCH_TOKENS: Final = "patch_tokens"
+TEXT_EMBEDDINGS: Final = "text_embeddings"
 
 # The dynamic axis of encoders that take several images in one call, and the most that an export
 # may ask for: from there on a batch gains nothing on any GPU, and takes memory.
@@ -136,7 +137,7 @@ class EngineSizes:
     Attributes:
         clip_image_size: Side of the square image of the CLIP encoder, px. The anomaly map has
             the same side.
-        embedding_size: Width of the shared image-text space.
+        embedding_size: Width of the shared image-text space; 0 where the localizer takes no texts.
         sam_image_size: Side of SAM's padded square image, px.
         sam_feature_size: Side of SAM's feature grid, cells.
         sam_feature_channels: Channels of SAM's features.
@@ -166,10 +167,11 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     """Return the contract of one engine.
 
     - `clip_encoder`: `image` is RGB, squashed to a square. `text_embeddings` has the normal
-      sentence ensemble in row 0, the abnormal one in row 1, both L2-normalised. `anomaly_map`
-      is in [0, 1]: the mean over the tapped blocks of P(abnormal), upsampled before softmax.
-      `image_score` is P(abnormal) of the CLS token. `patch_tokens`, in bundles that take
-      reference banks, are L2-normalised, row by row of their grid.
+      sentence ensemble in row 0, the abnormal one in row 1, both L2-normalised; a localizer that
+      takes no texts has no such input. `anomaly_map` and `image_score` are in [0, 1], by the
+      bundle's localizer: APRIL-GAN's are the mean over the tapped blocks of P(abnormal),
+      upsampled before softmax, and P(abnormal) of the CLS token. `patch_tokens`, in bundles that
+      take reference banks, are L2-normalised, row by row of their grid.
     - `sam_encoder`: `image` is RGB with the content at the top left; `image_size` is the height
       and width of that content. All outside it is set to SAM's mean colour *after*
       normalisation, as `Sam.preprocess` does, whatever the pixels there are.
@@ -213,7 +215,11 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
             CLIP_ENCODER,
             (
                 TensorSpec("image", "uint8", (*first, clip, clip, 3)),
-                TensorSpec("text_embeddings", "float32", (2, s.embedding_size)),
+                *(
+                    (TensorSpec(TEXT_EMBEDDINGS, "float32", (2, s.embedding_size)),)
+                    if s.embedding_size
+                    else ()
+                ),
             ),
             (
                 TensorSpec("anomaly_map", "float32", (*first, clip, clip)),

@@ -1,10 +1,10 @@
-"""The method's parameters: every point that the paper leaves open, as one frozen object."""
+"""The method's parameters: every point that the papers leave open, as one frozen object."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -13,6 +13,21 @@ import msgspec
 from zeroflaw_engines.errors import ParametersError
 
 MAX_POINTS_PER_SIGN: Final = 10
+
+Refiner = Literal["cascade", "mmr", "box_proposals", "none"]
+
+# The parameters that one refiner alone reads; all others are read by several, or by all. Those of
+# the cascade are always recorded and always digested, as they were before there was a choice.
+PARAMETERS_OF_REFINER: Final[dict[str, tuple[str, ...]]] = {
+    "mmr": ("mmr_threshold", "mmr_points", "mmr_seed", "mmr_mask", "mmr_normalisation"),
+    "box_proposals": (
+        "proposal_score",
+        "proposal_area",
+        "proposal_masks",
+        "proposal_saliency",
+        "saliency_neighbours",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +85,24 @@ class MethodParameters:
             "defect": `warn` in the result, `hold` the frame, or `ignore` it.
         contradiction_area: Share of what is judged of the frame that mask or map must call
             defective for it to be a contradiction, in [0, 1); 0 counts a single pixel.
+        refiner: What turns the anomaly map and SAM's features into mask and score map: the
+            `cascade` of Hou et al., ClipSAM's `mmr`, SAA's `box_proposals`, or `none`, the map
+            alone.
+        mmr_threshold: Anomaly above which a pixel is foreground (ClipSAM, Eq. 7), in (0, 1).
+        mmr_points: m, random points in the foreground, 1 to 20; fewer if it has fewer pixels.
+        mmr_seed: Seed of those points: equal maps give equal masks.
+        mmr_mask: Mask of a component: its `best` of three by predicted IoU, or the `vote` of all
+            three by predicted IoU.
+        mmr_normalisation: Norm of Eq. 9: `fixed` divides by the largest value of one component,
+            1 + 3, at most 1, and is the same for every frame; `per_image` stretches each frame to
+            [0, 1], as the paper may have, and is no basis of decisions.
+        proposal_score: Score that a box must reach, in [0, 1] (SAA's box threshold).
+        proposal_area: Largest share of the frame that a box may take, in (0, 1].
+        proposal_masks: Masks of highest score that are averaged, 1 to 100 (SAA's k_mask).
+        proposal_saliency: What rescales the score of a box by exp(3 * mean over its mask): the
+            `anomaly_map`, how unlike the others its `patch_tokens` are (SAA+), or `none` (SAA).
+        saliency_neighbours: N of the least similar patches that make up a patch's saliency, at
+            least 1 (SAA+: 400).
     """
 
     extreme_threshold: float = 0.5
@@ -98,6 +131,17 @@ class MethodParameters:
     min_peak: float = 0.0625
     contradiction: Literal["warn", "hold", "ignore"] = "warn"
     contradiction_area: float = 0.0
+    refiner: Refiner = "cascade"
+    mmr_threshold: float = 0.47
+    mmr_points: int = 5
+    mmr_seed: int = 0
+    mmr_mask: Literal["best", "vote"] = "best"
+    mmr_normalisation: Literal["fixed", "per_image"] = "fixed"
+    proposal_score: float = 0.1
+    proposal_area: float = 0.5
+    proposal_masks: int = 5
+    proposal_saliency: Literal["anomaly_map", "patch_tokens", "none"] = "patch_tokens"
+    saliency_neighbours: int = 400
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(MethodParameters).items():
@@ -138,14 +182,57 @@ class MethodParameters:
             0 <= self.contradiction_area < 1,
             "in [0, 1)",
         )
+        _require("mmr_threshold", self.mmr_threshold, 0 < self.mmr_threshold < 1, "inside (0, 1)")
+        _require("mmr_points", self.mmr_points, 1 <= self.mmr_points <= 20, "1 to 20")
+        _require("mmr_seed", self.mmr_seed, 0 <= self.mmr_seed < 2**32, "0 to 2^32 - 1")
+        _require("proposal_score", self.proposal_score, 0 <= self.proposal_score <= 1, "in [0, 1]")
+        _require("proposal_area", self.proposal_area, 0 < self.proposal_area <= 1, "in (0, 1]")
+        _require("proposal_masks", self.proposal_masks, 1 <= self.proposal_masks <= 100, "1 to 100")
+        _require(
+            "saliency_neighbours",
+            self.saliency_neighbours,
+            self.saliency_neighbours >= 1,
+            "at least 1",
+        )
+        self._require_own()
+
+    def _require_own(self) -> None:
+        """Refuse a parameter of another refiner that is not its default: it would do nothing."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for refiner, names in PARAMETERS_OF_REFINER.items():
+            if refiner == self.refiner:
+                continue
+            given = [name for name in names if getattr(self, name) != defaults[name]]
+            if given:
+                raise ParametersError(
+                    f"method parameter {', '.join(given)} is of the refiner {refiner}, and the"
+                    f" refiner is {self.refiner}",
+                    f"leave it out, or set refiner to {refiner}",
+                )
+
+    @property
+    def relevant(self) -> dict[str, Any]:
+        """The values by name, without those of refiners that are not in use.
+
+        With the cascade, `refiner` is left out too: manifests and digests are then the same as
+        before there was a choice.
+        """
+        values = dataclasses.asdict(self)
+        for refiner, names in PARAMETERS_OF_REFINER.items():
+            if refiner != self.refiner:
+                for name in names:
+                    del values[name]
+        if self.refiner == "cascade":
+            del values["refiner"]
+        return values
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all values as JSON with sorted names: equal for equal parameters."""
+        """SHA-256 of what is `relevant`, as JSON with sorted names: equal for equal parameters."""
         hints = get_type_hints(MethodParameters)
         values = {
             name: float(value) if hints[name] is float else value
-            for name, value in dataclasses.asdict(self).items()
+            for name, value in self.relevant.items()
         }
         return hashlib.sha256(msgspec.json.encode(values, order="sorted")).hexdigest()
 
@@ -174,10 +261,40 @@ class MethodParameters:
     def replace(self, **values: Any) -> MethodParameters:  # noqa: ANN401 - any field's type
         """Return these parameters with some values replaced.
 
+        With another refiner, what the old one alone reads takes its defaults again.
+
         Raises:
             ParametersError: A name is unknown, or a value is not acceptable.
         """
-        return self.from_mapping({**dataclasses.asdict(self), **values})
+        kept = dataclasses.asdict(self)
+        if values.get("refiner", self.refiner) != self.refiner:
+            for name in PARAMETERS_OF_REFINER.get(self.refiner, ()):
+                del kept[name]
+        return self.from_mapping({**kept, **values})
+
+
+def named_values(settings: Iterable[str]) -> dict[str, Any]:
+    """Read settings of the form NAME=VALUE, the last one of a name winning; numbers become such.
+
+    Raises:
+        ParametersError: A setting has no `=`.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ParametersError(f"{setting!r} is not NAME=VALUE", "write --set NAME=VALUE")
+        values[name.strip()] = _number_or_text(text.strip())
+    return values
+
+
+def _number_or_text(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _require_kind(name: str, value: object, hint: object) -> None:

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from open_clip.model import CLIP
+import msgspec
 from segment_anything.modeling import Sam
 from torch import nn
 
 from zeroflaw_engines import arguments
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.graph_entries import AttentionForm, Precision
-from zeroflaw_engines.bundle.manifest import (
+from zeroflaw_engines.bundle.identities import (
     ClipIdentity,
-    Manifest,
-    Product,
+    LocalizerIdentity,
     ReferenceIdentity,
     SamIdentity,
-    TextIdentity,
-    parameters_record,
-    schema_version,
+    WeightsIdentity,
 )
+from zeroflaw_engines.bundle.manifest import Manifest, Product, parameters_record, schema_version
 from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
-from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, encode_prompt_bank
 from zeroflaw_engines.bundle.prompt_ensembles import (
-    PromptEnsembles,
-    load_tokenizer,
-    product_embeddings,
     read_prompt_ensembles,
 )
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
@@ -45,7 +34,6 @@ from zeroflaw_engines.contract import (
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
-    TEXT_ENCODER,
     EngineSizes,
 )
 from zeroflaw_engines.errors import ExportError
@@ -60,26 +48,22 @@ from zeroflaw_export.models.architectures import (
     clip_architecture,
     sam_architecture,
 )
-from zeroflaw_export.models.clip_encoder import ClipEncoder
-from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
+from zeroflaw_export.models.load import WeightsSource, load_clip, load_sam
+from zeroflaw_export.models.localizers.localizer import Localizer, Tower
+from zeroflaw_export.models.localizers.registry import DEFAULT_LOCALIZER, localizer
 from zeroflaw_export.models.pyramid import PyramidImageEncoder
-from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
 from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
 from zeroflaw_export.models.sam_decoder import SamDecoder
 from zeroflaw_export.models.sam_encoder import PyramidSamEncoder, SamEncoder
-from zeroflaw_export.models.text_encoder import TextEncoder
-from zeroflaw_export.models.tokenizer import write_tokenizer
 from zeroflaw_export.parity import checks as parity
 from zeroflaw_export.parity import references
 from zeroflaw_export.parity.references import keep_freed_memory
+from zeroflaw_export.texts import PROMPTS, export_texts, no_texts
 
 # 10 positive and 10 negative points and a box, in rows that make 32 tokens with SAM's own five.
 MAX_PROMPTS: Final = 27
 # What a product's reference bank may take.
 BANK_BYTES: Final = 16_000_000
-_PROMPTS: Final = "prompts.safetensors"
-_TOKENIZER: Final = "tokenizer.json"
-_ENSEMBLES: Final = "prompt_ensembles.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +74,11 @@ class ExportJob:
         clip_architecture: Name in the registry.
         sam_architecture: Name in the registry.
         clip_weights: Of both CLIP towers.
-        adapters: Of the linear adapters.
+        localizer_weights: Of what the localizer adds to CLIP's towers, as APRIL-GAN's adapters;
+            of one that adds nothing, they are not looked at.
         sam_weights: Of SAM.
+        localizer: Name in the registry.
+        localizer_parameters: Its parameters, by name; others take their defaults.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.
         products: Names to put into the prompt bank.
         ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
@@ -107,8 +94,10 @@ class ExportJob:
     clip_architecture: str
     sam_architecture: str
     clip_weights: WeightsSource
-    adapters: WeightsSource
+    localizer_weights: WeightsSource
     sam_weights: WeightsSource
+    localizer: str = DEFAULT_LOCALIZER
+    localizer_parameters: Mapping[str, Any] = field(default_factory=dict)
     clip_image_size: int | None = None
     products: tuple[str, ...] = ("object",)
     ensembles: Path | None = None
@@ -122,10 +111,16 @@ class ExportJob:
     @property
     def random_weights(self) -> int | None:
         """The seed, if any part is random."""
-        for source in (self.clip_weights, self.adapters, self.sam_weights):
+        for source in self.sources:
             if source.path is None:
                 return source.seed
         return None
+
+    @property
+    def sources(self) -> tuple[WeightsSource, ...]:
+        """All weights that go into the bundle."""
+        own = (self.localizer_weights,) if localizer(self.localizer).takes_weights else ()
+        return (self.clip_weights, *own, self.sam_weights)
 
 
 def export_bundle(
@@ -159,7 +154,7 @@ def export_bundle(
     for name in job.products:
         check_product_name(name)
     require_distinct(job.products, ())
-    for source in (job.clip_weights, job.adapters, job.sam_weights):
+    for source in job.sources:
         source.require_file()
     if job.ensembles is not None:
         read_prompt_ensembles(job.ensembles)
@@ -175,18 +170,21 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     architecture = clip_architecture(job.clip_architecture)
     image_size = architecture.image_size if job.clip_image_size is None else job.clip_image_size
     architecture.check_image_size(image_size)
+    method = localizer(job.localizer)
+    method_parameters = method.parameters_from(job.localizer_parameters)
+    method.check(architecture, image_size, method_parameters)
     sam_arch = sam_architecture(job.sam_architecture)
     report("loading SAM's weights")
     sam = load_sam(sam_arch, job.sam_weights)
     grid = sam.prompt_encoder.image_embedding_size[0]
     sizes = EngineSizes(
         clip_image_size=image_size,
-        embedding_size=architecture.embedding_size,
+        embedding_size=architecture.embedding_size if method.takes_text else 0,
         sam_image_size=sam.image_encoder.img_size,
         sam_feature_size=grid,
         sam_feature_channels=sam.prompt_encoder.embed_dim,
         max_prompts=MAX_PROMPTS,
-        reference=reference_sizes(architecture, image_size, job.bank_bytes),
+        reference=method.reference_sizes(architecture, image_size, job.bank_bytes),
         max_batch=job.max_batch,
     )
     sam_identity = SamIdentity(
@@ -204,61 +202,92 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     del sam
 
     report("loading CLIP's weights")
-    clip = load_clip(architecture, image_size, job.clip_weights)
+    clip = load_clip(
+        architecture,
+        image_size,
+        job.clip_weights,
+        quick_gelu=method.quick_gelu,
+        positions=method.positions,
+    )
+    quick_gelu = (
+        architecture.uses_quick_gelu(image_size) if method.quick_gelu is None else method.quick_gelu
+    )
     clip_identity = ClipIdentity(
         architecture=architecture.name,
-        activation="quick_gelu" if architecture.uses_quick_gelu(image_size) else "gelu",
+        activation="quick_gelu" if quick_gelu else "gelu",
         image_size=image_size,
         embedding_size=sizes.embedding_size,
         tapped_blocks=architecture.tapped_blocks,
         mean=CLIP_MEAN,
         std=CLIP_STD,
         weights=job.clip_weights.identity(),
-        adapters=job.adapters.identity(),
+        adapters=job.localizer_weights.identity()
+        if method.takes_weights
+        else WeightsIdentity(name="none"),
     )
-    ensembles = _copy_ensembles(job.ensembles, staging)
-    bank, text_part = _export_text(writer, clip, job, ensembles)
-    adapters = load_linear_adapters(architecture, job.adapters)
-    encoder = ClipEncoder(
-        clip, adapters, architecture.tapped_blocks, image_size, batched=sizes.max_batch > 1
-    ).eval()
-    reference = partial(references.reference_clip, clip, adapters, architecture.tapped_blocks)
+    texts = (
+        export_texts(
+            writer,
+            clip,
+            job.products,
+            ensembles_file=job.ensembles,
+            text_encoder=job.text_encoder,
+        )
+        if method.takes_text
+        else no_texts(staging, job.products)
+    )
+    tower = Tower(
+        clip=clip,
+        architecture=architecture,
+        image_size=image_size,
+        weights=job.localizer_weights,
+        batched=sizes.max_batch > 1,
+    )
+    built = method.build(tower, method_parameters)
     clip_part = writer.write(
         CLIP_ENCODER,
-        encoder,
+        built.encoder.eval(),
         lambda session, accepted: parity.check_clip_encoder(
-            session, reference, bank[job.products[0]], accepted
+            session, built.reference, texts.bank[job.products[0]], accepted
         ),
     )
     matcher_part = writer.write(
-        REFERENCE_MATCHER, matcher_of(sizes), parity.check_reference_matcher
+        REFERENCE_MATCHER, method.matcher(sizes), parity.check_reference_matcher
     )
 
-    counts = tuple(map(len, ensembles.sentences("")))
+    identity = localizer_identity(method, method_parameters)
     return Manifest(
-        schema_version=schema_version(sizes.max_batch),
+        schema_version=schema_version(
+            sizes.max_batch, localizer=identity, parameters=job.parameters
+        ),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
         random_weights=job.random_weights,
         clip=clip_identity,
         sam=sam_identity,
-        text=TextIdentity(context=clip.context_length, tokenizer=_TOKENIZER, ensembles=_ENSEMBLES)
-        if job.text_encoder
-        else None,
+        text=texts.identity,
         engines={
             **clip_part.engines,
             **sam_part.engines,
-            **text_part.engines,
+            **texts.graphs.engines,
             **matcher_part.engines,
         },
-        prompts=_PROMPTS,
-        products={name: Product(sentences=(counts[0], counts[1])) for name in job.products},
+        prompts=PROMPTS,
+        products={name: Product(sentences=texts.sentences) for name in job.products},
         parameters=parameters_record(job.parameters),
         demonstration=job.demonstration,
-        parity=(*clip_part.parity, *sam_part.parity, *text_part.parity, *matcher_part.parity),
+        parity=(*clip_part.parity, *sam_part.parity, *texts.graphs.parity, *matcher_part.parity),
         files={},
         reference=_reference_identity(sizes),
+        localizer=identity,
     )
+
+
+def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:
+    """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
+    if method.name == DEFAULT_LOCALIZER:
+        return None
+    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(parameters))
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
@@ -294,44 +323,3 @@ def _export_sam(writer: EngineWriter, sam: Sam) -> EngineGraphs:
         lambda session, accepted: parity.check_sam_decoder(session, reference, features, accepted),
     )
     return EngineGraphs({**encoder.engines, **decoder.engines}, [*encoder.parity, *decoder.parity])
-
-
-def _export_text(
-    writer: EngineWriter, clip: CLIP, job: ExportJob, ensembles: PromptEnsembles
-) -> tuple[dict[str, TextEmbeddings], EngineGraphs]:
-    staging = writer.staging
-    write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
-    tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
-    encoder = TextEncoder(clip).eval()
-
-    def encode(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            embeddings: NDArray[np.float32] = encoder(torch.from_numpy(tokens)).numpy()
-        return embeddings
-
-    bank = {}
-    for name in job.products:
-        writer.report(f"encoding the sentences of {name}")
-        bank[name] = product_embeddings(name, ensembles, tokenize, encode)
-    (staging / _PROMPTS).write_bytes(encode_prompt_bank(bank))
-    if not job.text_encoder:
-        (staging / _TOKENIZER).unlink()
-        (staging / _ENSEMBLES).unlink()
-        return bank, EngineGraphs({}, [])
-    normal, abnormal = ensembles.sentences(job.products[0])
-    tokens = tokenize([*normal[:4], *abnormal[:4]])
-    wanted = references.reference_text(clip, tokens)
-    return bank, writer.write(
-        TEXT_ENCODER,
-        encoder,
-        lambda session, _: parity.check_text_encoder(session, tokens, wanted),
-    )
-
-
-def _copy_ensembles(source: Path | None, staging: Path) -> PromptEnsembles:
-    target = staging / _ENSEMBLES
-    if source is None:
-        target.write_bytes(files("zeroflaw_export").joinpath(_ENSEMBLES).read_bytes())
-    else:
-        shutil.copyfile(source, target)
-    return read_prompt_ensembles(target)

@@ -11,15 +11,16 @@ import numpy as np
 from zeroflaw.inspection import Inspection
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.conclusion import conclude
-from zeroflaw.pipeline.decoding import Decoding, decode
 from zeroflaw.pipeline.encoding.batch import encode_batch
 from zeroflaw.pipeline.encoding.frame import EncodedFrame, encode
 from zeroflaw.pipeline.geometry import FloatArray, geometry_of
 from zeroflaw.pipeline.intake import Take
 from zeroflaw.pipeline.masks.from_logits import Workspace
+from zeroflaw.pipeline.refining.refinement import Refinement, RefinerEngines
+from zeroflaw.pipeline.refining.refiners import REFINERS, refine
 from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding, decode_tiles
+from zeroflaw.pipeline.view.tiled_decoding import decode_tiles
 from zeroflaw.pipeline.view.tiled_encoding import encode_tiles
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions
@@ -196,10 +197,10 @@ class FramePipeline:
             EngineError: The decoder failed.
         """
         view = encoded.view
-        decoding: Decoding | TiledDecoding
+        refinement: Refinement
         with encoded.watch.stage("total"):
             if view is not None and view.grid is not None:
-                decoding = decode_tiles(
+                refinement = decode_tiles(
                     encoded.encoding,
                     view,
                     view.grid,
@@ -213,15 +214,14 @@ class FramePipeline:
                     watch=encoded.watch,
                 )
             else:
-                decoding = decode(
+                refinement = refine(
                     encoded.encoding,
                     self._parameters,
-                    sam_decoder=self._sessions.sam_decoder,
-                    sizes=self._sizes,
-                    workspace=self._workspace,
-                    watch=encoded.watch,
+                    RefinerEngines(
+                        self._sessions.sam_decoder, self._sizes, self._workspace, encoded.watch
+                    ),
                 )
-            return conclude(encoded, decoding, self._parameters, self._workspace, trace=trace)
+            return conclude(encoded, refinement, self._parameters, self._workspace, trace=trace)
 
     def close(self) -> None:
         """End its threads."""
@@ -229,5 +229,4 @@ class FramePipeline:
         self._strips.pool.shutdown()
 
     def _needs_sam(self, anomaly_map: FloatArray) -> bool:
-        extreme = bool(anomaly_map.max() > self._parameters.extreme_threshold)
-        return extreme or self._parameters.no_region == "always_run"
+        return REFINERS[self._parameters.refiner].needs_sam(anomaly_map, self._parameters)

@@ -41,7 +41,7 @@ def tiny_job(*products: str) -> ExportJob:
         clip_architecture="tiny",
         sam_architecture="tiny",
         clip_weights=source,
-        adapters=source,
+        localizer_weights=source,
         sam_weights=source,
         products=products,
         bank_bytes=2**20,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.prompt_points import point_prompts
+from zeroflaw.pipeline.refining.prompt_points import point_prompts
 
 # Half-widths of the rows of the 25 x 25 ellipse (477 ones), top to bottom.
 ELLIPSE_25 = [0, 5, 7, 8, 9, 10, 10, 11, 11, *[12] * 7, 11, 11, 10, 10, 9, 8, 7, 5, 0]

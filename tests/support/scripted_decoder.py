@@ -8,9 +8,9 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from zeroflaw.pipeline.cascade import run_cascade
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.cascade import run_cascade
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 from zeroflaw_engines.parameters import MethodParameters
 
 SAM_SIZE, MAP_SIZE, LOW, MAX_PROMPTS = 64, 32, 16, 9

@@ -19,11 +19,11 @@ from zeroflaw_engines import files
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.graph_entries import EngineFile
+from zeroflaw_engines.bundle.identities import ReferenceIdentity
 from zeroflaw_engines.bundle.manifest import (
     Calibration,
     Product,
     Reference,
-    ReferenceIdentity,
     ReferencePhoto,
     brought_up,
 )

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import typer
 
-from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding.frame import Encoding, encode
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
 from zeroflaw.pipeline.reference import (
@@ -28,6 +27,7 @@ from zeroflaw.pipeline.reference import (
     match,
     reference_distances,
 )
+from zeroflaw.pipeline.refining.decoding import decode
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw.station.thinning import bank_of_photos, rows_of_a_photo, thinned
 from zeroflaw_benchmarks.evaluate.metrics.metrics import (

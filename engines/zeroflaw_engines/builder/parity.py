@@ -19,6 +19,7 @@ from zeroflaw_engines.contract import (
     LABEL_POSITIVE,
     LABEL_UNUSED,
     PATCH_TOKENS,
+    TEXT_EMBEDDINGS,
     WEIGHT_BITS,
     WEIGHT_UNIT,
     EngineContract,
@@ -112,7 +113,7 @@ def fixed_inputs(contract: EngineContract, images: int = 1) -> dict[str, Tensor]
             inputs[spec.name] = _picture((1, *_FRAME_SIDES, 3), rng)[0]
         elif spec.name in {"row_weights", "column_weights"}:
             inputs[spec.name] = _halving(_FRAME_SIDES[spec.name == "column_weights"])
-        elif spec.name in {"text_embeddings", PATCH_TOKENS, "bank"}:
+        elif spec.name in {TEXT_EMBEDDINGS, PATCH_TOKENS, "bank"}:
             value = rng.standard_normal(shape)
             unit = value / np.linalg.norm(value, axis=-1, keepdims=True)
             inputs[spec.name] = unit.astype(spec.dtype)

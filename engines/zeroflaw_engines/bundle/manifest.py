@@ -1,7 +1,8 @@
 """The manifest of a bundle: what `bundle.json` holds, as frozen structs.
 
-Version 6 of the schema, version 7 where encoders take batches, and version 8 where a product has
-settings, so that older readers refuse those bundles alone. Version 1, which had no calibration and
+Version 6 of the schema, version 7 where encoders take batches, version 8 where a product has
+settings, and version 9 where the localizer is not APRIL-GAN's or the refiner not the cascade, so
+that older readers refuse those bundles alone. Version 1, which had no calibration and
 no demonstration models, version 2, which had one graph an engine, version 3, which had no digest of
 itself, version 4, which had no reference banks, and version 5, whose banks had as many layers as
 there are tapped blocks, are read as well. A reader refuses versions newer than its own; inside a
@@ -11,13 +12,19 @@ damage or a typing error, never a feature.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struct
+from zeroflaw_engines.bundle.identities import (
+    ClipIdentity,
+    LocalizerIdentity,
+    ReferenceIdentity,
+    SamIdentity,
+    TextIdentity,
+)
 from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.contract import EngineName, EngineSizes, ReferenceSizes
 from zeroflaw_engines.parameters import MethodParameters
@@ -30,7 +37,9 @@ SCHEMA_VERSION: Final = 6
 BATCHES_SINCE: Final = 7
 # Of bundles with a product that has settings.
 SETTINGS_SINCE: Final = 8
-NEWEST_VERSION: Final = SETTINGS_SINCE
+# Of bundles whose localizer or refiner is another than the paper's.
+LOCALIZERS_SINCE: Final = 9
+NEWEST_VERSION: Final = LOCALIZERS_SINCE
 
 CalibrationScheme = Literal["split", "leave_one_out"]
 Statistic = Literal["image_score", "decision_score"]
@@ -45,95 +54,6 @@ class FileEntry(Struct, frozen=True, kw_only=True):
 
     sha256: str
     bytes: int
-
-
-class WeightsIdentity(Struct, frozen=True, kw_only=True):
-    """Where weights came from.
-
-    Attributes:
-        name: Official name, file name, or `random`.
-        sha256: Digest of the file; None for random weights.
-    """
-
-    name: str
-    sha256: str | None = None
-
-
-class ClipIdentity(Struct, frozen=True, kw_only=True):
-    """The CLIP tower and its adapters.
-
-    Attributes:
-        architecture: Name in the registry of the export, as `vit_l_14_336`.
-        activation: `gelu` (erf) or `quick_gelu`; APRIL-GAN's adapters at 518 px pair with `gelu`.
-        image_size: Side of the square input, px.
-        embedding_size: Width of the shared image-text space.
-        tapped_blocks: 1-based blocks, or levels of a pyramid, whose tokens are adapted.
-        mean: RGB mean in [0, 1], as the graph applies it.
-        std: RGB standard deviation in [0, 1], as the graph applies it.
-        weights: Of the towers.
-        adapters: Of the linear adapters.
-    """
-
-    architecture: str
-    activation: Literal["gelu", "quick_gelu"]
-    image_size: int
-    embedding_size: int
-    tapped_blocks: tuple[int, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights: WeightsIdentity
-    adapters: WeightsIdentity
-
-
-class SamIdentity(Struct, frozen=True, kw_only=True):
-    """The SAM encoder and decoder.
-
-    Attributes:
-        architecture: Name in the registry of the export, as `vit_h`.
-        image_size: Side of the padded square input, px.
-        feature_size: Side of the feature grid, cells.
-        feature_channels: Channels of the features.
-        max_prompts: Rows of the decoder's point input.
-        mean: RGB mean in [0, 255], as the graph applies it.
-        std: RGB standard deviation in [0, 255], as the graph applies it.
-        weights: Of the whole model.
-    """
-
-    architecture: str
-    image_size: int
-    feature_size: int
-    feature_channels: int
-    max_prompts: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights: WeightsIdentity
-
-
-class TextIdentity(Struct, frozen=True, kw_only=True):
-    """The optional text engine.
-
-    Attributes:
-        context: Most tokens of one sentence.
-        tokenizer: File of the tokenizer, in the format of the `tokenizers` library.
-        ensembles: File of the sentence ensembles, TOML.
-    """
-
-    context: int
-    tokenizer: str
-    ensembles: str
-
-
-class ReferenceIdentity(Struct, frozen=True, kw_only=True):
-    """The sizes of the reference banks that a bundle takes; see `ReferenceSizes`.
-
-    Attributes:
-        blocks: None before version 6: as many as there are tapped blocks.
-    """
-
-    tokens: Annotated[int, msgspec.Meta(ge=1)]
-    width: Annotated[int, msgspec.Meta(ge=1)]
-    rows: Annotated[int, msgspec.Meta(ge=1)]
-    blocks: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class ReferencePhoto(Struct, frozen=True, kw_only=True):
@@ -262,6 +182,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with
             and not one to inspect with.
         reference: What reference banks it takes, if it takes any.
+        localizer: None before version 9, and where it is APRIL-GAN's.
         clip: The CLIP side.
         sam: The SAM side.
         text: The text engine, if the bundle has one.
@@ -288,6 +209,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry]
     demonstration: str | None = None
     reference: ReferenceIdentity | None = None
+    localizer: LocalizerIdentity | None = None
+
+    @property
+    def localizer_name(self) -> str:
+        """Name of the localizer in the registry of the export."""
+        return "april_gan" if self.localizer is None else self.localizer.name
 
     @property
     def sizes(self) -> EngineSizes:
@@ -337,8 +264,16 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return MethodParameters.from_mapping(self.parameters)
 
 
-def schema_version(max_batch: int, products: Mapping[str, Product] | None = None) -> int:
+def schema_version(
+    max_batch: int,
+    products: Mapping[str, Product] | None = None,
+    *,
+    localizer: LocalizerIdentity | None = None,
+    parameters: MethodParameters | None = None,
+) -> int:
     """Return the version of the schema that a new manifest has: the oldest that can say it all."""
+    if localizer is not None or (parameters is not None and parameters.refiner != "cascade"):
+        return LOCALIZERS_SINCE
     if any(product.settings for product in (products or {}).values()):
         return SETTINGS_SINCE
     return BATCHES_SINCE if max_batch > 1 else SCHEMA_VERSION
@@ -354,7 +289,10 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
         manifest,
         **{
             "schema_version": schema_version(
-                manifest.max_batch, changes.get("products", manifest.products)
+                manifest.max_batch,
+                changes.get("products", manifest.products),
+                localizer=manifest.localizer,
+                parameters=manifest.method_parameters,
             ),
             "parameters": parameters_record(manifest.method_parameters),
             **changes,
@@ -366,5 +304,5 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
 
 
 def parameters_record(parameters: MethodParameters) -> dict[str, Any]:
-    """Return the parameters as the manifest stores them."""
-    return dataclasses.asdict(parameters)
+    """Return the parameters as the manifest stores them: those of other refiners are left out."""
+    return parameters.relevant

@@ -11,7 +11,13 @@ from typing import Any, Final
 import msgspec
 
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.manifest import BATCHES_SINCE, SETTINGS_SINCE, Manifest, Product
+from zeroflaw_engines.bundle.manifest import (
+    BATCHES_SINCE,
+    LOCALIZERS_SINCE,
+    SETTINGS_SINCE,
+    Manifest,
+    Product,
+)
 from zeroflaw_engines.bundle.products.names import check_product_name
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCODER, EngineName
@@ -38,6 +44,7 @@ _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     5: frozenset({"reference"}),
     6: frozenset({"blocks"}),
     SETTINGS_SINCE: frozenset({"settings"}),
+    LOCALIZERS_SINCE: frozenset({"localizer"}),
 }
 
 
@@ -113,6 +120,12 @@ def _check_version(manifest: Manifest, where: str) -> None:
         for product in manifest.products.values()
     ):
         since = SETTINGS_SINCE
+    if (
+        manifest.localizer is not None
+        or not manifest.clip.embedding_size
+        or manifest.method_parameters.refiner != "cascade"
+    ):
+        since = LOCALIZERS_SINCE
     if manifest.schema_version < since:
         raise BundleSchemaError(
             f"{where} has fields that schema version {manifest.schema_version} does not know",

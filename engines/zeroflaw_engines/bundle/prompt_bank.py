@@ -20,7 +20,7 @@ def check_text_embeddings(name: str, embeddings: TextEmbeddings, embedding_size:
 
     Args:
         embeddings: float32 [2, embedding_size]: row 0 normal, row 1 abnormal, L2-normalised.
-        embedding_size: Width of the shared space.
+        embedding_size: Width of the shared space; 0 where the localizer takes no texts.
 
     Raises:
         ProductError: Shape, dtype, finiteness or norm is not as stated.
@@ -30,13 +30,18 @@ def check_text_embeddings(name: str, embeddings: TextEmbeddings, embedding_size:
         fault = f"{embeddings.dtype}{list(embeddings.shape)}, not float32[2, {embedding_size}]"
     elif not np.isfinite(embeddings).all():
         fault = "not finite"
-    elif np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() > 1e-3:
+    elif embedding_size and np.abs(np.linalg.norm(embeddings, axis=1) - 1).max() > 1e-3:
         fault = "not L2-normalised"
     if fault:
         raise ProductError(
             f"the text embeddings of product {name!r} are {fault}",
             "compute them with `zeroflaw products add` for this bundle",
         )
+
+
+def no_text_embeddings() -> TextEmbeddings:
+    """Return the embeddings of a product whose localizer takes no texts, float32 [2, 0]."""
+    return np.zeros((2, 0), np.float32)
 
 
 def encode_prompt_bank(bank: Mapping[str, TextEmbeddings]) -> bytes:

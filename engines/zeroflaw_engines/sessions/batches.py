@@ -9,11 +9,17 @@ is that of one image, nothing is changed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from zeroflaw_engines.contract import IMAGES, PATCH_TOKENS, EngineContract, TensorSpec
+from zeroflaw_engines.contract import (
+    IMAGES,
+    PATCH_TOKENS,
+    TEXT_EMBEDDINGS,
+    EngineContract,
+    TensorSpec,
+)
 from zeroflaw_engines.errors import EngineContractError
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor, on_host
 from zeroflaw_engines.sessions.session import Outputs
@@ -75,3 +81,30 @@ def _part(spec: TensorSpec, whole: Any, index: int) -> Any:  # noqa: ANN401 - an
     if isinstance(whole, np.ndarray):
         return whole[index].reshape(shape)
     return whole.view((index,), shape)
+
+
+@overload
+def clip_encoder_inputs(
+    contract: EngineContract, image: Tensor, text_embeddings: Tensor
+) -> dict[str, Tensor]: ...
+
+
+@overload
+def clip_encoder_inputs(
+    contract: EngineContract, image: Tensor | DeviceTensor, text_embeddings: Tensor
+) -> dict[str, Tensor | DeviceTensor]: ...
+
+
+def clip_encoder_inputs(
+    contract: EngineContract, image: Any, text_embeddings: Tensor
+) -> dict[str, Any]:
+    """Return what the CLIP encoder takes, by name: texts only where its localizer reads them.
+
+    Args:
+        contract: Of the encoder.
+        image: uint8 [1, S, S, 3].
+        text_embeddings: float32 [2, embedding_size].
+    """
+    takes_texts = any(spec.name == TEXT_EMBEDDINGS for spec in contract.inputs)
+    texts = {TEXT_EMBEDDINGS: text_embeddings} if takes_texts else {}
+    return {"image": image, **texts}

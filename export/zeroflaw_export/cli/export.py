@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from zeroflaw_engines.errors import ExportError, MissingExtraError
+from zeroflaw_engines.parameters import MethodParameters, Refiner, named_values
 from zeroflaw_engines.process.terminal import err
 
 if TYPE_CHECKING:
@@ -38,9 +39,31 @@ def export(
     clip_weights: Annotated[
         str | None, typer.Option(help="File or official name; default: OpenAI's.")
     ] = None,
-    adapters: Annotated[
+    localizer: Annotated[
+        str, typer.Option(help="What gives the anomaly map: april_gan, clipsam, …")
+    ] = "april_gan",
+    localizer_weights: Annotated[
         str | None,
-        typer.Option(help="File, april_gan_visa or april_gan_mvtec; default: april_gan_visa."),
+        typer.Option(
+            "--localizer-weights",
+            "--adapters",
+            help="What the localizer adds to CLIP: a file, or an official name as april_gan_visa"
+            " (the default of april_gan) or april_gan_mvtec.",
+        ),
+    ] = None,
+    localizer_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A parameter of the localizer; repeatable."),
+    ] = None,
+    refiner: Annotated[
+        Refiner | None,
+        typer.Option(help="What turns the map into a mask; default: cascade."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A method parameter to record; repeatable."
+        ),
     ] = None,
     random_weights: Annotated[
         int | None,
@@ -88,12 +111,14 @@ def export(
     """
     try:
         from zeroflaw_export.export import ExportJob, export_bundle
+        from zeroflaw_export.models.load import WeightsSource
+        from zeroflaw_export.models.localizers.registry import localizer as find_localizer
     except ImportError as error:
         raise MissingExtraError(
             f"`zeroflaw export` needs libraries that are not installed ({error.name})",
             "install zeroflaw[export] on this workstation; stations do not need it",
         ) from error
-    if random_weights is not None and (sam_weights or clip_weights or adapters):
+    if random_weights is not None and (sam_weights or clip_weights or localizer_weights):
         raise ExportError(
             "both random weights and weights files were given", "give one or the other"
         )
@@ -101,11 +126,26 @@ def export(
     def source(name: str) -> WeightsSource:
         return weights_source(name, random_weights, cache)
 
+    method = find_localizer(localizer)
+    own_name = localizer_weights or method.default_weights
+    if localizer_weights and not method.takes_weights:
+        raise ExportError(
+            f"{localizer_weights} was given as the weights of {localizer}, which takes none",
+            "leave --localizer-weights out, or choose the localizer that they are of",
+        )
+    if own_name is None and method.takes_weights and random_weights is None:
+        raise ExportError(
+            f"the localizer {localizer} has no published weights to fall back on",
+            "name a file with --localizer-weights",
+        )
+    own = source(own_name or "random") if method.takes_weights else WeightsSource("none", None, 0)
     job = ExportJob(
         clip_architecture=clip,
         sam_architecture=sam,
         clip_weights=source(clip_weights or f"clip_{clip}"),
-        adapters=source(adapters or "april_gan_visa"),
+        localizer=localizer,
+        localizer_parameters=named_values(localizer_set or ()),
+        localizer_weights=own,
         sam_weights=source(sam_weights or f"sam_{sam}"),
         clip_image_size=clip_image_size,
         products=tuple(product or ("object",)),
@@ -114,6 +154,9 @@ def export(
         precision=precision.value,
         bank_bytes=int(1e6 * bank_mb),
         max_batch=max_batch,
+        parameters=MethodParameters.from_mapping(
+            named_values(settings or ()) | ({} if refiner is None else {"refiner": refiner})
+        ),
     )
     if random_weights is not None:
         err.print(

@@ -19,7 +19,7 @@ from zeroflaw_engines.contract import (
     SAM_ENCODER,
     EngineName,
 )
-from zeroflaw_engines.sessions.batches import stacked, taken_apart
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs, stacked, taken_apart
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_engines.sessions.session import Session
@@ -90,7 +90,7 @@ def clip_reference(session: Session) -> parity.ClipReference:
         image: NDArray[np.uint8], embeddings: TextEmbeddings
     ) -> tuple[NDArray[np.float32], float, NDArray[np.float32] | None]:
         contract = session.contract
-        one: dict[str, Tensor] = {"image": image[None], "text_embeddings": embeddings}
+        one = clip_encoder_inputs(contract, image[None], embeddings)
         (got,) = taken_apart(contract, session.execute(stacked(contract, [one])), 1)
         return got["anomaly_map"][0], float(got["image_score"][0]), got.get(PATCH_TOKENS)
 

@@ -175,7 +175,7 @@ def make_bundles(work: Path) -> None:
                 clip_architecture="mini",
                 sam_architecture="mini",
                 clip_weights=_weights(clip),
-                adapters=_weights(adapters),
+                localizer_weights=_weights(adapters),
                 sam_weights=_weights(sam),
                 products=PRODUCTS,
                 parameters=PARAMETERS,

@@ -45,6 +45,7 @@ class ClipArchitecture:
         image_size: Default side of the square input, px.
         native_image_size: Side at which the weights were trained, px.
         tapped_blocks: 1-based blocks, or levels from the finest, whose tokens are adapted.
+        native_quick_gelu: Whether its weights were trained with QuickGELU, as OpenAI's were.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ClipArchitecture:
     image_size: int
     native_image_size: int
     tapped_blocks: tuple[int, ...]
+    native_quick_gelu: bool = True
 
     @property
     def patch_size(self) -> int:
@@ -79,7 +81,7 @@ class ClipArchitecture:
         APRIL-GAN loads OpenAI's weights into a fresh erf-GELU model at every size but the
         native one, and its released adapters were trained that way.
         """
-        return image_size == self.native_image_size
+        return self.native_quick_gelu and image_size == self.native_image_size
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse a size that the patches do not fill.
@@ -93,8 +95,11 @@ class ClipArchitecture:
                 f"choose a multiple of its patch size, {self.patch_size}",
             )
 
-    def build(self, image_size: int) -> CLIP:
+    def build(self, image_size: int, *, quick_gelu: bool | None = None) -> CLIP:
         """Build a CLIP without weights, both towers, float32, in eval mode.
+
+        Args:
+            quick_gelu: Whether the activation is QuickGELU; None: as `uses_quick_gelu` says.
 
         Raises:
             ExportError: The size is not a multiple of the patch size.
@@ -109,7 +114,7 @@ class ClipArchitecture:
             embed_dim=self.embedding_size,
             vision_cfg=CLIPVisionCfg(**vision),
             text_cfg=CLIPTextCfg(**self.config["text_cfg"]),
-            quick_gelu=self.uses_quick_gelu(image_size),
+            quick_gelu=self.uses_quick_gelu(image_size) if quick_gelu is None else quick_gelu,
         )
         if self.has_pyramid:
             clip.visual = PyramidTower(self.token_width, self.embedding_size)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 from open_clip.model import CLIP, resize_pos_embed
 from segment_anything.modeling import Sam
 from torch import nn
+from torch.nn import functional
 
-from zeroflaw_engines.bundle.manifest import WeightsIdentity
+from zeroflaw_engines.bundle.identities import WeightsIdentity
 from zeroflaw_engines.errors import WeightsError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_export.models.adapters import LinearAdapters, load_adapters
@@ -20,6 +22,11 @@ from zeroflaw_export.weights.checkpoints import StateDict, read_state_dict
 
 # OpenAI's archive carries these beside the weights, some of them in every block.
 _CONSTANTS = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
+_POSITIONS: Final = "visual.positional_embedding"
+
+# open_clip's and APRIL-GAN's way of resizing the position embedding, and that of AnomalyCLIP
+# (AnomalyCLIP.py:362-370) and VisualAD: bilinear without antialiasing.
+PositionInterpolation = Literal["bicubic_antialias", "bilinear"]
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,25 @@ class WeightsSource:
         return WeightsIdentity(name=self.name, sha256=digest)
 
 
-def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSource) -> CLIP:
+def load_clip(
+    architecture: ClipArchitecture,
+    image_size: int,
+    source: WeightsSource,
+    *,
+    quick_gelu: bool | None = None,
+    positions: PositionInterpolation = "bicubic_antialias",
+) -> CLIP:
     """Load a CLIP with its weights, float32, in eval mode.
 
-    The position embedding is resized to the image size with antialiased bicubic interpolation,
-    as open_clip does and APRIL-GAN did.
+    Args:
+        quick_gelu: Whether the activation is QuickGELU; None: as `uses_quick_gelu` says.
+        positions: How the position embedding is resized to the image size.
 
     Raises:
         ExportError: The size does not fit the architecture.
         WeightsError: The checkpoint is not that of the architecture.
     """
-    clip = architecture.build(image_size)
+    clip = architecture.build(image_size, quick_gelu=quick_gelu)
     if source.path is None:
         randomise_weights(clip, _seed(source))
         return clip
@@ -70,9 +85,12 @@ def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSo
         for name, value in read_state_dict(source.path, unwrap="state_dict").items()
         if name.rsplit(".", 1)[-1] not in _CONSTANTS
     }
-    if "visual.positional_embedding" in state:
+    if _POSITIONS in state:
         try:
-            resize_pos_embed(state, clip)
+            if positions == "bilinear":
+                state[_POSITIONS] = _bilinear_positions(state[_POSITIONS], clip)
+            else:
+                resize_pos_embed(state, clip)
         except RuntimeError as error:
             raise WeightsError(
                 f"{source.path} has a position embedding that does not fit: {error}",
@@ -80,6 +98,17 @@ def load_clip(architecture: ClipArchitecture, image_size: int, source: WeightsSo
             ) from error
     _load(clip, state, source.path, architecture.name)
     return clip
+
+
+def _bilinear_positions(positions: torch.Tensor, clip: CLIP) -> torch.Tensor:
+    """Resize a position embedding as AnomalyCLIP does: float [1 + g * g, width]; CLS is kept."""
+    old = round((len(positions) - 1) ** 0.5)
+    size = clip.visual.grid_size
+    if (old, old) == size:
+        return positions
+    grid = positions[1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size, mode="bilinear", align_corners=False)
+    return torch.cat([positions[:1], grid.flatten(2)[0].T])
 
 
 def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:

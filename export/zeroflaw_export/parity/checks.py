@@ -28,6 +28,7 @@ from zeroflaw_engines.contract import (
     EngineName,
 )
 from zeroflaw_engines.errors import ComparisonError, ParityError
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_engines.sessions.session import Session
 from zeroflaw_export.parity.encoder_runs import encoder_runs
@@ -125,7 +126,7 @@ def check_clip_encoder(
     runs = encoder_runs(
         session,
         {
-            kind: {"image": image[None], "text_embeddings": embeddings}
+            kind: clip_encoder_inputs(session.contract, image[None], embeddings)
             for kind, image in images.items()
         },
     )

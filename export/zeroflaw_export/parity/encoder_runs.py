@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from zeroflaw_engines.sessions.batches import stacked, taken_apart
-from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Outputs, Session
 
 _Kind = TypeVar("_Kind")
 
 
 def encoder_runs(
-    session: Session, images: Mapping[_Kind, Mapping[str, Tensor]]
+    session: Session, images: Mapping[_Kind, Mapping[str, Tensor | DeviceTensor]]
 ) -> dict[_Kind, list[Outputs]]:
     """Run an encoder on each image alone, and on all in one call where it takes several.
 

@@ -43,7 +43,7 @@ from zeroflaw_engines.bundle.bundle import read_manifest
 from zeroflaw_engines.contract import MAX_BATCH
 from zeroflaw_engines.errors import ArgumentError, ParametersError
 from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
-from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.parameters import MethodParameters, named_values
 from zeroflaw_engines.process.terminal import err, out, print_warning, printable
 
 # What `chosen_parameters` takes, in every command that lets the user choose them.
@@ -257,18 +257,5 @@ def given_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
                 f"the parameters file {file} cannot be read: {error}",
                 "give a TOML file with one parameter a line",
             ) from error
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ParametersError(f"{setting!r} is not NAME=VALUE", "write --set NAME=VALUE")
-        values[name.strip()] = _number_or_text(text.strip())
+    values.update(named_values(settings))
     return values
-
-
-def _number_or_text(text: str) -> object:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from zeroflaw.inspection import Inspection
-from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.encoding.frame import EncodedFrame, Encoding
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.masks.regions import regions_of
+from zeroflaw.pipeline.refining.refinement import Refinement
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.pipeline.view.alignment import AlignedFrame
 from zeroflaw.pipeline.view.in_frame import (
@@ -15,7 +15,6 @@ from zeroflaw.pipeline.view.in_frame import (
     trace_in_frame,
     zones_in_frame,
 )
-from zeroflaw.pipeline.view.tiled_decoding import TiledDecoding
 from zeroflaw.records.decision import verdict_of
 from zeroflaw.records.record import AlignmentRecord, TilesRecord
 from zeroflaw.records.rules import decision_score, firing_rule
@@ -24,7 +23,7 @@ from zeroflaw_engines.parameters import MethodParameters
 
 def conclude(
     encoded: EncodedFrame,
-    decoding: Decoding | TiledDecoding,
+    refinement: Refinement,
     parameters: MethodParameters,
     workspace: Workspace | None = None,
     *,
@@ -49,7 +48,7 @@ def conclude(
     by_regions = any(rule.by == "regions" for rule in rules)
     with watch.stage("score"):
         found = findings_in_frame(
-            decoding.findings(encoding, parameters, workspace),
+            refinement.findings(encoding, parameters, workspace),
             view,
             encoding.anomaly_map > parameters.extreme_threshold if by_regions else None,
         )
@@ -95,7 +94,7 @@ def conclude(
         regions=regions,
         timings_ms=watch.milliseconds,
         warnings=product.warnings + verdict.warnings + encoded.warnings,
-        trace=trace_in_frame(decoding.trace(encoding), view) if trace else None,
+        trace=trace_in_frame(refinement.trace(encoding), view) if trace else None,
         zones=zones,
         tiles=_tiles_record(encoding),
         alignment=None if aligned is None else _alignment_record(aligned),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Cascade
 from zeroflaw.pipeline.geometry import FloatArray, FrameGeometry
 from zeroflaw.pipeline.masks.from_logits import Workspace, logits_at, logits_at_sam, mask_at_map
 from zeroflaw.pipeline.reference import fused_score
+from zeroflaw.pipeline.refining.cascade import Cascade
 from zeroflaw_engines.parameters import MethodParameters
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from zeroflaw.pipeline.cascade import Stage
 from zeroflaw.pipeline.geometry import FloatArray
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.cascade import Stage
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 
 Status = Literal["ok", "no_region", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
 

@@ -18,10 +18,10 @@ from threadpoolctl import threadpool_limits
 from support.evaluations import MAP_SIZE, evaluated, evaluated_job
 from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
-from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding.frame import encode
 from zeroflaw.pipeline.geometry import geometry_of, squash
 from zeroflaw.pipeline.reference import load_bank
+from zeroflaw.pipeline.refining.decoding import decode
 from zeroflaw.pipeline.scoring import score_map
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
 from zeroflaw_benchmarks.evaluate.report.tables import evaluation_json, markdown, table_csv

@@ -21,9 +21,9 @@ from skimage import data
 from support.command_line import ZEROFLAW, run_measured
 from support.exported_bundle import SEED, TINY_SEED, Exported, export
 from zeroflaw import Inspector
-from zeroflaw.pipeline.cascade import decoder_prompts
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.cascade import decoder_prompts
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip, reference_inspection
 from zeroflaw_engines.builder.differences import mask_iou
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

@@ -119,6 +119,17 @@ def test_defaults_are_those_of_the_method():
         "min_peak": 0.0625,
         "contradiction": "warn",
         "contradiction_area": 0.0,
+        "refiner": "cascade",
+        "mmr_threshold": 0.47,
+        "mmr_points": 5,
+        "mmr_seed": 0,
+        "mmr_mask": "best",
+        "mmr_normalisation": "fixed",
+        "proposal_score": 0.1,
+        "proposal_area": 0.5,
+        "proposal_masks": 5,
+        "proposal_saliency": "patch_tokens",
+        "saliency_neighbours": 400,
     }
 
 

@@ -138,7 +138,7 @@ def test_the_job_is_recorded(stand_ins, tmp_path: Path) -> None:
     parameters = MethodParameters(extreme_threshold=0.3, cascade_stages=2)
     job = dataclasses.replace(
         JOB,
-        adapters=WeightsSource(name="own.pth", path=tmp_path / "own.pth"),
+        localizer_weights=WeightsSource(name="own.pth", path=tmp_path / "own.pth"),
         ensembles=ensembles,
         clip_image_size=112,
         parameters=parameters,
@@ -248,8 +248,8 @@ def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportJob, tmp_path: Pat
         ({"ensembles": Path("/nowhere.toml")}, ZeroflawError, "/nowhere.toml"),
         ({"clip_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
         ({"sam_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
-        ({"adapters": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
-        ({"adapters": WeightsSource("x", None)}, WeightsError, "neither"),
+        ({"localizer_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
+        ({"localizer_weights": WeightsSource("x", None)}, WeightsError, "neither"),
     ],
     ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",
 )

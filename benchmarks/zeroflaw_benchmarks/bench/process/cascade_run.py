@@ -15,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.cascade import decoder_prompts
 from zeroflaw.pipeline.geometry import (
     BoolArray,
     FloatArray,
@@ -24,7 +23,8 @@ from zeroflaw.pipeline.geometry import (
     geometry_of,
 )
 from zeroflaw.pipeline.masks.from_logits import Workspace, inclusive_box, mask_at_frame
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.cascade import decoder_prompts
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, answer, time_runs
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, plain_onnxruntime
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle

@@ -10,14 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.cascade import decoder_prompts
 from zeroflaw.pipeline.geometry import geometry_of, squash
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.cascade import decoder_prompts
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 from zeroflaw_benchmarks.bench.machine import gpu_state
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes, peak_rss
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs
 
 _SEED: Final = 0
 Arrays = dict[str, NDArray[Any]]
@@ -105,7 +106,8 @@ def engine_inputs(
     sizes = bundle.manifest.sizes
     if engine == CLIP_ENCODER:
         image = squash(frame, sizes.clip_image_size)[None]
-        return {"image": image, "text_embeddings": bundle.text_embeddings(product)}
+        texts = bundle.text_embeddings(product)
+        return clip_encoder_inputs(bundle.contract(CLIP_ENCODER), image, texts)
     if engine == SAM_ENCODER:
         image = squash(frame, sizes.sam_image_size)[None]
         return {"image": image, "image_size": np.array(image.shape[1:3], np.int32)}

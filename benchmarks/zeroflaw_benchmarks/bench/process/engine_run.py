@@ -20,7 +20,7 @@ from zeroflaw_benchmarks.bench.process.peer_graphs import PLAIN_ENCODER
 from zeroflaw_benchmarks.bench.process.run_on import TORCH, RunOn
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.process.telemetry import silence_onnxruntime, without_openvino_telemetry
-from zeroflaw_engines.sessions.batches import stacked
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs, stacked
 
 WINCLIP: Final = "winclip"
 _WINCLIP_SIDE: Final = 240
@@ -77,7 +77,9 @@ def _clip_encoder(
 ) -> Callable[[], object]:
     session, side = task.run_on.session(bundle, task.engine), bundle.manifest.sizes.clip_image_size
     texts = bundle.text_embeddings(min(bundle.manifest.products))
-    return lambda: session.execute({"image": squash(frame, side)[None], "text_embeddings": texts})
+    return lambda: session.execute(
+        clip_encoder_inputs(session.contract, squash(frame, side)[None], texts)
+    )
 
 
 def _sam_encoder(task: EngineTask, bundle: Bundle, image: NDArray[Any]) -> Callable[[], Any]:

@@ -84,7 +84,7 @@ def _reference(task: PipelineTask) -> _Loaded:
     import torch
 
     from zeroflaw.pipeline.geometry import geometry_of
-    from zeroflaw.pipeline.prompt_points import point_prompts
+    from zeroflaw.pipeline.refining.prompt_points import point_prompts
     from zeroflaw_benchmarks.bench.process.torch_device import CPU, torch_device
     from zeroflaw_benchmarks.bench.process.torch_modes import mode_note
     from zeroflaw_benchmarks.bench.process.torch_pipeline import encoders_on

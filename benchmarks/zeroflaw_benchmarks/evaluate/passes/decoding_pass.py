@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from zeroflaw.pipeline.decoding import decode
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.masks.from_logits import Workspace
+from zeroflaw.pipeline.refining.decoding import decode
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_encoding

@@ -15,7 +15,7 @@ from zeroflaw_benchmarks.verify.fp16.storage import StoredTensor
 from zeroflaw_engines.builder.differences import relative_difference, require_finite
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
-from zeroflaw_engines.sessions.batches import stacked, taken_apart
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs, stacked, taken_apart
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.graphs.precision_recipe import PrecisionRecipe
 from zeroflaw_export.parity import checks as parity
@@ -116,7 +116,8 @@ def _image_inputs(
     if engine == CLIP_ENCODER:
         image = parity.parity_image(kind, sizes.clip_image_size, sizes.clip_image_size)
         product = min(bundle.manifest.products)
-        return {"image": image[None], "text_embeddings": bundle.text_embeddings(product)}
+        texts = bundle.text_embeddings(product)
+        return clip_encoder_inputs(bundle.contract(CLIP_ENCODER), image[None], texts)
     if engine == SAM_ENCODER:
         content = parity.sam_content(kind, sizes.sam_image_size)
         return parity.sam_encoder_inputs(content, bundle.contract(SAM_ENCODER))

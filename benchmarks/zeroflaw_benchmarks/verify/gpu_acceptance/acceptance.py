@@ -35,6 +35,7 @@ from zeroflaw_engines.contract import (
     REFERENCE_MATCHER,
     SAM_DECODER,
     SAM_ENCODER,
+    TEXT_EMBEDDINGS,
     EngineName,
     frame_resizer_contract,
 )
@@ -241,7 +242,8 @@ def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tenso
         engine: random_inputs(bundle.contract(engine)) for engine in engines
     }
     inputs[FRAME_RESIZER] = fixed_inputs(frame_resizer_contract())
-    inputs[CLIP_ENCODER]["text_embeddings"] = bundle.text_embeddings(options.product)
+    if TEXT_EMBEDDINGS in inputs[CLIP_ENCODER]:
+        inputs[CLIP_ENCODER][TEXT_EMBEDDINGS] = bundle.text_embeddings(options.product)
     side = bundle.manifest.sizes.sam_image_size
     inputs[SAM_ENCODER]["image_size"][...] = side
     if REFERENCE_MATCHER in bundle.manifest.engines:

@@ -21,6 +21,7 @@ from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import PATCH_TOKENS
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Session
 
@@ -64,7 +65,7 @@ def encode_batch(
         for frame, geometry, watch in zip(frames, geometries, watches, strict=True):
             with watch.stage("squash"):
                 image = squash(frame, geometry.map_size, strips)
-                images.append({"image": image[None], "text_embeddings": embeddings})
+                images.append(clip_encoder_inputs(clip_encoder.contract, image[None], embeddings))
             with watch.stage("frame_information"):
                 information.append(frame_information(frame, judged))
         kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]

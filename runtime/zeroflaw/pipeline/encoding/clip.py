@@ -17,6 +17,7 @@ from zeroflaw_engines.contract import PATCH_TOKENS
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Outputs, Session
 
@@ -88,7 +89,9 @@ def encode_clip(
     kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
     with watch.stage("clip_encoder"):
         (out,) = run_encoder(
-            clip_encoder, [{"image": image, "text_embeddings": embeddings}], keep=kept
+            clip_encoder,
+            [clip_encoder_inputs(clip_encoder.contract, image, embeddings)],
+            keep=kept,
         )
     return clip_encoding(
         out,

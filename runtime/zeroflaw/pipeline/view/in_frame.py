@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Stage
-from zeroflaw.pipeline.decoding import Findings
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.masks.extreme_parts import with_extreme_parts
 from zeroflaw.pipeline.masks.from_logits import Box
+from zeroflaw.pipeline.refining.cascade import Stage
+from zeroflaw.pipeline.refining.refinement import Findings
 from zeroflaw.pipeline.trace import Trace
 from zeroflaw.pipeline.view.alignment import AlignedFrame
 from zeroflaw.pipeline.view.product_view import FrameView

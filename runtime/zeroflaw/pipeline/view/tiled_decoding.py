@@ -9,13 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Cascade, Stage
-from zeroflaw.pipeline.decoding import Decoding, Findings, decode
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.engine_outputs import run_encoder
 from zeroflaw.pipeline.geometry import FloatArray, FrameGeometry, fit, geometry_of, squash
 from zeroflaw.pipeline.masks.from_logits import Box, Workspace, logits_at_sam
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.cascade import Cascade, Stage
+from zeroflaw.pipeline.refining.decoding import Decoding, decode
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.refinement import Findings
 from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.scoring import score_without_mask
 from zeroflaw.pipeline.stopwatch import Stopwatch

@@ -25,7 +25,7 @@ from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw_engines.contract import PATCH_TOKENS
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.device_tensor import Tensor
+from zeroflaw_engines.sessions.batches import clip_encoder_inputs
 from zeroflaw_engines.sessions.session import Session
 
 # Side of a patch on the map where a bundle does not tell its patch grid, as a share of the map.
@@ -226,8 +226,9 @@ def _clip_encodings(
         images: uint8 [S, S, 3] of each tile.
         numbers: Of the tiles.
     """
-    inputs: list[dict[str, Tensor]] = [
-        {"image": image[None], "text_embeddings": product.embeddings} for image in images
+    inputs = [
+        clip_encoder_inputs(clip_encoder.contract, image[None], product.embeddings)
+        for image in images
     ]
     kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
     with watch.stage("clip_encoder"):

@@ -25,8 +25,8 @@ from support.scripted_decoder import (
     sam_box,
     sam_mask,
 )
-from zeroflaw.pipeline.cascade import decoder_prompts, location, run_cascade
 from zeroflaw.pipeline.masks.from_logits import MaskPart
+from zeroflaw.pipeline.refining.cascade import decoder_prompts, location, run_cascade
 from zeroflaw_engines.parameters import MethodParameters
 
 # --- what the decoder is given ----------------------------------------------------------------

@@ -11,7 +11,7 @@ from support.prompt_point_oracle import (
     dilated,
     greedy,
 )
-from zeroflaw.pipeline.prompt_points import spaced_best, surrounding_ring
+from zeroflaw.pipeline.refining.prompt_points import spaced_best, surrounding_ring
 from zeroflaw_engines.parameters import MethodParameters
 
 

@@ -14,7 +14,7 @@ from support.prompt_point_oracle import (
     smooth_map,
 )
 from zeroflaw.pipeline.geometry import frame_geometry
-from zeroflaw.pipeline.prompt_points import point_prompts
+from zeroflaw.pipeline.refining.prompt_points import point_prompts
 from zeroflaw_engines.parameters import MethodParameters
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from zeroflaw.pipeline.cascade import Cascade
 from zeroflaw.pipeline.geometry import frame_geometry
+from zeroflaw.pipeline.refining.cascade import Cascade
 from zeroflaw.pipeline.scoring import image_score, score_map
 from zeroflaw_engines.parameters import MethodParameters
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-from zeroflaw.pipeline.decoding import Findings
 from zeroflaw.pipeline.masks.extreme_parts import with_extreme_parts
+from zeroflaw.pipeline.refining.refinement import Findings
 from zeroflaw.pipeline.view.in_frame import findings_in_frame
 from zeroflaw.pipeline.view.product_view import FrameView
 from zeroflaw.pipeline.view.zones import zone_layout

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scripted_engines import PARAMETERS, TiledPart, dim_frame
 
-from zeroflaw.pipeline.decoding import Decoding
 from zeroflaw.pipeline.geometry import squash
+from zeroflaw.pipeline.refining.decoding import Decoding
 from zeroflaw.pipeline.view import tiled_decoding
 from zeroflaw.pipeline.view.blending import blending_of
 from zeroflaw_engines.bundle.products.settings import Tiles

@@ -6,36 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroflaw.pipeline.cascade import Cascade, DecoderPrompts, run_cascade
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
-from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw.pipeline.masks.from_logits import Box, Workspace
-from zeroflaw.pipeline.prompt_points import PointPrompts, point_prompts
+from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks.from_logits import Workspace
+from zeroflaw.pipeline.refining.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts, point_prompts
+from zeroflaw.pipeline.refining.refinement import Findings, RefinerEngines
 from zeroflaw.pipeline.scoring import score_map
 from zeroflaw.pipeline.stopwatch import Stopwatch
-from zeroflaw.pipeline.trace import Status, Trace
+from zeroflaw.pipeline.trace import Trace
 from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
 from zeroflaw_engines.sessions.session import Session
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """Where a frame is defective, in the pixels of what the encoders saw.
-
-    Attributes:
-        mask: bool [H, W].
-        mask_box: `inclusive_box` of the mask; None if nobody has looked.
-        score_map: float32 [h, w] in [0, 1], covering the frame.
-        status: As that of an `Inspection`.
-    """
-
-    mask: BoolArray
-    mask_box: Box | None
-    score_map: FloatArray
-    status: Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,3 +122,22 @@ def decode(
             workspace=workspace,
         )
     return Decoding(points, cascade)
+
+
+def refine_by_cascade(
+    encoding: Encoding, parameters: MethodParameters, engines: RefinerEngines
+) -> Decoding:
+    """Refine by the cascade of Hou et al.; see `decode`.
+
+    Raises:
+        EngineError: As `decode`.
+    """
+    assert engines.sam_decoder is not None  # noqa: S101 - loaded for this refiner
+    return decode(
+        encoding,
+        parameters,
+        sam_decoder=engines.sam_decoder,
+        sizes=engines.sizes,
+        workspace=engines.workspace,
+        watch=engines.watch,
+    )

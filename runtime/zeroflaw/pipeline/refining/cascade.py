@@ -21,7 +21,7 @@ from zeroflaw.pipeline.masks.from_logits import (
     logits_at_sam,
     mask_at_frame,
 )
-from zeroflaw.pipeline.prompt_points import PointPrompts
+from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,

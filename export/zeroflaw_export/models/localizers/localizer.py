@@ -1,0 +1,130 @@
+"""What a localizer is: a method that fulfils the contract of `clip_encoder`.
+
+Each method is a module of its own and a row of `registry.LOCALIZERS`. It is built on a CLIP whose
+weights are loaded, with parameters that the manifest records, and it brings its own reference for
+the parity check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from open_clip.model import CLIP
+from torch import nn
+
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
+from zeroflaw_engines.errors import ExportError
+from zeroflaw_export.models.architectures import ClipArchitecture
+from zeroflaw_export.models.load import PositionInterpolation, WeightsSource
+from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
+
+# Image uint8 [S, S, 3] and float32 [2, E] -> map float32 [S, S], score, and patch tokens float32
+# [blocks, tokens, width]. It computes them another way than the module that is exported.
+ClipReference = Callable[
+    [NDArray[np.uint8], TextEmbeddings], tuple[NDArray[np.float32], float, NDArray[np.float32]]
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """What a localizer is built on.
+
+    Attributes:
+        clip: With its weights, in eval mode.
+        image_size: Side of the square input, px.
+        weights: Of what the method adds to the towers.
+        batched: Whether the encoder takes several images, as `ClipEncoder` does then.
+    """
+
+    clip: CLIP
+    architecture: ClipArchitecture
+    image_size: int
+    weights: WeightsSource
+    batched: bool = False
+
+
+@dataclass(frozen=True)
+class BuiltLocalizer:
+    """A localizer ready to be exported.
+
+    Attributes:
+        encoder: Takes `image` and, if the method takes texts, `text_embeddings`; gives
+            `anomaly_map`, `image_score` and `patch_tokens`, as `engine_contract` has them.
+        reference: What the exported graph is checked against.
+    """
+
+    encoder: nn.Module
+    reference: ClipReference
+
+
+def _takes_any(architecture: ClipArchitecture, image_size: int, parameters: object) -> None:
+    """Accept every architecture, size and parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localizer:
+    """A row of the registry.
+
+    Attributes:
+        name: As the manifest and the command line have it.
+        summary: One line for `zeroflaw export --help` and error messages.
+        parameters: A frozen dataclass of the method's open points; its defaults are the published
+            values, or those that docs/method.md gives a reason for.
+        takes_text: Whether products differ by their sentences; without, the graph takes no
+            `text_embeddings`, and every product has the same.
+        takes_weights: Whether the method adds trained weights to the towers.
+        default_weights: Official name of those weights; None: they must be given.
+        build: Makes it, with the parameters.
+        check: Refuses an architecture, size or parameters that the method cannot take, before
+            any weights are read.
+        quick_gelu: Which activation the method's source runs at every size; None: APRIL-GAN's
+            rule, `ClipArchitecture.uses_quick_gelu`.
+        positions: How the method's source resizes the position embedding.
+        reference_sizes: Sizes of reference banks for an architecture, a size and bytes.
+        matcher: Module of the `reference_matcher` for the sizes of a bundle.
+    """
+
+    name: str
+    summary: str
+    parameters: type[Any]
+    takes_text: bool
+    takes_weights: bool
+    default_weights: str | None = None
+    build: Callable[[Tower, Any], BuiltLocalizer]
+    check: Callable[[ClipArchitecture, int, Any], None] = _takes_any
+    quick_gelu: bool | None = None
+    positions: PositionInterpolation = "bicubic_antialias"
+    reference_sizes: Callable[[ClipArchitecture, int, int], ReferenceSizes] = reference_sizes
+    matcher: Callable[[EngineSizes], nn.Module] = matcher_of
+
+    def parameters_from(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - its own class
+        """Build the method's parameters from plain values, such as those of a command line.
+
+        Raises:
+            ExportError: A name is not a parameter of this method, or a value is not acceptable.
+        """
+        known = [field.name for field in fields(self.parameters)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ExportError(
+                f"{self.name} has no parameter {', '.join(unknown)}",
+                f"its parameters are {', '.join(known)}" if known else "it has none",
+            )
+        try:
+            return msgspec.convert(dict(values), self.parameters, strict=False)
+        except msgspec.ValidationError as error:
+            raise ExportError(
+                f"a parameter of {self.name} is not acceptable: {error}",
+                "see docs/method.md for the parameters of each localizer",
+            ) from error
+
+
+@dataclass(frozen=True)
+class NoParameters:
+    """The parameters of a method without open points."""
