@@ -66,7 +66,5 @@ def test_mask_and_scores_are_those_of_the_predictor(
     total = (weights[..., None, None] * (on_map > 0)).sum(dim=(0, 1)).numpy() + anomaly_map
     sure = ~(on_map.abs() < 1e-4).flatten(0, 1).any(dim=0).numpy()
     assert sure.mean() > 0.9
-    np.testing.assert_allclose(
-        found.score_map[sure], np.minimum(total / 4, 1)[sure], atol=1e-4
-    )
+    np.testing.assert_allclose(found.score_map[sure], np.minimum(total / 4, 1)[sure], atol=1e-4)
     assert len(np.unique(found.score_map)) > 100
