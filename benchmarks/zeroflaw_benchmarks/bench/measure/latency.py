@@ -25,7 +25,7 @@ from zeroflaw_benchmarks.bench.report.report import Latency, StageKind, StageLat
 from zeroflaw_engines.contract import REFERENCE_MATCHER
 from zeroflaw_engines.errors import BenchmarkError
 
-# Of one inspection, in its order, where the host resizes. `mask` is the refiner without its decoder
+# Of one inspection, in its order, where the host resizes. `mask` is the cascade without its decoder
 # calls; the matcher runs for products with a reference bank, `view` for those with settings, and
 # `blend` for those that are seen in tiles, whose stages are sums over tiles.
 STAGES: Final[dict[str, StageKind]] = {
@@ -51,13 +51,6 @@ STAGES: Final[dict[str, StageKind]] = {
 _OF_SOME_PRODUCTS: Final = (REFERENCE_MATCHER, "view", "blend")
 # Where the GPU resizes, they wait for calls of `frame_resizer`.
 _RESIZING: Final[dict[str, StageKind]] = {"squash": "engine", "fit": "engine"}
-# Stages that a refiner has no use for.
-_LEFT_OUT: Final[dict[str, tuple[str, ...]]] = {
-    "mmr": ("sam_decoder_2", "sam_decoder_3"),
-    "none": (
-        "fit", "sam_encoder", "prompt_points", "sam_decoder_1", "sam_decoder_2", "sam_decoder_3",
-    ),
-}  # fmt: skip
 _MIN_RUNS: Final = 3
 _MAX_RUNS: Final = 200
 
@@ -108,11 +101,6 @@ class WatchedInspector:
         self.watches: list[Stopwatch] = []
         self._inspector = inspector
 
-    @property
-    def refiner(self) -> str:
-        """Name of the refiner that it runs."""
-        return self._inspector.parameters.refiner
-
     def encode_frame(self, image: NDArray[Any], **options: Any) -> EncodedFrame:  # noqa: ANN401
         """Encode as `Inspector.encode_frame` does."""
         encoded = self._inspector.encode_frame(image, **options)
@@ -122,15 +110,6 @@ class WatchedInspector:
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
         """Decode as `Inspector.decode_frame` does."""
         return self._inspector.decode_frame(encoded, trace=trace)
-
-
-def mask_ms(times: Mapping[str, float]) -> float:
-    """Return the time of a refiner without its decoder calls, of the times by stage, ms."""
-    if "cascade" not in times:
-        return times.get("mask", 0.0)
-    return times["cascade"] - sum(
-        value for name, value in times.items() if name.startswith("sam_decoder_")
-    )
 
 
 def stage_kinds(inspector: Inspector, frame: tuple[int, int]) -> dict[str, StageKind]:
@@ -164,9 +143,10 @@ def time_inspection(
     times = dict(watch.milliseconds)
     times["decode"] = file.milliseconds["decode"]
     times["queue"] = result.queue_ms
-    times["mask"] = mask_ms(times)
-    expected = STAGES.keys() - {*_OF_SOME_PRODUCTS, *_LEFT_OUT.get(inspector.refiner, ())}
-    missing = [name for name in STAGES if name in expected - times.keys()]
+    times["mask"] = times.pop("cascade", 0.0) - sum(
+        value for name, value in times.items() if name.startswith("sam_decoder_")
+    )
+    missing = [name for name in STAGES if name not in (*times, *_OF_SOME_PRODUCTS)]
     if missing:
         raise BenchmarkError(
             f"the inspection ended with status {result.inspection.status} and never reached:"

@@ -18,7 +18,6 @@ from typing import Any, Final, get_args
 from zeroflaw.inspection import Inspection
 from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
-from zeroflaw_benchmarks.bench.measure.latency import mask_ms
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, warm_up_on_gpu
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
@@ -163,8 +162,9 @@ def _stages(inspection: Inspection, *, tiled: bool) -> dict[str, float]:
         engines = tuple(get_args(EngineName))
         in_engines = sum(value for name, value in times.items() if name.startswith(engines))
         times[HOST_STAGE] = times["total"] - in_engines
-    times["mask"] = mask_ms(times)
-    times.pop("cascade", None)
+    decoders = sum(value for name, value in times.items() if name.startswith("sam_decoder_"))
+    if "cascade" in times:  # other refiners time their masks by themselves
+        times["mask"] = times.pop("cascade") - decoders
     return times
 
 
