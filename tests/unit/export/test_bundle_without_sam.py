@@ -10,6 +10,8 @@ import pytest
 
 from support.exported_bundle import tiny_job
 from zeroflaw import Inspector
+from zeroflaw.capi.configuration import Configuration
+from zeroflaw.capi.hosted import HostedInspector
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
 from zeroflaw_engines.bundle.products.writer import set_settings
@@ -111,3 +113,13 @@ def test_an_export_without_sam_for_a_refiner_that_runs_it_is_refused(tmp_path, r
     with pytest.raises(ExportError, match="one alone"):
         export_bundle(dataclasses.replace(tiny_job("object"), sam_weights=None), tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_host_of_the_c_library_loads_it(bundle, frame):
+    hosted = HostedInspector.load(Configuration(bundle=str(bundle.path)))
+    try:
+        hosted.warm_up(1)
+        assert hosted._shared.inspector.parameters.refiner == "none"
+        assert hosted._shared.inspector.inspect(frame).status in {"ok", "no_region"}
+    finally:
+        hosted.close()
