@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,9 +15,10 @@ from zeroflaw import Inspector
 from zeroflaw.capi.configuration import Configuration
 from zeroflaw.capi.hosted import HostedInspector
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import parameters_record
 from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
 from zeroflaw_engines.bundle.products.writer import set_settings
-from zeroflaw_engines.bundle.writer import copy_bundle
+from zeroflaw_engines.bundle.writer import copy_bundle, write_manifest
 from zeroflaw_engines.errors import EngineError, EngineMissingError, ExportError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export.export import export_bundle
@@ -23,14 +26,31 @@ from zeroflaw_export.export import export_bundle
 NONE = MethodParameters(refiner="none")
 
 
+JOB = dataclasses.replace(
+    tiny_job("object"), sam_architecture=None, sam_weights=None, parameters=NONE, text_encoder=False
+)
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    job = dataclasses.replace(
-        tiny_job("object"), sam_architecture=None, sam_weights=None, parameters=NONE,
-        text_encoder=False,
-    )  # fmt: skip
-    target = tmp_path_factory.mktemp("alone") / "bundle"
-    export_bundle(job, target)
+def bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What an export of `JOB` gives, made of the tiny bundle in no time."""
+    target, whole = tmp_path_factory.mktemp("alone") / "bundle", tiny_bundle.manifest
+    engines = {name: whole.engines[name] for name in ("clip_encoder", "reference_matcher")}
+    target.mkdir()
+    graphs = [name for one in engines.values() for name in (one.onnx, one.weights) if name]
+    for name in (*graphs, whole.prompts):
+        shutil.copyfile(tiny_bundle.path / name, target / name)
+    alone = msgspec.structs.replace(
+        whole,
+        schema_version=9,
+        sam=None,
+        text=None,
+        engines=engines,
+        parameters=parameters_record(NONE),
+        parity=tuple(figure for figure in whole.parity if figure.engine in engines),
+        files={},
+    )
+    write_manifest(target, alone)
     return open_bundle(target)
 
 
@@ -39,15 +59,22 @@ def frame() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (130, 170, 3), np.uint8)
 
 
-def test_it_has_the_clip_encoder_and_says_which_refiner_it_is_for(bundle):
-    assert set(bundle.manifest.engines) == {"clip_encoder", "reference_matcher"}
-    assert not [path.name for path in bundle.path.iterdir() if path.name.startswith("sam")]
-    document = json.loads((bundle.path / "bundle.json").read_text())
+@pytest.mark.long
+def test_an_export_has_the_clip_encoder_and_says_which_refiner_it_is_for(bundle, tmp_path):
+    export_bundle(JOB, tmp_path / "b")
+    exported = open_bundle(tmp_path / "b")
+    manifest = exported.manifest
+    assert set(manifest.engines) == {"clip_encoder", "reference_matcher"}
+    assert not [path.name for path in exported.path.iterdir() if path.name.startswith("sam")]
+    document = json.loads((exported.path / "bundle.json").read_text())
     assert document["schema_version"] == 9
     assert document["sam"] is None
-    assert document["parameters"]["refiner"] == "none"
-    assert bundle.manifest.random_weights == 7
-    assert {figure.engine for figure in bundle.manifest.parity} == set(bundle.manifest.engines)
+    assert document["parameters"] == NONE.relevant
+    assert manifest.random_weights == bundle.manifest.random_weights
+    assert {figure.engine for figure in manifest.parity} == set(manifest.engines)
+    # What the other tests take for it.
+    assert (manifest.sizes, manifest.clip) == (bundle.manifest.sizes, bundle.manifest.clip)
+    assert exported.tower == bundle.tower
 
 
 def test_what_it_says_of_a_frame_is_what_a_bundle_with_sam_says_without_it(
@@ -77,7 +104,7 @@ def test_its_own_refiner_is_taken_and_tiles_are_seen(bundle, tmp_path, frame, sc
     set_settings(tiled, "object", settings)
     with Inspector.load(tiled.path, encoder_schedule=schedule) as inspector:
         assert inspector.parameters.refiner == "none"
-        found = inspector.inspect(frame)
+        found = inspector.inspect(frame, product="object")
     assert found.tiles.run == 2
     np.testing.assert_array_equal(found.score_map, found.anomaly_map)
     # Settings keep what the bundle is.
@@ -103,10 +130,7 @@ def test_another_refiner_is_refused_with_the_way_out(bundle, tiny_bundle, refine
 
 @pytest.mark.parametrize("refiner", ["cascade", "mmr", "box_proposals"])
 def test_an_export_without_sam_for_a_refiner_that_runs_it_is_refused(tmp_path, refiner):
-    job = dataclasses.replace(
-        tiny_job("object"), sam_architecture=None, sam_weights=None,
-        parameters=MethodParameters(refiner=refiner),
-    )  # fmt: skip
+    job = dataclasses.replace(JOB, parameters=MethodParameters(refiner=refiner))
     with pytest.raises(ExportError, match=f"{refiner} runs SAM") as caught:
         export_bundle(job, tmp_path / "b")
     assert "--sam" in caught.value.remedy
@@ -120,6 +144,9 @@ def test_a_host_of_the_c_library_loads_it(bundle, frame):
     try:
         hosted.warm_up(1)
         assert hosted._shared.inspector.parameters.refiner == "none"
-        assert hosted._shared.inspector.inspect(frame).status in {"ok", "no_region"}
+        assert hosted._shared.inspector.inspect(frame, product="object").status in {
+            "ok",
+            "no_region",
+        }
     finally:
         hosted.close()
