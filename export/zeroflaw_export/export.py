@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from segment_anything.modeling import Sam
 from torch import nn
 
@@ -83,7 +83,7 @@ class ExportJob:
         products: Names to put into the prompt bank.
         ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
         text_encoder: Whether the text tower becomes a fourth engine.
-        parameters: Method parameters to record.
+        parameters: Method parameters to record; default: those of the localizer.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
@@ -102,7 +102,7 @@ class ExportJob:
     products: tuple[str, ...] = ("object",)
     ensembles: Path | None = None
     text_encoder: bool = True
-    parameters: MethodParameters = field(default_factory=MethodParameters)
+    parameters: MethodParameters | None = None
     demonstration: str | None = None
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
@@ -115,6 +115,11 @@ class ExportJob:
             if source.path is None:
                 return source.seed
         return None
+
+    @property
+    def recorded_parameters(self) -> MethodParameters:
+        """The method parameters that the manifest records."""
+        return self.parameters or localizer(self.localizer).recorded_parameters({})
 
     @property
     def sources(self) -> tuple[WeightsSource, ...]:
@@ -217,7 +222,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         activation="quick_gelu" if quick_gelu else "gelu",
         image_size=image_size,
         embedding_size=sizes.embedding_size,
-        tapped_blocks=architecture.tapped_blocks,
+        tapped_blocks=method.tapped_blocks(architecture, method_parameters),
         mean=CLIP_MEAN,
         std=CLIP_STD,
         weights=job.clip_weights.identity(),
@@ -252,13 +257,19 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         ),
     )
     matcher_part = writer.write(
-        REFERENCE_MATCHER, method.matcher(sizes), parity.check_reference_matcher
+        REFERENCE_MATCHER,
+        method.matcher(sizes, method_parameters),
+        lambda session, accepted: parity.check_reference_matcher(
+            session,
+            lambda inputs, side: method.plain_reference_map(inputs, side, method_parameters),
+            accepted,
+        ),
     )
 
     identity = localizer_identity(method, method_parameters)
     return Manifest(
         schema_version=schema_version(
-            sizes.max_batch, localizer=identity, parameters=job.parameters
+            sizes.max_batch, localizer=identity, parameters=job.recorded_parameters
         ),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
@@ -274,7 +285,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         },
         prompts=PROMPTS,
         products={name: Product(sentences=texts.sentences) for name in job.products},
-        parameters=parameters_record(job.parameters),
+        parameters=parameters_record(job.recorded_parameters),
         demonstration=job.demonstration,
         parity=(*clip_part.parity, *sam_part.parity, *texts.graphs.parity, *matcher_part.parity),
         files={},
@@ -283,11 +294,11 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     )
 
 
-def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:
+def localizer_identity(method: Localizer, parameters: Any) -> LocalizerIdentity | None:  # noqa: ANN401 - its own class
     """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
     if method.name == DEFAULT_LOCALIZER:
         return None
-    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(parameters))
+    return LocalizerIdentity(name=method.name, parameters=dataclasses.asdict(parameters))
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:

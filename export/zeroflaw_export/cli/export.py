@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from zeroflaw_engines.errors import ExportError, MissingExtraError
-from zeroflaw_engines.parameters import MethodParameters, Refiner, named_values
+from zeroflaw_engines.parameters import Refiner, named_values
 from zeroflaw_engines.process.terminal import err
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def export(
         str, typer.Option(help="SAM: vit_h, vit_l, vit_b (or tiny, for tests).")
     ] = "vit_h",
     clip: Annotated[
-        str, typer.Option(help="CLIP: vit_l_14_336 (or tiny, for tests).")
+        str, typer.Option(help="CLIP: vit_l_14_336, vit_b_16_plus_240 (or tiny, for tests).")
     ] = "vit_l_14_336",
     sam_weights: Annotated[
         str | None, typer.Option(help="File or official name; default: the official ones.")
@@ -154,7 +154,7 @@ def export(
         precision=precision.value,
         bank_bytes=int(1e6 * bank_mb),
         max_batch=max_batch,
-        parameters=MethodParameters.from_mapping(
+        parameters=method.recorded_parameters(
             named_values(settings or ()) | ({} if refiner is None else {"refiner": refiner})
         ),
     )

@@ -12,7 +12,7 @@ from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
 from zeroflaw_export.models.pyramid import REFERENCE_STRIDE, REFERENCE_WIDTH
 
-_MOST_PHOTOS: Final = 16
+MOST_PHOTOS: Final = 16
 
 
 class ReferenceMatcher(nn.Module):
@@ -77,7 +77,7 @@ def reference_sizes(
     if architecture.has_pyramid:
         blocks, width = 1, REFERENCE_WIDTH
         tokens = (image_size // REFERENCE_STRIDE) ** 2
-    rows = min(bank_bytes // (2 * blocks * width), _MOST_PHOTOS * tokens)
+    rows = min(bank_bytes // (2 * blocks * width), MOST_PHOTOS * tokens)
     return ReferenceSizes(blocks, tokens, width, rows)
 
 

@@ -34,6 +34,7 @@ class OfficialWeights:
 _SAM: Final = "https://dl.fbaipublicfiles.com/segment_anything/"
 _CLIP: Final = "https://openaipublic.azureedge.net/clip/models/"
 _CLIP_336: Final = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+_OPEN_CLIP: Final = "https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/"
 # Pinned to the commit whose tree gives the object ids below.
 _APRIL_GAN: Final = (
     "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/"
@@ -59,6 +60,12 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
     # OpenAI's URLs carry the SHA-256 of the file.
     "clip_vit_l_14_336": OfficialWeights(
         f"{_CLIP}{_CLIP_336}/ViT-L-14-336px.pt", Digest("sha256", _CLIP_336), "MIT"
+    ),
+    # open_clip publishes the first digits of the SHA-256, in the name of the file, and no more.
+    "clip_vit_b_16_plus_240": OfficialWeights(
+        _OPEN_CLIP + "vit_b_16_plus_240-laion400m_e31-8fb26589.pt",
+        Digest("sha256_prefix", "8fb26589"),
+        "MIT",
     ),
     # Trained on MVTec-AD, to be used on anything else; and the other way round. Their only
     # published digests are git object ids.

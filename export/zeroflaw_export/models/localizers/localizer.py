@@ -8,7 +8,7 @@ the parity check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
@@ -20,9 +20,12 @@ from torch import nn
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
 from zeroflaw_engines.errors import ExportError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.load import PositionInterpolation, WeightsSource
 from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
+from zeroflaw_export.parity.checks import plain_reference_map
 
 # Image uint8 [S, S, 3] and float32 [2, E] -> map float32 [S, S], score, and patch tokens float32
 # [blocks, tokens, width]. It computes them another way than the module that is exported.
@@ -63,6 +66,25 @@ class BuiltLocalizer:
     reference: ClipReference
 
 
+def _matcher(sizes: EngineSizes, parameters: object) -> nn.Module:  # noqa: ARG001 - it has none
+    """Build the matcher that a method has unless it brings its own."""
+    return matcher_of(sizes)
+
+
+def _plain_reference_map(
+    inputs: dict[str, Tensor],
+    size: int,
+    parameters: object,  # noqa: ARG001 - it has none
+) -> NDArray[np.float64]:
+    """Compute what that matcher gives."""
+    return plain_reference_map(inputs, size)
+
+
+def _tapped_blocks(architecture: ClipArchitecture, parameters: object) -> tuple[int, ...]:  # noqa: ARG001 - it has none
+    """Return the blocks that APRIL-GAN reads."""
+    return architecture.tapped_blocks
+
+
 def _takes_any(architecture: ClipArchitecture, image_size: int, parameters: object) -> None:
     """Accept every architecture, size and parameters."""
 
@@ -86,8 +108,13 @@ class Localizer:
         quick_gelu: Which activation the method's source runs at every size; None: APRIL-GAN's
             rule, `ClipArchitecture.uses_quick_gelu`.
         positions: How the method's source resizes the position embedding.
+        tapped_blocks: The blocks, 1-based, whose tokens the method reads, as the manifest has them.
         reference_sizes: Sizes of reference banks for an architecture, a size and bytes.
-        matcher: Module of the `reference_matcher` for the sizes of a bundle.
+        matcher: Module of the `reference_matcher` for the sizes of a bundle and the parameters.
+        plain_reference_map: What its graph is checked against: the matcher's inputs, the side of
+            the map and the parameters in; float64 [S, S] out.
+        method_parameters: Method parameters that the method's source has otherwise than
+            APRIL-GAN's: an export records them unless it is told others.
     """
 
     name: str
@@ -100,8 +127,21 @@ class Localizer:
     check: Callable[[ClipArchitecture, int, Any], None] = _takes_any
     quick_gelu: bool | None = None
     positions: PositionInterpolation = "bicubic_antialias"
+    tapped_blocks: Callable[[ClipArchitecture, Any], tuple[int, ...]] = _tapped_blocks
     reference_sizes: Callable[[ClipArchitecture, int, int], ReferenceSizes] = reference_sizes
-    matcher: Callable[[EngineSizes], nn.Module] = matcher_of
+    matcher: Callable[[EngineSizes, Any], nn.Module] = _matcher
+    plain_reference_map: Callable[[dict[str, Tensor], int, Any], NDArray[np.float64]] = (
+        _plain_reference_map
+    )
+    method_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def recorded_parameters(self, given: Mapping[str, Any]) -> MethodParameters:
+        """Return the method parameters of a bundle: those given, then the localizer's own.
+
+        Raises:
+            ParametersError: A name is unknown, or a value is of the wrong kind or range.
+        """
+        return MethodParameters.from_mapping({**self.method_parameters, **given})
 
     def parameters_from(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - its own class
         """Build the method's parameters from plain values, such as those of a command line.
