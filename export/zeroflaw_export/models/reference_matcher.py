@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
+from zeroflaw_engines.contract import PATCH_TOKENS, EngineSizes, ReferenceSizes
+from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
 from zeroflaw_export.models.pyramid import REFERENCE_STRIDE, REFERENCE_WIDTH
@@ -61,6 +64,22 @@ class ReferenceMatcher(nn.Module):
         distances = -(tokens @ rows.transpose(1, 2)).amax(dim=-1)
         grid = distances.mean(dim=0).reshape(1, self.grid, self.grid)
         return self.upsample @ grid @ self.upsample.T
+
+
+def plain_reference_map(inputs: dict[str, Tensor], size: int) -> NDArray[np.float64]:
+    """Compute the reference map of a matcher's inputs in float64, by its definition.
+
+    Returns:
+        float64 [size, size] in [0, 2].
+    """
+    tokens = inputs[PATCH_TOKENS].astype(np.float64)
+    bank = inputs["bank"][:, : int(inputs["valid_rows"][0])].astype(np.float64)
+    cosines = [block @ rows.T for block, rows in zip(tokens, bank, strict=True)]
+    distances = np.mean([1 - cosine.max(axis=1) for cosine in cosines], axis=0)
+    side = round(len(distances) ** 0.5)
+    at = np.linspace(0, side - 1, size)  # align_corners
+    columns = [np.interp(at, np.arange(side), row) for row in distances.reshape(side, side)]
+    return np.array([np.interp(at, np.arange(side), row) for row in np.transpose(columns)]).T
 
 
 def reference_sizes(

@@ -162,7 +162,7 @@ def check_reference_matcher(
     The tokens of the real case lie near rows of the bank, those of the other anywhere.
 
     Args:
-        reference: `plain_reference_map`, another localizer's, or another graph.
+        reference: Its definition in NumPy, or another graph.
 
     Raises:
         ParityError: A difference is larger than is accepted, or a value is not finite.
@@ -189,22 +189,6 @@ def matcher_inputs(contract: EngineContract, kind: ImageKind) -> dict[str, Tenso
     padding = rows[1] - valid
     bank[:, valid:] = query[:, np.arange(padding) % tokens[1]]
     return {PATCH_TOKENS: query, "bank": bank, "valid_rows": np.array([valid], np.int32)}
-
-
-def plain_reference_map(inputs: dict[str, Tensor], size: int) -> NDArray[np.float64]:
-    """Compute the reference map of a matcher's inputs in float64, by its definition.
-
-    Returns:
-        float64 [size, size] in [0, 2].
-    """
-    tokens = inputs[PATCH_TOKENS].astype(np.float64)
-    bank = inputs["bank"][:, : int(inputs["valid_rows"][0])].astype(np.float64)
-    cosines = [block @ rows.T for block, rows in zip(tokens, bank, strict=True)]
-    distances = np.mean([1 - cosine.max(axis=1) for cosine in cosines], axis=0)
-    side = round(len(distances) ** 0.5)
-    at = np.linspace(0, side - 1, size)  # align_corners
-    columns = [np.interp(at, np.arange(side), row) for row in distances.reshape(side, side)]
-    return np.array([np.interp(at, np.arange(side), row) for row in np.transpose(columns)]).T
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

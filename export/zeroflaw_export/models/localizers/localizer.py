@@ -24,8 +24,11 @@ from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.load import PositionInterpolation, WeightsSource
-from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
-from zeroflaw_export.parity.checks import plain_reference_map
+from zeroflaw_export.models.reference_matcher import (
+    matcher_of,
+    plain_reference_map,
+    reference_sizes,
+)
 
 # Image uint8 [S, S, 3] and float32 [2, E] -> map float32 [S, S], score, and patch tokens float32
 # [blocks, tokens, width]. It computes them another way than the module that is exported.
