@@ -27,7 +27,7 @@ class WindowSides(Protocol):
 
 
 class WindowMatcher(nn.Module):
-    """The association map of WinCLIP+ (arXiv 2303.14814, Eq. 4 and section 4.3).
+    """The association map of WinCLIP+ (arXiv 2303.14814, Eq. 4; anomalib, winclip/torch_model.py).
 
     Args:
         sizes: Of the banks.

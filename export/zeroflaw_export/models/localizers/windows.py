@@ -63,7 +63,7 @@ class Windows:
 def mean_inverse(scores: torch.Tensor, shares: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
     """Return the mean of 1 / score over the windows that cover each patch.
 
-    Its inverse is the harmonic mean (WinCLIP, section 4.2). The windows that cover a patch are
+    Its inverse is the harmonic mean (anomalib, winclip/utils.py:harmonic_aggregation). The windows that cover a patch are
     those that cover it along both axes, so that the mean is two matrix products.
 
     Args:
