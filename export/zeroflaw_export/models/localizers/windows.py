@@ -63,8 +63,9 @@ class Windows:
 def mean_inverse(scores: torch.Tensor, shares: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
     """Return the mean of 1 / score over the windows that cover each patch.
 
-    Its inverse is the harmonic mean (anomalib, winclip/utils.py:harmonic_aggregation). The windows that cover a patch are
-    those that cover it along both axes, so that the mean is two matrix products.
+    Its inverse is the harmonic mean (anomalib, winclip/utils.py:harmonic_aggregation). The windows
+    that cover a patch are those that cover it along both axes, so that the mean is two matrix
+    products.
 
     Args:
         scores: float32 [B, places, places], above 0.
