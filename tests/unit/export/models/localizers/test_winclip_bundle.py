@@ -101,9 +101,9 @@ def test_an_inspection_without_photos_is_anomalib_s_zero_shot(bundle: Bundle, mo
             got = inspector.inspect(image, product="object", trace=True)
             want = model(seen(image))
             wanted = want.anomaly_map[0].numpy()
-            assert np.ptp(wanted) > 0.2 * wanted.mean()
-            assert np.abs(got.trace.zero_shot_map - wanted).max() <= 1e-4 * wanted.mean()
-            assert got.image_score == pytest.approx(float(want.pred_score), rel=1e-4)
+            assert np.ptp(wanted) > 0.03
+            assert np.abs(got.trace.zero_shot_map - wanted).max() <= 1e-5
+            assert got.image_score == pytest.approx(float(want.pred_score), abs=1e-5)
 
 
 def few_shot(model, images: list[np.ndarray], image: np.ndarray):
