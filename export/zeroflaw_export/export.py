@@ -83,7 +83,8 @@ class ExportJob:
         products: Names to put into the prompt bank.
         ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
         text_encoder: Whether the text tower becomes a fourth engine.
-        parameters: Method parameters to record; default: those of the localizer.
+        parameters: Method parameters to record; those of a localizer's source are its
+            `recorded_parameters`.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
@@ -102,7 +103,7 @@ class ExportJob:
     products: tuple[str, ...] = ("object",)
     ensembles: Path | None = None
     text_encoder: bool = True
-    parameters: MethodParameters | None = None
+    parameters: MethodParameters = field(default_factory=MethodParameters)
     demonstration: str | None = None
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
@@ -115,11 +116,6 @@ class ExportJob:
             if source.path is None:
                 return source.seed
         return None
-
-    @property
-    def recorded_parameters(self) -> MethodParameters:
-        """The method parameters that the manifest records."""
-        return self.parameters or localizer(self.localizer).recorded_parameters({})
 
     @property
     def sources(self) -> tuple[WeightsSource, ...]:
@@ -207,15 +203,13 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     del sam
 
     report("loading CLIP's weights")
+    quick_gelu = method.runs_quick_gelu(architecture, image_size)
     clip = load_clip(
         architecture,
         image_size,
         job.clip_weights,
-        quick_gelu=method.quick_gelu,
+        quick_gelu=quick_gelu,
         positions=method.positions,
-    )
-    quick_gelu = (
-        architecture.uses_quick_gelu(image_size) if method.quick_gelu is None else method.quick_gelu
     )
     clip_identity = ClipIdentity(
         architecture=architecture.name,
@@ -269,7 +263,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     identity = localizer_identity(method, method_parameters)
     return Manifest(
         schema_version=schema_version(
-            sizes.max_batch, localizer=identity, parameters=job.recorded_parameters
+            sizes.max_batch, localizer=identity, parameters=job.parameters
         ),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         zeroflaw_version=__version__,
@@ -285,7 +279,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         },
         prompts=PROMPTS,
         products={name: Product(sentences=texts.sentences) for name in job.products},
-        parameters=parameters_record(job.recorded_parameters),
+        parameters=parameters_record(job.parameters),
         demonstration=job.demonstration,
         parity=(*clip_part.parity, *sam_part.parity, *texts.graphs.parity, *matcher_part.parity),
         files={},

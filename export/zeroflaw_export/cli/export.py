@@ -70,7 +70,8 @@ def export(
         typer.Option(metavar="SEED", help="Random weights instead of any: finds nothing."),
     ] = None,
     clip_image_size: Annotated[
-        int | None, typer.Option(help="Side of CLIP's input, px; default 518, or 336.")
+        int | None,
+        typer.Option(help="Side of CLIP's input, px; default: the architecture's, as 518."),
     ] = None,
     product: Annotated[
         list[str] | None, typer.Option("--product", "-p", help="Product name; repeatable.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -108,8 +108,9 @@ class Localizer:
         build: Makes it, with the parameters.
         check: Refuses an architecture, size or parameters that the method cannot take, before
             any weights are read.
-        quick_gelu: Which activation the method's source runs at every size; None: APRIL-GAN's
-            rule, `ClipArchitecture.uses_quick_gelu`.
+        quick_gelu: Which activation the method's source runs at every size; `native`: the one
+            that the weights were trained with; None: APRIL-GAN's rule,
+            `ClipArchitecture.uses_quick_gelu`.
         positions: How the method's source resizes the position embedding.
         tapped_blocks: The blocks, 1-based, whose tokens the method reads, as the manifest has them.
         reference_sizes: Sizes of reference banks for an architecture, a size and bytes.
@@ -128,7 +129,7 @@ class Localizer:
     default_weights: str | None = None
     build: Callable[[Tower, Any], BuiltLocalizer]
     check: Callable[[ClipArchitecture, int, Any], None] = _takes_any
-    quick_gelu: bool | None = None
+    quick_gelu: bool | Literal["native"] | None = None
     positions: PositionInterpolation = "bicubic_antialias"
     tapped_blocks: Callable[[ClipArchitecture, Any], tuple[int, ...]] = _tapped_blocks
     reference_sizes: Callable[[ClipArchitecture, int, int], ReferenceSizes] = reference_sizes
@@ -137,6 +138,12 @@ class Localizer:
         _plain_reference_map
     )
     method_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def runs_quick_gelu(self, architecture: ClipArchitecture, image_size: int) -> bool:
+        """Return whether the towers run QuickGELU at a size."""
+        if self.quick_gelu is None:
+            return architecture.uses_quick_gelu(image_size)
+        return architecture.native_quick_gelu if self.quick_gelu == "native" else self.quick_gelu
 
     def recorded_parameters(self, given: Mapping[str, Any]) -> MethodParameters:
         """Return the method parameters of a bundle: those given, then the localizer's own.

@@ -274,6 +274,7 @@ WINCLIP = Localizer(
     takes_weights=False,
     build=build,
     check=check,
+    quick_gelu="native",
     tapped_blocks=lambda architecture, _: (architecture.config["vision_cfg"]["layers"],),
     reference_sizes=window_reference_sizes,
     matcher=window_matcher,

@@ -132,6 +132,15 @@ def test_an_export_records_how_winclip_fuses_unless_it_is_told_otherwise() -> No
     assert localizer("april_gan").recorded_parameters({}).reference_fusion == "sum"
 
 
+def test_the_activation_is_that_of_the_weights_at_every_size() -> None:
+    """APRIL-GAN's quirk of another one goes with its adapters, which WinCLIP has none of."""
+    for size in (112, SIZE):
+        assert WINCLIP.runs_quick_gelu(clip_architecture("tiny"), size)
+        assert not WINCLIP.runs_quick_gelu(clip_architecture("vit_b_16_plus_240"), size)
+    assert not localizer("april_gan").runs_quick_gelu(clip_architecture("tiny"), SIZE)
+    assert localizer("april_gan").runs_quick_gelu(clip_architecture("tiny"), 112)
+
+
 def test_the_full_size_is_that_of_open_clip() -> None:
     architecture = clip_architecture("vit_b_16_plus_240")
     check(architecture, 240, PARAMETERS)

@@ -26,6 +26,7 @@ from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_export.export import export_bundle
 from zeroflaw_export.models.architectures import clip_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip
+from zeroflaw_export.models.localizers.winclip import WINCLIP
 from zeroflaw_export.parity.checks import parity_image
 
 pytestmark = pytest.mark.long
@@ -45,6 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         text_encoder=False,
         precision="fp16",
         max_batch=4,
+        parameters=WINCLIP.recorded_parameters({}),
     )
     target = tmp_path_factory.mktemp("winclip") / "b"
     export_bundle(job, target)
@@ -55,7 +57,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def model(bundle: Bundle):
     """anomalib's, with the bundle's weights and the texts of its product."""
     source = WeightsSource(name="random", path=None, seed=TINY_SEED)
-    clip = load_clip(clip_architecture("tiny"), SIZE, source)
+    # The activation that its weights are said to be trained with, at every size.
+    clip = load_clip(clip_architecture("tiny"), SIZE, source, quick_gelu=True)
     return anomalib_winclip(clip, np.array(bundle.text_embeddings("object")), scales=(2, 4))
 
 
@@ -88,6 +91,7 @@ def test_the_manifest_names_the_method_and_what_its_windows_are(bundle: Bundle) 
         "temperature": 0.07,
     }
     assert manifest.clip.tapped_blocks == (4,)
+    assert manifest.clip.activation == "quick_gelu"
     assert manifest.clip.adapters.name == "none"
     parameters = manifest.method_parameters
     assert (parameters.reference_distance, parameters.reference_fusion) == ("half_cosine", "mean")
