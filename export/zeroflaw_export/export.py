@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -283,11 +283,15 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     )
 
 
-def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:
+def localizer_identity(
+    method: Localizer,
+    parameters: Any,  # noqa: ANN401 - a dataclass of its own
+) -> LocalizerIdentity | None:
     """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
     if method.name == DEFAULT_LOCALIZER:
         return None
-    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(parameters))
+    # Not the dataclass itself: msgspec leaves out what it was not given.
+    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(asdict(parameters)))
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
