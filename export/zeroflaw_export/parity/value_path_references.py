@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
 
 
@@ -139,3 +141,71 @@ def reference_anomalyclip(
     cls = cls / cls.norm(dim=-1, keepdim=True)
     score = (cls @ text.T / temperature).softmax(dim=-1)[0, 1]
     return smooth.float().numpy(), float(score), torch.cat(taps).numpy()
+
+
+@torch.inference_mode()
+def reference_sdp(
+    clip: CLIP,
+    adapters: LinearAdapters | None,
+    image: NDArray[np.uint8],
+    embeddings: TextEmbeddings,
+    *,
+    stages: tuple[int, ...],
+    parameters: Any,  # noqa: ANN401 - a dataclass of sdp.py, which imports this module
+) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
+    """Compute SDP's or SDP+'s map and image score as test.py and test_ft.py do.
+
+    Args:
+        adapters: None: SDP.
+        image: uint8 [S, S, 3].
+        embeddings: float32 [2, E].
+        stages: The last block of each, 1-based.
+
+    Returns:
+        float32 [S, S], in [0, 1] by the fixed mappings; P(abnormal) of the CLS token; and float32
+        [blocks, tokens, width].
+    """
+    size, text = len(image), torch.from_numpy(embeddings)
+    passes = list(block_passes(clip, image))
+    surgery, learned = torch.zeros(size, size), torch.zeros(size, size)
+    unit = torch.empty(0)
+    first = 0
+    for index, stage in enumerate(stages):
+        second = torch.stack([passed.values for passed in passes[first:stage]]).sum(dim=0)
+        original = passes[stage - 1].after
+        if parameters.stream_tap == "next_attention" and stage < len(passes):
+            original = passes[stage].attended
+        first = stage
+        tokens = second.clone()
+        tokens[:, 0] = original[:, 0]
+        unit = clip.visual.ln_post(tokens) @ clip.visual.proj
+        unit = unit / unit.norm(dim=-1, keepdim=True)
+        weights = (unit[:, :1] @ text.T).softmax(dim=-1)
+        weights = weights / weights.mean(dim=-1, keepdim=True)
+        products = unit[:, :, None] * text[None, None] * weights[..., None]
+        products = products - products.mean(dim=2, keepdim=True)
+        grid = _on_grid(products.sum(dim=-1)[:, 1:])
+        surgery += functional.interpolate(grid, (size, size), mode="bilinear")[0, 1]
+        if adapters is not None:
+            adapted = adapters.fc[index](original[:, 1:])
+            logits = 100.0 * adapted / adapted.norm(dim=-1, keepdim=True) @ text.T
+            grid = functional.interpolate(
+                _on_grid(logits), (size, size), mode="bilinear", align_corners=True
+            )
+            learned += grid.softmax(dim=1)[0, 1]
+    if adapters is None:
+        smooth = gaussian_smoothed(surgery, parameters.sigma) / len(stages)
+        anomaly_map = torch.sigmoid(2 * parameters.map_scale * smooth)
+    else:
+        both = learned + parameters.similarity_weight * surgery
+        anomaly_map = (gaussian_smoothed(both, parameters.sigma) / len(stages)).clamp(0, 1)
+    score = (100.0 * unit[:, 0] @ text.T).softmax(dim=-1)[0, 1]
+    ends = torch.cat([passes[stage - 1].after[:, 1:] for stage in stages])
+    ends = ends / ends.norm(dim=-1, keepdim=True)
+    return anomaly_map.float().numpy(), float(score), ends.numpy()
+
+
+def _on_grid(values: torch.Tensor) -> torch.Tensor:
+    """Arrange float [1, patches, texts] as [1, texts, side, side]."""
+    side = int(values.shape[1] ** 0.5)
+    return values.permute(0, 2, 1).reshape(1, -1, side, side)

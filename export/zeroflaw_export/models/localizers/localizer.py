@@ -86,6 +86,7 @@ class Localizer:
         quick_gelu: Which activation the method's source runs at every size; None: APRIL-GAN's
             rule, `ClipArchitecture.uses_quick_gelu`.
         positions: How the method's source resizes the position embedding.
+        ensembles: Packaged file of the sentences that the method's source uses.
         reference_sizes: Sizes of reference banks for an architecture, a size and bytes.
         matcher: Module of the `reference_matcher` for the sizes of a bundle.
     """
@@ -100,6 +101,7 @@ class Localizer:
     check: Callable[[ClipArchitecture, int, Any], None] = _takes_any
     quick_gelu: bool | None = None
     positions: PositionInterpolation = "bicubic_antialias"
+    ensembles: str = "prompt_ensembles.toml"
     reference_sizes: Callable[[ClipArchitecture, int, int], ReferenceSizes] = reference_sizes
     matcher: Callable[[EngineSizes], nn.Module] = matcher_of
 
