@@ -181,7 +181,8 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       takes no texts has no such input. `anomaly_map` and `image_score` are in [0, 1], by the
       bundle's localizer: APRIL-GAN's are the mean over the tapped blocks of P(abnormal),
       upsampled before softmax, and P(abnormal) of the CLS token. `patch_tokens`, in bundles that
-      take reference banks, are L2-normalised, row by row of their grid.
+      take reference banks, are L2-normalised, row by row of their grid: of APRIL-GAN the tapped
+      blocks, of WinCLIP the patches and the windows of two scales around them.
     - `sam_encoder`: `image` is RGB with the content at the top left; `image_size` is the height
       and width of that content. All outside it is set to SAM's mean colour *after*
       normalisation, as `Sam.preprocess` does, whatever the pixels there are.
@@ -190,7 +191,8 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       All four masks and predicted IoUs come out; token 0 is the single-mask one.
     - `reference_matcher`: `bank` has the tokens of good photos, L2-normalised; rows from
       `valid_rows` on are padding, which nothing is matched with. `reference_map` is in [0, 2]:
-      the mean over the blocks of 1 - the highest cosine to a row, upsampled.
+      the mean over the blocks of 1 - the highest cosine to a row, upsampled, unless the bundle's
+      localizer has a matcher of its own.
     - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
       embeddings out.
     - `frame_resizer`: see `frame_resizer_contract`; it depends on no size.

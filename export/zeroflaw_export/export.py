@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,9 +82,10 @@ class ExportJob:
         localizer_parameters: Its parameters, by name; others take their defaults.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.
         products: Names to put into the prompt bank.
-        ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
+        ensembles: A file of prompt ensembles; default: those of the localizer.
         text_encoder: Whether the text tower becomes a fourth engine.
-        parameters: Method parameters to record.
+        parameters: Method parameters to record; those of a localizer's source are its
+            `recorded_parameters`.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
@@ -192,22 +193,20 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     del sam
 
     report("loading CLIP's weights")
+    quick_gelu = method.runs_quick_gelu(architecture, image_size)
     clip = load_clip(
         architecture,
         image_size,
         job.clip_weights,
-        quick_gelu=method.quick_gelu,
+        quick_gelu=quick_gelu,
         positions=method.positions,
-    )
-    quick_gelu = (
-        architecture.uses_quick_gelu(image_size) if method.quick_gelu is None else method.quick_gelu
     )
     clip_identity = ClipIdentity(
         architecture=architecture.name,
         activation="quick_gelu" if quick_gelu else "gelu",
         image_size=image_size,
         embedding_size=sizes.embedding_size,
-        tapped_blocks=architecture.tapped_blocks,
+        tapped_blocks=method.tapped_blocks(architecture, method_parameters),
         mean=CLIP_MEAN,
         std=CLIP_STD,
         weights=job.clip_weights.identity(),
@@ -222,6 +221,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             job.products,
             ensembles_file=job.ensembles,
             text_encoder=job.text_encoder,
+            packaged_ensembles=method.ensembles,
         )
         if method.takes_text
         else no_texts(staging, job.products)
@@ -242,7 +242,13 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         ),
     )
     matcher_part = writer.write(
-        REFERENCE_MATCHER, method.matcher(sizes), parity.check_reference_matcher
+        REFERENCE_MATCHER,
+        method.matcher(sizes, method_parameters),
+        lambda session, accepted: parity.check_reference_matcher(
+            session,
+            lambda inputs, side: method.plain_reference_map(inputs, side, method_parameters),
+            accepted,
+        ),
     )
 
     identity = localizer_identity(method, method_parameters)
@@ -305,11 +311,17 @@ def _load_sam(job: ExportJob, report: ReportStep) -> tuple[SamIdentity | None, S
     return identity, sam
 
 
-def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:
+def localizer_identity(
+    method: Localizer,
+    parameters: Any,  # noqa: ANN401 - a dataclass of its own
+) -> LocalizerIdentity | None:
     """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
     if method.name == DEFAULT_LOCALIZER:
         return None
-    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(parameters))
+    # Not the dataclass itself: msgspec leaves out what it was not given. As JSON has it, so that
+    # what is returned equals what is read.
+    recorded = msgspec.json.decode(msgspec.json.encode(asdict(parameters)))
+    return LocalizerIdentity(name=method.name, parameters=recorded)
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:
