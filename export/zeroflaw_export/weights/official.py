@@ -19,16 +19,18 @@ class OfficialWeights:
         url: Where its authors publish it.
         digest: What it must hash to.
         licence: Under which it is published.
+        saved_as: File name of the download; default: the last part of the URL.
     """
 
     url: str
     digest: Digest
     licence: str
+    saved_as: str | None = None
 
     @property
     def filename(self) -> str:
-        """Last part of the URL."""
-        return self.url.rsplit("/", 1)[-1]
+        """File name of the download."""
+        return self.saved_as or self.url.rsplit("/", 1)[-1]
 
 
 _SAM: Final = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -38,6 +40,11 @@ _CLIP_336: Final = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac0864
 _APRIL_GAN: Final = (
     "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/"
     "f13b8a634e04f9fde8fa03db125b25af5695d8e1/exps/pretrained/"
+)
+# Git LFS keeps the files' SHA-256 in the tree of the commit.
+_VISUALAD: Final = (
+    "https://media.githubusercontent.com/media/7HHHHH/VisualAD/"
+    "8479132d641456345019aed1c8bb6b2d11941068/weight/"
 )
 
 OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
@@ -71,6 +78,19 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
         _APRIL_GAN + "visa_pretrained.pth",
         Digest("git_blob", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
         "MIT (trained on VisA, CC BY 4.0)",
+    ),
+    # Trained on VisA, to be used on anything else; and the other way round. Both are CLIP.pth there.
+    "visualad_visa": OfficialWeights(
+        _VISUALAD + "train_on_visa/CLIP.pth",
+        Digest("sha256", "fed8ed5e0973e9adb53a2c91e066eb5ba3f9a42fbf80f115a26998629d1f0a5b"),
+        "MIT by its README (trained on VisA, CC BY 4.0)",
+        saved_as="visualad_visa.pth",
+    ),
+    "visualad_mvtec": OfficialWeights(
+        _VISUALAD + "train_on_mvtec/CLIP.pth",
+        Digest("sha256", "596f3ed0c0cfe78a314b41fc42a8adfc26b86ab1928f058ce256135cb407b32c"),
+        "MIT by its README (trained on MVTec-AD, CC BY-NC-SA 4.0)",
+        saved_as="visualad_mvtec.pth",
     ),
 }
 
