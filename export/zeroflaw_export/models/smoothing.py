@@ -10,7 +10,7 @@ def gaussian_matrix(size: int, sigma: float) -> torch.Tensor:
     """Return the Gaussian filter along one axis as a matrix.
 
     It is that of `scipy.ndimage.gaussian_filter` as AnomalyCLIP (test.py:107) and VisualAD
-    (test.py:148) call it: `mode="reflect"`, which repeats the edge (d c b a | a b c d | d c b a),
+    (test.py:149) call it: `mode="reflect"`, which repeats the edge (d c b a | a b c d | d c b a),
     and `truncate=4.0`. A map [size, size] is smoothed by `matrix @ map @ matrix.T`; upsampling
     before it is a matrix as well, and the two are one product.
 

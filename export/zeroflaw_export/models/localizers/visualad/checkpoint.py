@@ -102,6 +102,40 @@ def load_parts(path: Path, architecture: ClipArchitecture, image_size: int) -> V
     return parts.eval()
 
 
+def published_layout(
+    parts: VisualAdParts, tapped_blocks: tuple[int, ...], image_size: int, backbone: str
+) -> dict[str, Any]:
+    """Return what VisualAD's train.py would store of parts, for `torch.save`.
+
+    Args:
+        tapped_blocks: 1-based.
+        image_size: Side of the square input, px.
+        backbone: As the source names it.
+    """
+    state = parts.state_dict()
+    attentions, alignments = {}, {}
+    for index, block in enumerate(tapped_blocks):
+        for ours, name in _ATTENTION.items():
+            attentions[f"layer_attentions.layer_{block}.{name}"] = state[
+                f"attentions.{index}.{ours}"
+            ]
+        alignments[f"layer_{block}"] = {
+            name: state[f"alignments.{index}.{ours}"] for ours, name in _ALIGNMENT.items()
+        }
+    anchors = state["attentions.0.anchors"].shape[0]
+    return {
+        **{key: state[name] for name, key in _TOP.items()},
+        "features_list": list(tapped_blocks),
+        "image_size": image_size,
+        "epoch": 1,
+        "backbone": backbone,
+        "layer_transforms": alignments,
+        "transform_type": "mlp",
+        "cross_attn": attentions,
+        "cross_attn_config": {"num_anchors": anchors, "dropout": 0.1, "res_scale_init": 0.01},
+    }
+
+
 def _check_entries(content: object, path: Path) -> None:
     if not isinstance(content, dict):
         raise WeightsError(

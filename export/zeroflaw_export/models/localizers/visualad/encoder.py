@@ -17,7 +17,7 @@ from zeroflaw_export.models.smoothing import gaussian_matrix
 
 
 class VisualAdEncoder(nn.Module):
-    """CLIP's tower with two more tokens, and the anomaly map of VisualAD (test.py:116-150).
+    """CLIP's tower with two more tokens, and the anomaly map of VisualAD (test.py:112-150).
 
     Args:
         tapped_blocks: 1-based.
@@ -69,6 +69,25 @@ class VisualAdEncoder(nn.Module):
             after the tapped blocks, which has run with the two tokens, before `ln_post` and SAF.
             With a first axis of B if it is batched.
         """
+        summed, highest, taps = self.differences(image)
+        unit = [functional.normalize(tokens, dim=-1) for tokens in taps]
+        patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
+        mapped, blocks = self.parameters_.mapped, len(taps)
+        return mapped(summed, blocks), mapped(highest, blocks), patch_tokens
+
+    def differences(
+        self, image: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Compute what the source gives, before the fixed mapping.
+
+        Args:
+            image: uint8 [B, S, S, 3], as for `forward`.
+
+        Returns:
+            The smoothed sum over the blocks of cosine differences, float32 [B, S, S], in
+            [-2 blocks, 2 blocks]; the mean of its highest values, float32 [B]; and the patches
+            after each tapped block, float32 [B, N, C].
+        """
         taps, pair = self._run(image)
         parts = self.parts
         pair = parts.ln_post(pair)
@@ -80,11 +99,7 @@ class VisualAdEncoder(nn.Module):
             differences = differences + unit @ (anomaly - normal)[..., None]
         grid = differences.reshape(-1, self.grid, self.grid)
         summed = self.spread @ grid @ self.spread.T
-        highest = summed.flatten(1).topk(self.top, dim=-1).values.mean(dim=-1)
-        unit = [functional.normalize(tokens, dim=-1) for tokens in taps]
-        patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
-        mapped, blocks = self.parameters_.mapped, len(taps)
-        return mapped(summed, blocks), mapped(highest, blocks), patch_tokens
+        return summed, summed.flatten(1).topk(self.top, dim=-1).values.mean(dim=-1), taps
 
     def _run(self, image: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Run the tower with the anomaly token and the normal one before CLS.

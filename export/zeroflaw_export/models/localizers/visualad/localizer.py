@@ -10,9 +10,8 @@ from zeroflaw_export.models.localizers.localizer import BuiltLocalizer, Localize
 from zeroflaw_export.models.localizers.visualad.checkpoint import load_parts
 from zeroflaw_export.models.localizers.visualad.encoder import VisualAdEncoder
 from zeroflaw_export.models.localizers.visualad.parameters import VisualAdParameters
-from zeroflaw_export.models.localizers.visualad.parts import POSITIONS, VisualAdParts
+from zeroflaw_export.models.localizers.visualad.parts import POSITIONS, random_parts
 from zeroflaw_export.models.localizers.visualad.reference import reference_visualad
-from zeroflaw_export.models.random_weights import randomise_weights
 
 
 def check(
@@ -49,9 +48,9 @@ def build(tower: Tower, parameters: VisualAdParameters) -> BuiltLocalizer:
     elif source.seed is None:
         raise WeightsError(f"{source.name} has neither a file nor a seed", "give one of them")
     else:
-        width = architecture.token_width
-        parts = VisualAdParts(len(architecture.tapped_blocks), width, hidden=width).eval()
-        randomise_weights(parts, source.seed + 1)
+        parts = random_parts(
+            len(architecture.tapped_blocks), architecture.token_width, source.seed + 1
+        )
     if parameters.ln_post == "clip":
         parts.ln_post.load_state_dict(tower.clip.visual.ln_post.state_dict())
     blocks = architecture.tapped_blocks

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from zeroflaw_export.models.random_weights import randomise_weights
+
 # Of the public source; its tables have room for 39 x 39 patches.
 ANCHORS: Final = 4
 POSITIONS: Final = 1536
@@ -106,3 +108,21 @@ class VisualAdParts(nn.Module):
             SpatialCrossAttention(width, anchors, positions) for _ in range(blocks)
         )
         self.alignments = nn.ModuleList(SelfAlignment(width, hidden) for _ in range(blocks))
+
+
+def random_parts(blocks: int, width: int, seed: int) -> VisualAdParts:
+    """Build parts of seeded random weights, in eval mode.
+
+    They are drawn far enough from zero that each of them shows in the map: the attention is not
+    flat, places differ from one another, and what the anchors gather is not small beside a token.
+    """
+    parts = VisualAdParts(blocks, width, hidden=width).eval()
+    randomise_weights(parts, seed)
+    with torch.no_grad():
+        parts.anomaly_token.mul_(20)
+        parts.normal_token.mul_(20)
+        for attention in parts.attentions:
+            attention.query_norm.weight.mul_(4)
+            attention.positions.mul_(5)
+            attention.residual_scale.mul_(10)
+    return parts
