@@ -79,7 +79,7 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
         Digest("git_blob", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
         "MIT (trained on VisA, CC BY 4.0)",
     ),
-    # Trained on VisA, to be used on anything else; and the other way round. Both are CLIP.pth there.
+    # Trained on VisA, to be used on anything else; and the other way round. Both are CLIP.pth.
     "visualad_visa": OfficialWeights(
         _VISUALAD + "train_on_visa/CLIP.pth",
         Digest("sha256", "fed8ed5e0973e9adb53a2c91e066eb5ba3f9a42fbf80f115a26998629d1f0a5b"),

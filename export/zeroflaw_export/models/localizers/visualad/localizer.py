@@ -14,9 +14,7 @@ from zeroflaw_export.models.localizers.visualad.parts import POSITIONS, random_p
 from zeroflaw_export.models.localizers.visualad.reference import reference_visualad
 
 
-def check(
-    architecture: ClipArchitecture, image_size: int, parameters: VisualAdParameters
-) -> None:
+def check(architecture: ClipArchitecture, image_size: int, parameters: VisualAdParameters) -> None:
     """Refuse a tower without tokens, and more patches than SCA has places for.
 
     Raises:
@@ -57,7 +55,7 @@ def build(tower: Tower, parameters: VisualAdParameters) -> BuiltLocalizer:
     encoder = VisualAdEncoder(
         tower.clip, parts, blocks, tower.image_size, parameters, batched=tower.batched
     )
-    reference = partial(reference_visualad, tower.clip, parts, blocks, parameters)
+    reference = partial(reference_visualad, tower.clip, parts, blocks, parameters=parameters)
     return BuiltLocalizer(encoder.eval(), reference)
 
 

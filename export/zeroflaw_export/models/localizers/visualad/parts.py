@@ -123,6 +123,13 @@ def random_parts(blocks: int, width: int, seed: int) -> VisualAdParts:
         parts.normal_token.mul_(20)
         for attention in parts.attentions:
             attention.query_norm.weight.mul_(4)
+            attention.query_norm.bias.mul_(10)
+            attention.key_norm.weight.sub_(1).mul_(4).add_(1)
             attention.positions.mul_(5)
-            attention.residual_scale.mul_(10)
+            attention.gate.bias.mul_(20)
+            attention.output.bias.mul_(5)
+            attention.residual_scale.fill_(0.5)
+        for alignment in parts.alignments:
+            alignment.inner.bias.mul_(5)
+            alignment.outer.bias.mul_(5)
     return parts

@@ -21,9 +21,10 @@ def reference_visualad(
     clip: CLIP,
     parts: VisualAdParts,
     tapped_blocks: tuple[int, ...],
-    parameters: VisualAdParameters,
     image: NDArray[np.uint8],
     embeddings: TextEmbeddings,  # noqa: ARG001 - every localizer's reference is given them
+    *,
+    parameters: VisualAdParameters,
 ) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
     """Compute VisualAD's map and image score as its test.py does, block by block.
 
@@ -85,10 +86,10 @@ def _attended(
 
 def _smoothed(rows: NDArray[np.floating], sigma: float) -> NDArray[np.float64]:
     """Filter rows [H, W] with a Gaussian that is cut at four sigma, by sums of shifted copies."""
-    radius = int(4 * sigma + 0.5)
-    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)] or [1.0]
     if not sigma:
         return rows.astype(np.float64)
+    radius = int(4 * sigma + 0.5)
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     padded = np.pad(rows.astype(np.float64), ((0, 0), (radius, radius)), mode="symmetric")
     shifted = (w * padded[:, k : k + rows.shape[1]] for k, w in enumerate(weights))
     total: NDArray[np.float64] = sum(shifted, start=np.zeros(rows.shape)) / sum(weights)
