@@ -19,7 +19,8 @@ class OfficialWeights:
         url: Where its authors publish it.
         digest: What it must hash to.
         licence: Under which it is published.
-        saved_as: File name of the download; default: the last part of the URL.
+        saved_as: Name of the downloaded file; default: the last part of the URL, where that says
+            what it is.
     """
 
     url: str
@@ -29,7 +30,7 @@ class OfficialWeights:
 
     @property
     def filename(self) -> str:
-        """File name of the download."""
+        """Name of the downloaded file."""
         return self.saved_as or self.url.rsplit("/", 1)[-1]
 
 
@@ -45,6 +46,10 @@ _APRIL_GAN: Final = (
 _VISUALAD: Final = (
     "https://media.githubusercontent.com/media/7HHHHH/VisualAD/"
     "8479132d641456345019aed1c8bb6b2d11941068/weight/"
+)
+_ANOMALYCLIP: Final = (
+    "https://github.com/zqhang/AnomalyCLIP/raw/45ed4dd35c05797d854294b5e8d585c545920089/"
+    "checkpoints/9_12_4_multiscale"
 )
 
 OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
@@ -91,6 +96,20 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
         Digest("sha256", "596f3ed0c0cfe78a314b41fc42a8adfc26b86ab1928f058ce256135cb407b32c"),
         "MIT by its README (trained on MVTec-AD, CC BY-NC-SA 4.0)",
         saved_as="visualad_mvtec.pth",
+    ),
+    # The folder that is named after VisA holds what was trained on MVTec-AD to be tested there
+    # (train.sh, test.sh).
+    "anomalyclip_mvtec": OfficialWeights(
+        _ANOMALYCLIP + "_visa/epoch_15.pth",
+        Digest("git_blob", "72adc786e031b49ea288ba5f815f0d38cf158708"),
+        "MIT (trained on MVTec-AD, CC BY-NC-SA 4.0)",
+        saved_as="anomalyclip_mvtec.pth",
+    ),
+    "anomalyclip_visa": OfficialWeights(
+        _ANOMALYCLIP + "/epoch_15.pth",
+        Digest("git_blob", "b447a16c907f047bda5fc26dcebc511f7c1ed03a"),
+        "MIT (trained on VisA, CC BY 4.0)",
+        saved_as="anomalyclip_visa.pth",
     ),
 }
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
-from zeroflaw_export.models.clip_encoder import bilinear_matrix, token_grids
+from zeroflaw_export.models.clip_encoder import token_grids
+from zeroflaw_export.models.localizers.map_matrices import smoothed_upsampling
 from zeroflaw_export.models.localizers.visualad.parameters import VisualAdParameters
 from zeroflaw_export.models.localizers.visualad.parts import VisualAdParts
-from zeroflaw_export.models.smoothing import gaussian_matrix
 
 
 class VisualAdEncoder(nn.Module):
@@ -51,8 +51,7 @@ class VisualAdEncoder(nn.Module):
         # Upsampling and smoothing are linear along each axis: together one matrix, on the sum of
         # the blocks' grids, and no Resize in the graph.
         self.grid = token_grids(clip, tapped_blocks, image_size)[0]
-        up = bilinear_matrix(self.grid, image_size, align_corners=False)
-        self.register_buffer("spread", gaussian_matrix(image_size, parameters.sigma) @ up)
+        self.register_buffer("spread", smoothed_upsampling(self.grid, image_size, parameters.sigma))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Localise what is nearer to the anomaly token than to the normal one.

@@ -1,4 +1,4 @@
-"""The Gaussian as a matrix, against SciPy's filter."""
+"""Upsampling and smoothing as matrices, against PyTorch and SciPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
-from zeroflaw_export.models.smoothing import gaussian_matrix
+from zeroflaw_export.models.localizers.map_matrices import (
+    gaussian_matrix,
+    smoothed_upsampling,
+)
 
 
 # At 5 px the window of 33 is reflected more than once.
@@ -17,9 +20,7 @@ from zeroflaw_export.models.smoothing import gaussian_matrix
 def test_it_is_scipys_filter(size: int, sigma: float) -> None:
     image = np.random.default_rng(size).normal(size=(size, size))
     matrix = gaussian_matrix(size, sigma)
-    assert matrix.dtype == torch.float32
-    got = matrix.double() @ torch.from_numpy(image) @ matrix.double().T
-    np.testing.assert_allclose(got.numpy(), gaussian_filter(image, sigma), atol=1e-6)
+    np.testing.assert_allclose(matrix @ image @ matrix.T, gaussian_filter(image, sigma), atol=1e-12)
 
 
 def test_upsampling_without_aligned_corners_is_pytorchs() -> None:
@@ -28,3 +29,6 @@ def test_upsampling_without_aligned_corners_is_pytorchs() -> None:
     want = functional.interpolate(grid, (518, 518), mode="bilinear", align_corners=False)[0, 0]
     matrix = bilinear_matrix(37, 518, align_corners=False).double()
     torch.testing.assert_close(matrix @ grid[0, 0] @ matrix.T, want, atol=1e-6, rtol=0)
+    both = smoothed_upsampling(37, 518, 4.0).double()
+    smooth = torch.from_numpy(gaussian_filter(want.numpy(), 4.0))
+    torch.testing.assert_close(both @ grid[0, 0] @ both.T, smooth, atol=1e-6, rtol=0)
