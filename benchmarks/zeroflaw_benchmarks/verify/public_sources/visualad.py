@@ -127,7 +127,8 @@ def _source_outputs(
     images = folder / "images"
     _write_data_set(images, architecture.image_size)
     handed: dict[str, list[Any]] = {}
-    with imported(source, "test.py", _STAND_INS) as test:
+    with imported(source, "test.py", _STAND_INS) as script:
+        test: Any = script
         classified = test.get_classification_from_segmentation
 
         def keep(maps: list[Any], names: list[str], results: object) -> tuple[Any, Any]:

@@ -183,7 +183,8 @@ def _check_described(
 
 def _named_tensors(content: Mapping[str, Any], path: Path, blocks: tuple[int, ...]) -> StateDict:
     """Return the tensors of a checkpoint by the names of `VisualAdParts`."""
-    found, missing = dict[str, torch.Tensor](), []
+    found: dict[str, Any] = {}
+    missing: list[str] = []
     for name, key in _TOP.items():
         found[name] = content[key]
     expected: dict[str, set[str]] = {"cross_attn": set(), "layer_transforms": set()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import torch
 from open_clip.model import CLIP
@@ -90,13 +91,13 @@ class VisualAdEncoder(nn.Module):
         taps, pair = self._run(image)
         parts = self.parts
         pair = parts.ln_post(pair)
-        differences: torch.Tensor | float = 0.0
-        for tokens, attend, align in zip(taps, parts.attentions, parts.alignments, strict=True):
+        differences = []
+        for tokens, (attend, align) in zip(taps, parts.of_blocks, strict=True):
             patches = parts.ln_post(tokens)
             anomaly, normal = functional.normalize(attend(pair, patches), dim=-1).unbind(dim=1)
             unit = functional.normalize(align(patches), dim=-1)
-            differences = differences + unit @ (anomaly - normal)[..., None]
-        grid = differences.reshape(-1, self.grid, self.grid)
+            differences.append(unit @ (anomaly - normal)[..., None])
+        grid = reduce(torch.add, differences).reshape(-1, self.grid, self.grid)
         summed = self.spread @ grid @ self.spread.T
         return summed, summed.flatten(1).topk(self.top, dim=-1).values.mean(dim=-1), taps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import nn
@@ -59,7 +59,8 @@ class SpatialCrossAttention(nn.Module):
         # than anchors; so may the tokens, for which alone the source does all this twice.
         gathered = self.value(attention @ patches)
         gates = torch.sigmoid(self.gate(tokens))
-        return tokens + self.residual_scale * self.output(gates @ gathered)
+        enhanced: torch.Tensor = tokens + self.residual_scale * self.output(gates @ gathered)
+        return enhanced
 
 
 class SelfAlignment(nn.Module):
@@ -77,7 +78,8 @@ class SelfAlignment(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Map patches: float [B, N, C] -> float [B, N, C]."""
-        return self.outer(functional.gelu(self.inner(patches)))
+        aligned: torch.Tensor = self.outer(functional.gelu(self.inner(patches)))
+        return aligned
 
 
 class VisualAdParts(nn.Module):
@@ -109,6 +111,12 @@ class VisualAdParts(nn.Module):
         )
         self.alignments = nn.ModuleList(SelfAlignment(width, hidden) for _ in range(blocks))
 
+    @property
+    def of_blocks(self) -> list[tuple[SpatialCrossAttention, SelfAlignment]]:
+        """SCA and SAF of each tapped block."""
+        pairs = list(zip(self.attentions, self.alignments, strict=True))
+        return cast("list[tuple[SpatialCrossAttention, SelfAlignment]]", pairs)
+
 
 def random_parts(blocks: int, width: int, seed: int) -> VisualAdParts:
     """Build parts of seeded random weights, in eval mode.
@@ -121,7 +129,7 @@ def random_parts(blocks: int, width: int, seed: int) -> VisualAdParts:
     with torch.no_grad():
         parts.anomaly_token.mul_(20)
         parts.normal_token.mul_(20)
-        for attention in parts.attentions:
+        for attention, alignment in parts.of_blocks:
             attention.query_norm.weight.mul_(4)
             attention.query_norm.bias.mul_(10)
             attention.key_norm.weight.sub_(1).mul_(4).add_(1)
@@ -129,7 +137,6 @@ def random_parts(blocks: int, width: int, seed: int) -> VisualAdParts:
             attention.gate.bias.mul_(20)
             attention.output.bias.mul_(5)
             attention.residual_scale.fill_(0.5)
-        for alignment in parts.alignments:
             alignment.inner.bias.mul_(5)
             alignment.outer.bias.mul_(5)
     return parts

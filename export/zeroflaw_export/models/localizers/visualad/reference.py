@@ -50,7 +50,7 @@ def reference_visualad(
             taps.append(tokens)
     anomaly, normal = (parts.ln_post(tokens[:, place]) for place in (0, 1))
     summed = np.zeros((size, size), np.float32)
-    for tap, attention, alignment in zip(taps, parts.attentions, parts.alignments, strict=True):
+    for tap, (attention, alignment) in zip(taps, parts.of_blocks, strict=True):
         whole = parts.ln_post(tap)
         near = [_attended(attention, token, whole[:, 3:]) for token in (anomaly, normal)]
         aligned = alignment(whole)[:, 3:]
@@ -81,7 +81,9 @@ def _attended(
     weights = torch.softmax(query @ key.T / math.sqrt(patches.shape[2]), dim=-1)
     gathered = weights @ attention.value(patches[0])
     gates = torch.sigmoid(attention.gate(token))
-    return token + attention.residual_scale * attention.output((gathered * gates.T).sum(dim=0))
+    weighed = (gathered * gates.T).sum(dim=0)
+    enhanced: torch.Tensor = token + attention.residual_scale * attention.output(weighed)
+    return enhanced
 
 
 def _smoothed(rows: NDArray[np.floating], sigma: float) -> NDArray[np.float64]:
