@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from support.datasets import write_dataset
 from support.evaluations import evaluated
-from support.language_free import language_free
+from support.exported_bundle import language_free
 from zeroflaw import Inspector
 from zeroflaw.cli import commands as cli
 from zeroflaw.pictures.images import read_image
