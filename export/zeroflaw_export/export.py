@@ -291,8 +291,10 @@ def localizer_identity(
     """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
     if method.name == DEFAULT_LOCALIZER:
         return None
-    # Not the dataclass itself: msgspec leaves out what it was not given.
-    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(asdict(parameters)))
+    # Not the dataclass itself: msgspec leaves out what it was not given. As JSON has it, so that
+    # what is returned equals what is read.
+    recorded = msgspec.json.decode(msgspec.json.encode(asdict(parameters)))
+    return LocalizerIdentity(name=method.name, parameters=recorded)
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:

@@ -36,8 +36,9 @@ def imported(
         )
     before, search = dict(sys.modules), list(sys.path)
     sys.path.insert(0, str(tree))
-    # Names of the standard library and of this environment that the source has modules of.
-    for name in {one.stem for one in tree.glob("*.py")} & set(sys.modules):
+    # Modules of the standard library and of this environment that the source has its own of.
+    own = {one.stem if one.suffix == ".py" else one.name for one in tree.iterdir()}
+    for name in [name for name in sys.modules if name.partition(".")[0] in own]:
         del sys.modules[name]
     for name, attributes in (stand_ins or {}).items():
         module = ModuleType(name)

@@ -45,15 +45,18 @@ def dual_block(block: ResidualAttentionBlock, stream: torch.Tensor) -> DualBlock
         for part in projected.chunk(3, dim=-1)
     )
 
-    def attend(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+    def attend(queries: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, scale=scale)
         joined = mixed.transpose(1, 2).reshape(batch, tokens, width)
         projected: torch.Tensor = block.ls_1(attention.out_proj(joined))
         return projected
 
-    attended = stream + attend(queries, keys)
+    scale = (width // heads) ** -0.5
+    attended = stream + attend(queries, keys, scale)
     return DualBlock(
         attended=attended,
         stream=attended + block.ls_2(block.mlp(block.ln_2(attended))),
-        values=attend(values, values),
+        # The compiler of TensorRT-RTX 1.7.1 dies of attention whose queries are its keys; scaled
+        # beforehand they are another tensor.
+        values=attend(values * scale, values, 1.0),
     )

@@ -1,4 +1,4 @@
-"""Upsampling and smoothing as matrices, against PyTorch and SciPy."""
+"""Upsampling and smoothing as matrices, against torch and scipy."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from zeroflaw_export.models.clip_encoder import bilinear_matrix
-from zeroflaw_export.models.localizers.map_matrices import (
-    gaussian_matrix,
-    smoothed_upsampling,
-)
+from zeroflaw_export.models.localizers.map_matrices import gaussian_matrix, smoothed_upsampling
 
 
-# At 5 px the window of 33 is reflected more than once.
-@pytest.mark.parametrize(("size", "sigma"), [(518, 4.0), (224, 4.0), (40, 1.5), (5, 4.0), (9, 0.0)])
-def test_it_is_scipys_filter(size: int, sigma: float) -> None:
-    image = np.random.default_rng(size).normal(size=(size, size))
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0, 8.0, 13.7])
+@pytest.mark.parametrize("size", [1, 10, 37, 224])
+def test_the_gaussian_is_scipys_at_every_border(size: int, sigma: float) -> None:
+    """Of 10 px and sigma 13.7, the border is mirrored several times over."""
+    image = np.random.default_rng(0).uniform(size=(size, size)).astype(np.float32)
     matrix = gaussian_matrix(size, sigma)
-    np.testing.assert_allclose(matrix @ image @ matrix.T, gaussian_filter(image, sigma), atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+    got = matrix @ image @ matrix.T
+    np.testing.assert_allclose(got, gaussian_filter(image, sigma=sigma), atol=1e-5)
 
 
-def test_upsampling_without_aligned_corners_is_pytorchs() -> None:
-    # In float64: in float32 PyTorch rounds the places that it reads.
-    grid = torch.randn(1, 1, 37, 37, generator=torch.Generator().manual_seed(0)).double()
-    want = functional.interpolate(grid, (518, 518), mode="bilinear", align_corners=False)[0, 0]
-    matrix = bilinear_matrix(37, 518, align_corners=False).double()
-    torch.testing.assert_close(matrix @ grid[0, 0] @ matrix.T, want, atol=1e-6, rtol=0)
-    both = smoothed_upsampling(37, 518, 4.0).double()
-    smooth = torch.from_numpy(gaussian_filter(want.numpy(), 4.0))
-    torch.testing.assert_close(both @ grid[0, 0] @ both.T, smooth, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("grid", "size", "sigma"), [(37, 518, 4.0), (7, 98, 8.0), (8, 112, 0.0)])
+def test_one_matrix_is_both_steps(
+    grid: int, size: int, sigma: float, *, align_corners: bool
+) -> None:
+    cells = torch.rand(1, 1, grid, grid, generator=torch.Generator().manual_seed(1))
+    large = functional.interpolate(
+        cells, size=(size, size), mode="bilinear", align_corners=align_corners
+    )
+    want = gaussian_filter(large[0, 0].numpy(), sigma=sigma) if sigma else large[0, 0].numpy()
+    matrix = smoothed_upsampling(grid, size, sigma, align_corners=align_corners)
+    assert matrix.dtype == torch.float32
+    got = (matrix @ cells[0, 0] @ matrix.T).numpy()
+    np.testing.assert_allclose(got, want, atol=1e-5)
