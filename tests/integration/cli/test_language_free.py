@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from support.datasets import write_dataset
 from support.evaluations import evaluated
-from support.exported_bundle import language_free
 from zeroflaw import Inspector
 from zeroflaw.cli import commands as cli
 from zeroflaw.pictures.images import read_image
@@ -29,14 +28,9 @@ from zeroflaw_engines.contract import CLIP_ENCODER
 from zeroflaw_engines.errors import BenchmarkError, BundleSchemaError
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return language_free(tiny_bundle, tmp_path_factory.mktemp("language_free") / "bundle")
-
-
 @pytest.fixture
-def bundle(exported: Bundle, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(exported.path, tmp_path / "bundle"))
+def bundle(textless_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(textless_bundle.path, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="module")
@@ -101,33 +95,34 @@ def test_sentences_are_refused(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_remedy_for_an_unknown_product_is_to_add_it(
-    exported: Bundle, tiny_bundle: Bundle
+    textless_bundle: Bundle, tiny_bundle: Bundle
 ) -> None:
-    assert "zeroflaw products add" in exported.how_to_add("nut")
+    assert "zeroflaw products add" in textless_bundle.how_to_add("nut")
     without = msgspec.structs.replace(tiny_bundle.manifest, text=None)
     assert "export the bundle again" in Bundle(path=tiny_bundle.path, manifest=without).how_to_add(
         "nut"
     )
 
 
-def test_what_measures_and_builds_gives_the_encoder_an_image_alone(exported: Bundle) -> None:
+def test_what_measures_and_builds_gives_the_encoder_an_image_alone(textless_bundle: Bundle) -> None:
     frame = np.zeros((40, 60, 3), np.uint8)
-    assert set(engine_inputs(exported, CLIP_ENCODER, frame, "object")) == {"image"}
-    assert set(fixed_inputs(exported.contract(CLIP_ENCODER))) == {"image"}
+    assert set(engine_inputs(textless_bundle, CLIP_ENCODER, frame, "object")) == {"image"}
+    assert set(fixed_inputs(textless_bundle.contract(CLIP_ENCODER))) == {"image"}
     with pytest.raises(BenchmarkError, match="its localizer is visualad"):
-        reference_clip(exported)
+        reference_clip(textless_bundle)
 
 
-def test_a_text_engine_contradicts_it(exported: Bundle) -> None:
+def test_a_text_engine_contradicts_it(textless_bundle: Bundle) -> None:
     text = TextIdentity(context=77, tokenizer="bundle.json", ensembles="bundle.json")
-    files = {**exported.manifest.files, "bundle.json": next(iter(exported.manifest.files.values()))}
-    data = encode_manifest(msgspec.structs.replace(exported.manifest, text=text, files=files))
+    manifest = textless_bundle.manifest
+    files = {**manifest.files, "bundle.json": next(iter(manifest.files.values()))}
+    data = encode_manifest(msgspec.structs.replace(manifest, text=text, files=files))
     with pytest.raises(BundleSchemaError, match="takes no texts"):
         decode_manifest(data, "x")
 
 
-def test_an_older_version_cannot_say_it(exported: Bundle) -> None:
-    older = msgspec.structs.replace(exported.manifest, schema_version=7, localizer=None)
+def test_an_older_version_cannot_say_it(textless_bundle: Bundle) -> None:
+    older = msgspec.structs.replace(textless_bundle.manifest, schema_version=7, localizer=None)
     with pytest.raises(BundleSchemaError, match="version 7"):
         decode_manifest(encode_manifest(older), "x")
-    assert json.loads(encode_manifest(exported.manifest))["localizer"]["name"] == "visualad"
+    assert json.loads(encode_manifest(textless_bundle.manifest))["localizer"]["name"] == "visualad"

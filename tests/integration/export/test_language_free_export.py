@@ -40,18 +40,15 @@ def test_the_graph_in_fp16_is_checked_against_pytorch(visualad_bundle: Bundle) -
     assert np.all((np.array(maps) > 0) & (np.array(maps) < 1e-3))
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_tensorrt_rtx_compiles_it(visualad_bundle: Bundle, precision: str) -> None:
-    (variant,) = visualad_bundle.manifest.engines[CLIP_ENCODER].variants
-    name = variant.onnx if precision == "fp16" else f"{CLIP_ENCODER}.onnx"
+def test_tensorrt_rtx_compiles_it(visualad_bundle: Bundle) -> None:
+    (half,) = visualad_bundle.manifest.engines[CLIP_ENCODER].variants
     plan = compile_engine(
         tensorrt_rtx,
-        visualad_bundle.path / name,
+        visualad_bundle.path / half.onnx,
         visualad_bundle.contract(CLIP_ENCODER),
-        BuildOptions(backend="tensorrt-rtx", architectures=("sm86",), precision=precision),
+        BuildOptions(backend="tensorrt-rtx", architectures=("sm86",), precision="fp16"),
         version=tensorrt_rtx.__version__,
     )
     assert bytes(memoryview(plan.plan)[:8]).startswith(b"vtrt")
-    products = plan.network_precision
-    half = products.count("gemm", "float16")
-    assert half > 20 if precision == "fp16" else half == 0
+    # 4 of the tower's and 3 of SCA and SAF in each block at least.
+    assert plan.network_precision.count("gemm", "float16") >= 4 * (4 + 3)
