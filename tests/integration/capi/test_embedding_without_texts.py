@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from support.embedded_library import (
     LANGUAGES,
     ROOT,
@@ -16,6 +18,7 @@ from zeroflaw.pictures.images import read_image
 from zeroflaw_engines.bundle.bundle import Bundle
 
 
+@pytest.mark.long
 def test_it_has_the_same_results_in_c_cpp_and_python(
     library: EmbeddedLibrary, textless_bundle: Bundle, tmp_path: Path
 ) -> None:
