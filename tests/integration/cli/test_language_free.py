@@ -24,6 +24,8 @@ from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.identities import TextIdentity
 from zeroflaw_engines.bundle.manifest_text import decode_manifest, encode_manifest
+from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
+from zeroflaw_engines.bundle.products.writer import set_settings
 from zeroflaw_engines.contract import CLIP_ENCODER
 from zeroflaw_engines.errors import BenchmarkError, BundleSchemaError
 
@@ -67,6 +69,8 @@ def test_from_the_first_product_to_an_evaluation(
         before = inspector.inspect(read_image(good[0]), product="nut")
     assert 0 < before.image_score < 1
     assert np.ptp(before.anomaly_map) > 0
+    assert before.status == "ok"
+    assert "sam_decoder_3" in before.timings_ms  # its map under the cascade
     typed("calibrate", bundle, "-p", "nut", *good[:4], "--false-reject-rate", 0.25)
     assert open_bundle(bundle).manifest.products["nut"].threshold is not None
     # A product that the bundle lacks needs no --texts-of: there are no texts.
@@ -82,6 +86,17 @@ def test_from_the_first_product_to_an_evaluation(
     folder = write_dataset(tmp_path / "set", classes=("washer", "nut"), good=1, bad=1)
     found = evaluated(learned, folder, tmp_path / "cache")
     assert {one.product for one in found.classes} == {"washer", "nut"}
+
+
+def test_a_product_in_tiles_is_learned(bundle: Path, good: list[Path]) -> None:
+    tiles = Tiles(rows=1, columns=2)
+    settings = ProductSettings(frame_width=200, frame_height=160, tiles=tiles)
+    set_settings(open_bundle(bundle), "object", settings)
+    typed("products", "learn", bundle, "object", *good[:3], "--false-reject-rate", 0.3)
+    with Inspector.load(bundle) as inspector:
+        found = inspector.inspect(read_image(good[4]), product="object")
+    assert found.reference == open_bundle(bundle).reference_digest("object")
+    assert np.ptp(found.anomaly_map) > 0
 
 
 def test_sentences_are_refused(bundle: Path, tmp_path: Path) -> None:
