@@ -274,6 +274,7 @@ def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportJob, tmp_path: Pat
             "/nowhere.pt",
         ),
         ({"localizer_weights": WeightsSource("x", None)}, WeightsError, "neither"),
+        ({"localizer": "visualad"}, ExportError, "few.toml were given to visualad"),
     ],
     ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",
 )

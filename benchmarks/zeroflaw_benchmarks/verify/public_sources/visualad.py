@@ -45,6 +45,11 @@ SMALL: Final = ClipArchitecture(
     },
     98, 84, (1, 2, 3, 4),
 )  # fmt: skip
+TOLERANCES: Final = {
+    f"{kind} {output}": tolerance
+    for kind in IMAGE_KINDS
+    for output, tolerance in (("map", MAP_TOLERANCE), ("score", SCORE_TOLERANCE))
+}
 _BACKBONE: Final = "ViT-L/14@336px"
 _SEED: Final = 18
 _CLASS: Final = "thyroid"
@@ -71,14 +76,13 @@ def compare(source: Path, *, full_size: bool = False) -> Comparison:
     architecture = clip_architecture("vit_l_14_336") if full_size else SMALL
     with TemporaryDirectory() as directory:
         folder = Path(directory)
-        write_weights(architecture, folder)
+        write_weights(folder, architecture)
         theirs = _source_outputs(source, architecture, folder)
-        ours = our_outputs(architecture, folder)
-    tolerances = {name: SCORE_TOLERANCE if "score" in name else MAP_TOLERANCE for name in ours}
-    return Comparison(theirs, ours, tolerances)
+        ours = our_outputs(folder, architecture)
+    return Comparison(theirs, ours, TOLERANCES)
 
 
-def write_weights(architecture: ClipArchitecture, folder: Path) -> None:
+def write_weights(folder: Path, architecture: ClipArchitecture = SMALL) -> None:
     """Write seeded weights: `clip.pt`, by OpenAI's names, and `visualad.pth`."""
     clip = architecture.build(architecture.native_image_size, quick_gelu=True)
     randomise_weights(clip, _SEED)
@@ -90,7 +94,9 @@ def write_weights(architecture: ClipArchitecture, folder: Path) -> None:
 
 
 @torch.inference_mode()
-def our_outputs(architecture: ClipArchitecture, folder: Path) -> dict[str, NDArray[np.float32]]:
+def our_outputs(
+    folder: Path, architecture: ClipArchitecture = SMALL
+) -> dict[str, NDArray[np.float32]]:
     """Run our localizer on weights of `write_weights`.
 
     Returns:
