@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ class ExportJob:
         localizer_parameters: Its parameters, by name; others take their defaults.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.
         products: Names to put into the prompt bank.
-        ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
+        ensembles: A file of prompt ensembles; default: those of the localizer.
         text_encoder: Whether the text tower becomes a fourth engine.
         parameters: Method parameters to record.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
@@ -232,6 +232,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             job.products,
             ensembles_file=job.ensembles,
             text_encoder=job.text_encoder,
+            packaged_ensembles=method.ensembles,
         )
         if method.takes_text
         else no_texts(staging, job.products)
@@ -283,11 +284,17 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     )
 
 
-def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:
+def localizer_identity(
+    method: Localizer,
+    parameters: Any,  # noqa: ANN401 - a dataclass of its own
+) -> LocalizerIdentity | None:
     """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
     if method.name == DEFAULT_LOCALIZER:
         return None
-    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(parameters))
+    # Not the dataclass itself: msgspec leaves out what it was not given. As JSON has it, so that
+    # what is returned equals what is read.
+    recorded = msgspec.json.decode(msgspec.json.encode(asdict(parameters)))
+    return LocalizerIdentity(name=method.name, parameters=recorded)
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:

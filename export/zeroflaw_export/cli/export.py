@@ -48,7 +48,7 @@ def export(
             "--localizer-weights",
             "--adapters",
             help="What the localizer adds to CLIP: a file, or an official name as april_gan_visa"
-            " (the default of april_gan) or april_gan_mvtec.",
+            " (the default of april_gan) or anomalyclip_visa; with _mvtec, trained on MVTec-AD.",
         ),
     ] = None,
     localizer_set: Annotated[

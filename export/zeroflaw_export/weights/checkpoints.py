@@ -14,14 +14,14 @@ from zeroflaw_export.weights.torchscript import is_torchscript, read_torchscript
 StateDict = dict[str, torch.Tensor]
 
 
-def read_state_dict(path: Path, *, unwrap: str | None = None) -> StateDict:
+def read_state_dict(path: Path, *, unwrap: str | tuple[str, ...] = ()) -> StateDict:
     """Read tensors by name from a checkpoint.
 
     Safetensors files, PyTorch files (with `weights_only`, so that no pickled code runs) and
     TorchScript archives, as OpenAI publishes CLIP, are understood.
 
     Args:
-        unwrap: Name under which the state dict lies, if it does not lie at the top.
+        unwrap: Names under one of which the state dict lies, if it does not lie at the top.
 
     Raises:
         WeightsError: The file is missing, damaged, or not a state dict.
@@ -36,8 +36,10 @@ def read_state_dict(path: Path, *, unwrap: str | None = None) -> StateDict:
             f"{path} cannot be read as plain tensors ({reason})",
             "give a whole checkpoint that holds tensors only; zeroflaw never runs pickled code",
         ) from error
-    if unwrap is not None and isinstance(content, dict) and unwrap in content:
-        content = content[unwrap]
+    for name in (unwrap,) if isinstance(unwrap, str) else unwrap:
+        if isinstance(content, dict) and name in content:
+            content = content[name]
+            break
     if (
         not isinstance(content, dict)
         or not content

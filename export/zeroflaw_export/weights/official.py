@@ -19,16 +19,19 @@ class OfficialWeights:
         url: Where its authors publish it.
         digest: What it must hash to.
         licence: Under which it is published.
+        saved_as: Name of the downloaded file; default: the last part of the URL, where that says
+            what it is.
     """
 
     url: str
     digest: Digest
     licence: str
+    saved_as: str | None = None
 
     @property
     def filename(self) -> str:
-        """Last part of the URL."""
-        return self.url.rsplit("/", 1)[-1]
+        """Name of the downloaded file."""
+        return self.saved_as or self.url.rsplit("/", 1)[-1]
 
 
 _SAM: Final = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -38,6 +41,11 @@ _CLIP_336: Final = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac0864
 _APRIL_GAN: Final = (
     "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/"
     "f13b8a634e04f9fde8fa03db125b25af5695d8e1/exps/pretrained/"
+)
+
+_ANOMALYCLIP: Final = (
+    "https://github.com/zqhang/AnomalyCLIP/raw/45ed4dd35c05797d854294b5e8d585c545920089/"
+    "checkpoints/9_12_4_multiscale"
 )
 
 OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
@@ -71,6 +79,20 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
         _APRIL_GAN + "visa_pretrained.pth",
         Digest("git_blob", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
         "MIT (trained on VisA, CC BY 4.0)",
+    ),
+    # The folder that is named after VisA holds what was trained on MVTec-AD to be tested there
+    # (train.sh, test.sh).
+    "anomalyclip_mvtec": OfficialWeights(
+        _ANOMALYCLIP + "_visa/epoch_15.pth",
+        Digest("git_blob", "72adc786e031b49ea288ba5f815f0d38cf158708"),
+        "MIT (trained on MVTec-AD, CC BY-NC-SA 4.0)",
+        saved_as="anomalyclip_mvtec.pth",
+    ),
+    "anomalyclip_visa": OfficialWeights(
+        _ANOMALYCLIP + "/epoch_15.pth",
+        Digest("git_blob", "b447a16c907f047bda5fc26dcebc511f7c1ed03a"),
+        "MIT (trained on VisA, CC BY 4.0)",
+        saved_as="anomalyclip_visa.pth",
     ),
 }
 

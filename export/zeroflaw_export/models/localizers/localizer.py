@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -86,6 +86,7 @@ class Localizer:
         quick_gelu: Which activation the method's source runs at every size; None: APRIL-GAN's
             rule, `ClipArchitecture.uses_quick_gelu`.
         positions: How the method's source resizes the position embedding.
+        ensembles: Packaged file of the sentences that the method's source uses.
         reference_sizes: Sizes of reference banks for an architecture, a size and bytes.
         matcher: Module of the `reference_matcher` for the sizes of a bundle.
     """
@@ -100,6 +101,7 @@ class Localizer:
     check: Callable[[ClipArchitecture, int, Any], None] = _takes_any
     quick_gelu: bool | None = None
     positions: PositionInterpolation = "bicubic_antialias"
+    ensembles: str = "prompt_ensembles.toml"
     reference_sizes: Callable[[ClipArchitecture, int, int], ReferenceSizes] = reference_sizes
     matcher: Callable[[EngineSizes], nn.Module] = matcher_of
 
@@ -116,13 +118,25 @@ class Localizer:
                 f"{self.name} has no parameter {', '.join(unknown)}",
                 f"its parameters are {', '.join(known)}" if known else "it has none",
             )
+        hints = get_type_hints(self.parameters)
+        given = {
+            name: _listed(value) if get_origin(hints[name]) is tuple else value
+            for name, value in values.items()
+        }
         try:
-            return msgspec.convert(dict(values), self.parameters, strict=False)
+            return msgspec.convert(given, self.parameters, strict=False)
         except msgspec.ValidationError as error:
             raise ExportError(
                 f"a parameter of {self.name} is not acceptable: {error}",
                 "see docs/method.md for the parameters of each localizer",
             ) from error
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401 - whatever the command line gave
+    """Read several values of one parameter, as `6,12,18,24` of a command line."""
+    if isinstance(value, str):
+        return value.replace(",", " ").split()
+    return [value] if isinstance(value, (int, float)) else value
 
 
 @dataclass(frozen=True)
