@@ -157,6 +157,11 @@ def export_bundle(
     for source in job.sources:
         source.require_file()
     if job.ensembles is not None:
+        if not localizer(job.localizer).takes_text:
+            raise ExportError(
+                f"the sentences of {job.ensembles} were given to {job.localizer}, which takes none",
+                "leave --ensembles out",
+            )
         read_prompt_ensembles(job.ensembles)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:

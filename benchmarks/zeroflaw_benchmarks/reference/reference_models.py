@@ -6,6 +6,7 @@ from segment_anything.modeling import Sam
 
 from zeroflaw_benchmarks.reference.reference_pipeline import ReferenceClip
 from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.errors import BenchmarkError
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters, load_sam
 
@@ -28,8 +29,18 @@ def reference_sam(bundle: Bundle) -> Sam:
 
 
 def reference_clip(bundle: Bundle) -> ReferenceClip:
-    """Load CLIP and its adapters, with weights as those of `reference_sam`."""
+    """Load CLIP and its adapters, with weights as those of `reference_sam`.
+
+    Raises:
+        BenchmarkError: The bundle's localizer is not APRIL-GAN's, which alone is written here.
+    """
     manifest = bundle.manifest
+    if manifest.localizer is not None:
+        raise BenchmarkError(
+            f"the PyTorch models that {bundle.path} is measured beside are those of april_gan, and"
+            f" its localizer is {manifest.localizer.name}",
+            "measure it without PyTorch, or export a bundle of april_gan",
+        )
     architecture = clip_architecture(manifest.clip.architecture)
     size = manifest.clip.image_size
     model = load_clip(architecture, size, _source(bundle))

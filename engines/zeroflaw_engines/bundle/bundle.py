@@ -243,7 +243,7 @@ class Bundle:
     def how_to_add(self, product: str) -> str:
         """Say how a user can add a product that the bundle lacks, as part of a remedy."""
         name = shlex.quote(product)
-        if self.manifest.text is None:
+        if self.manifest.text is None and self.manifest.takes_texts:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
         if is_shipped(self.path):
             return (

@@ -217,6 +217,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return "april_gan" if self.localizer is None else self.localizer.name
 
     @property
+    def takes_texts(self) -> bool:
+        """Whether the localizer tells products apart by their sentences."""
+        return self.clip.embedding_size > 0
+
+    @property
     def sizes(self) -> EngineSizes:
         """The sizes on which the engine contract depends."""
         return EngineSizes(

@@ -122,7 +122,7 @@ def _check_version(manifest: Manifest, where: str) -> None:
         since = SETTINGS_SINCE
     if (
         manifest.localizer is not None
-        or not manifest.clip.embedding_size
+        or not manifest.takes_texts
         or manifest.method_parameters.refiner != "cascade"
     ):
         since = LOCALIZERS_SINCE
@@ -259,6 +259,11 @@ def _check_engines(manifest: Manifest, where: str) -> None:
             )
     required: list[EngineName] = ["clip_encoder", "sam_encoder", "sam_decoder"]
     if manifest.text:
+        if not manifest.takes_texts:
+            raise BundleSchemaError(
+                f"{where} has a text engine, and a localizer that takes no texts",
+                "export the bundle again",
+            )
         required.append("text_encoder")
     if manifest.reference:
         required.append(REFERENCE_MATCHER)
