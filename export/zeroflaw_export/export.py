@@ -29,6 +29,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 )
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     MAX_BATCH,
     REFERENCE_MATCHER,
@@ -40,6 +41,7 @@ from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.engine_writer import EngineGraphs, EngineWriter, ReportStep
+from zeroflaw_export.graphs.box_proposer import adopt_box_proposer, require_graph
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -89,6 +91,7 @@ class ExportJob:
         bank_bytes: What a product's reference bank may take, in FP16.
         max_batch: Most images that one call of the encoders takes, 1 to 8: above 1 their graphs
             have a dynamic first axis, for re-inspecting what was recorded.
+        proposals: The ONNX file of a proposal graph, for the refiner `box_proposals` alone.
     """
 
     clip_architecture: str
@@ -107,6 +110,7 @@ class ExportJob:
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
     max_batch: int = 1
+    proposals: Path | None = None
 
     @property
     def random_weights(self) -> int | None:
@@ -158,6 +162,7 @@ def export_bundle(
         source.require_file()
     if job.ensembles is not None:
         read_prompt_ensembles(job.ensembles)
+    _require_proposals(job)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
         manifest = _export_into(staging, job, report)
@@ -174,6 +179,10 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     method_parameters = method.parameters_from(job.localizer_parameters)
     method.check(architecture, image_size, method_parameters)
     sam_arch = sam_architecture(job.sam_architecture)
+    proposer = None
+    if job.proposals is not None:
+        report("checking the proposal graph")
+        proposer = adopt_box_proposer(job.proposals, staging)
     report("loading SAM's weights")
     sam = load_sam(sam_arch, job.sam_weights)
     grid = sam.prompt_encoder.image_embedding_size[0]
@@ -186,6 +195,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         max_prompts=MAX_PROMPTS,
         reference=method.reference_sizes(architecture, image_size, job.bank_bytes),
         max_batch=job.max_batch,
+        proposals=None if proposer is None else proposer.sizes,
     )
     sam_identity = SamIdentity(
         architecture=sam_arch.name,
@@ -271,6 +281,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             **sam_part.engines,
             **texts.graphs.engines,
             **matcher_part.engines,
+            **({} if proposer is None else {BOX_PROPOSER: proposer.engine}),
         },
         prompts=PROMPTS,
         products={name: Product(sentences=texts.sentences) for name in job.products},
@@ -280,7 +291,26 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         files={},
         reference=_reference_identity(sizes),
         localizer=identity,
+        proposals=None if proposer is None else proposer.identity,
     )
+
+
+def _require_proposals(job: ExportJob) -> None:
+    """Refuse a proposal graph without its refiner, and the refiner without a graph."""
+    refiner = job.parameters.refiner
+    if job.proposals is None and refiner == "box_proposals":
+        raise ExportError(
+            "the refiner box_proposals needs a proposal graph, and none was given",
+            "name its ONNX file with --proposals, or choose another --refiner",
+        )
+    if job.proposals is not None and refiner != "box_proposals":
+        raise ExportError(
+            f"the proposal graph {job.proposals} was given, which the refiner {refiner} does not"
+            " run",
+            "choose --refiner box_proposals, or leave --proposals out",
+        )
+    if job.proposals is not None:
+        require_graph(job.proposals)
 
 
 def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:

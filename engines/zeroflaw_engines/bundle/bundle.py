@@ -39,6 +39,7 @@ from zeroflaw_engines.bundle.verification import read_verified, verify_files
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     FRAME_RESIZER,
+    SINGLE_GRAPH_ENGINES,
     EngineContract,
     EngineName,
     engine_contract,
@@ -110,7 +111,8 @@ class Bundle:
 
         `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
         where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. The graph
-        of `frame_resizer` is one for all of them, and ships with zeroflaw.
+        of `frame_resizer` is one for all of them, and ships with zeroflaw; that of `box_proposer`
+        is one for all of them, too.
 
         Raises:
             EngineError: The bundle has no such engine, or no graph of it for TensorRT.
@@ -119,7 +121,7 @@ class Bundle:
             return shipped_frame_resizer()
         entry = self._engine_file(engine)
         variant = entry.variant(target)
-        if variant is None and target == "tensorrt":
+        if variant is None and target == "tensorrt" and engine not in SINGLE_GRAPH_ENGINES:
             raise EngineError(
                 f"the bundle {self.path} has no graph of {engine} for TensorRT",
                 "add them to a copy of the bundle with `zeroflaw add-fp16 DIR`, or export it with"

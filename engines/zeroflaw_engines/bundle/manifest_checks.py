@@ -20,7 +20,13 @@ from zeroflaw_engines.bundle.manifest import (
 )
 from zeroflaw_engines.bundle.products.names import check_product_name
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
-from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
+    CLIP_ENCODER,
+    REFERENCE_MATCHER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,7 +50,7 @@ _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     5: frozenset({"reference"}),
     6: frozenset({"blocks"}),
     SETTINGS_SINCE: frozenset({"settings"}),
-    LOCALIZERS_SINCE: frozenset({"localizer"}),
+    LOCALIZERS_SINCE: frozenset({"localizer", "proposals"}),
 }
 
 
@@ -124,6 +130,8 @@ def _check_version(manifest: Manifest, where: str) -> None:
         manifest.localizer is not None
         or not manifest.clip.embedding_size
         or manifest.method_parameters.refiner != "cascade"
+        or manifest.proposals is not None
+        or BOX_PROPOSER in manifest.engines
     ):
         since = LOCALIZERS_SINCE
     if manifest.schema_version < since:
@@ -265,6 +273,13 @@ def _check_engines(manifest: Manifest, where: str) -> None:
     elif REFERENCE_MATCHER in manifest.engines:
         raise BundleSchemaError(
             f"{where} has an engine {REFERENCE_MATCHER} but no sizes of reference banks",
+            "export the bundle again",
+        )
+    if manifest.proposals or manifest.method_parameters.refiner == "box_proposals":
+        required.append(BOX_PROPOSER)
+    if (manifest.proposals is None) == (BOX_PROPOSER in manifest.engines):
+        raise BundleSchemaError(
+            f"{where} has an engine {BOX_PROPOSER} without its sizes, or the sizes alone",
             "export the bundle again",
         )
     for engine_name in required:

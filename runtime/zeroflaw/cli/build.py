@@ -19,7 +19,7 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import MAX_BATCH, REFERENCE_MATCHER, EngineName
+from zeroflaw_engines.contract import BOX_PROPOSER, MAX_BATCH, REFERENCE_MATCHER, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
@@ -184,12 +184,10 @@ def _nothing_to_build(backend: str) -> BuildError:
 
 
 def _there(opened: Bundle, wanted: tuple[EngineName, ...]) -> tuple[EngineName, ...]:
-    """Leave out a matcher that was not asked for by itself and is not in an older bundle."""
-    known = opened.manifest.engines
+    """Leave out what not every bundle has, unless it was asked for by itself."""
+    known, of_some = opened.manifest.engines, (REFERENCE_MATCHER, BOX_PROPOSER)
     return tuple(
-        name
-        for name in wanted
-        if name in known or name != REFERENCE_MATCHER or wanted == (REFERENCE_MATCHER,)
+        name for name in wanted if name in known or name not in of_some or wanted == (name,)
     )
 
 

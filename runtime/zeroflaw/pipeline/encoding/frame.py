@@ -11,6 +11,7 @@ import numpy as np
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.encoding.clip import ClipEncoding, encode_clip
 from zeroflaw.pipeline.encoding.frame_information import FrameInformation
+from zeroflaw.pipeline.encoding.proposals import Proposals
 from zeroflaw.pipeline.engine_outputs import run_encoder
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -49,6 +50,7 @@ class Encoding:
         zero_shot_map: float32 [S, S] in [0, 1], of the product's texts alone.
         reference_map: float32 [S, S] in [0, 1], from `reference_distances`; None without a bank.
         tiles: In which the encoders saw the frame, whose maps are [h, w] then; None: as a whole.
+        proposals: The boxes of the frame, where the refiner runs on such.
     """
 
     geometry: FrameGeometry
@@ -59,6 +61,7 @@ class Encoding:
     zero_shot_map: FloatArray
     reference_map: FloatArray | None = None
     tiles: TilesSeen | None = None
+    proposals: Proposals | None = None
 
 
 @dataclass(frozen=True, eq=False)
