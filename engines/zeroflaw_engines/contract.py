@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from zeroflaw_engines.errors import EngineContractError
+from zeroflaw_engines.parameters import Refiner
 
 EngineName = Literal[
     "clip_encoder",
@@ -35,6 +36,14 @@ TEXT_EMBEDDINGS: Final = "text_embeddings"
 
 # Engines of one graph, which every backend runs in FP32 whatever the others compute in.
 SINGLE_GRAPH_ENGINES: Final[tuple[EngineName, ...]] = (FRAME_RESIZER, BOX_PROPOSER)
+
+# What each refiner runs beside the CLIP encoder.
+ENGINES_OF_REFINER: Final[dict[Refiner, tuple[EngineName, ...]]] = {
+    "cascade": (SAM_ENCODER, SAM_DECODER),
+    "mmr": (SAM_ENCODER, SAM_DECODER),
+    "box_proposals": (BOX_PROPOSER, SAM_ENCODER, SAM_DECODER),
+    "none": (),
+}
 
 # The dynamic axis of encoders that take several images in one call, and the most that an export
 # may ask for: from there on a batch gains nothing on any GPU, and takes memory.
@@ -156,7 +165,8 @@ class EngineSizes:
         clip_image_size: Side of the square image of the CLIP encoder, px. The anomaly map has
             the same side.
         embedding_size: Width of the shared image-text space; 0 where the localizer takes no texts.
-        sam_image_size: Side of SAM's padded square image, px.
+        sam_image_size: Side of SAM's padded square image, px; this and the other sizes of SAM are
+            0 in a bundle without it.
         sam_feature_size: Side of SAM's feature grid, cells.
         sam_feature_channels: Channels of SAM's features.
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
@@ -212,11 +222,16 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
 
     Raises:
         EngineContractError: It is that of the matcher, of a bundle that takes no reference banks,
-            or of the box proposer, of a bundle without one.
+            of the box proposer, of a bundle without one, or one of SAM, of a bundle without it.
     """
     if name in SINGLE_GRAPH_ENGINES:
         of_frames = name == FRAME_RESIZER
         return frame_resizer_contract() if of_frames else box_proposer_contract(sizes.proposals)
+    if name in (SAM_ENCODER, SAM_DECODER) and not sizes.sam_image_size:
+        raise EngineContractError(
+            f"there is no contract of a {name} in a bundle without SAM",
+            "set refiner to none, or export the bundle again with SAM (`zeroflaw export --sam`)",
+        )
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
     several: tuple[str, ...] = (IMAGES,) if s.max_batch > 1 else ()

@@ -67,6 +67,13 @@ class Proposals:
         return left, top, max(left, right), max(top, bottom)
 
 
+def some_stand(proposals: Proposals | None, parameters: MethodParameters | None) -> bool:
+    """Return whether SAM may be needed: boxes stand, or the refiner runs on none."""
+    if proposals is None:
+        return True
+    return len(proposals.standing(parameters or MethodParameters())) > 0
+
+
 def propose(
     picture: Picture, frame: tuple[int, int], proposer: Session, strips: Strips | None = None
 ) -> Proposals:

@@ -8,9 +8,10 @@ from typing import Final
 
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.refining.box_proposals import refine_by_box_proposals
 from zeroflaw.pipeline.refining.decoding import refine_by_cascade
 from zeroflaw.pipeline.refining.refinement import Refinement, RefinerEngines
-from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import BOX_PROPOSER, SAM_DECODER, SAM_ENCODER, EngineName
 from zeroflaw_engines.parameters import MethodParameters, Refiner
 
 
@@ -34,8 +35,18 @@ def _cascade_needs_sam(anomaly_map: FloatArray, parameters: MethodParameters) ->
     return extreme or parameters.no_region == "always_run"
 
 
+def _by_boxes_alone(anomaly_map: FloatArray, parameters: MethodParameters) -> bool:  # noqa: ARG001
+    """Leave it to the boxes, which may stand whatever the map says."""
+    return True
+
+
 REFINERS: Final[dict[Refiner, RefinerRow]] = {
     "cascade": RefinerRow((SAM_ENCODER, SAM_DECODER), _cascade_needs_sam, refine_by_cascade),
+    "box_proposals": RefinerRow(
+        (BOX_PROPOSER, SAM_ENCODER, SAM_DECODER),
+        _by_boxes_alone,
+        refine_by_box_proposals,
+    ),
 }
 
 
