@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.manifest import parameters_record, schema_version
+from zeroflaw_engines.bundle.writer import write_manifest
+from zeroflaw_engines.contract import BOX_PROPOSER
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_export.graphs.box_proposer import adopt_box_proposer
 
 SIDE, CELLS = 32, 4
 
@@ -25,15 +33,15 @@ def write_proposal_graph(
     scale: float = 1 / 255,
     side: int = SIDE,
     external: bool = False,
-    **renamed: str,
+    renamed: dict[str, str] | None = None,
 ) -> Path:
     """`scores` are the mean brightness of each cell times `scale`; `boxes` stay the same.
 
-    `renamed` gives tensors other names: `scores="logits"`.
+    `renamed` gives tensors other names: {"scores": "logits"}.
     """
     boxes = cell_boxes() if boxes is None else boxes.astype(np.float32)
     cells = round(len(boxes) ** 0.5)
-    name = {one: renamed.get(one, one) for one in ("image", "boxes", "scores")}
+    name = {one: (renamed or {}).get(one, one) for one in ("image", "boxes", "scores")}
     constants = {
         "grid": boxes[None],
         "scale": np.array(scale, np.float32),
@@ -73,3 +81,21 @@ def write_proposal_graph(
     )
     onnx.save(model, path, **external_data)
     return path
+
+
+def add_proposer(bundle: Path, graph: Path, **parameters: object) -> None:
+    """Makes a bundle one that was exported with a proposal graph, which takes a minute."""
+    opened = open_bundle(bundle)
+    adopted = adopt_box_proposer(graph, bundle)
+    manifest = opened.manifest
+    recorded = MethodParameters(refiner="box_proposals", **parameters)
+    write_manifest(
+        bundle,
+        msgspec.structs.replace(
+            manifest,
+            schema_version=schema_version(manifest.max_batch, parameters=recorded),
+            engines={**manifest.engines, BOX_PROPOSER: adopted.engine},
+            proposals=adopted.identity,
+            parameters=parameters_record(recorded),
+        ),
+    )
