@@ -39,6 +39,8 @@ from zeroflaw_engines.bundle.verification import read_verified, verify_files
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     FRAME_RESIZER,
+    SAM_DECODER,
+    SAM_ENCODER,
     SINGLE_GRAPH_ENGINES,
     EngineContract,
     EngineName,
@@ -110,9 +112,8 @@ class Bundle:
         """Return the graph of one engine that a target takes.
 
         `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
-        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. The graph
-        of `frame_resizer` is one for all of them, and ships with zeroflaw; that of `box_proposer`
-        is one for all of them, too.
+        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. Of
+        `frame_resizer`, which ships with zeroflaw, and `box_proposer` all take the one graph.
 
         Raises:
             EngineError: The bundle has no such engine, or no graph of it for TensorRT.
@@ -150,6 +151,8 @@ class Bundle:
                 f"the bundle {self.path} has no {engine}",
                 "export it again with that engine (`zeroflaw export --text-encoder`)"
                 if engine == "text_encoder"
+                else "set refiner to none, or export it again with SAM: `zeroflaw export --sam`"
+                if engine in (SAM_ENCODER, SAM_DECODER)
                 else "export it again",
             )
         return entry

@@ -18,9 +18,10 @@ from zeroflaw_engines.contract import (
     TensorSpec,
     box_proposer_contract,
 )
+from zeroflaw_engines.contract.proposals import box_proposals
 from zeroflaw_engines.errors import EngineError, ExportError
 from zeroflaw_engines.files import sha256_of_file
-from zeroflaw_engines.proposals import box_proposals
+from zeroflaw_engines.parameters import Refiner
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_export.parity.checks import IMAGE_KINDS, parity_image
 
@@ -48,12 +49,31 @@ class AdoptedProposer:
         return ProposalSizes(self.identity.image_size, self.identity.boxes)
 
 
-def require_graph(source: Path) -> None:
-    """Refuse a file that is not there, before anything else is read.
+def require_proposals(source: Path | None, refiner: Refiner) -> None:
+    """Refuse a proposal graph without its refiner, and the refiner without a graph.
+
+    Args:
+        source: The ONNX file that was given, if one was.
+        refiner: That the bundle is exported for.
 
     Raises:
-        ExportError: There is no such file.
+        ExportError: One is there without the other, or there is no such file.
     """
+    if source is None and refiner == "box_proposals":
+        raise ExportError(
+            "the refiner box_proposals needs a proposal graph, and none was given",
+            "name its ONNX file with --proposals, or choose another --refiner",
+        )
+    if source is not None and refiner != "box_proposals":
+        raise ExportError(
+            f"the proposal graph {source} was given, which the refiner {refiner} does not run",
+            "choose --refiner box_proposals, or leave --proposals out",
+        )
+    if source is not None:
+        _require_file(source)
+
+
+def _require_file(source: Path) -> None:
     if not source.is_file():
         raise ExportError(
             f"{source} is not a file", "name the ONNX file of the proposal graph with --proposals"
@@ -95,7 +115,7 @@ def adopt_box_proposer(source: Path, staging: Path) -> AdoptedProposer:
 
 def _read(source: Path) -> onnx.ModelProto:
     """Read a graph without its external data, and check that it is one."""
-    require_graph(source)
+    _require_file(source)
     try:
         model = onnx.load(str(source), load_external_data=False)
         onnx.checker.check_model(str(source))

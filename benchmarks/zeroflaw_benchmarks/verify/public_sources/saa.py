@@ -27,8 +27,8 @@ from zeroflaw.pipeline.refining.cascade import DecoderPrompts
 from zeroflaw_benchmarks.verify.public_sources.comparison import Comparison
 from zeroflaw_benchmarks.verify.public_sources.source_tree import imported
 from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.contract.proposals import BoxProposals
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.proposals import BoxProposals
 from zeroflaw_export.models.architectures import sam_architecture
 from zeroflaw_export.models.load import WeightsSource, load_sam
 from zeroflaw_export.models.sam_decoder import SamDecoder
@@ -195,7 +195,8 @@ def _of_source(source: Path, scene: _Scene, masks: int) -> NDArray[np.float32]:
         model.set_ensemble_text_prompts([["flaw on part", "placeholder"]])
         model.set_property_text_prompts(_PROPERTIES.format(masks=masks))
         anomaly_map, _ = model(scene.image)
-    return (anomaly_map / _LARGEST).astype(np.float32)
+    of_source: NDArray[np.float32] = (anomaly_map / _LARGEST).astype(np.float32)
+    return of_source
 
 
 class _Detector:

@@ -12,8 +12,8 @@ from zeroflaw.pipeline.geometry import squash
 from zeroflaw.pipeline.masks.from_logits import Box
 from zeroflaw.pipeline.resizing.strips import Picture, Strips
 from zeroflaw.pipeline.view.zones import ZoneLayout
+from zeroflaw_engines.contract.proposals import BoxProposals, box_proposals
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.proposals import BoxProposals, box_proposals
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Session
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.encoding.proposals import Proposals
-from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
+from zeroflaw.pipeline.engine_outputs import require_finite
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry
 from zeroflaw.pipeline.masks.from_logits import (
     Box,
@@ -21,22 +21,20 @@ from zeroflaw.pipeline.masks.from_logits import (
     mask_at_map,
 )
 from zeroflaw.pipeline.refining.cascade import DecoderPrompts
+from zeroflaw.pipeline.refining.decoder_call import decoder_of, features_on_host
 from zeroflaw.pipeline.refining.refinement import Findings, RefinerEngines
 from zeroflaw.pipeline.refining.saliency import at_frame, saliency_map
-from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import KeptProposal, Status, Trace
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
     LABEL_BOX_TOP_LEFT,
     LABEL_UNUSED,
     SAM_DECODER,
-    SAM_ENCODER,
     EngineSizes,
 )
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
-from zeroflaw_engines.sessions.session import Session
+from zeroflaw_engines.sessions.device_tensor import DeviceTensor
 
 # Of exp(3 * saliency), SAA/model.py: rescore.
 _SALIENCY_WEIGHT: Final = 3.0
@@ -113,15 +111,14 @@ def refine_by_box_proposals(
         )
     if features is None or decoder is None:
         return _nothing(encoding, "no_region")
-    watch = engines.watch
-    values = on_host(features)
-    require_finite(SAM_ENCODER, "features", values)
-    require_alive(SAM_ENCODER, "features", values)
+    features_on_host(features)
+    call = decoder_of(decoder, features, engines.watch, numbered=False)
 
     def decode(prompts: DecoderPrompts) -> Sequence[FloatArray]:
-        return _single_masks(decoder, features, prompts, watch)
+        logits, _ = call(prompts)
+        return [_single_mask(logits, number) for number in range(len(prompts.point_labels))]
 
-    with watch.stage("proposals"):
+    with engines.watch.stage("proposals"):
         return masks_of_proposals(
             decode,
             encoding,
@@ -204,37 +201,15 @@ def box_prompts(boxes: FloatArray, geometry: FrameGeometry, sizes: EngineSizes) 
     )
 
 
-def _single_masks(
-    decoder: Session,
-    features: FloatArray | DeviceTensor,
-    prompts: DecoderPrompts,
-    watch: Stopwatch,
-) -> list[FloatArray]:
-    """Run the decoder; of the logits, those of the single-mask token alone come to the host."""
-    with watch.stage("sam_decoder"):
-        out = run_engine(
-            decoder,
-            {
-                "features": features,
-                "point_coords": prompts.point_coords,
-                "point_labels": prompts.point_labels,
-                "mask_input": prompts.mask_input,
-                "has_mask_input": prompts.has_mask_input,
-            },
-            keep=("low_res_logits",),
-        )
-        logits = out["low_res_logits"]
-        count, _, *grid = logits.shape
-        masks = []
-        for number in range(count):
-            if isinstance(logits, np.ndarray):
-                one = logits[number, _SINGLE_MASK_TOKEN]
-            else:
-                one = logits.view((number, _SINGLE_MASK_TOKEN), tuple(grid)).numpy()
-            require_finite(SAM_DECODER, "low_res_logits", one)
-            masks.append(one)
-    require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
-    return masks
+def _single_mask(logits: FloatArray | DeviceTensor, number: int) -> FloatArray:
+    """Take the logits of a prompt's single-mask token; of those on a device, these alone."""
+    if isinstance(logits, np.ndarray):
+        one: FloatArray = logits[number, _SINGLE_MASK_TOKEN]
+    else:
+        grid = tuple(logits.shape[2:])
+        one = logits.view((number, _SINGLE_MASK_TOKEN), (1, 1, *grid)).numpy()[0, 0]
+    require_finite(SAM_DECODER, "low_res_logits", one)
+    return one
 
 
 def _candidate(

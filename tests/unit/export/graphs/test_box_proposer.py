@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from support.proposal_graph import cell_boxes, write_proposal_graph
+from support.small_graphs import cell_boxes, write_proposal_graph
 from zeroflaw_engines.contract import ProposalSizes, box_proposer_contract
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.files import sha256_of_file

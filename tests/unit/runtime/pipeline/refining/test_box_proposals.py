@@ -28,9 +28,9 @@ from zeroflaw.pipeline.refining.box_proposals import masks_of_proposals, refine_
 from zeroflaw.pipeline.refining.refinement import RefinerEngines
 from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.contract.proposals import BoxProposals
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.proposals import BoxProposals
 
 SIDE = 5  # of the patch grid
 SIZES = EngineSizes(

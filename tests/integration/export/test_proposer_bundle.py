@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from skimage import data
 
+from support.exported_bundle import add_proposer
 from support.manifests import decode, written
-from support.proposal_graph import add_proposer, cell_boxes, write_proposal_graph
+from support.small_graphs import CELLS, cell_boxes, write_proposal_graph
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw_engines.built_engines.cache import build_command
 from zeroflaw_engines.built_engines.key import bundle_graph
@@ -30,7 +31,6 @@ from zeroflaw_engines.errors import (
 )
 
 FRAME = np.ascontiguousarray(data.coffee()[:240, :360])
-CELLS = 4
 
 
 def with_proposer(bundle: Bundle, folder: Path) -> Path:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from zeroflaw_engines.contract import ProposalSizes, box_proposer_contract
+from zeroflaw_engines.contract.proposals import box_proposals
 from zeroflaw_engines.errors import EngineContractError, EngineError
-from zeroflaw_engines.proposals import box_proposals
 
 BOXES = np.array([(0.1, 0.2, 0.6, 0.4), (0, 0, 1, 1), (0.5, 0.5, 0.5, 0.9)], np.float32)
 SCORES = np.array([0.3, 0, 1], np.float32)
