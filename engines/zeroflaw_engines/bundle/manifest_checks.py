@@ -153,9 +153,21 @@ def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str)
     for since, names in _PARAMETERS_SINCE.items():
         if since <= version:
             missing += [name for name in names if name not in manifest.parameters]
-    # Those of a refiner are recorded with it alone, and with it all of them.
-    own = PARAMETERS_OF_REFINER.get(manifest.method_parameters.refiner, ())
+    # Those of a refiner are recorded with it alone, and with it all of them. Without another
+    # localizer, it is the refiner that the version is for.
+    refiner = manifest.method_parameters.refiner
+    own = PARAMETERS_OF_REFINER.get(refiner, ())
+    if version >= LOCALIZERS_SINCE and manifest.localizer is None:
+        own = ("refiner", *own)
     missing += [name for name in own if name not in manifest.parameters]
+    of_refiners = {name for names in PARAMETERS_OF_REFINER.values() for name in names}
+    strange = sorted(of_refiners.difference(own) & manifest.parameters.keys())
+    if strange:
+        raise BundleSchemaError(
+            f"{where} names the refiner {refiner}, and has parameters of another:"
+            f" {', '.join(strange)}",
+            "export the bundle again",
+        )
     if missing:
         raise BundleSchemaError(
             f"{where} does not fit schema version {version}: it lacks {', '.join(missing)}",
