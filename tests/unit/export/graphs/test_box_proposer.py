@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,58 @@ def refused(graph: Path, staging: Path) -> ExportError:
         adopt_box_proposer(graph, staging)
     assert graph.name in caught.value.cause
     return caught.value
+
+
+def test_the_manual_wraps_a_detector(
+    tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/bundle.md, run on a detector of one convolution."""
+    manual = Path(__file__).parents[4] / "docs" / "bundle.md"
+    section = manual.read_text("utf-8").split("## A proposal graph")[1]
+    (example,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    rng = np.random.default_rng(3)
+    side, rows, classes = 16, 16, 3
+    constants = {
+        "kernel": rng.normal(size=(classes, 3, 4, 4)).astype(np.float32) / 8,
+        "by_row": np.array([1, rows, classes]),
+        "given": rng.uniform(0.1, 0.9, (1, rows, 4)).astype(np.float32),
+    }
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Conv", ["x", "kernel"], ["cells"], strides=[4, 4]),
+            onnx.helper.make_node("Transpose", ["cells"], ["last"], perm=[0, 2, 3, 1]),
+            onnx.helper.make_node("Reshape", ["last", "by_row"], ["pred_logits"]),
+            onnx.helper.make_node("Identity", ["given"], ["pred_boxes"]),
+        ],
+        "detector",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, side, side])],
+        [
+            onnx.helper.make_tensor_value_info(
+                "pred_logits", onnx.TensorProto.FLOAT, [1, rows, classes]
+            ),
+            onnx.helper.make_tensor_value_info("pred_boxes", onnx.TensorProto.FLOAT, [1, rows, 4]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8),
+        tmp_path / "detector.onnx",
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, str(manual), "exec"), {})  # noqa: S102 - it is our own
+    adopted = adopt_box_proposer(tmp_path / "proposals.onnx", staging)
+    assert adopted.sizes == ProposalSizes(image_size=side, boxes=rows)
+    session = OnnxRuntimeSession(
+        staging / adopted.engine.onnx, box_proposer_contract(adopted.sizes)
+    )
+    image = rng.integers(0, 256, (1, side, side, 3), np.uint8)
+    got = session.execute({"image": image})
+    session.close()
+    normalised = (image[0] - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375)
+    cells = normalised.reshape(4, 4, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(rows, 4, 4, 3)
+    logits = np.einsum("nhwc,kchw->nk", cells, constants["kernel"])
+    np.testing.assert_allclose(got["scores"][0], (1 / (1 + np.exp(-logits))).max(1), atol=1e-5)
+    cx, cy, w, h = constants["given"][0].T
+    corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1).clip(0, 1)
+    np.testing.assert_allclose(got["boxes"][0], corners, atol=1e-6)
