@@ -311,11 +311,12 @@ def _check_engines(manifest: Manifest, where: str) -> None:
             f"{where} has an engine {REFERENCE_MATCHER} but no sizes of reference banks",
             "export the bundle again",
         )
-    if manifest.proposals or manifest.method_parameters.refiner == "box_proposals":
-        required.append(BOX_PROPOSER)
-    if (manifest.proposals is None) == (BOX_PROPOSER in manifest.engines):
+    refiner = manifest.method_parameters.refiner
+    of_proposals = BOX_PROPOSER in ENGINES_OF_REFINER[refiner]
+    if {of_proposals} != {manifest.proposals is not None, BOX_PROPOSER in manifest.engines}:
         raise BundleSchemaError(
-            f"{where} has an engine {BOX_PROPOSER} without its sizes, or the sizes alone",
+            f"{where} names the refiner {refiner}, and contradicts it in its engine {BOX_PROPOSER}"
+            " or the sizes of it",
             "export the bundle again",
         )
     for engine_name in required:

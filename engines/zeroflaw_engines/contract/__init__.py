@@ -344,7 +344,8 @@ def box_proposer_contract(sizes: ProposalSizes | None) -> EngineContract:
     `image` is RGB, the frame squashed to a square as for `clip_encoder`. `boxes` are (x0, y0, x1,
     y1) from the frame's top left corner, as shares of its width and height, in [0, 1] with
     x0 <= x1 and y0 <= y1; `scores` are in [0, 1], row by row. A row without a box has the score 0
-    and the box of the whole frame, (0, 0, 1, 1), so that memory that no kernel wrote is no answer.
+    and the box of the whole frame, (0, 0, 1, 1), so that memory that no kernel wrote is no answer:
+    boxes that are one value everywhere, or scores that are all 0 beside other boxes.
 
     Args:
         sizes: None: there is no such engine.

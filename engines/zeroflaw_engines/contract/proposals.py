@@ -14,6 +14,8 @@ from zeroflaw_engines.errors import EngineError
 
 # Rounding may carry a share past 0 or 1, or a side of a box past the opposite one, by this much.
 _ROUNDING: Final = 1e-3
+# Of a row without a box, whose score is 0.
+_NO_BOX: Final = (0, 0, 1, 1)
 _REMEDY: Final = (
     "let the graph give (x0, y0, x1, y1) as shares of the frame, and probabilities: docs/bundle.md"
     " shows how to wrap a detector; `zeroflaw bundle verify` checks the bundle"
@@ -42,7 +44,8 @@ def box_proposals(outputs: Mapping[str, NDArray[np.float32]]) -> BoxProposals:
 
     Raises:
         EngineError: A value is not finite or outside [0, 1], a box has its corners the wrong way
-            round, or all boxes are one value everywhere: memory that no kernel wrote.
+            round, all boxes are one value everywhere, or all scores are 0 beside boxes that are
+            not those of rows without a box: memory that no kernel wrote.
     """
     boxes, scores = outputs["boxes"][0], outputs["scores"][0]
     for name, values in (("boxes", boxes), ("scores", scores)):
@@ -54,6 +57,8 @@ def box_proposals(outputs: Mapping[str, NDArray[np.float32]]) -> BoxProposals:
             raise _error(f"{name} from {low:g} to {high:g}, outside [0, 1]")
     if (boxes == boxes.flat[0]).all():
         raise _error(f"boxes that are {boxes.flat[0]:g} everywhere")
+    if not scores.any() and not (boxes == _NO_BOX).all():
+        raise _error("scores that are 0 everywhere, beside boxes")
     turned = (boxes[:, 2:] < boxes[:, :2] - _ROUNDING).any(axis=1)
     if turned.any():
         example = ", ".join(f"{side:g}" for side in boxes[turned][0])

@@ -11,9 +11,10 @@ import pytest
 from skimage import data
 
 from support.exported_bundle import add_proposer
-from support.manifests import decode, written
+from support.manifests import decode
 from support.small_graphs import CELLS, cell_boxes, write_proposal_graph
 from zeroflaw import Inspector, MethodParameters
+from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
 from zeroflaw_engines.built_engines.cache import build_command
 from zeroflaw_engines.built_engines.key import bundle_graph
 from zeroflaw_engines.built_engines.options import BuildOptions
@@ -25,6 +26,7 @@ from zeroflaw_engines.bundle.writer import write_manifest
 from zeroflaw_engines.contract import BOX_PROPOSER
 from zeroflaw_engines.errors import (
     BundleSchemaError,
+    EngineError,
     EngineMissingError,
     ParametersError,
     SettingsError,
@@ -94,6 +96,18 @@ def test_where_no_box_stands_sam_is_left_out(proposing: Path) -> None:
     assert "sam_encoder" not in result.timings_ms
     assert not result.mask.any()
     assert not result.score_map.any()
+
+
+def test_engines_that_fail_give_no_result(proposing: Path, rng: np.random.Generator) -> None:
+    seen = set()
+    with Inspector.load(proposing, encoder_schedule="clip_first") as inspector:
+        for what, tampered in tampered_inspectors(inspector, rng):
+            output = what.split(":")[0]
+            if output in {"boxes", "scores", "patch_tokens"}:
+                seen.add(output)
+                with pytest.raises(EngineError):
+                    tampered.inspect(FRAME, product="object")
+    assert len(seen) == 3
 
 
 def test_the_engine_is_loaded_for_its_refiner_alone(proposing: Path, tiny_bundle: Bundle) -> None:
@@ -184,23 +198,20 @@ def test_a_manifest_that_contradicts_itself_is_refused(proposing: Path) -> None:
     raw = msgspec.json.decode(encode_manifest(open_bundle(proposing).manifest))
     assert decode(raw).proposals is not None
     engines = {name: one for name, one in raw["engines"].items() if name != BOX_PROPOSER}
-    cascade = {n: v for n, v in raw["parameters"].items() if n.split("_")[0] not in _OWN}
+    own = ("proposal", "saliency")
+    cascade = {n: v for n, v in raw["parameters"].items() if n.split("_")[0] not in own}
+    cascade["refiner"] = "cascade"
     for change, text in (
-        ({"engines": engines}, BOX_PROPOSER),
-        ({"proposals": None}, "without its sizes"),
-        ({"proposals": None, "engines": engines}, "no engine box_proposer"),
-        ({"proposals": None, "parameters": cascade}, "without its sizes"),
+        ({"engines": engines}, "contradicts it"),
+        ({"proposals": None}, "contradicts it"),
+        ({"proposals": None, "engines": engines}, "contradicts it"),
+        ({"proposals": None, "parameters": cascade}, "contradicts it"),
+        ({"parameters": cascade}, "contradicts it"),
         ({"schema_version": 8, "parameters": cascade}, "version 8 does not know"),
         ({"proposals": {**raw["proposals"], "boxes": 0}}, "boxes"),
     ):
         with pytest.raises(BundleSchemaError, match=text):
             decode({**raw, **change})
-    # Recorded for another refiner, the graph is still there to be chosen.
-    assert decode({**raw, "parameters": cascade}).method_parameters.refiner == "cascade"
-    assert written(raw)
-
-
-_OWN = ("refiner", "proposal", "saliency")
 
 
 def test_the_same_graph_is_built_for_every_precision(proposing: Path) -> None:

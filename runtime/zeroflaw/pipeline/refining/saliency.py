@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import cv2
 import numpy as np
 
@@ -14,6 +16,9 @@ from zeroflaw_engines.contract import CLIP_ENCODER, PATCH_TOKENS
 from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import on_host
+
+# Of the lengths of tokens, which some backends round to eight bits.
+_LENGTH_TOLERANCE: Final = 0.05
 
 
 def saliency_map(
@@ -29,7 +34,8 @@ def saliency_map(
         None: all masks weigh the same.
 
     Raises:
-        EngineError: The CLIP encoder gives no patch tokens, or such that are not finite.
+        EngineError: The CLIP encoder gives no patch tokens, or such that are not finite or not
+            L2-normalised.
     """
     if parameters.proposal_saliency == "none":
         return None
@@ -42,6 +48,14 @@ def saliency_map(
         )
     tokens: FloatArray = on_host(proposals.patch_tokens)
     require_finite(CLIP_ENCODER, PATCH_TOKENS, tokens)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(tokens, axis=-1)
+    if np.abs(lengths - 1).max() > _LENGTH_TOLERANCE:
+        raise EngineError(
+            f"{CLIP_ENCODER} returned {PATCH_TOKENS} of lengths from {lengths.min():g} to"
+            f" {lengths.max():g}, where all are 1",
+            "inspect the frame again; if it happens again, try another --backend or --precision",
+        )
     side = round(tokens.shape[1] ** 0.5)
     zones = proposals.zones
     judged = None if zones is None else zones.at_map((side, side)).ravel()

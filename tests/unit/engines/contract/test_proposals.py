@@ -26,6 +26,11 @@ def test_boxes_are_taken_as_they_are():
     np.testing.assert_array_equal(got.scores, SCORES)
 
 
+def test_a_frame_may_have_no_box():
+    got = box_proposals(given([(0, 0, 1, 1)] * 3, [0, 0, 0]))
+    assert not got.scores.any()
+
+
 def test_what_rounding_carried_too_far_is_set_right():
     got = box_proposals(given([(-1e-4, 0.5, 1 + 1e-4, 0.49995)], [1 + 1e-4]))
     assert got.boxes.tolist() == [[0, 0.5, 1, 0.5]]
@@ -41,6 +46,7 @@ def test_what_rounding_carried_too_far_is_set_right():
         (BOXES, [-3, 2, 0], "scores from -3 to 2, outside"),
         (BOXES * 0, SCORES, "boxes that are 0 everywhere"),
         (BOXES * 0 + 1, SCORES, "boxes that are 1 everywhere"),
+        (BOXES, SCORES * 0, "scores that are 0 everywhere"),
         # (cx, cy, w, h), as DETR gives them
         ([(0.8, 0.5, 0.2, 0.1), *BOXES[1:]], SCORES, "1 of 3 boxes with x1 < x0 or y1 < y0"),
     ],
