@@ -127,7 +127,8 @@ def evaluate(
 
         from zeroflaw_benchmarks.evaluate.cache import readable_bytes
         from zeroflaw_benchmarks.evaluate.evaluation import evaluate_bundle
-        from zeroflaw_benchmarks.evaluate.job import ABLATIONS, EvaluationOptions
+        from zeroflaw_benchmarks.evaluate.job import EvaluationOptions
+        from zeroflaw_benchmarks.evaluate.passes.rows import ABLATIONS
         from zeroflaw_benchmarks.evaluate.report.contact_sheet import write_contact_sheets
         from zeroflaw_benchmarks.evaluate.report.figure import write_figure
         from zeroflaw_benchmarks.evaluate.report.shots_table import shots_table
@@ -138,7 +139,7 @@ def evaluate(
             paper_table,
             write_tables,
         )
-        from zeroflaw_benchmarks.evaluate.shots import parsed_shots
+        from zeroflaw_benchmarks.evaluate.shots.drawing import parsed_shots
         from zeroflaw_export.datasets import read_dataset
     except ImportError as error:
         raise MissingExtraError(

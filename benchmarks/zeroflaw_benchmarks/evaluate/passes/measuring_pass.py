@@ -10,7 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from zeroflaw.pipeline.geometry import FloatArray, geometry_of
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits, score_without_mask
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
@@ -18,6 +18,7 @@ from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScor
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, read_maps
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
+from zeroflaw_benchmarks.evaluate.passes.refining_pass import read_refined
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
@@ -84,12 +85,25 @@ def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:
     """
     scores = PixelScores()
     for sample in job.samples:
-        if sample.inspection is None:
-            scores.add(cached_score(sample, job.parameters, sizes), sample.truth.mask())
-        else:
-            score, judged = read_scores(sample.inspection, job.parameters.scoring)
-            scores.add(score, sample.truth.mask(), judged)
+        scores.add(*scored(sample, job.parameters, sizes))
     return scores.metrics()
+
+
+def scored(
+    sample: CachedSample, parameters: MethodParameters, sizes: EngineSizes
+) -> tuple[FloatArray, BoolArray, BoolArray | None]:
+    """Read a sample's score map and truth, and what of it is judged.
+
+    Returns:
+        float32, bool and bool, each [size, size]; None where all is judged.
+
+    Raises:
+        EvaluationError: A file of the cache cannot be read.
+    """
+    if sample.inspection is None:
+        return cached_score(sample, parameters, sizes), sample.truth.mask(), None
+    score, judged = read_scores(sample.inspection, parameters.scoring)
+    return score, sample.truth.mask(), judged
 
 
 def cached_score(
@@ -97,8 +111,9 @@ def cached_score(
 ) -> FloatArray:
     """Compute the score map of a cached sample at the size of its truth.
 
-    Where that is not the size of the bundle's maps, the anomaly map is resized bilinearly, and
-    SAM's logits are read at the new pixels' centres: no mask is ever resized.
+    Where that is not the size of the bundle's maps, the anomaly map is resized bilinearly, and so
+    is the score map of a refiner other than the cascade. SAM's logits of the cascade are read at
+    the new pixels' centres: its masks are never resized.
 
     Returns:
         float32 [size, size].
@@ -108,10 +123,9 @@ def cached_score(
     """
     size = (sample.truth.size, sample.truth.size)
     maps = read_maps(sample.encoding, sample.reference, parameters)
-    anomaly_map = maps.anomaly
-    if anomaly_map.shape != size:
-        resized = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
-        anomaly_map = np.asarray(resized, np.float32)
+    if parameters.refiner != "cascade" and parameters.scoring != "map":
+        return _at_size(read_refined(sample.decoding, parameters.scoring), size)
+    anomaly_map = _at_size(maps.anomaly, size)
     if parameters.scoring == "map":
         return anomaly_map
     mask = read_stage_mask(sample.decoding, parameters.cascade_stages)
@@ -121,6 +135,12 @@ def cached_score(
     return score_of_logits(
         anomaly_map, mask.low_res_logits, geometry, mask.predicted_iou, parameters
     )
+
+
+def _at_size(values: FloatArray, size: tuple[int, int]) -> FloatArray:
+    if values.shape == size:
+        return values
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def read_image_scores(

@@ -3,10 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zeroflaw_benchmarks.evaluate.job import (
-    required_decodings,
-    table_rows,
-)
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
@@ -17,6 +13,7 @@ from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
 )
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, encoding_variant
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import processes_within_memory
+from zeroflaw_benchmarks.evaluate.passes.rows import required_decodings, table_rows
 from zeroflaw_benchmarks.evaluate.products import product_of_class
 from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, TABLE_2, TABLE_3
 from zeroflaw_benchmarks.evaluate.result import mean_of
