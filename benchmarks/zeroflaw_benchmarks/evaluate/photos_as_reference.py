@@ -219,6 +219,7 @@ def _figures(engines: Engines, bank: LoadedBank, photos: Sequence[EncodedPhoto])
         fused = fused_map(seen.zero_shot_map, reference, parameters)
         encoding = dataclasses.replace(seen, anomaly_map=fused, reference_map=reference)
         decoder = engines.decoder
+        assert decoder.sam_decoder is not None  # noqa: S101 - loaded for the cascade
         cascade = decode(
             encoding,
             parameters,

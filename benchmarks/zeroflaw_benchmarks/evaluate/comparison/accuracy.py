@@ -84,6 +84,11 @@ class Accuracy:
     deviations: dict[Column, float]
     resampled: dict[Column, Figures]
 
+    @property
+    def interval(self) -> dict[Column, tuple[float, float]]:
+        """2.5 % and 97.5 % of the resampled figures; NaN where a figure is undefined."""
+        return {name: _interval(values) for name, values in self.resampled.items()}
+
 
 def measured_accuracy(job: EvaluationJob, progress: Progress) -> list[Accuracy]:
     """Measure what the passes have computed: without photos, then with each number of them.
@@ -210,6 +215,14 @@ def _accuracy(shots: int, found: dict[tuple[int, str], ClassFigures]) -> Accurac
         },
         {column: np.mean([one[column] for one in resampled], axis=0) for column in resampled[0]},
     )
+
+
+def _interval(values: Figures) -> tuple[float, float]:
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -36,7 +36,6 @@ from zeroflaw_engines.contract import (
     REFERENCE_MATCHER,
     EngineName,
 )
-from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor, Tensor
 from zeroflaw_engines.sessions.session import Outputs, Session

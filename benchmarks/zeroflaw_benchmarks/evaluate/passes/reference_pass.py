@@ -209,6 +209,12 @@ def map_bytes(sizes: EngineSizes) -> int:
 
 
 def read_bank(source: BankSource, bundle: Bundle) -> ReferenceBank:
+    """Read a bank of the bundle, or make it of the photos' tokens.
+
+    Raises:
+        EvaluationError: The tokens of a photo are missing or damaged.
+        ProductError: The product has lost its bank meanwhile.
+    """
     if source.product is None:
         photos = [read_arrays(file, "tokens")[0][:, : source.rows] for file in source.photos]
         return bank_of_photos(photos, bundle.tower)
