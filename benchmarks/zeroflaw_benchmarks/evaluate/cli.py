@@ -245,7 +245,7 @@ def evaluate(
         with _progress() as progress:
             compared = compare_methods(methods, found(), options, how, progress=progress)
         print_comparison(compared, out_dir)
-        _end(compared.skipped)
+        _end(compared.notes, compared.skipped)
         return
     (bundle,) = bundles
     recorded = read_manifest(bundle).method_parameters
@@ -272,17 +272,17 @@ def evaluate(
     tables += [cascade_table(result)] if "cascade" in ablations else []
     for table in tables:
         out.print(table, markup=False)
-    for note in result.notes:
-        print_warning(note)
     out.print(
         f"{len(job.samples)} images evaluated, {len(result.skipped)} files skipped: {report}",
         markup=False,
     )
-    _end(result.skipped)
+    _end(result.notes, result.skipped)
 
 
-def _end(skipped: Sequence[Skipped]) -> None:
-    """Name the files that were skipped, and end with the code that says so if there are any."""
+def _end(notes: Sequence[str], skipped: Sequence[Skipped]) -> None:
+    """Say the notes and the files that were skipped, and end with the code that tells of these."""
+    for note in notes:
+        print_warning(note)
     for skip in skipped[:_MAX_SKIPS_SHOWN]:
         print_warning(f"skipped {skip.path}: {skip.reason}")
     if skipped:

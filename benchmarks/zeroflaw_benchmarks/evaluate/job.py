@@ -177,7 +177,7 @@ class EvaluationJob:
     def shot_decoding(self, sample: EvaluatedSample, bank: ShotBank) -> DecodingTarget:
         """Return what a sample is decoded for with a bank: the whole cascade, and no ablation."""
         stages = (self.parameters.cascade_stages,)
-        options = DecodingOptions(decoded_parameters(self.parameters), stages)
+        options = DecodingOptions(decoded_parameters(self.parameters), stages, self.options.size)
         reference = self.shot_reference(sample, bank)
         file = self.cache.decoding(sample.encoding, options.digest(), reference)
         return DecodingTarget(options, reference, file)
@@ -309,7 +309,7 @@ def prepare_evaluation(
         cache=cache,
         samples=samples,
         rows=rows,
-        decodings=required_decodings(parameters, rows),
+        decodings=required_decodings(parameters, rows, options.size),
         settings=settings,
         own_banks=own,
         shot_banks=banks,

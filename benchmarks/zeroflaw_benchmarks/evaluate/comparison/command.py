@@ -12,7 +12,7 @@ from zeroflaw_benchmarks.evaluate.comparison.report import (
     published_table,
     write_comparison,
 )
-from zeroflaw_engines.process.terminal import out, print_warning
+from zeroflaw_engines.process.terminal import out
 
 
 def print_comparison(comparison: Comparison, out_dir: Path) -> None:
@@ -27,7 +27,5 @@ def print_comparison(comparison: Comparison, out_dir: Path) -> None:
     out.print(published_table(), markup=False)
     out.print(f"Measured on {Path(comparison.dataset).name}:", markup=False)
     out.print(measured_table(comparison), markup=False)
-    for note in comparison.notes:
-        print_warning(note)
     out.print(comparison.verdict.text, markup=False)
     out.print(str(report), markup=False)

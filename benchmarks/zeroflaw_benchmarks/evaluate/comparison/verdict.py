@@ -96,25 +96,25 @@ def verdict_of(
     worse = [rival for rival in rivals if rival.share >= SURE]
     close = [rival for rival in rivals if rival.share < SURE]
     if worse:
-        sentences.append(
-            "It is better than "
-            + ", ".join(_told(rival) for rival in worse)
-            + " of the resamplings of the images."
-        )
+        told = ", ".join(f"{_figure(rival)} in {_percent(rival.share)} %" for rival in worse)
+        sentences.append(f"It is better than {told} of the resamplings of the images.")
     if close:
-        sentences.append(
-            "The data set cannot tell it from "
-            + ", ".join(_told(rival) for rival in close)
-            + " of the resamplings."
+        told = "; ".join(
+            f"{_figure(rival)}, better in {_percent(rival.share)} %" for rival in close
         )
+        sentences.append(f"The data set cannot tell it from {told} of the resamplings.")
     return Verdict(best_by, within_ms, names[best], rivals, " ".join(sentences))
 
 
-def _told(rival: Rival) -> str:
-    share = 100 * rival.share
+def _figure(rival: Rival) -> str:
+    return f"{rival.name} ({100 * rival.value:.1f} %)"
+
+
+def _percent(share: float) -> str:
     # All of a finite number of draws is not certainty.
-    number = "over 99.9" if share == 100 else f"{share:.1f}" if share > 99 else f"{share:.0f}"
-    return f"{rival.name} ({100 * rival.value:.1f} %) in {number} %"
+    if share > 0.999:
+        return "over 99.9"
+    return f"{100 * share:.1f}" if share > 0.99 else f"{100 * share:.0f}"
 
 
 def _share_better(best: Figures, other: Figures) -> float:

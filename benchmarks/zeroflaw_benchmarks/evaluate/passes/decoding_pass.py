@@ -62,15 +62,19 @@ class DecodingOptions:
 
     Attributes:
         parameters: The method's parameters; those that only matter afterwards have defaults.
-        stages: Lengths of the cascade that are wanted, ascending.
+        stages: Lengths of the cascade that are wanted, ascending; of other refiners that of the
+            parameters, which means nothing.
+        size: Side at which scores are measured, px: those of other refiners are kept as maps.
     """
 
     parameters: MethodParameters
     stages: tuple[int, ...]
+    size: int
 
     def digest(self) -> str:
         """Return the name of the files in the cache."""
-        return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages]))
+        of_maps = () if self.parameters.refiner == "cascade" else (self.size,)
+        return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages, *of_maps]))
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
             write_stage_masks(target.file, decode_stages(decoder, encoding, target.options))
         else:
             engines = RefinerEngines(decoder.sam_decoder, decoder.sizes, decoder.workspace)
-            write_refined(target.file, encoding, parameters, engines)
+            write_refined(target.file, encoding, parameters, engines, target.options.size)
 
 
 def decode_stages(
@@ -226,5 +230,5 @@ def read_status(path: Path, parameters: MethodParameters) -> str:
 def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
     """Return the most bytes that one decoding takes on disk."""
     if options.parameters.refiner != "cascade":
-        return refined_bytes(sizes, options.parameters)
+        return refined_bytes(options.parameters, options.size)
     return 4 * sizes.low_res_size**2 * len(options.stages) + 4096

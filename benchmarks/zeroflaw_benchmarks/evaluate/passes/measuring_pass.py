@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
@@ -18,7 +17,7 @@ from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScor
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, read_maps
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
-from zeroflaw_benchmarks.evaluate.passes.refining_pass import read_refined
+from zeroflaw_benchmarks.evaluate.passes.refining_pass import map_to, read_refined
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
@@ -111,9 +110,8 @@ def cached_score(
 ) -> FloatArray:
     """Compute the score map of a cached sample at the size of its truth.
 
-    Where that is not the size of the bundle's maps, the anomaly map is resized bilinearly, and so
-    is the score map of a refiner other than the cascade. SAM's logits of the cascade are read at
-    the new pixels' centres: its masks are never resized.
+    Where that is not the size of the bundle's maps, the anomaly map is resized bilinearly, and
+    SAM's logits are read at the new pixels' centres: no mask is ever resized.
 
     Returns:
         float32 [size, size].
@@ -121,11 +119,10 @@ def cached_score(
     Raises:
         EvaluationError: A file of the cache cannot be read.
     """
-    size = (sample.truth.size, sample.truth.size)
-    maps = read_maps(sample.encoding, sample.reference, parameters)
     if parameters.refiner != "cascade" and parameters.scoring != "map":
-        return _at_size(read_refined(sample.decoding, parameters.scoring), size)
-    anomaly_map = _at_size(maps.anomaly, size)
+        return read_refined(sample.decoding, parameters.scoring)
+    maps = read_maps(sample.encoding, sample.reference, parameters)
+    anomaly_map = map_to(maps.anomaly, sample.truth.size)
     if parameters.scoring == "map":
         return anomaly_map
     mask = read_stage_mask(sample.decoding, parameters.cascade_stages)
@@ -135,12 +132,6 @@ def cached_score(
     return score_of_logits(
         anomaly_map, mask.low_res_logits, geometry, mask.predicted_iou, parameters
     )
-
-
-def _at_size(values: FloatArray, size: tuple[int, int]) -> FloatArray:
-    if values.shape == size:
-        return values
-    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def read_image_scores(

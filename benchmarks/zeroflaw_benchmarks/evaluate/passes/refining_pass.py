@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from zeroflaw.pipeline.encoding.frame import Encoding
@@ -12,17 +14,20 @@ from zeroflaw.pipeline.refining.refinement import RefinerEngines
 from zeroflaw.pipeline.refining.refiners import refine
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER
-from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
 
 
 def write_refined(
-    path: Path, encoding: Encoding, parameters: MethodParameters, engines: RefinerEngines
+    path: Path, encoding: Encoding, parameters: MethodParameters, engines: RefinerEngines, size: int
 ) -> None:
     """Refine an encoding once, and write its score map under each scoring but `map`.
 
+    Where the size is not that of the bundle's maps, the anomaly map is resized bilinearly after
+    the refiner has seen it, and SAM's logits are read at the new pixels' centres.
+
     Args:
         parameters: Of a refiner other than the cascade; its `scoring` does not matter.
+        size: Side of the score maps, px.
 
     Raises:
         EngineError: An engine failed.
@@ -31,8 +36,9 @@ def write_refined(
     scorings = [name for name in SCORINGS_OF_REFINER[parameters.refiner] if name != "map"]
     refined = refine(encoding, parameters, engines)
     status = refined.findings(encoding, parameters, engines.workspace).status
+    wanted = replace(encoding, anomaly_map=map_to(encoding.anomaly_map, size))
     found = [
-        refined.findings(encoding, parameters.replace(scoring=name), engines.workspace).score_map
+        refined.findings(wanted, parameters.replace(scoring=name), engines.workspace).score_map
         for name in scorings
     ]
     write_arrays(
@@ -44,7 +50,7 @@ def write_refined(
 
 
 def read_refined(path: Path, scoring: str) -> FloatArray:
-    """Read the score map of an image under a scoring, float32 [S, S] on the grid of its map.
+    """Read the score map of an image under a scoring, float32 [size, size].
 
     Raises:
         EvaluationError: The file is missing or damaged.
@@ -59,7 +65,14 @@ def read_refined_status(path: Path) -> str:
     return str(read_arrays(path, "status")[0])
 
 
-def refined_bytes(sizes: EngineSizes, parameters: MethodParameters) -> int:
+def refined_bytes(parameters: MethodParameters, size: int) -> int:
     """Return the bytes of one refined image on disk."""
-    kept = len(SCORINGS_OF_REFINER[parameters.refiner]) - 1
-    return 4 * kept * sizes.clip_image_size**2 + 4096
+    return 4 * (len(SCORINGS_OF_REFINER[parameters.refiner]) - 1) * size**2 + 4096
+
+
+def map_to(values: FloatArray, size: int) -> FloatArray:
+    """Resize a map bilinearly to [size, size]; the map itself if it has that size."""
+    if values.shape == (size, size):
+        return values
+    resized = cv2.resize(values, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)

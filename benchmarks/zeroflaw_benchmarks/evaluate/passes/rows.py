@@ -68,16 +68,21 @@ def table_rows(parameters: MethodParameters, ablations: Iterable[Ablation]) -> t
 
 
 def required_decodings(
-    parameters: MethodParameters, rows: Iterable[TableRow]
+    parameters: MethodParameters, rows: Iterable[TableRow], size: int
 ) -> tuple[DecodingOptions, ...]:
-    """List what the decoder is run for: parameters that differ only afterwards share a run.
+    """List what is refined: parameters that differ only afterwards share a run of the decoder.
 
     Every length of the cascade is kept for the parameters themselves (contact sheets show
     them), and only the length that is measured for the rows of an ablation.
+
+    Args:
+        size: Side at which scores are measured, px.
     """
     own = set(range(1, parameters.cascade_stages + 1))
     stages: dict[MethodParameters, set[int]] = {decoded_parameters(parameters): own}
     for row in rows:
         wanted = stages.setdefault(decoded_parameters(row.parameters), set())
         wanted.add(row.parameters.cascade_stages)
-    return tuple(DecodingOptions(key, tuple(sorted(wanted))) for key, wanted in stages.items())
+    return tuple(
+        DecodingOptions(key, tuple(sorted(wanted)), size) for key, wanted in stages.items()
+    )

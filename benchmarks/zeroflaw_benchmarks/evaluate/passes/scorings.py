@@ -9,7 +9,7 @@ from zeroflaw_engines.parameters import MethodParameters, Refiner
 # The values of `scoring` that mean something, the refiner's own score map first.
 SCORINGS_OF_REFINER: Final[dict[Refiner, tuple[str, ...]]] = {
     "cascade": ("fused", "map", "mask", "sam_probability"),
-    "mmr": ("fused", "map", "mask"),
+    "mmr": ("fused", "map", "mask", "sam_probability"),
     "box_proposals": ("fused", "map", "mask"),
     "none": ("map",),
 }

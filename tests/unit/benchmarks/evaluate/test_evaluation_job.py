@@ -26,12 +26,12 @@ def test_rows_and_what_is_decoded_for_them():
     rows = table_rows(own, ["kernel", "cascade"])
     assert len(rows) == 4 + 9 + 3
     assert {row.parameters.extreme_threshold for row in rows} == {0.3}
-    decodings = required_decodings(own, rows)
+    decodings = required_decodings(own, rows, 518)
     assert len(decodings) == 9  # the bundle's own kernel is one of the nine
     assert decodings[0].stages == (1, 2, 3)
     assert {decoding.stages for decoding in decodings[1:]} == {(2,)}
     assert len({decoding.digest() for decoding in decodings}) == 9
-    assert required_decodings(own, table_rows(own, []))[0].stages == (1, 2)
+    assert required_decodings(own, table_rows(own, []), 518)[0].stages == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_stage_masks_survive_their_file(tmp_path, rng):
 def test_plans_are_named_by_parameters_and_stages():
     own = decoded_parameters(MethodParameters())
     digests = {
-        DecodingOptions(own, (3,)).digest(),
-        DecodingOptions(own, (1, 2, 3)).digest(),
-        DecodingOptions(own.replace(positive_points=1), (3,)).digest(),
+        DecodingOptions(own, (3,), 518).digest(),
+        DecodingOptions(own, (1, 2, 3), 518).digest(),
+        DecodingOptions(own.replace(positive_points=1), (3,), 518).digest(),
     }
     assert len(digests) == 3
-    assert DecodingOptions(own, (3,)).digest() in digests
+    assert DecodingOptions(own, (3,), 518).digest() in digests
 
 
 def test_truth_bits(rng):
