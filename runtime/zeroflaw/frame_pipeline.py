@@ -206,30 +206,24 @@ class FramePipeline:
         view = encoded.view
         refinement: Refinement
         with encoded.watch.stage("total"):
-            sam_encoder, sam_decoder = self._sam_encoder, self._sessions.sam_decoder
-            grid = None if view is None else view.grid
-            if view and grid and sam_encoder and sam_decoder:
+            engines = RefinerEngines(
+                self._sessions.sam_decoder, self._sizes, self._workspace, encoded.watch
+            )
+            sam_encoder = self._sam_encoder
+            # Without SAM, what the tiles' maps were joined to is a map like any other.
+            if view is not None and view.grid is not None and sam_encoder is not None:
                 refinement = decode_tiles(
                     encoded.encoding,
                     view,
-                    grid,
+                    view.grid,
                     self._parameters,
                     sam_encoder=sam_encoder,
-                    sam_decoder=sam_decoder,
-                    sizes=self._sizes,
+                    engines=engines,
                     strips=self._strips,
                     pool=self._clip_pool,
-                    workspace=self._workspace,
-                    watch=encoded.watch,
                 )
             else:
-                refinement = refine(
-                    encoded.encoding,
-                    self._parameters,
-                    RefinerEngines(
-                        self._sessions.sam_decoder, self._sizes, self._workspace, encoded.watch
-                    ),
-                )
+                refinement = refine(encoded.encoding, self._parameters, engines)
             return conclude(encoded, refinement, self._parameters, self._workspace, trace=trace)
 
     def close(self) -> None:
