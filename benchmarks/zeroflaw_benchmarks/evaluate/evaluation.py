@@ -70,7 +70,7 @@ from zeroflaw_benchmarks.evaluate.result import (
 from zeroflaw_benchmarks.evaluate.shots.drawing import photo_files
 from zeroflaw_benchmarks.evaluate.shots.measuring import measure_shots
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs
-from zeroflaw_engines.bundle.manifest import Manifest
+from zeroflaw_engines.bundle.manifest import Manifest, sam_text
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.datasets import Dataset, Skipped, dataset_digest
@@ -297,9 +297,8 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
 
 def models_of(manifest: Manifest) -> str:
     """Name the models of a bundle, and the localizer if it is not APRIL-GAN's."""
-    names = [f"{manifest.clip.architecture} at {manifest.clip.image_size} px"]
-    if manifest.sam is not None:
-        names.append(f"{manifest.sam.architecture} at {manifest.sam.image_size} px")
+    clip = manifest.clip
+    names = [f"{clip.architecture} at {clip.image_size} px", sam_text(manifest)]
     if manifest.localizer is not None:
         names.append(f"localizer {manifest.localizer.name}")
     return ", ".join(names)

@@ -181,7 +181,7 @@ def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None
     write_arrays(
         job.file,
         scorings=np.array(list(found), np.str_),
-        scores=np.stack([map_at_size(one.score_map, size) for one in found.values()]),
+        scores=np.stack([map_at_size(_scored(*one), size) for one in found.items()]),
         judged=np.packbits(mask_at_size(judged, size)),
         anomalous=np.array(inside or (job.sample.anomalous and not truth.any())),
         outside=np.array(bool(truth.any()) and not inside),
@@ -194,6 +194,11 @@ def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None
         image_scores=np.array([whole.image_score, other.image_score]),
     )
     return None
+
+
+def _scored(scoring: str, inspection: Inspection) -> FloatArray:
+    """Return the map under a scoring; `map` means nothing to a refiner that reads no `scoring`."""
+    return inspection.anomaly_map if scoring == "map" else inspection.score_map
 
 
 def read_inspection(path: Path) -> InspectedSample:

@@ -10,7 +10,7 @@ from zeroflaw_engines.parameters import MethodParameters, Refiner
 SCORINGS_OF_REFINER: Final[dict[Refiner, tuple[str, ...]]] = {
     "cascade": ("fused", "map", "mask", "sam_probability"),
     "mmr": ("fused", "map", "mask", "sam_probability"),
-    "box_proposals": ("fused", "map", "mask"),
+    "box_proposals": ("fused", "map"),
     "none": ("map",),
 }
 IMAGE_SCORINGS: Final = ("cls", "map_max")
