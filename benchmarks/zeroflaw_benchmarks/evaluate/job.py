@@ -35,7 +35,7 @@ from zeroflaw_benchmarks.evaluate.passes.rows import (
     required_decodings,
     table_rows,
 )
-from zeroflaw_benchmarks.evaluate.passes.scorings import INSPECTED_REFINERS
+from zeroflaw_benchmarks.evaluate.passes.scorings import INSPECTED_REFINERS, kept_scorings
 from zeroflaw_benchmarks.evaluate.products import (
     product_of_class,
     refuse_what_takes_whole_frames,
@@ -177,7 +177,12 @@ class EvaluationJob:
     def shot_decoding(self, sample: EvaluatedSample, bank: ShotBank) -> DecodingTarget:
         """Return what a sample is decoded for with a bank: the whole cascade, and no ablation."""
         stages = (self.parameters.cascade_stages,)
-        options = DecodingOptions(decoded_parameters(self.parameters), stages, self.options.size)
+        options = DecodingOptions(
+            decoded_parameters(self.parameters),
+            stages,
+            self.options.size,
+            kept_scorings(self.parameters, of_draws=True),
+        )
         reference = self.shot_reference(sample, bank)
         file = self.cache.decoding(sample.encoding, options.digest(), reference)
         return DecodingTarget(options, reference, file)

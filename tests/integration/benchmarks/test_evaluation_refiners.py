@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,10 +13,14 @@ from threadpoolctl import threadpool_limits
 
 from support.evaluations import MAP_SIZE, evaluated, evaluated_job
 from zeroflaw import Inspector
+from zeroflaw_benchmarks.evaluate.comparison.methods import methods_of
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
 from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER
 from zeroflaw_benchmarks.evaluate.report.contact_sheet import class_sheet
 from zeroflaw_benchmarks.evaluate.report.tables import markdown
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.manifest import LOCALIZERS_SINCE, parameters_record
+from zeroflaw_engines.bundle.writer import replace_manifest
 from zeroflaw_engines.errors import EvaluationError
 
 
@@ -121,3 +127,43 @@ def test_maps_of_another_size_are_read_at_that_size(tiny_bundle, dataset_dir, tm
     assert seen == {0, 1}
     smaller = dataclasses.replace(job.decodings[0], size=MAP_SIZE)
     assert smaller.digest() != job.decodings[0].digest()
+
+
+def test_a_bundle_without_sam(tiny_bundle, dataset_dir, tmp_path, calls) -> None:
+    bundle = without_sam(tiny_bundle, tmp_path / "lean")
+    want = evaluated(
+        tiny_bundle, dataset_dir, tmp_path / "a", parameters=parameters_of(tiny_bundle, "none")
+    )
+    calls.clear()
+    got = evaluated(bundle, dataset_dir, tmp_path / "b", keep_features=True)
+    assert calls == {"clip_encoder": 12}
+    assert got.table("scoring")[0].classes == want.table("scoring")[0].classes
+    assert got.image_rows == want.image_rows
+    assert "no SAM" in got.models
+    both = [str(tiny_bundle.path), str(bundle.path)]
+    names = [method.name for method in methods_of(both, ["none"], shots=True)]
+    assert names == ["april_gan + cascade", "april_gan + none (tiny)", "april_gan + none (lean)"]
+    with pytest.raises(EvaluationError, match=r"1 of the rows cannot be measured: .*lean with mmr"):
+        methods_of(both, ["mmr"], shots=False)
+
+
+def without_sam(bundle, path):
+    """A copy for the map alone."""
+    shutil.copytree(bundle.path, path)
+    manifest = bundle.manifest
+    engines = {n: e for n, e in manifest.engines.items() if not n.startswith("sam_")}
+    files = {n: e for n, e in manifest.files.items() if not n.startswith("sam_")}
+    parameters = parameters_record(parameters_of(bundle, "none"))
+    replace_manifest(
+        path,
+        msgspec.structs.replace(
+            manifest,
+            schema_version=LOCALIZERS_SINCE,
+            sam=None,
+            engines=engines,
+            files=files,
+            parameters=parameters,
+            parity=(),
+        ),
+    )
+    return open_bundle(path, verify_digests=False)

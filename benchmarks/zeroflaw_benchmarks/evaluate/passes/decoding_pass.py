@@ -65,15 +65,17 @@ class DecodingOptions:
         stages: Lengths of the cascade that are wanted, ascending; of other refiners that of the
             parameters, which means nothing.
         size: Side at which scores are measured, px: those of other refiners are kept as maps.
+        scorings: Whose maps are kept, from `kept_scorings`; none of the cascade.
     """
 
     parameters: MethodParameters
     stages: tuple[int, ...]
     size: int
+    scorings: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Return the name of the files in the cache."""
-        of_maps = () if self.parameters.refiner == "cascade" else (self.size,)
+        of_maps = () if self.parameters.refiner == "cascade" else (self.size, self.scorings)
         return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages, *of_maps]))
 
 
@@ -139,7 +141,14 @@ def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
             write_stage_masks(target.file, decode_stages(decoder, encoding, target.options))
         else:
             engines = RefinerEngines(decoder.sam_decoder, decoder.sizes, decoder.workspace)
-            write_refined(target.file, encoding, parameters, engines, target.options.size)
+            write_refined(
+                target.file,
+                encoding,
+                parameters,
+                engines,
+                scorings=target.options.scorings,
+                size=target.options.size,
+            )
 
 
 def decode_stages(
@@ -230,5 +239,5 @@ def read_status(path: Path, parameters: MethodParameters) -> str:
 def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
     """Return the most bytes that one decoding takes on disk."""
     if options.parameters.refiner != "cascade":
-        return refined_bytes(options.parameters, options.size)
+        return refined_bytes(options.scorings, options.size)
     return 4 * sizes.low_res_size**2 * len(options.stages) + 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,27 +14,32 @@ from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.refining.refinement import RefinerEngines
 from zeroflaw.pipeline.refining.refiners import refine
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_arrays
-from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER
 from zeroflaw_engines.parameters import MethodParameters
 
 
 def write_refined(
-    path: Path, encoding: Encoding, parameters: MethodParameters, engines: RefinerEngines, size: int
+    path: Path,
+    encoding: Encoding,
+    parameters: MethodParameters,
+    engines: RefinerEngines,
+    *,
+    scorings: Sequence[str],
+    size: int,
 ) -> None:
-    """Refine an encoding once, and write its score map under each scoring but `map`.
+    """Refine an encoding once, and write its score map under some scorings.
 
     Where the size is not that of the bundle's maps, the anomaly map is resized bilinearly after
     the refiner has seen it, and SAM's logits are read at the new pixels' centres.
 
     Args:
         parameters: Of a refiner other than the cascade; its `scoring` does not matter.
+        scorings: From `kept_scorings`.
         size: Side of the score maps, px.
 
     Raises:
         EngineError: An engine failed.
         EvaluationError: The file cannot be written.
     """
-    scorings = [name for name in SCORINGS_OF_REFINER[parameters.refiner] if name != "map"]
     refined = refine(encoding, parameters, engines)
     status = refined.findings(encoding, parameters, engines.workspace).status
     wanted = replace(encoding, anomaly_map=map_to(encoding.anomaly_map, size))
@@ -65,9 +71,9 @@ def read_refined_status(path: Path) -> str:
     return str(read_arrays(path, "status")[0])
 
 
-def refined_bytes(parameters: MethodParameters, size: int) -> int:
+def refined_bytes(scorings: Sequence[str], size: int) -> int:
     """Return the bytes of one refined image on disk."""
-    return 4 * (len(SCORINGS_OF_REFINER[parameters.refiner]) - 1) * size**2 + 4096
+    return 4 * len(scorings) * size**2 + 4096
 
 
 def map_to(values: FloatArray, size: int) -> FloatArray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import DecodingOptions, decoded_parameters
-from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER
+from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER, kept_scorings
 from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.parameters import MethodParameters
@@ -84,5 +84,6 @@ def required_decodings(
         wanted = stages.setdefault(decoded_parameters(row.parameters), set())
         wanted.add(row.parameters.cascade_stages)
     return tuple(
-        DecodingOptions(key, tuple(sorted(wanted)), size) for key, wanted in stages.items()
+        DecodingOptions(key, tuple(sorted(wanted)), size, kept_scorings(key))
+        for key, wanted in stages.items()
     )

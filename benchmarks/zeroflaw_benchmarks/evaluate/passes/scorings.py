@@ -20,6 +20,19 @@ IMAGE_SCORINGS: Final = ("cls", "map_max")
 INSPECTED_REFINERS: Final[tuple[Refiner, ...]] = ("box_proposals",)
 
 
+def kept_scorings(parameters: MethodParameters, *, of_draws: bool = False) -> tuple[str, ...]:
+    """List the score maps that are kept of a refiner other than the cascade: all but the map.
+
+    Args:
+        of_draws: Of draws of reference photos, of which there are many: those that are measured.
+    """
+    if parameters.refiner == "cascade":
+        return ()
+    scorings = SCORINGS_OF_REFINER[parameters.refiner]
+    wanted = dict.fromkeys((scorings[0], own_scoring(parameters))) if of_draws else scorings
+    return tuple(name for name in wanted if name != "map")
+
+
 def own_scoring(parameters: MethodParameters) -> str:
     """Return what an inspection with these parameters scores: `map` of the refiner `none`."""
     scorings = SCORINGS_OF_REFINER[parameters.refiner]
