@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from support.scripted_refining import encoding_of, engines_of
+from support.scripted_decoder import encoding_of, engines_of
 from zeroflaw.pipeline.masks.of_map import map_above
 from zeroflaw.pipeline.refining.map_alone import take_map_alone
 from zeroflaw_engines.parameters import MethodParameters

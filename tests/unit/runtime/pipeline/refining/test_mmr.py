@@ -13,8 +13,18 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from skimage.measure import label, regionprops
 
-from support.scripted_decoder import EMPTY, LOW, MAP_SIZE, SAM_SIZE, blob, sam_mask
-from support.scripted_refining import SIZES, DecoderSession, encoding_of, engines_of
+from support.scripted_decoder import (
+    EMPTY,
+    LOW,
+    MAP_SIZE,
+    SAM_SIZE,
+    SIZES,
+    DecoderSession,
+    blob,
+    encoding_of,
+    engines_of,
+    sam_mask,
+)
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.refining.mmr import drawn, mmr_prompts, refine_by_mmr
 from zeroflaw_engines.errors import EngineError, ParametersError
