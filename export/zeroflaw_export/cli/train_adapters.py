@@ -115,8 +115,9 @@ def train_adapters(
     """
     try:
         from zeroflaw_export.datasets import read_dataset
-        from zeroflaw_export.training.run import TrainingJob, run_training
-        from zeroflaw_export.training.train import published_recipe
+        from zeroflaw_export.training.april_gan import published_recipe
+        from zeroflaw_export.training.job import TrainingJob
+        from zeroflaw_export.training.run import run_training
     except ImportError as error:
         raise MissingExtraError(
             f"`zeroflaw train-adapters` needs libraries that are not installed ({error.name})",
@@ -143,7 +144,7 @@ def train_adapters(
         clip_architecture=clip,
         clip_weights=weights_source(clip_weights or f"clip_{clip}", random_weights, None),
         clip_image_size=clip_image_size,
-        initial_adapters=weights_source(init_from, None, None) if init_from else None,
+        initial_weights=weights_source(init_from, None, None) if init_from else None,
         ensembles=ensembles,
         token_cache=cache,
         device=device,

@@ -6,11 +6,12 @@ from typing import Final
 
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_export.models.localizers.april_gan import APRIL_GAN
+from zeroflaw_export.models.localizers.clipsam import CLIPSAM
 from zeroflaw_export.models.localizers.localizer import Localizer
 
 DEFAULT_LOCALIZER: Final = APRIL_GAN.name
 
-LOCALIZERS: Final[dict[str, Localizer]] = {one.name: one for one in (APRIL_GAN,)}
+LOCALIZERS: Final[dict[str, Localizer]] = {one.name: one for one in (APRIL_GAN, CLIPSAM)}
 
 
 def localizer(name: str) -> Localizer:
