@@ -52,7 +52,9 @@ class ClipEncoder(nn.Module):
         grids = token_grids(clip, tapped_blocks, image_size)
         self.upsampling = [f"upsample_{grid}" for grid in grids]
         for name, grid in dict(zip(self.upsampling, grids, strict=True)).items():
-            self.register_buffer(name, bilinear_matrix(grid, image_size, align_corners=align_corners))
+            self.register_buffer(
+                name, bilinear_matrix(grid, image_size, align_corners=align_corners)
+            )
 
     def forward(
         self, image: torch.Tensor, text_embeddings: torch.Tensor
@@ -87,9 +89,7 @@ class ClipEncoder(nn.Module):
         scores = torch.softmax(cls_logits, dim=-1)[:, 1]
         return anomaly_map, scores, patch_tokens
 
-    def anomaly_map(
-        self, taps: list[torch.Tensor], text_embeddings: torch.Tensor
-    ) -> torch.Tensor:
+    def anomaly_map(self, taps: list[torch.Tensor], text_embeddings: torch.Tensor) -> torch.Tensor:
         """Compute the map of the tapped tokens; a method of another map has its own.
 
         Args:

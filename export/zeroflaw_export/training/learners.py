@@ -10,15 +10,21 @@ import torch
 from open_clip.model import CLIP
 
 from zeroflaw_engines.errors import TrainingError
+from zeroflaw_export.datasets import Layout
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.load import load_linear_adapters
 from zeroflaw_export.models.localizers.april_gan import APRIL_GAN
 from zeroflaw_export.models.localizers.clipsam import CLIPSAM, load_stages, new_stages
-from zeroflaw_export.training.april_gan import adapters_learner
-from zeroflaw_export.training.clipsam import default_stage_weights, umci_learner
+from zeroflaw_export.training.april_gan import adapters_learner, published_recipe
+from zeroflaw_export.training.clipsam import (
+    clipsam_recipe,
+    default_stage_weights,
+    umci_learner,
+)
 from zeroflaw_export.training.job import TrainingJob
 from zeroflaw_export.training.learner import Learner
+from zeroflaw_export.training.train import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,8 @@ class Learnable:
     """A localizer that can be trained.
 
     Attributes:
+        recipe: The published settings for a data set of a layout.
+        has_stage_weights: Whether the losses of its stages are weighed.
         suffixes: Of the file that is written.
         suffix_remedy: What to do about another suffix.
         check: Refuses a job before any weights are read.
@@ -33,6 +41,8 @@ class Learnable:
             generator, unless the job brings its own.
     """
 
+    recipe: Callable[[Layout], TrainingSettings]
+    has_stage_weights: bool
     suffixes: frozenset[str]
     suffix_remedy: str
     check: Callable[[TrainingJob, ClipArchitecture, int], None]
@@ -102,12 +112,16 @@ def _build_umci(
 
 LEARNERS: Final[dict[str, Learnable]] = {
     APRIL_GAN.name: Learnable(
+        recipe=published_recipe,
+        has_stage_weights=False,
         suffixes=frozenset({".safetensors", ".pth"}),
         suffix_remedy="name a .safetensors file, or a .pth file for APRIL-GAN's layout",
         check=_check_adapters,
         build=_build_adapters,
     ),
     CLIPSAM.name: Learnable(
+        recipe=lambda _layout: clipsam_recipe(),
+        has_stage_weights=True,
         suffixes=frozenset({".safetensors"}),
         suffix_remedy="name a .safetensors file",
         check=_check_umci,

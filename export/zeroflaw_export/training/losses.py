@@ -52,9 +52,7 @@ def focal_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return -(remainder * remainder * smoothed.log()).mean()
 
 
-def dice_loss(
-    logits: torch.Tensor, mask: torch.Tensor, *, squared: bool = False
-) -> torch.Tensor:
+def dice_loss(logits: torch.Tensor, mask: torch.Tensor, *, squared: bool = False) -> torch.Tensor:
     """Compute 1 - soft Dice coefficient of the abnormal class, mean over images (loss.py:88-107).
 
     Args:

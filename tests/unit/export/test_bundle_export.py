@@ -248,7 +248,11 @@ def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportJob, tmp_path: Pat
         ({"ensembles": Path("/nowhere.toml")}, ZeroflawError, "/nowhere.toml"),
         ({"clip_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
         ({"sam_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
-        ({"localizer_weights": WeightsSource("x", Path("/nowhere.pt"))}, WeightsError, "/nowhere.pt"),
+        (
+            {"localizer_weights": WeightsSource("x", Path("/nowhere.pt"))},
+            WeightsError,
+            "/nowhere.pt",
+        ),
         ({"localizer_weights": WeightsSource("x", None)}, WeightsError, "neither"),
     ],
     ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",

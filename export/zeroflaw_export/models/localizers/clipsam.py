@@ -89,9 +89,7 @@ class ClipSamEncoder(ClipEncoder):
         return torch.stack([torch.sigmoid(each) for each in maps]).mean(dim=0)
 
 
-def check(
-    architecture: ClipArchitecture, image_size: int, parameters: ClipSamParameters
-) -> None:
+def check(architecture: ClipArchitecture, image_size: int, parameters: ClipSamParameters) -> None:
     """Refuse an image so small that a stage has no whole cell of the scale path.
 
     Raises:
@@ -160,9 +158,16 @@ def _require_parameters(path: Path, wanted: ClipSamParameters) -> None:
         if name not in _FREE and trained.get(name) != value:
             raise WeightsError(
                 f"{path} was trained with {name} {trained.get(name)}, and {value} was asked for",
-                f"export it with --localizer-set '{name}={json.dumps(trained.get(name))}', or give"
+                f"export it with --localizer-set {name}={_as_text(trained.get(name))}, or give"
                 " weights that were trained with the other value",
             )
+
+
+def _as_text(value: object) -> str:
+    """Write a parameter as the command line takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -106,6 +106,8 @@ class Localizer:
     def parameters_from(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - its own class
         """Build the method's parameters from plain values, such as those of a command line.
 
+        A text for a parameter that is a tuple has its members with commas between them.
+
         Raises:
             ExportError: A name is not a parameter of this method, or a value is not acceptable.
         """
@@ -116,8 +118,15 @@ class Localizer:
                 f"{self.name} has no parameter {', '.join(unknown)}",
                 f"its parameters are {', '.join(known)}" if known else "it has none",
             )
+        hints = get_type_hints(self.parameters)
+        plain = {
+            name: value.split(",")
+            if isinstance(value, str) and get_origin(hints[name]) is tuple
+            else value
+            for name, value in values.items()
+        }
         try:
-            return msgspec.convert(dict(values), self.parameters, strict=False)
+            return msgspec.convert(plain, self.parameters, strict=False)
         except msgspec.ValidationError as error:
             raise ExportError(
                 f"a parameter of {self.name} is not acceptable: {error}",

@@ -200,9 +200,7 @@ class UmciStages(nn.Module):
     ) -> None:
         super().__init__()
         self.parameters_of_method = parameters
-        self.stages = nn.ModuleList(
-            Umci(width, embedding_size, grid, parameters) for grid in grids
-        )
+        self.stages = nn.ModuleList(Umci(width, embedding_size, grid, parameters) for grid in grids)
 
 
 def _text_convolution(embedding_size: int, parameters: ClipSamParameters) -> nn.Conv1d:

@@ -141,9 +141,7 @@ def test_a_training_that_diverges_says_so(bench: Bench) -> None:
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_published_adapters_are_read_again(bench: Bench, name: str) -> None:
     adapters, record = bench.train(dataclasses.replace(SETTINGS, epochs=1))
-    beside = publish_weights(
-        adapters_learner(adapters), record, bench.directory / "out" / name
-    )
+    beside = publish_weights(adapters_learner(adapters), record, bench.directory / "out" / name)
     read = fresh_adapters(9)
     load_adapters(read, bench.directory / "out" / name)
     assert same(read, adapters)
