@@ -1,4 +1,4 @@
-"""What `zeroflaw train-adapters` and `zeroflaw train-localizer` share: options, progress, report."""
+"""What `zeroflaw train-adapters` and `train-localizer` share: options, progress, report."""
 
 from __future__ import annotations
 

@@ -274,8 +274,8 @@ def test_parameters_of_a_command_line():
 
 @pytest.mark.parametrize(
     "values",
-    [{"pool_sizes": "3"}, {"pool_sizes": "3,x"}, {"hidden_channels": 0}, {"pool_sizes": [3]}, {"pool_sizes": [1, 9]}, {"text_kernel": 2},
-     {"strip_attention": "once"}, {"colour": 1}],
+    [{"pool_sizes": "3"}, {"pool_sizes": "3,x"}, {"pool_sizes": [3]}, {"pool_sizes": [1, 9]},
+     {"hidden_channels": 0}, {"text_kernel": 2}, {"strip_attention": "once"}, {"colour": 1}],
 )  # fmt: skip
 def test_parameters_that_are_none_are_refused(values):
     with pytest.raises(ExportError, match=next(iter(values))):
