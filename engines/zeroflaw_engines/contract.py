@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from zeroflaw_engines.errors import EngineContractError
+from zeroflaw_engines.parameters import Refiner
 
 EngineName = Literal[
     "clip_encoder",
@@ -30,6 +31,14 @@ REFERENCE_MATCHER: Final = "reference_matcher"
 FRAME_RESIZER: Final = "frame_resizer"
 PATCH_TOKENS: Final = "patch_tokens"
 TEXT_EMBEDDINGS: Final = "text_embeddings"
+
+# What each refiner runs beside the CLIP encoder.
+ENGINES_OF_REFINER: Final[dict[Refiner, tuple[EngineName, ...]]] = {
+    "cascade": (SAM_ENCODER, SAM_DECODER),
+    "mmr": (SAM_ENCODER, SAM_DECODER),
+    "box_proposals": (SAM_ENCODER, SAM_DECODER),
+    "none": (),
+}
 
 # The dynamic axis of encoders that take several images in one call, and the most that an export
 # may ask for: from there on a batch gains nothing on any GPU, and takes memory.
@@ -138,7 +147,8 @@ class EngineSizes:
         clip_image_size: Side of the square image of the CLIP encoder, px. The anomaly map has
             the same side.
         embedding_size: Width of the shared image-text space; 0 where the localizer takes no texts.
-        sam_image_size: Side of SAM's padded square image, px.
+        sam_image_size: Side of SAM's padded square image, px; this and the other sizes of SAM are
+            0 in a bundle without it.
         sam_feature_size: Side of SAM's feature grid, cells.
         sam_feature_channels: Channels of SAM's features.
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
@@ -190,10 +200,16 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     `image_size` has two axes, `patch_tokens` four. The texts are the same for all of them.
 
     Raises:
-        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks.
+        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks,
+            or one of SAM, of a bundle without it.
     """
     if name == FRAME_RESIZER:
         return frame_resizer_contract()
+    if name in (SAM_ENCODER, SAM_DECODER) and not sizes.sam_image_size:
+        raise EngineContractError(
+            f"there is no contract of a {name} in a bundle without SAM",
+            "set refiner to none, or export the bundle again with SAM (`zeroflaw export --sam`)",
+        )
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
     several: tuple[str, ...] = (IMAGES,) if s.max_batch > 1 else ()

@@ -109,7 +109,12 @@ def info(
         ("identity", opened.identity),
         ("exported", f"{manifest.created} by zeroflaw {manifest.zeroflaw_version}"),
         ("CLIP", models),
-        ("SAM", f"{sam.architecture} at {sam.image_size} px, weights {sam.weights.name}"),
+        (
+            "SAM",
+            "none: for refiners that run without"
+            if sam is None
+            else f"{sam.architecture} at {sam.image_size} px, weights {sam.weights.name}",
+        ),
         ("text engine", "yes" if manifest.text else "no"),
         ("parameters", ", ".join(f"{k}={v}" for k, v in manifest.parameters.items())),
     ]
