@@ -84,16 +84,18 @@ class UmciPhase:
     settings: TrainingSettings
 
 
-# Ten times the paper's rate for new and far smaller weights, and on whole frames the paper's own.
+# Ten times the paper's rate for new and far smaller weights, falling to the paper's own.
 PHASES: Final = (
     UmciPhase(data="umci_crops", side=224,
-              settings=TrainingSettings(epochs=3, batch=8, learning_rate=1e-3, seed=1)),
-    UmciPhase(data="umci_whole", side=448,
+              settings=TrainingSettings(epochs=1, batch=8, learning_rate=1e-3, seed=1)),
+    UmciPhase(data="umci_crops", side=224,
               settings=TrainingSettings(epochs=1, batch=8, learning_rate=3e-4, seed=2)),
+    UmciPhase(data="umci_whole", side=448,
+              settings=TrainingSettings(epochs=1, batch=8, learning_rate=1e-4, seed=3)),
 )  # fmt: skip
 CROPS: Final = 1600
 WINDOW: Final = (180.0, 512.0)
-WHOLE_FRAMES: Final = 400
+WHOLE_FRAMES: Final = 200
 _SEED_OF_STAGES: Final = 11
 
 
@@ -146,8 +148,8 @@ def make_frames(work: Path, processes: int) -> None:
     )
     # Every so many-th: drawn frames and photo frames in equal parts.
     whole = range(0, len(frames), len(frames) // WHOLE_FRAMES)
-    for phase, chosen in zip(PHASES, (draw_all_crops(frames), _of(frames, whole)), strict=True):
-        write_frames_as_dataset(chosen, work / phase.data)
+    write_frames_as_dataset(draw_all_crops(frames), work / "umci_crops")
+    write_frames_as_dataset(_of(frames, whole), work / "umci_whole")
 
 
 def draw_all_crops(frames: TrainingFrames) -> TrainingFrames:
@@ -229,7 +231,7 @@ def write_initial_weights(clip_path: Path, adapters_path: Path, path: Path) -> N
         len(architecture.tapped_blocks), architecture.token_width, architecture.embedding_size
     )
     load_adapters(adapters, adapters_path)
-    for stage, layer in zip(stages.stages, adapters.fc, strict=True):
+    for stage, layer in zip(stages.modules_of_stages(), adapters.fc, strict=True):
         stage.project.load_state_dict(layer.state_dict())
     save_stages(stages, path)
 

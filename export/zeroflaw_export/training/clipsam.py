@@ -71,7 +71,7 @@ def umci_learner(stages: UmciStages, stage_weights: tuple[float, ...]) -> Learne
 
 
 def _losses(stages: UmciStages, weights: tuple[float, ...], batch: Batch) -> Iterator[torch.Tensor]:
-    parts = zip(stages.stages, weights, batch.tokens, batch.upsample, strict=True)
+    parts = zip(stages.modules_of_stages(), weights, batch.tokens, batch.upsample, strict=True)
     for stage, weight, tokens, upsample in parts:
         logits = stage(tokens.float(), batch.texts)
         whole = upsampled(logits[..., 1] - logits[..., 0], upsample)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.files import replacing
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
+from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, clip_architecture, float32
 from zeroflaw_export.models.clip_encoder import token_grids
 from zeroflaw_export.models.pyramid import PyramidTower
 
@@ -74,10 +74,11 @@ class FrozenTower:
     @property
     def token_shape(self) -> tuple[int, int, int]:
         """Tapped blocks, patches, width; of a pyramid, 1 and the patches of all levels."""
-        visual, places = self.clip.visual, [grid**2 for grid in self.grids]
-        if isinstance(visual, PyramidTower):
-            return 1, sum(places), int(visual.pyramid.lateral[0].out_channels)
-        return len(places), places[0], int(visual.conv1.out_channels)
+        width = clip_architecture(self.identity.architecture).token_width
+        places = [grid**2 for grid in self.grids]
+        if isinstance(self.clip.visual, PyramidTower):
+            return 1, sum(places), width
+        return len(places), places[0], width
 
     def patch_tokens(self, image: NDArray[np.uint8]) -> NDArray[np.float16]:
         """Compute the raw residual stream after each tapped block, without the CLS token.

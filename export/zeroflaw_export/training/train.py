@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,9 @@ def _step(learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch) -> f
 
 def _by_block(tokens: torch.Tensor, grids: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
     """Split cached tokens, float16 [batch, …, width], by tapped block or level."""
-    return tokens.flatten(1, 2).split([grid**2 for grid in grids], dim=1)
+    ends = np.cumsum([grid**2 for grid in grids]).tolist()
+    flat = tokens.flatten(1, 2)
+    return tuple(flat[:, begin:end] for begin, end in pairwise([0, *ends]))
 
 
 def _batches_of_epoch(

@@ -58,6 +58,8 @@ class ClipSamEncoder(ClipEncoder):
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
+    adapters: UmciStages
+
     def __init__(
         self,
         clip: CLIP,
@@ -81,7 +83,8 @@ class ClipSamEncoder(ClipEncoder):
     def anomaly_map(self, taps: list[torch.Tensor], text_embeddings: torch.Tensor) -> torch.Tensor:
         """Compute O, the mean over the stages, of P(abnormal) or of the logits."""
         maps = []
-        for stage, tokens, name in zip(self.adapters.stages, taps, self.upsampling, strict=True):
+        stages = self.adapters.modules_of_stages()
+        for stage, tokens, name in zip(stages, taps, self.upsampling, strict=True):
             logits = stage(tokens, text_embeddings[None])
             maps.append(upsampled(logits[..., 1] - logits[..., 0], getattr(self, name)))
         if self.of_logits:
@@ -199,7 +202,7 @@ def reference(
     )
     parameters, size = stages.parameters_of_method, image.shape[0]
     logits = []
-    for stage, tokens in zip(stages.stages, seen["image_intermediates"], strict=True):
+    for stage, tokens in zip(stages.modules_of_stages(), seen["image_intermediates"], strict=True):
         places = _reference_stage(stage, tokens, text, parameters)
         logits.append(_resized(places, (size, size), parameters))
     stacked = torch.stack(logits)
@@ -235,7 +238,7 @@ def _reference_stage(
         return _resized(seen.permute(0, 2, 1).reshape(1, -1, *pooled.shape[2:]), size, parameters)
 
     scales = []
-    for module, cell in zip(stage.scales, parameters.pool_sizes, strict=True):
+    for module, cell in zip(stage.modules_of_scales(), parameters.pool_sizes, strict=True):
         pooled = functional.avg_pool2d(
             projected, cell, ceil_mode=parameters.pool_border == "partial"
         )

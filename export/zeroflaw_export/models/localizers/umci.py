@@ -175,11 +175,15 @@ class Umci(nn.Module):
         rows = self.row(projected.mean(dim=3), text)[:, :, :, None]
         columns = self.column(projected.mean(dim=2), text)[:, :, None, :]
         strip = self.strip(rows + columns)
-        fine, coarse = (scale(projected, text) for scale in self.scales)
+        fine, coarse = (scale(projected, text) for scale in self.modules_of_scales())
         paths = [self.original(projected), strip, self.scale(fine + coarse)]  # Eq. 4 and 5
         fused = self.fusion(torch.cat(paths, dim=1))
         logits: torch.Tensor = self.head(functional.relu(fused + projected).flatten(2).mT)  # Eq. 6
         return logits
+
+    def modules_of_scales(self) -> list[ScaleAttention]:
+        """Return the two modules of the scale path, the finer one first."""
+        return [scale for scale in self.scales if isinstance(scale, ScaleAttention)]
 
 
 class UmciStages(nn.Module):
@@ -201,6 +205,10 @@ class UmciStages(nn.Module):
         super().__init__()
         self.parameters_of_method = parameters
         self.stages = nn.ModuleList(Umci(width, embedding_size, grid, parameters) for grid in grids)
+
+    def modules_of_stages(self) -> list[Umci]:
+        """Return the modules, one for each stage."""
+        return [stage for stage in self.stages if isinstance(stage, Umci)]
 
 
 def _text_convolution(embedding_size: int, parameters: ClipSamParameters) -> nn.Conv1d:
