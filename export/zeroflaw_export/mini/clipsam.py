@@ -96,6 +96,7 @@ PHASES: Final = (
 CROPS: Final = 1600
 WINDOW: Final = (180.0, 512.0)
 WHOLE_FRAMES: Final = 200
+SIGNIFICANT_BITS: Final = 6
 _SEED_OF_STAGES: Final = 11
 
 
@@ -244,14 +245,14 @@ def make_bundle(work: Path) -> None:
         architecture, architecture.image_size, _weights(work / "mini_clip.safetensors")
     )
     trained = work / f"umci_{len(PHASES)}.safetensors"
-    rounded = work / "umci.safetensors"
-    write_rounded(trained, rounded)
+    shipped_weights = work / "umci.safetensors"
+    write_rounded(trained, shipped_weights)
     built = build(
         Tower(
             clip=clip,
             architecture=architecture,
             image_size=architecture.image_size,
-            weights=_weights(rounded),
+            weights=_weights(shipped_weights),
         ),
         CHANNELS,
     )
@@ -274,7 +275,7 @@ def make_bundle(work: Path) -> None:
         write_manifest(
             staging,
             msgspec.structs.replace(
-                _with_method(shipped.manifest, _weights(rounded)),
+                _with_method(shipped.manifest, _weights(shipped_weights)),
                 engines={**shipped.manifest.engines, **part.engines},
                 parity=(*part.parity, *kept),
                 files={},
@@ -283,13 +284,23 @@ def make_bundle(work: Path) -> None:
 
 
 def write_rounded(source: Path, target: Path) -> None:
-    """Write weights rounded to half precision, as those of the towers are."""
+    """Write weights rounded to half precision, and to fewer bits than that.
+
+    The wheel then stays below its 30 MB: zeros at the end of every number compress to nothing.
+    """
     architecture = clip_architecture("mini")
     clip = architecture.build(architecture.image_size)
     stages = new_stages(clip, architecture, architecture.image_size, CHANNELS)
     load_stages(stages, _weights(source))
-    stages.load_state_dict({n: v.half().float() for n, v in stages.state_dict().items()})
+    stages.load_state_dict({name: rounded(value) for name, value in stages.state_dict().items()})
     save_stages(stages, target)
+
+
+def rounded(values: torch.Tensor) -> torch.Tensor:
+    """Round numbers to `SIGNIFICANT_BITS` binary digits, and to what half precision holds."""
+    mantissa, exponent = torch.frexp(values)
+    steps = 2.0**SIGNIFICANT_BITS
+    return torch.ldexp((mantissa * steps).round() / steps, exponent).half().float()
 
 
 def _with_method(manifest: Manifest, weights: WeightsSource) -> Manifest:
