@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 )
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     ENGINES_OF_REFINER,
     MAX_BATCH,
@@ -41,6 +42,7 @@ from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.engine_writer import EngineGraphs, EngineWriter, ReportStep
+from zeroflaw_export.graphs.box_proposer import adopt_box_proposer, require_proposals
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -82,14 +84,16 @@ class ExportJob:
         localizer_parameters: Its parameters, by name; others take their defaults.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.
         products: Names to put into the prompt bank.
-        ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
+        ensembles: A file of prompt ensembles; default: those of the localizer.
         text_encoder: Whether the text tower becomes a fourth engine.
-        parameters: Method parameters to record.
+        parameters: Method parameters to record; those of a localizer's source are its
+            `recorded_parameters`.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
         max_batch: Most images that one call of the encoders takes, 1 to 8: above 1 their graphs
             have a dynamic first axis, for re-inspecting what was recorded.
+        proposals: The ONNX file of a proposal graph, for the refiner `box_proposals` alone.
     """
 
     clip_architecture: str
@@ -108,6 +112,7 @@ class ExportJob:
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
     max_batch: int = 1
+    proposals: Path | None = None
 
     @property
     def random_weights(self) -> int | None:
@@ -160,7 +165,13 @@ def export_bundle(
     for source in job.sources:
         source.require_file()
     if job.ensembles is not None:
+        if not localizer(job.localizer).takes_text:
+            raise ExportError(
+                f"the sentences of {job.ensembles} were given to {job.localizer}, which takes none",
+                "leave --ensembles out",
+            )
         read_prompt_ensembles(job.ensembles)
+    require_proposals(job.proposals, job.parameters.refiner)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
         manifest = _export_into(staging, job, report)
@@ -176,6 +187,10 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     method = localizer(job.localizer)
     method_parameters = method.parameters_from(job.localizer_parameters)
     method.check(architecture, image_size, method_parameters)
+    proposer = None
+    if job.proposals is not None:
+        report("checking the proposal graph")
+        proposer = adopt_box_proposer(job.proposals, staging)
     sam_identity, sam = _load_sam(job, report)
     sizes = EngineSizes(
         clip_image_size=image_size,
@@ -186,28 +201,27 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         max_prompts=0 if sam_identity is None else sam_identity.max_prompts,
         reference=method.reference_sizes(architecture, image_size, job.bank_bytes),
         max_batch=job.max_batch,
+        proposals=None if proposer is None else proposer.sizes,
     )
     writer = EngineWriter(staging, sizes, job.precision, report)
     sam_part = EngineGraphs({}, []) if sam is None else _export_sam(writer, sam)
     del sam
 
     report("loading CLIP's weights")
+    quick_gelu = method.runs_quick_gelu(architecture, image_size)
     clip = load_clip(
         architecture,
         image_size,
         job.clip_weights,
-        quick_gelu=method.quick_gelu,
+        quick_gelu=quick_gelu,
         positions=method.positions,
-    )
-    quick_gelu = (
-        architecture.uses_quick_gelu(image_size) if method.quick_gelu is None else method.quick_gelu
     )
     clip_identity = ClipIdentity(
         architecture=architecture.name,
         activation="quick_gelu" if quick_gelu else "gelu",
         image_size=image_size,
         embedding_size=sizes.embedding_size,
-        tapped_blocks=architecture.tapped_blocks,
+        tapped_blocks=method.tapped_blocks(architecture, method_parameters),
         mean=CLIP_MEAN,
         std=CLIP_STD,
         weights=job.clip_weights.identity(),
@@ -222,6 +236,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             job.products,
             ensembles_file=job.ensembles,
             text_encoder=job.text_encoder,
+            packaged_ensembles=method.ensembles,
         )
         if method.takes_text
         else no_texts(staging, job.products)
@@ -242,7 +257,13 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         ),
     )
     matcher_part = writer.write(
-        REFERENCE_MATCHER, method.matcher(sizes), parity.check_reference_matcher
+        REFERENCE_MATCHER,
+        method.matcher(sizes, method_parameters),
+        lambda session, accepted: parity.check_reference_matcher(
+            session,
+            lambda inputs, side: method.plain_reference_map(inputs, side, method_parameters),
+            accepted,
+        ),
     )
 
     identity = localizer_identity(method, method_parameters)
@@ -261,6 +282,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             **sam_part.engines,
             **texts.graphs.engines,
             **matcher_part.engines,
+            **({} if proposer is None else {BOX_PROPOSER: proposer.engine}),
         },
         prompts=PROMPTS,
         products={name: Product(sentences=texts.sentences) for name in job.products},
@@ -270,6 +292,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         files={},
         reference=_reference_identity(sizes),
         localizer=identity,
+        proposals=None if proposer is None else proposer.identity,
     )
 
 
@@ -305,11 +328,17 @@ def _load_sam(job: ExportJob, report: ReportStep) -> tuple[SamIdentity | None, S
     return identity, sam
 
 
-def localizer_identity(method: Localizer, parameters: object) -> LocalizerIdentity | None:
+def localizer_identity(
+    method: Localizer,
+    parameters: Any,  # noqa: ANN401 - a dataclass of its own
+) -> LocalizerIdentity | None:
     """Return what the manifest records of a localizer; None: it is APRIL-GAN's."""
     if method.name == DEFAULT_LOCALIZER:
         return None
-    return LocalizerIdentity(name=method.name, parameters=msgspec.to_builtins(parameters))
+    # Not the dataclass itself: msgspec leaves out what it was not given. As JSON has it, so that
+    # what is returned equals what is read.
+    recorded = msgspec.json.decode(msgspec.json.encode(asdict(parameters)))
+    return LocalizerIdentity(name=method.name, parameters=recorded)
 
 
 def _reference_identity(sizes: EngineSizes) -> ReferenceIdentity | None:

@@ -69,18 +69,20 @@ def export_texts(
     *,
     ensembles_file: Path | None,
     text_encoder: bool,
+    packaged_ensembles: str = _ENSEMBLES,
 ) -> Texts:
     """Encode the products' sentences into the prompt bank, and export the text engine.
 
     Args:
-        ensembles_file: Default: WinCLIP's and APRIL-GAN's.
+        ensembles_file: Default: the packaged ones.
         text_encoder: Whether the bundle gets a text engine.
+        packaged_ensembles: Name of the packaged file that the localizer's source uses.
 
     Raises:
         ParityError: The engine differs from the reference.
     """
     staging = writer.staging
-    ensembles = _copy_ensembles(ensembles_file, staging)
+    ensembles = _copy_ensembles(ensembles_file, packaged_ensembles, staging)
     write_tokenizer(staging / _TOKENIZER, clip.vocab_size)
     tokenize = load_tokenizer(staging / _TOKENIZER, clip.context_length)
     encoder = TextEncoder(clip).eval()
@@ -113,10 +115,10 @@ def export_texts(
     return Texts(bank, counts, identity, graphs)
 
 
-def _copy_ensembles(source: Path | None, staging: Path) -> PromptEnsembles:
+def _copy_ensembles(source: Path | None, packaged: str, staging: Path) -> PromptEnsembles:
     target = staging / _ENSEMBLES
     if source is None:
-        target.write_bytes(files("zeroflaw_export").joinpath(_ENSEMBLES).read_bytes())
+        target.write_bytes(files("zeroflaw_export").joinpath(packaged).read_bytes())
     else:
         shutil.copyfile(source, target)
     return read_prompt_ensembles(target)

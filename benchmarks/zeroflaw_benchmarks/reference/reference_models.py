@@ -37,8 +37,18 @@ def reference_sam(bundle: Bundle) -> Sam:
 
 
 def reference_clip(bundle: Bundle) -> ReferenceClip:
-    """Load CLIP and its adapters, with weights as those of `reference_sam`."""
+    """Load CLIP and its adapters, with weights as those of `reference_sam`.
+
+    Raises:
+        BenchmarkError: The bundle's localizer is not APRIL-GAN's, which alone is written here.
+    """
     manifest = bundle.manifest
+    if manifest.localizer is not None:
+        raise BenchmarkError(
+            f"the PyTorch models that {bundle.path} is measured beside are those of april_gan, and"
+            f" its localizer is {manifest.localizer.name}",
+            "measure it without PyTorch, or export a bundle of april_gan",
+        )
     architecture = clip_architecture(manifest.clip.architecture)
     size = manifest.clip.image_size
     model = load_clip(architecture, size, _source(bundle))

@@ -21,6 +21,7 @@ from zeroflaw_engines.bundle.manifest import (
 from zeroflaw_engines.bundle.products.names import check_product_name
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     ENGINES_OF_REFINER,
     REFERENCE_MATCHER,
@@ -52,7 +53,7 @@ _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     5: frozenset({"reference"}),
     6: frozenset({"blocks"}),
     SETTINGS_SINCE: frozenset({"settings"}),
-    LOCALIZERS_SINCE: frozenset({"localizer"}),
+    LOCALIZERS_SINCE: frozenset({"localizer", "proposals"}),
 }
 
 
@@ -131,8 +132,10 @@ def _check_version(manifest: Manifest, where: str) -> None:
     if (
         manifest.localizer is not None
         or manifest.sam is None
-        or not manifest.clip.embedding_size
+        or not manifest.takes_texts
         or manifest.method_parameters.refiner != "cascade"
+        or manifest.proposals is not None
+        or BOX_PROPOSER in manifest.engines
     ):
         since = LOCALIZERS_SINCE
     if manifest.schema_version < since:
@@ -300,12 +303,25 @@ def _check_engines(manifest: Manifest, where: str) -> None:
     required: list[EngineName] = [CLIP_ENCODER]
     _check_sam(manifest, where)
     if manifest.text:
+        if not manifest.takes_texts:
+            raise BundleSchemaError(
+                f"{where} has a text engine, and a localizer that takes no texts",
+                "export the bundle again",
+            )
         required.append("text_encoder")
     if manifest.reference:
         required.append(REFERENCE_MATCHER)
     elif REFERENCE_MATCHER in manifest.engines:
         raise BundleSchemaError(
             f"{where} has an engine {REFERENCE_MATCHER} but no sizes of reference banks",
+            "export the bundle again",
+        )
+    refiner = manifest.method_parameters.refiner
+    of_proposals = BOX_PROPOSER in ENGINES_OF_REFINER[refiner]
+    if {of_proposals} != {manifest.proposals is not None, BOX_PROPOSER in manifest.engines}:
+        raise BundleSchemaError(
+            f"{where} names the refiner {refiner}, and contradicts it in its engine {BOX_PROPOSER}"
+            " or the sizes of it",
             "export the bundle again",
         )
     for engine_name in required:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -38,11 +38,19 @@ class PromptEnsembles:
         normal: States of a good product.
         abnormal: States of a defective one.
         templates: Sentences around a state.
+        representative: What stands for the sentences of a side; `mean` of all, or of the largest
+            cluster that `dbscan` finds (CLIP-AD, arXiv 2311.00453).
+        dbscan_eps: Distance of neighbours of a cluster, between unit vectors.
+        dbscan_min_samples: Neighbours that make a sentence part of a cluster's core, itself among
+            them.
     """
 
     normal: tuple[str, ...]
     abnormal: tuple[str, ...]
     templates: tuple[str, ...]
+    representative: Literal["mean", "dbscan"] = "mean"
+    dbscan_eps: Annotated[float, msgspec.Meta(gt=0)] = 0.5
+    dbscan_min_samples: Annotated[int, msgspec.Meta(ge=1)] = 15
 
     def sentences(self, product: str) -> tuple[list[str], list[str]]:
         """Return the normal and abnormal sentences of a product, its name verbatim."""
@@ -55,6 +63,8 @@ class PromptEnsembles:
 
 def read_prompt_ensembles(path: Path) -> PromptEnsembles:
     """Read ensembles from a TOML file with `normal`, `abnormal` and `templates`.
+
+    It may have the other fields of `PromptEnsembles` as well.
 
     Raises:
         ProductError: The file is missing or is not such a file.
@@ -132,7 +142,7 @@ def load_tokenizer(path: Path, context: int) -> Tokenize:
 def product_embeddings(
     product: str, ensembles: PromptEnsembles, tokenize: Tokenize, encode: EncodeSentences
 ) -> TextEmbeddings:
-    """Compute the text embeddings of one product: each side's mean sentence, normalised again.
+    """Compute the text embeddings of one product: each side's representative, normalised again.
 
     Args:
         product: The name, put into the sentences verbatim.
@@ -144,6 +154,54 @@ def product_embeddings(
     for sentences in ensembles.sentences(product):
         tokens = tokenize(sentences)
         parts = [encode(tokens[i : i + _BATCH]) for i in range(0, len(tokens), _BATCH)]
-        mean = np.concatenate(parts).mean(axis=0, dtype=np.float64)
+        mean = _representatives(np.concatenate(parts), ensembles).mean(axis=0, dtype=np.float64)
         rows.append(mean / np.linalg.norm(mean))
     return np.stack(rows).astype(np.float32)
+
+
+def _representatives(
+    embeddings: NDArray[np.float32], ensembles: PromptEnsembles
+) -> NDArray[np.float32]:
+    """Return the sentences that the mean is of: all, where DBSCAN finds no cluster."""
+    if ensembles.representative == "mean":
+        return embeddings
+    labels = dbscan_labels(embeddings, ensembles.dbscan_eps, ensembles.dbscan_min_samples)
+    if labels.max() < 0:
+        return embeddings
+    chosen: NDArray[np.float32] = embeddings[labels == np.bincount(labels[labels >= 0]).argmax()]
+    return chosen
+
+
+def dbscan_labels(points: NDArray[np.float32], eps: float, min_samples: int) -> NDArray[np.int64]:
+    """Find clusters of dense points: DBSCAN (Ester et al., KDD 1996), on a few hundred.
+
+    A point with at least `min_samples` points within `eps`, itself among them, is a core point;
+    core points within `eps` of each other are of one cluster, and so is what lies within `eps` of
+    one. Clusters are numbered in the order of their first core point, and a border point of two
+    goes to the first of them, as in scikit-learn.
+
+    Args:
+        points: float [N, D].
+        eps: Euclidean distance.
+
+    Returns:
+        int64 [N]: the cluster of each point, -1 for noise.
+    """
+    exact = points.astype(np.float64)
+    squares = (exact**2).sum(axis=1)
+    distances = np.maximum(squares[:, None] + squares - 2 * exact @ exact.T, 0)
+    near = distances <= eps**2
+    np.fill_diagonal(near, val=True)
+    core = near.sum(axis=1) >= min_samples
+    labels = np.full(len(points), -1, np.int64)
+    cluster = 0
+    for first in np.flatnonzero(core):
+        if labels[first] >= 0:
+            continue
+        frontier = np.zeros(len(points), bool)
+        frontier[first] = True
+        while frontier.any():
+            labels[frontier] = cluster
+            frontier = near[frontier & core].any(axis=0) & (labels < 0)
+        cluster += 1
+    return labels

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from zeroflaw_engines.contract import ENGINES_OF_REFINER, SAM_ENCODER
 from zeroflaw_engines.errors import ExportError, MissingExtraError
-from zeroflaw_engines.parameters import MethodParameters, Refiner, named_values
+from zeroflaw_engines.parameters import Refiner, named_values
 from zeroflaw_engines.process.terminal import err
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def export(
         ),
     ] = None,
     clip: Annotated[
-        str, typer.Option(help="CLIP: vit_l_14_336 (or tiny, for tests).")
+        str, typer.Option(help="CLIP: vit_l_14_336, vit_b_16_plus_240 (or tiny, for tests).")
     ] = "vit_l_14_336",
     sam_weights: Annotated[
         str | None, typer.Option(help="File or official name; default: the official ones.")
@@ -53,7 +53,7 @@ def export(
             "--localizer-weights",
             "--adapters",
             help="What the localizer adds to CLIP: a file, or an official name as april_gan_visa"
-            " (the default of april_gan) or april_gan_mvtec.",
+            " (the default of april_gan) or anomalyclip_visa; with _mvtec, trained on MVTec-AD.",
         ),
     ] = None,
     localizer_set: Annotated[
@@ -63,6 +63,13 @@ def export(
     refiner: Annotated[
         Refiner | None,
         typer.Option(help="What turns the map into a mask; default: cascade."),
+    ] = None,
+    proposals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GRAPH.onnx",
+            help="The detector of --refiner box_proposals: docs/bundle.md has its contract.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -75,7 +82,8 @@ def export(
         typer.Option(metavar="SEED", help="Random weights instead of any: finds nothing."),
     ] = None,
     clip_image_size: Annotated[
-        int | None, typer.Option(help="Side of CLIP's input, px; default 518, or 336.")
+        int | None,
+        typer.Option(help="Side of CLIP's input, px; default: the architecture's, as 518."),
     ] = None,
     product: Annotated[
         list[str] | None, typer.Option("--product", "-p", help="Product name; repeatable.")
@@ -148,7 +156,7 @@ def export(
             "name a file with --localizer-weights",
         )
     own = source(own_name or "random") if method.takes_weights else WeightsSource("none", None, 0)
-    parameters = MethodParameters.from_mapping(
+    parameters = method.recorded_parameters(
         named_values(settings or ()) | ({} if refiner is None else {"refiner": refiner})
     )
     if sam is None and (sam_weights or SAM_ENCODER in ENGINES_OF_REFINER[parameters.refiner]):
@@ -168,6 +176,7 @@ def export(
         precision=precision.value,
         bank_bytes=int(1e6 * bank_mb),
         max_batch=max_batch,
+        proposals=proposals,
         parameters=parameters,
     )
     if random_weights is not None:

@@ -1,7 +1,8 @@
 """Linear adapters: one linear layer for each tapped block, into the shared image-text space.
 
 APRIL-GAN (arXiv 2305.17382, section 2.2) trains these and nothing else. Its checkpoints are
-`{"trainable_linearlayer": {"fc.0.weight": [embedding, width], "fc.0.bias": [embedding], ...}}`.
+`{"trainable_linearlayer": {"fc.0.weight": [embedding, width], "fc.0.bias": [embedding], ...}}`;
+those of SDP+ (arXiv 2311.00453) say `linear_layers` instead.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from zeroflaw_engines.errors import WeightsError
 from zeroflaw_export.weights.checkpoints import read_state_dict
 
 _APRIL_GAN_KEY = "trainable_linearlayer"
+_SDP_PLUS_KEY = "linear_layers"
 
 
 class LinearAdapters(nn.Module):
@@ -43,12 +45,12 @@ class LinearAdapters(nn.Module):
 
 
 def load_adapters(adapters: LinearAdapters, path: Path) -> None:
-    """Load APRIL-GAN's `.pth` layout, or the same names in a safetensors file.
+    """Load the `.pth` layout of APRIL-GAN or SDP+, or the same names in a safetensors file.
 
     Raises:
         WeightsError: The file holds no adapters, or adapters of another shape.
     """
-    state = read_state_dict(path, unwrap=_APRIL_GAN_KEY)
+    state = read_state_dict(path, unwrap=(_APRIL_GAN_KEY, _SDP_PLUS_KEY))
     want = {name: tuple(value.shape) for name, value in adapters.state_dict().items()}
     got = {name: tuple(value.shape) for name, value in state.items()}
     for name, shape in want.items():

@@ -1,0 +1,1 @@
+"""Localizers beside the public code of their authors, on the same seeded weights."""
