@@ -252,10 +252,8 @@ class Bundle:
         if self.manifest.text is None and self.manifest.takes_texts:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
         if is_shipped(self.path):
-            return (
-                f"add it to a copy: `zeroflaw bundle copy {self.path.name} my_bundle`, then"
-                f" `zeroflaw products add my_bundle {name}`"
-            )
+            copying = f"zeroflaw bundle copy {self.path.name} my_bundle"
+            return f"add it to a copy: `{copying}`, then `zeroflaw products add my_bundle {name}`"
         return f"add it with `zeroflaw products add {shlex.quote(str(self.path))} {name}`"
 
 
