@@ -12,12 +12,13 @@ from torch.nn import functional
 from zeroflaw_export.datasets import Dataset
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.load import WeightsSource
+from zeroflaw_export.training.april_gan import adapters_learner
 from zeroflaw_export.training.samples import TrainingProgress
 from zeroflaw_export.training.token_cache import FrozenTower
 from zeroflaw_export.training.train import (
     TrainingRecord,
     TrainingSettings,
-    train_adapters,
+    train_localizer,
 )
 
 SIZE = 56
@@ -42,9 +43,9 @@ class Bench:
         adapters: LinearAdapters | None = None,
     ) -> tuple[LinearAdapters, TrainingRecord]:
         trained = adapters or fresh_adapters()
-        record = train_adapters(
+        record = train_localizer(
             self.tower,
-            trained,
+            adapters_learner(trained),
             self.dataset,
             text_of,
             settings,

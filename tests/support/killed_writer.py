@@ -25,8 +25,9 @@ from support.small_bundle import (
     rows,
     write_small_bundle,
 )
-from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.bundle.directory import lock as bundle_lock
+from zeroflaw_engines.bundle.directory.variants import added_variants
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
 from zeroflaw_engines.bundle.products.writer import (
     add_products,
@@ -34,7 +35,6 @@ from zeroflaw_engines.bundle.products.writer import (
     set_calibration,
     set_settings,
 )
-from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.bundle.writer import copy_bundle, staged_bundle, write_manifest
 from zeroflaw_engines.errors import ZeroflawError
 

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from zeroflaw_engines.bundle.directory.lock import standing_bundle
+from zeroflaw_engines.bundle.directory.verification import read_verified, verify_files
 from zeroflaw_engines.bundle.graph_entries import (
     AttentionForm,
     EngineFile,
@@ -19,7 +21,6 @@ from zeroflaw_engines.bundle.graph_entries import (
     GraphTarget,
     GraphVariant,
 )
-from zeroflaw_engines.bundle.lock import standing_bundle
 from zeroflaw_engines.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
 from zeroflaw_engines.bundle.products.names import normal_name
@@ -30,12 +31,11 @@ from zeroflaw_engines.bundle.reference_bank import (
     decode_reference_bank,
 )
 from zeroflaw_engines.bundle.shipped import (
-    SHIPPED_NAME,
     bundle_path,
+    file_of_bundle,
     is_shipped,
     shipped_frame_resizer,
 )
-from zeroflaw_engines.bundle.verification import read_verified, verify_files
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     FRAME_RESIZER,
@@ -94,6 +94,10 @@ class Bundle:
         lines = [self.manifest.files[name].sha256 for name in (entry.onnx, entry.weights) if name]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    def file(self, name: str) -> Path:
+        """Return the path of a file that the manifest names."""
+        return file_of_bundle(self.path, name)
+
     def contract(self, engine: EngineName) -> EngineContract:
         """Return the contract of one engine at this bundle's sizes."""
         return engine_contract(engine, self.manifest.sizes)
@@ -106,7 +110,7 @@ class Bundle:
         """
         if engine == FRAME_RESIZER:
             return shipped_frame_resizer().path
-        return self.path / self._engine_file(engine).onnx
+        return self.file(self._engine_file(engine).onnx)
 
     def graph(self, engine: EngineName, target: GraphTarget) -> Graph:
         """Return the graph of one engine that a target takes.
@@ -135,8 +139,8 @@ class Bundle:
         before: AttentionForm = "extended" if engine == "sam_encoder" else "none"
         return Graph(
             engine=engine,
-            path=self.path / chosen.onnx,
-            weights_path=self.path / chosen.weights if chosen.weights else None,
+            path=self.file(chosen.onnx),
+            weights_path=self.file(chosen.weights) if chosen.weights else None,
             opset=chosen.opset,
             precision=chosen.precision,
             attention=chosen.attention or before,
@@ -188,9 +192,8 @@ class Bundle:
             return None
         name = reference.bank
         data = self.product_file(name, f"the reference bank of product {product!r}")
-        bank = decode_reference_bank(
-            data, self.path / name, self.manifest.sizes.reference, self.tower
-        )
+        sizes = self.manifest.sizes.reference
+        bank = decode_reference_bank(data, self.path / name, sizes, self.tower)
         check_described(bank, reference)
         return bank
 
@@ -236,9 +239,7 @@ class Bundle:
         """Text embeddings by product: those that were read with the manifest."""
         if self.read_bank is not None:
             return self.read_bank
-        return read_prompt_bank(
-            self.path / self.manifest.prompts, self.manifest.clip.embedding_size
-        )
+        return read_prompt_bank(self.file(self.manifest.prompts), self.manifest.clip.embedding_size)
 
     def product_name(self, product: str) -> str | None:
         """Return the bundle's own spelling of a product's name; None if it is not known."""
@@ -251,10 +252,8 @@ class Bundle:
         if self.manifest.text is None and self.manifest.takes_texts:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
         if is_shipped(self.path):
-            return (
-                f"add it to a copy: `zeroflaw bundle copy {SHIPPED_NAME} my_bundle`, then"
-                f" `zeroflaw products add my_bundle {name}`"
-            )
+            copying = f"zeroflaw bundle copy {self.path.name} my_bundle"
+            return f"add it to a copy: `{copying}`, then `zeroflaw products add my_bundle {name}`"
         return f"add it with `zeroflaw products add {shlex.quote(str(self.path))} {name}`"
 
 
@@ -265,7 +264,7 @@ def open_bundle(path: str | Path, *, verify_digests: bool = True) -> Bundle:
     together. The prompt bank comes with it, since the next writer removes its file.
 
     Args:
-        path: The bundle's directory, or the text `mini` for the one that ships with zeroflaw.
+        path: The bundle's directory, or the name of one that ships with zeroflaw, as `mini`.
         verify_digests: Whether to hash every file. Without it, sizes alone are checked, and the
             prompt bank is hashed; leave that to callers that have verified the same files a
             moment ago.

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import msgspec
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
-from zeroflaw_engines.bundle.lock import (
+from zeroflaw_engines.bundle.directory.lock import (
     LEARNING,
     LOCK_NAME,
     PARTIAL,
@@ -150,7 +150,7 @@ def _copy_file(source: Bundle, name: str, entry: FileEntry, copy: Path) -> None:
     if hashlib.sha256(bank).hexdigest() == entry.sha256:
         copy.write_bytes(bank)
     else:
-        shutil.copyfile(source.path / name, copy)
+        shutil.copyfile(source.file(name), copy)
 
 
 def upgrade_bundle(bundle: Bundle) -> Bundle:

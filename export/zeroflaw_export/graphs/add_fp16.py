@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.directory.variants import added_variants
 from zeroflaw_engines.bundle.manifest import ParityFigure
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
-from zeroflaw_engines.bundle.variants import added_variants
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     PATCH_TOKENS,

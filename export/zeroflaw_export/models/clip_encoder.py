@@ -7,7 +7,6 @@ from open_clip.model import CLIP
 from torch import nn
 from torch.nn import functional
 
-from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
 from zeroflaw_export.models.pyramid import TRUNK_STRIDES, PyramidTower
 
@@ -22,9 +21,11 @@ class ClipEncoder(nn.Module):
     projection; those act on the CLS token alone.
 
     Args:
-        adapters: One linear layer for each tapped block, or level of a pyramid.
+        adapters: What makes a map of the tokens: one linear layer for each tapped block, or level
+            of a pyramid; of a subclass, what its `anomaly_map` runs.
         tapped_blocks: 1-based.
         image_size: Side of the square input, px.
+        align_corners: How maps are upsampled; APRIL-GAN's are with it.
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
@@ -34,11 +35,12 @@ class ClipEncoder(nn.Module):
     def __init__(
         self,
         clip: CLIP,
-        adapters: LinearAdapters,
+        adapters: nn.Module,
         tapped_blocks: tuple[int, ...],
         image_size: int,
         *,
         batched: bool = False,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.batched = batched
@@ -50,7 +52,9 @@ class ClipEncoder(nn.Module):
         grids = token_grids(clip, tapped_blocks, image_size)
         self.upsampling = [f"upsample_{grid}" for grid in grids]
         for name, grid in dict(zip(self.upsampling, grids, strict=True)).items():
-            self.register_buffer(name, bilinear_matrix(grid, image_size))
+            self.register_buffer(
+                name, bilinear_matrix(grid, image_size, align_corners=align_corners)
+            )
 
     def forward(
         self, image: torch.Tensor, text_embeddings: torch.Tensor
@@ -76,26 +80,48 @@ class ClipEncoder(nn.Module):
             output_fmt="NLC",
         )
         taps = seen["image_intermediates"]
-        maps = []
-        for tokens, name in zip(self.adapters(taps), self.upsampling, strict=True):
-            logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ text_embeddings.T
-            maps.append(_anomaly_map(logits, getattr(self, name)))
+        anomaly_map = self.anomaly_map(taps, text_embeddings)
         cls = functional.normalize(seen["image_features"], dim=-1)
         cls_logits = LOGIT_SCALE * cls @ text_embeddings.T
         reference = [seen["reference_tokens"]] if "reference_tokens" in seen else taps
         unit = [functional.normalize(tokens, dim=-1) for tokens in reference]
         patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
         scores = torch.softmax(cls_logits, dim=-1)[:, 1]
-        return torch.stack(maps).mean(dim=0), scores, patch_tokens
+        return anomaly_map, scores, patch_tokens
+
+    def anomaly_map(self, taps: list[torch.Tensor], text_embeddings: torch.Tensor) -> torch.Tensor:
+        """Compute the map of the tapped tokens; a method of another map has its own.
+
+        Args:
+            taps: For each block, float32 [B, patches, width].
+            text_embeddings: float32 [2, E], L2-normalised: row 0 normal, row 1 abnormal.
+
+        Returns:
+            float32 [B, S, S] in [0, 1].
+        """
+        maps = []
+        for tokens, name in zip(self.adapters(taps), self.upsampling, strict=True):
+            logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ text_embeddings.T
+            difference = logits[..., 1] - logits[..., 0]
+            maps.append(torch.sigmoid(upsampled(difference, getattr(self, name))))
+        return torch.stack(maps).mean(dim=0)
 
 
-def _anomaly_map(logits: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
+def upsampled(difference: torch.Tensor, upsample: torch.Tensor) -> torch.Tensor:
+    """Upsample the difference of two logits, abnormal less normal, to the image.
+
+    Args:
+        difference: float32 [B, grid * grid].
+        upsample: float32 [S, grid], from `bilinear_matrix`.
+
+    Returns:
+        float32 [B, S, S].
+    """
     # The reference upsamples both logits and then takes softmax over the two classes.
     # Upsampling is linear and a softmax over two is the sigmoid of their difference, so one
     # upsampling serves; as two matrix products it needs no Resize in the graph.
     grid = upsample.shape[1]
-    difference = (logits[..., 1] - logits[..., 0]).reshape(-1, grid, grid)
-    return torch.sigmoid(upsample @ difference @ upsample.T)
+    return upsample @ difference.reshape(-1, grid, grid) @ upsample.T
 
 
 def token_grids(clip: CLIP, tapped_blocks: tuple[int, ...], image_size: int) -> tuple[int, ...]:

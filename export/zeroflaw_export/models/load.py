@@ -78,7 +78,7 @@ def load_clip(
     """
     clip = architecture.build(image_size, quick_gelu=quick_gelu)
     if source.path is None:
-        randomise_weights(clip, _seed(source))
+        randomise_weights(clip, seed_of(source))
         return clip
     state = {
         # Of training on several GPUs, open_clip's checkpoints keep a first name.
@@ -97,7 +97,7 @@ def load_clip(
                 f"{source.path} has a position embedding that does not fit: {error}",
                 f"give a checkpoint of {architecture.name}",
             ) from error
-    _load(clip, state, source.path, architecture.name)
+    load_state(clip, state, source.path, architecture.name)
     return clip
 
 
@@ -120,9 +120,9 @@ def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:
     """
     sam = architecture.build()
     if source.path is None:
-        randomise_weights(sam, _seed(source))
+        randomise_weights(sam, seed_of(source))
     else:
-        _load(sam, read_state_dict(source.path), source.path, architecture.name)
+        load_state(sam, read_state_dict(source.path), source.path, architecture.name)
     return sam
 
 
@@ -138,19 +138,33 @@ def load_linear_adapters(architecture: ClipArchitecture, source: WeightsSource) 
         architecture.embedding_size,
     ).eval()
     if source.path is None:
-        randomise_weights(adapters, _seed(source) + 1)
+        randomise_weights(adapters, seed_of(source) + 1)
     else:
         load_adapters(adapters, source.path)
     return adapters
 
 
-def _seed(source: WeightsSource) -> int:
+def seed_of(source: WeightsSource) -> int:
+    """Return the seed of random weights.
+
+    Raises:
+        WeightsError: There is none.
+    """
     if source.seed is None:
         raise WeightsError(f"{source.name} has neither a file nor a seed", "give one of them")
     return source.seed
 
 
-def _load(module: nn.Module, state: StateDict, path: Path, architecture: str) -> None:
+def load_state(module: nn.Module, state: StateDict, path: Path, architecture: str) -> None:
+    """Give a module its weights, in place.
+
+    Args:
+        path: Where the state is from, for errors.
+        architecture: What it should be of, for errors.
+
+    Raises:
+        WeightsError: Names or shapes are others, or values are not finite.
+    """
     want, remedy = module.state_dict(), f"give a checkpoint of {architecture}"
     missing = sorted(set(want) - set(state))
     unknown = sorted(set(state) - set(want))

@@ -33,7 +33,8 @@ def randomise_weights(module: nn.Module, seed: int) -> None:
         for owner in module.modules():
             is_norm = isinstance(owner, norms) or type(owner).__name__ == "LayerNorm2d"
             is_matrix = isinstance(
-                owner, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
+                owner,
+                (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention),
             )
             if isinstance(owner, PositionEmbeddingRandom):
                 # a buffer, but a random one that belongs to the checkpoint

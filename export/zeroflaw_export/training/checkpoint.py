@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import msgspec
 import torch
+from torch import nn
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.files import replacing
-from zeroflaw_export.models.adapters import LinearAdapters
 
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def write_checkpoint(
     path: Path,
     run: dict[str, Any],
     position: TrainingPosition,
-    adapters: LinearAdapters,
-    optimizer: torch.optim.Adam,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write the state of a training, all of it or nothing.
 
@@ -60,7 +60,7 @@ def write_checkpoint(
         "schema": _SCHEMA,
         "run": msgspec.json.encode(run).decode(),
         "position": msgspec.json.encode(position).decode(),
-        "adapters": adapters.state_dict(),
+        "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
     try:
@@ -74,13 +74,13 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: Path, run: dict[str, Any], adapters: LinearAdapters, optimizer: torch.optim.Adam
+    path: Path, run: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> TrainingPosition:
     """Take a training up where it was; from the beginning if there is no checkpoint.
 
     Args:
         run: What this training is made of; that of the checkpoint must be equal.
-        adapters: Take the state of the checkpoint, in place.
+        module: What is trained; takes the state of the checkpoint, in place.
         optimizer: Takes its moments, in place.
 
     Raises:
@@ -92,7 +92,7 @@ def read_checkpoint(
         content = torch.load(path, map_location="cpu", weights_only=True)
         have: dict[str, Any] = msgspec.json.decode(content["run"])
         position = msgspec.json.decode(content["position"], type=TrainingPosition)
-        states = content["adapters"], content["optimizer"]
+        states = content["module"], content["optimizer"]
     except Exception as error:  # a damaged file makes the readers raise almost anything
         raise TrainingError(
             f"the checkpoint {path} cannot be read ({type(error).__name__})",
@@ -106,6 +106,6 @@ def read_checkpoint(
                 f" {have.get(name)}, and this run's is {want.get(name)}",
                 "start with the same data and settings, or delete the checkpoint",
             )
-    adapters.load_state_dict(states[0])
+    module.load_state_dict(states[0])
     optimizer.load_state_dict(states[1])
     return position

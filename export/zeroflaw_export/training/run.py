@@ -1,10 +1,10 @@
-"""A training from weights and a data set to a file of adapters."""
+"""A training from weights and a data set to a file of a localizer's weights."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -20,48 +20,21 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
     read_prompt_ensembles,
 )
 from zeroflaw_engines.errors import TrainingError
-from zeroflaw_export.datasets import Dataset
-from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
-from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters
+from zeroflaw_export.models.load import WeightsSource, load_clip
 from zeroflaw_export.models.text_encoder import TextEncoder
 from zeroflaw_export.models.tokenizer import write_tokenizer
+from zeroflaw_export.training.job import TrainingJob
+from zeroflaw_export.training.learners import learnable
 from zeroflaw_export.training.samples import ReportProgress
 from zeroflaw_export.training.token_cache import FrozenTower, TowerIdentity
 from zeroflaw_export.training.train import (
     TextForClass,
     TrainingRecord,
-    TrainingSettings,
-    publish_adapters,
-    train_adapters,
+    publish_weights,
+    train_localizer,
 )
 from zeroflaw_export.weights.official import default_cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """What to train.
-
-    Attributes:
-        dataset: The data set.
-        clip_architecture: Name in the registry.
-        clip_weights: Of both towers.
-        clip_image_size: Side of CLIP's input, px; default: the architecture's.
-        initial_adapters: To start from; default: PyTorch's initial values, from the seed.
-        ensembles: A file of prompt ensembles; default: WinCLIP's and APRIL-GAN's.
-        token_cache: Directory; default: one for each tower in the user's cache directory.
-        device: On which tower and adapters run, as PyTorch calls it.
-    """
-
-    dataset: Dataset
-    settings: TrainingSettings
-    clip_architecture: str
-    clip_weights: WeightsSource
-    clip_image_size: int | None = None
-    initial_adapters: WeightsSource | None = None
-    ensembles: Path | None = None
-    token_cache: Path | None = None
-    device: str = "cpu"
 
 
 def run_training(
@@ -71,52 +44,49 @@ def run_training(
     overwrite: bool = False,
     report: ReportProgress = lambda _: None,
 ) -> TrainingRecord:
-    """Train adapters and write them, with their record beside them.
+    """Train what a localizer adds to CLIP and write it, with its record beside it.
 
     The state of the training lies in `<out>.checkpoint` until it is done.
 
     Args:
-        out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
-        overwrite: Whether existing adapters may be replaced; otherwise they are a TrainingError.
+        out: `.safetensors`, or `.pth` for APRIL-GAN's layout of adapters.
+        overwrite: Whether existing weights may be replaced; otherwise they are a TrainingError.
         report: Called with how far the training is, after each image and each step.
 
     Returns:
-        How the adapters were made.
+        How the weights were made.
 
     Raises:
-        TrainingError: See `train_adapters`; or `out` exists, or has another suffix; or the tower
-            is a pyramid.
+        TrainingError: See `train_localizer`; or `out` exists, or has another suffix; or there is
+            no such localizer to train, or not on this tower.
         WeightsError: Weights do not fit.
-        ExportError: There is no such architecture, or the image size does not fit it.
+        ExportError: There is no such architecture, the image size does not fit it, or a parameter
+            is not one of the localizer's.
         ProductError: The prompt ensembles cannot be read.
     """
-    if out.suffix not in {".safetensors", ".pth"}:
-        raise TrainingError(
-            f"{out} has the suffix {out.suffix!r}",
-            "name a .safetensors file, or a .pth file for APRIL-GAN's layout",
-        )
+    method = learnable(job.localizer)
+    if out.suffix not in method.suffixes:
+        raise TrainingError(f"{out} has the suffix {out.suffix!r}", method.suffix_remedy)
     if out.exists() and not overwrite:
         raise TrainingError(f"{out} exists", "name another file, or give --overwrite")
     device = _device(job.device)
     architecture = clip_architecture(job.clip_architecture)
-    if architecture.has_pyramid:
-        raise TrainingError(
-            f"the adapters of {architecture.name} are trained with its tower, not on a frozen one",
-            "train it by `python -m zeroflaw_export.mini.make`, or name a CLIP with a ViT tower",
-        )
     image_size = architecture.image_size if job.clip_image_size is None else job.clip_image_size
     architecture.check_image_size(image_size)
-    for source in (job.clip_weights, job.initial_adapters):
+    method.check(job, architecture, image_size)
+    for source in (job.clip_weights, job.initial_weights):
         if source is not None:
             source.require_file()
     clip = load_clip(architecture, image_size, job.clip_weights)
     text_for_class = class_embeddings(clip, job.ensembles)
-    adapters = _initial_adapters(job, architecture).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.settings.seed)
+        learner = method.build(job, clip, architecture, image_size, device)
     tower = frozen_tower(clip.to(device), architecture, image_size, job.clip_weights)
     checkpoint = out.with_name(out.name + ".checkpoint")
-    record = train_adapters(
+    record = train_localizer(
         tower,
-        adapters,
+        learner,
         job.dataset,
         text_for_class,
         job.settings,
@@ -124,7 +94,8 @@ def run_training(
         checkpoint=checkpoint,
         report=report,
     )
-    publish_adapters(adapters.cpu(), record, out, checkpoint)
+    learner.module.cpu()
+    publish_weights(learner, record, out, checkpoint)
     return record
 
 
@@ -183,18 +154,6 @@ def class_embeddings(clip: CLIP, ensembles: Path | None = None) -> TextForClass:
         return torch.from_numpy(product_embeddings(name, sentences, tokenize, encode))
 
     return text_for_class
-
-
-def _initial_adapters(job: TrainingJob, architecture: ClipArchitecture) -> LinearAdapters:
-    if job.initial_adapters is not None:
-        return load_linear_adapters(architecture, job.initial_adapters)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(job.settings.seed)
-        return LinearAdapters(
-            len(architecture.tapped_blocks),
-            architecture.token_width,
-            architecture.embedding_size,
-        )
 
 
 def _device(name: str) -> torch.device:

@@ -24,7 +24,9 @@ from PIL import Image
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.files import replacing
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
+from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, clip_architecture, float32
+from zeroflaw_export.models.clip_encoder import token_grids
+from zeroflaw_export.models.pyramid import PyramidTower
 
 _SCHEMA: Final = 1
 _INFO: Final = "cache.json"
@@ -65,18 +67,23 @@ class FrozenTower:
     identity: TowerIdentity
 
     @property
-    def grid(self) -> int:
-        """Patches along one side."""
-        return int(self.identity.image_size // self.clip.visual.patch_size[0])
+    def grids(self) -> tuple[int, ...]:
+        """Patches along one side, of each tapped block or level of a pyramid."""
+        return token_grids(self.clip, self.identity.tapped_blocks, self.identity.image_size)
 
     @property
     def token_shape(self) -> tuple[int, int, int]:
-        """Tapped blocks, patches, width."""
-        width = int(self.clip.visual.conv1.out_channels)
-        return len(self.identity.tapped_blocks), self.grid**2, width
+        """Tapped blocks, patches, width; of a pyramid, 1 and the patches of all levels."""
+        width = clip_architecture(self.identity.architecture).token_width
+        places = [grid**2 for grid in self.grids]
+        if isinstance(self.clip.visual, PyramidTower):
+            return 1, sum(places), width
+        return len(places), places[0], width
 
     def patch_tokens(self, image: NDArray[np.uint8]) -> NDArray[np.float16]:
         """Compute the raw residual stream after each tapped block, without the CLS token.
+
+        Of a pyramid, these are its levels, one after the other.
 
         Images go through the tower one by one: in batches the last bits of the tokens would
         depend on where a killed run was taken up again.
@@ -85,14 +92,14 @@ class FrozenTower:
             image: uint8 RGB [H, W, 3] of any size; it is squashed to a square (algorithm 1.4).
 
         Returns:
-            float16 [blocks, patches, width].
+            float16, of the shape `token_shape`.
 
         Raises:
             TrainingError: Tokens are not finite, or too large for float16.
         """
         side = self.identity.image_size
         squashed = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-        device = self.clip.visual.conv1.weight.device
+        device = self.clip.text_projection.device
         pixels = torch.from_numpy(np.asarray(squashed).copy()).float() / 255
         pixels = ((pixels - float32(CLIP_MEAN)) / float32(CLIP_STD)).permute(2, 0, 1)[None]
         with torch.inference_mode():
@@ -104,7 +111,8 @@ class FrozenTower:
                 intermediates_only=True,
                 output_fmt="NLC",
             )["image_intermediates"]
-            tokens: NDArray[np.float16] = torch.cat(seen).half().cpu().numpy()
+            joined = torch.cat(seen, dim=1).reshape(self.token_shape)
+            tokens: NDArray[np.float16] = joined.half().cpu().numpy()
         if not np.isfinite(tokens).all():
             raise TrainingError(
                 f"{self.identity.architecture} gives tokens that float16 cannot hold",
@@ -119,7 +127,7 @@ class TokenCache:
 
     Attributes:
         directory: Where it is.
-        token_shape: Blocks, patches, width of one image's tokens.
+        token_shape: Of one image's tokens, as `FrozenTower` has it.
         image_size: Side of the masks, px.
     """
 
@@ -162,7 +170,7 @@ class TokenCache:
         _write_whole(self._mask(key), np.packbits(mask).data)
 
     def read_tokens(self, key: str) -> NDArray[np.float16]:
-        """Read the tokens of an image, float16 [blocks, patches, width].
+        """Read the tokens of an image, float16 of the shape `token_shape`.
 
         Raises:
             TrainingError: They are not there, or not whole.

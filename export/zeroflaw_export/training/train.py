@@ -1,7 +1,7 @@
-"""Training of the linear adapters after APRIL-GAN (arXiv 2305.17382, section 2.2; train.py).
+"""Training of what a localizer adds to CLIP, as the linear adapters of APRIL-GAN.
 
 Both towers stay frozen. Patch tokens are computed once and kept in a token cache; text
-embeddings are constants. What trains is one linear layer for each tapped block.
+embeddings are constants. What trains, and by which losses, is a `Learner`.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
 import torch
-from torch.nn import functional
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_engines.version import __version__
-from zeroflaw_export.datasets import Dataset, Layout, dataset_digest
-from zeroflaw_export.models.adapters import LinearAdapters, save_adapters
-from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
+from zeroflaw_export.datasets import Dataset, dataset_digest
+from zeroflaw_export.models.clip_encoder import bilinear_matrix
 from zeroflaw_export.training.checkpoint import (
     TrainingPosition,
     read_checkpoint,
     write_checkpoint,
 )
-from zeroflaw_export.training.losses import segmentation_loss
+from zeroflaw_export.training.learner import Batch, Learner
 from zeroflaw_export.training.samples import (
     ReportProgress,
     TrainingProgress,
@@ -46,20 +45,18 @@ from zeroflaw_export.training.token_cache import (
     unpack_mask,
 )
 
-_BETAS: Final = (0.5, 0.999)
-
 # Class name in; float32 [2, E], L2-normalised, row 0 normal, row 1 abnormal.
 TextForClass = Callable[[str], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The recipe (algorithm 1.5). Everything that decides the result besides data and weights.
+    """The recipe. Everything that decides the result besides data and weights.
 
     Attributes:
         epochs: Passes over the images, at least 1.
         batch: Images of one step, at least 1; the last of an epoch may have fewer.
-        learning_rate: Of Adam with betas (0.5, 0.999), constant, above 0.
+        learning_rate: Of the optimizer, constant, above 0.
         mosaic: Share of an epoch's images that a 2x2 mosaic of their class replaces, in [0, 1].
         seed: Of the order of images and of the mosaics, at least 0.
     """
@@ -95,10 +92,12 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """How adapters were made; lies beside them as JSON.
+    """How weights of a localizer were made; lies beside them as JSON.
 
     Attributes:
         created: UTC.
+        localizer: Name of the method.
+        parameters: Of the localizer and of its losses.
         versions: Of zeroflaw and torch; results are the same to the bit only with the same ones.
         tower: The frozen tower.
         layout: Of the data set.
@@ -106,12 +105,14 @@ class TrainingRecord:
         dataset: Digest of the images and masks that were used.
         classes: What each class gave.
         skipped: Files that could not be used, with the reason.
-        initial_adapters: Digest of the adapters before the training.
-        adapters: Digest of the adapters after it.
+        initial_weights: Digest of the weights before the training.
+        weights: Digest of the weights after it.
         losses: Mean loss of each epoch, summed over the blocks.
     """
 
     created: str
+    localizer: str
+    parameters: Mapping[str, Any]
     versions: dict[str, str]
     tower: TowerIdentity
     settings: TrainingSettings
@@ -120,27 +121,14 @@ class TrainingRecord:
     dataset: str
     classes: dict[str, ClassCount]
     skipped: dict[str, str]
-    initial_adapters: str
-    adapters: str
+    initial_weights: str
+    weights: str
     losses: tuple[float, ...]
 
 
-def published_recipe(layout: Layout) -> TrainingSettings:
-    """Return the settings with which APRIL-GAN trained on a data set (train.sh).
-
-    MVTec-AD's images get 3 epochs and mosaics, VisA's get 15 epochs and none: adapters for
-    MVTec-AD are trained on VisA and the other way round, which is how Hou et al.'s "VisA 3
-    epochs, MVTec-AD 15 epochs" is to be read. In a mosaic MVTec-AD's large, centred objects are
-    small and beside others, as VisA's are. The reference trains any other folder like VisA.
-    """
-    if layout == "mvtec":
-        return TrainingSettings(epochs=3, mosaic=0.2)
-    return TrainingSettings(epochs=15)
-
-
-def train_adapters(
+def train_localizer(
     tower: FrozenTower,
-    adapters: LinearAdapters,
+    learner: Learner,
     dataset: Dataset,
     text_for_class: TextForClass,
     settings: TrainingSettings,
@@ -150,17 +138,17 @@ def train_adapters(
     checkpoint_seconds: float = 60.0,
     report: ReportProgress = lambda _: None,
 ) -> TrainingRecord:
-    """Train adapters in place.
+    """Train the module of a learner in place.
 
     Interrupted and started again with the same arguments it goes on where it was, and gives the
-    same adapters to the bit (on the same machine with the same number of threads). The final
-    state stays in the checkpoint until `publish_adapters` has written the adapters.
+    same weights to the bit (on the same machine with the same number of threads). The final
+    state stays in the checkpoint until `publish_weights` has written the weights.
 
     Args:
         tower: Frozen; runs on the device that it is on.
-        adapters: Initial values, on the device where they shall be trained; changed in place.
-        dataset: What to train on: by the published recipe, the test split of another data set
-            than the one that the adapters are for.
+        learner: With its initial values; its module is changed in place.
+        dataset: What to train on: by the published recipes, the test split of another data set
+            than the one that the weights are for.
         text_for_class: Gives float32 [2, E] for the name of a class: row 0 normal, row 1 abnormal.
         cache: Directory of the token cache.
         checkpoint: File in which the state is kept, after every epoch and within one.
@@ -168,7 +156,7 @@ def train_adapters(
         report: Called with how far the training is, after each image and each step.
 
     Returns:
-        How the adapters were made.
+        How the weights were made.
 
     Raises:
         TrainingError: There is nothing to train on, too little space, the cache or the
@@ -178,39 +166,46 @@ def train_adapters(
     samples = prepare_samples(
         dataset, tower, tokens, mosaic=settings.mosaic, seed=settings.seed, report=report
     )
-    device = next(adapters.parameters()).device
-    directions = {
-        product.name: _direction(text_for_class(product.name)).to(device)
+    device, module = learner.device, learner.module
+    texts = {
+        product.name: text_for_class(product.name).detach().float().to(device)
         for product in samples.dataset.classes
     }
-    initial = _digest(adapters.state_dict())
+    initial = _digest(module.state_dict())
     digest = dataset_digest(samples.dataset)
     run: dict[str, Any] = {
         **asdict(settings),
         **{f"tower's {name}": value for name, value in asdict(tower.identity).items()},
+        "localizer": learner.localizer,
+        **learner.parameters,
         "dataset": digest,
-        "initial adapters": initial,
-        "text embeddings": _digest(directions),
+        "initial weights": initial,
+        "text embeddings": _digest(texts),
     }
-    optimizer = torch.optim.Adam(adapters.parameters(), lr=settings.learning_rate, betas=_BETAS)
+    optimizer = learner.optimizer(settings.learning_rate)
     position = TrainingPosition()
     if checkpoint is not None:
-        position = read_checkpoint(checkpoint, run, adapters, optimizer)
-    upsample = bilinear_matrix(tower.grid, tower.identity.image_size).to(device)
+        position = read_checkpoint(checkpoint, run, module, optimizer)
+    size = tower.identity.image_size
+    upsample = tuple(
+        bilinear_matrix(grid, size, align_corners=learner.align_corners).to(device)
+        for grid in tower.grids
+    )
     saved = time.monotonic()
     steps = -(-len(samples.images) // settings.batch)
     while position.epoch < settings.epochs:
         before = position.epoch
         todo = _batches_of_epoch(samples, settings, position.epoch)[position.step :]
         for batch, (values, masks) in zip(todo, _read_ahead(tokens, todo), strict=True):
-            difference = torch.stack([directions[sample.product] for sample in batch])
             loss = _step(
-                adapters,
+                learner,
                 optimizer,
-                tokens=values,
-                difference=difference,
-                masks=masks,
-                upsample=upsample,
+                Batch(
+                    _by_block(values.to(device), tower.grids),
+                    torch.stack([texts[sample.product] for sample in batch]),
+                    masks.to(device),
+                    upsample,
+                ),
             )
             position = position.after_step(loss, steps)
             report(
@@ -224,10 +219,12 @@ def train_adapters(
             )
             due = time.monotonic() - saved >= checkpoint_seconds or position.epoch > before
             if checkpoint is not None and due:
-                write_checkpoint(checkpoint, run, position, adapters, optimizer)
+                write_checkpoint(checkpoint, run, position, module, optimizer)
                 saved = time.monotonic()
     return TrainingRecord(
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        localizer=learner.localizer,
+        parameters=learner.parameters,
         versions={"zeroflaw": __version__, "torch": str(torch.__version__)},
         tower=tower.identity,
         settings=settings,
@@ -236,19 +233,19 @@ def train_adapters(
         dataset=digest,
         classes=_counts(samples),
         skipped={str(skip.path): skip.reason for skip in samples.dataset.skipped},
-        initial_adapters=initial,
-        adapters=_digest(adapters.state_dict()),
+        initial_weights=initial,
+        weights=_digest(module.state_dict()),
         losses=position.losses,
     )
 
 
-def publish_adapters(
-    adapters: LinearAdapters, record: TrainingRecord, out: Path, checkpoint: Path | None = None
+def publish_weights(
+    learner: Learner, record: TrainingRecord, out: Path, checkpoint: Path | None = None
 ) -> Path:
-    """Write trained adapters and their record; then the checkpoint has served.
+    """Write trained weights and their record; then the checkpoint has served.
 
     Args:
-        out: `.safetensors`, or `.pth` for APRIL-GAN's layout.
+        out: `.safetensors`, or `.pth` for APRIL-GAN's layout of adapters.
         checkpoint: Is deleted at the end.
 
     Returns:
@@ -261,7 +258,7 @@ def publish_adapters(
     partial = out.with_name(f".partial-{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_adapters(adapters, partial)
+        learner.save(partial)
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         partial.replace(out)
         if checkpoint is not None:
@@ -275,39 +272,19 @@ def publish_adapters(
     return beside
 
 
-def _step(
-    adapters: LinearAdapters,
-    optimizer: torch.optim.Adam,
-    *,
-    tokens: torch.Tensor,
-    difference: torch.Tensor,
-    masks: torch.Tensor,
-    upsample: torch.Tensor,
-) -> float:
-    """Take one step of Adam.
-
-    Args:
-        tokens: float16 [batch, blocks, patches, width].
-        difference: float32 [batch, E], abnormal minus normal text embedding, scaled.
-        masks: bool [batch, S, S].
-        upsample: float32 [S, grid].
+def _step(learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+    """Take one step of the optimizer.
 
     Returns:
-        The loss, summed over the blocks.
+        The loss, summed over the stages.
 
     Raises:
         TrainingError: It is not finite.
     """
     optimizer.zero_grad()
-    masks = masks.to(upsample.device)
-    grid = upsample.shape[1]
     total = 0.0
-    # The blocks share no parameter, so each can give its gradient and free its memory in turn:
-    # a batch of 16 at 518 px then needs under 1 GB.
-    for block, layer in enumerate(adapters.fc):
-        adapted = functional.normalize(layer(tokens[:, block].to(upsample.device).float()), dim=-1)
-        logits = torch.einsum("ble,be->bl", adapted, difference).reshape(-1, grid, grid)
-        loss = segmentation_loss(upsample @ logits @ upsample.T, masks)
+    # Stage by stage, a batch of 16 at 518 px needs under 1 GB for adapters.
+    for loss in learner.losses(batch):
         torch.autograd.backward(loss)
         total += float(loss.detach())
     if not np.isfinite(total):
@@ -316,6 +293,13 @@ def _step(
         )
     optimizer.step()
     return total
+
+
+def _by_block(tokens: torch.Tensor, grids: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    """Split cached tokens, float16 [batch, …, width], by tapped block or level."""
+    ends = np.cumsum([grid**2 for grid in grids]).tolist()
+    flat = tokens.flatten(1, 2)
+    return tuple(flat[:, begin:end] for begin, end in pairwise([0, *ends]))
 
 
 def _batches_of_epoch(
@@ -353,10 +337,6 @@ def _read_batch(
     tokens = np.stack([cache.read_tokens(sample.tokens) for sample in batch])
     masks = np.stack([unpack_mask(sample.mask, cache.image_size) for sample in batch])
     return torch.from_numpy(tokens), torch.from_numpy(masks)
-
-
-def _direction(embeddings: torch.Tensor) -> torch.Tensor:
-    return LOGIT_SCALE * (embeddings[1] - embeddings[0]).detach().float()
 
 
 def _counts(samples: TrainingSamples) -> dict[str, ClassCount]:

@@ -11,7 +11,7 @@ import msgspec
 from zeroflaw.capi.abi import Config, Status, has_field
 from zeroflaw.capi.errors import EmbeddingError
 from zeroflaw_engines.backends import DEFAULT_BACKEND
-from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME, SHIPPED_NAMES
 from zeroflaw_engines.image_files.frame import MAX_FRAME_PIXELS
 from zeroflaw_engines.machine import MAX_THREADS
 
@@ -82,7 +82,7 @@ def read_configuration(path: Path) -> Configuration:
         ) from error
     for name in ("bundle", "model_cache"):
         value = fields.get(name)
-        if isinstance(value, str) and value != SHIPPED_NAME:
+        if isinstance(value, str) and value not in SHIPPED_NAMES:
             fields[name] = str(path.absolute().parent / value)
     return _converted(fields, f"the configuration {path}")
 

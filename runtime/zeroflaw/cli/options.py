@@ -19,7 +19,7 @@ from rich.progress import (
 
 from zeroflaw.pictures.images import Orientation
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAMES
 from zeroflaw_engines.errors import ZeroflawError
 from zeroflaw_engines.process.terminal import err, print_error, print_warning
 
@@ -32,8 +32,9 @@ _FILE_WARNINGS_SHOWN: Final = 5
 BundleArgument = Annotated[
     str,
     typer.Argument(
-        help=f"Directory that `zeroflaw export` wrote, or `{SHIPPED_NAME}`: the bundle that"
-        " ships with zeroflaw."
+        help="Directory that `zeroflaw export` wrote, or a bundle that ships with zeroflaw: "
+        + ", ".join(SHIPPED_NAMES)
+        + "."
     ),
 ]
 
@@ -83,10 +84,9 @@ def announce(bundle: Bundle, name: str | Path) -> None:
     """Say what the user of a bundle must know: random weights, or a demonstration model."""
     for text in notes_of(bundle, name):
         print_warning(text)
-    if name == SHIPPED_NAME and Path(SHIPPED_NAME).is_dir():
+    if isinstance(name, str) and name in SHIPPED_NAMES and Path(name).is_dir():
         print_warning(
-            f"{SHIPPED_NAME} is the bundle that ships with zeroflaw;"
-            f" the directory here is ./{SHIPPED_NAME}"
+            f"{name} is a bundle that ships with zeroflaw; the directory here is ./{name}"
         )
 
 

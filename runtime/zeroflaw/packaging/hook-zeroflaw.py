@@ -14,7 +14,7 @@ hiddenimports = [
     *collect_submodules("zeroflaw", filter=lambda name: not name.startswith("zeroflaw.packaging")),
     *collect_submodules("zeroflaw_engines"),
 ]
-# The bundle `mini`, and the style of the page of results.
+# The bundles that ship, and the style of the page of results.
 datas = [*collect_data_files("zeroflaw"), *collect_data_files("zeroflaw_engines")]
 # Decoders of image files are imported when a file needs them, and imagecodecs loads its own so.
 hiddenimports += ["simplejpeg", "tifffile", *collect_submodules("imagecodecs")]

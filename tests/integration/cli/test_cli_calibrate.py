@@ -215,7 +215,7 @@ def zeroflaw_with_mini(bundle: Path, tmp_path: Path) -> list[str]:
     (stand_in / "bundle.json").write_bytes(written(manifest))
     code = (
         "from pathlib import Path; from zeroflaw_engines.bundle import shipped;"
-        f"shipped._DIRECTORY = Path({str(stand_in)!r});"
+        f"shipped._PLACE = Path({str(stand_in.parent)!r});"
         "from zeroflaw.cli.app import main; main()"
     )
     return [sys.executable, "-c", code]
@@ -262,9 +262,10 @@ def test_mini_is_the_bundle_that_ships(
 def test_mini_is_the_default(bundle: Path, tmp_path: Path, monkeypatch) -> None:
     from zeroflaw_engines.bundle import shipped
 
-    monkeypatch.setattr(shipped, "_DIRECTORY", bundle)
+    (tmp_path / "mini").symlink_to(bundle, target_is_directory=True)
+    monkeypatch.setattr(shipped, "_PLACE", tmp_path)
     with Inspector.load() as inspector:
-        assert inspector.bundle.path == bundle
-    monkeypatch.setattr(shipped, "_DIRECTORY", tmp_path / "nowhere")
+        assert inspector.bundle.path == tmp_path / "mini"
+    monkeypatch.setattr(shipped, "_PLACE", tmp_path / "nowhere")
     with pytest.raises(BundleError, match="lacks the bundle 'mini'"):
         Inspector.load()

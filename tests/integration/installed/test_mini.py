@@ -66,8 +66,34 @@ def test_wheel_holds_it_and_stays_small(wheel: Path) -> None:
     assert {
         f"zeroflaw_engines/bundle/mini/{name}" for name in open_bundle("mini").manifest.files
     } | {"zeroflaw_engines/bundle/mini/bundle.json"} <= names
+    own = {
+        "bundle.json",
+        "clip_encoder.onnx",
+        "clip_encoder.onnx.data",
+    }
+    folder = "zeroflaw_engines/bundle/mini_clipsam/"
+    assert {name for name in names if name.startswith(folder)} == {folder + name for name in own}
     # The photos of the examples have a licence of their own, and stay in the checkout.
     assert not [name for name in names if "ball_screw" in name or name.startswith("examples")]
+
+
+def test_mini_clipsam_finds_unseen_defects_with_the_rest_of_mini(mini):
+    """A small draw of the test split; what the bundle has not of its own it has from mini."""
+    within = []
+    with Inspector.load("mini_clipsam") as inspector:
+        manifest = inspector.bundle.manifest
+        assert manifest.localizer.name == "clipsam"
+        assert manifest.parameters["refiner"] == "mmr"
+        assert inspector.bundle.onnx_path("sam_decoder") == mini.bundle.onnx_path("sam_decoder")
+        assert inspector.bundle.onnx_path("clip_encoder") != mini.bundle.onnx_path("clip_encoder")
+        for number, surface in enumerate(SURFACES["test"]):
+            defect = sorted(DEFECTS["test"])[number % len(DEFECTS["test"])]
+            frame = draw_frame("test", surface, defect, seed=7_100_000 + number, size=512)
+            inspection = inspector.inspect(frame.image, product=surface)
+            rows = np.arange(256) * inspection.anomaly_map.shape[0] // 256
+            seen = inspection.anomaly_map[np.ix_(rows, rows)]
+            within.append(within_image_auroc(seen, frame.mask[::2, ::2]))
+    assert np.mean(within) > 0.75
 
 
 def test_command_line_inspects_with_it(tmp_path):

@@ -90,8 +90,8 @@ def embeddings_by_name(
             f"the bundle {bundle.path} has no text engine, so it cannot take new products",
             "export it again with --text-encoder, or with the products that you need",
         )
-    ensembles = read_prompt_ensembles(ensembles_file or bundle.path / text.ensembles)
-    tokenize = load_tokenizer(bundle.path / text.tokenizer, text.context)
+    ensembles = read_prompt_ensembles(ensembles_file or bundle.file(text.ensembles))
+    tokenize = load_tokenizer(bundle.file(text.tokenizer), text.context)
     session = load_session(bundle, TEXT_ENCODER, backend=backend)
 
     def encode(tokens: NDArray[np.int32]) -> NDArray[np.float32]:

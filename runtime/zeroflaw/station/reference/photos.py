@@ -25,7 +25,7 @@ from zeroflaw.pipeline.view.product_view import ProductView
 from zeroflaw.station.reference.scorer import require_sight
 from zeroflaw.station.reference.view_scorer import require_view
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.bundle.lock import LEARNING
+from zeroflaw_engines.bundle.directory.lock import LEARNING
 from zeroflaw_engines.errors import BundleError, FrameError, ImageFileError, ReferenceBankError
 from zeroflaw_engines.files import disk_errors_named, replacing, sha256_of_file
 from zeroflaw_engines.image_files.frame import Frame

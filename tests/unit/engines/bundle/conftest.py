@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.bundle.directory import lock as bundle_lock
 
 
 @pytest.fixture

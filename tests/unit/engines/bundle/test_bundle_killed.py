@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from support.small_bundle import ENTRY, left_overs, rows, write_small_bundle
-from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle, read_manifest
-from zeroflaw_engines.bundle.lock import locked_name
+from zeroflaw_engines.bundle.directory import lock as bundle_lock
+from zeroflaw_engines.bundle.directory.lock import locked_name
 from zeroflaw_engines.bundle.products.writer import add_products
 from zeroflaw_engines.bundle.writer import copy_bundle, staged_bundle, write_manifest
 from zeroflaw_engines.files import exchange

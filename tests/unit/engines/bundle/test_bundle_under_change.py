@@ -28,10 +28,10 @@ from support.small_bundle import (
 )
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle import bundle as bundle_module
-from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle import writer as bundle_writer
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
-from zeroflaw_engines.bundle.lock import locked_bundle, publish
+from zeroflaw_engines.bundle.directory import lock as bundle_lock
+from zeroflaw_engines.bundle.directory.lock import locked_bundle, publish
 from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION, Calibration
 from zeroflaw_engines.bundle.products.writer import add_products, set_calibration
 from zeroflaw_engines.bundle.shipped import bundle_path
@@ -61,7 +61,7 @@ for i in range(int(count)):
 """
 COPIER = """
 import itertools, sys
-from zeroflaw_engines.bundle import lock as bundle_lock
+from zeroflaw_engines.bundle.directory import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.writer import copy_bundle
 target, one, other, way = sys.argv[1:]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from support.small_bundle import fill, snapshot
-from zeroflaw_engines.bundle import lock as bundle_lock
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.directory import lock as bundle_lock
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.errors import (
     BundleError,

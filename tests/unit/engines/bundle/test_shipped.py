@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.manifests import as_version_1
+from support.manifests import as_version_1, written
 from support.small_bundle import CALIBRATION
 from zeroflaw_engines.bundle import shipped
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
@@ -24,8 +27,24 @@ def stand_in(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A copy of the tiny bundle in the place of the one that ships."""
     package = tmp_path / "package" / SHIPPED_NAME
     shutil.copytree(copied, package)
-    monkeypatch.setattr(shipped, "_DIRECTORY", package)
+    monkeypatch.setattr(shipped, "_PLACE", package.parent)
     return package
+
+
+@pytest.fixture
+def sharing(stand_in: Path) -> Path:
+    """A bundle that ships, too, with another decoder of its own and everything else from mini."""
+    own = stand_in.with_name("mini_clipsam")
+    own.mkdir()
+    decoder = (stand_in / "sam_decoder.onnx").read_bytes() + b"\0"
+    (own / "sam_decoder.onnx").write_bytes(decoder)
+    raw = json.loads((stand_in / "bundle.json").read_text("utf-8"))
+    raw["files"]["sam_decoder.onnx"] = {
+        "sha256": hashlib.sha256(decoder).hexdigest(),
+        "bytes": len(decoder),
+    }
+    (own / "bundle.json").write_bytes(written(raw))
+    return own
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -51,12 +70,49 @@ def test_everything_else_is_a_directory(
 
 
 def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(shipped, "_DIRECTORY", tmp_path / "mini")
+    monkeypatch.setattr(shipped, "_PLACE", tmp_path)
     for read in (bundle_path, open_bundle, read_manifest):
         with pytest.raises(BundleError) as caught:
             read("mini")
         assert "lacks" in caught.value.cause
         assert "./mini" in caught.value.remedy
+
+
+def test_bundles_that_ship_share_what_is_the_same(
+    sharing: Path, stand_in: Path, tmp_path: Path
+) -> None:
+    bundle = open_bundle("mini_clipsam")
+    assert bundle.path == sharing
+    assert bundle.onnx_path("sam_decoder").parent == sharing
+    assert bundle.onnx_path("sam_encoder").parent == stand_in
+    graph = bundle.graph("clip_encoder", "onnxruntime")
+    assert graph.path.parent == stand_in
+    assert set(bundle.bank) == set(open_bundle("mini").bank)
+    assert bundle.identity != open_bundle("mini").identity
+    copy = copy_bundle(bundle, tmp_path / "copy")
+    assert {path.name for path in copy.path.iterdir()} == {*bundle.manifest.files, "bundle.json"}
+    assert open_bundle(copy.path).identity == bundle.identity
+    with pytest.raises(BundleError) as caught:
+        require_changeable(sharing)
+    assert "bundle copy mini_clipsam" in caught.value.remedy
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_damaged_file_that_is_shared_is_named(sharing: Path, stand_in: Path, damage: str) -> None:
+    file = stand_in / "sam_encoder.onnx"
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    with pytest.raises(BundleDamagedError, match=re.escape(str(file))) as caught:
+        open_bundle("mini_clipsam")
+    assert "install zeroflaw again" in caught.value.remedy
+
+
+def test_a_bundle_that_does_not_ship_shares_nothing(sharing: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(sharing, tmp_path / "mini_clipsam")
+    with pytest.raises(BundleDamagedError, match=r"missing from the bundle"):
+        open_bundle(elsewhere)
 
 
 def test_it_is_not_changed_by_any_of_its_names(stand_in: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from zeroflaw.cli.bundle import bundle_app
-from zeroflaw_engines.bundle import variants as bundle_variants
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.directory import variants as bundle_variants
 from zeroflaw_engines.bundle.manifest import SCHEMA_VERSION
 from zeroflaw_engines.errors import BundleError, ExportError, ParityError
 from zeroflaw_export.cli.add_fp16 import add_fp16

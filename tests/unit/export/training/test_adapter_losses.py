@@ -10,6 +10,8 @@ from torch.nn import functional
 
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
+from zeroflaw_export.training.april_gan import adapters_learner
+from zeroflaw_export.training.learner import Batch
 from zeroflaw_export.training.losses import dice_loss, focal_loss, segmentation_loss
 from zeroflaw_export.training.train import _step
 
@@ -95,15 +97,9 @@ def test_a_step_has_the_gradient_of_the_sum_over_blocks() -> None:
         want = want + two_channel_loss(logits, mask)
     gradients = torch.autograd.grad(want, list(adapters.parameters()))
 
-    optimizer = torch.optim.Adam(adapters.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    got = _step(
-        adapters,
-        optimizer,
-        tokens=tokens,
-        difference=100.0 * (text[:, 1] - text[:, 0]),
-        masks=mask,
-        upsample=bilinear_matrix(4, 28),
-    )
+    learner = adapters_learner(adapters)
+    batch = Batch(tokens.unbind(1), text, mask, (bilinear_matrix(4, 28),) * 4)
+    got = _step(learner, learner.optimizer(1e-3), batch)
     assert got == pytest.approx(want.item(), rel=1e-5)
     for parameter, gradient in zip(adapters.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)

@@ -18,12 +18,9 @@ from zeroflaw_export.datasets import (
 )
 from zeroflaw_export.models.adapters import LinearAdapters, load_adapters
 from zeroflaw_export.models.clip_encoder import ClipEncoder
+from zeroflaw_export.training.april_gan import adapters_learner, published_recipe
 from zeroflaw_export.training.token_cache import FrozenTower
-from zeroflaw_export.training.train import (
-    TrainingSettings,
-    publish_adapters,
-    published_recipe,
-)
+from zeroflaw_export.training.train import TrainingSettings, publish_weights
 
 
 def test_it_learns_where_the_defects_are(bench: Bench) -> None:
@@ -144,7 +141,7 @@ def test_a_training_that_diverges_says_so(bench: Bench) -> None:
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_published_adapters_are_read_again(bench: Bench, name: str) -> None:
     adapters, record = bench.train(dataclasses.replace(SETTINGS, epochs=1))
-    beside = publish_adapters(adapters, record, bench.directory / "out" / name)
+    beside = publish_weights(adapters_learner(adapters), record, bench.directory / "out" / name)
     read = fresh_adapters(9)
     load_adapters(read, bench.directory / "out" / name)
     assert same(read, adapters)

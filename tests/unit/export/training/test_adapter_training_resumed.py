@@ -9,8 +9,9 @@ import pytest
 from support.adapter_training import SETTINGS, Bench, fresh_adapters, same
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_export.models.adapters import LinearAdapters
+from zeroflaw_export.training.april_gan import adapters_learner
 from zeroflaw_export.training.samples import TrainingProgress
-from zeroflaw_export.training.train import publish_adapters
+from zeroflaw_export.training.train import publish_weights
 
 
 class Killed(BaseException):
@@ -63,8 +64,11 @@ def test_the_finished_state_stays_until_it_is_published(bench: Bench) -> None:
     assert same(first, again)
     assert second.losses == record.losses
     assert not [progress for progress in steps if progress.stage == "training"]
-    publish_adapters(
-        again, second, bench.directory / "a.safetensors", bench.directory / "checkpoint"
+    publish_weights(
+        adapters_learner(again),
+        second,
+        bench.directory / "a.safetensors",
+        bench.directory / "checkpoint",
     )
     assert not (bench.directory / "checkpoint").exists()
 
@@ -88,7 +92,7 @@ def test_a_checkpoint_of_other_settings_is_refused(
 
 def test_a_checkpoint_of_other_data_or_adapters_is_refused(bench: Bench) -> None:
     bench.train()
-    with pytest.raises(TrainingError, match="its initial adapters is"):
+    with pytest.raises(TrainingError, match="its initial weights is"):
         bench.train(adapters=fresh_adapters(2))
     less = dataclasses.replace(bench.dataset, classes=bench.dataset.classes[:1])
     with pytest.raises(TrainingError, match="its dataset is"):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from zeroflaw_engines.errors import TrainingError
 from zeroflaw_export.models.architectures import clip_architecture
-from zeroflaw_export.models.clip_encoder import ClipEncoder, _anomaly_map
+from zeroflaw_export.models.clip_encoder import ClipEncoder, upsampled
 from zeroflaw_export.models.load import WeightsSource, load_clip, load_linear_adapters
 from zeroflaw_export.training.run import default_token_cache, frozen_tower
 from zeroflaw_export.training.token_cache import FrozenTower, open_token_cache, unpack_mask
@@ -54,7 +54,9 @@ def test_tokens_are_those_of_the_exported_encoder(tower: FrozenTower, image: np.
         maps = []
         for adapted in adapters([block[None] for block in tokens]):
             logits = 100.0 * torch.nn.functional.normalize(adapted, dim=-1) @ text.T
-            maps.append(_anomaly_map(logits, getattr(encoder, encoder.upsampling[0])))
+            difference = logits[..., 1] - logits[..., 0]
+            upsample = getattr(encoder, encoder.upsampling[0])
+            maps.append(torch.sigmoid(upsampled(difference, upsample)))
         got = torch.stack(maps).mean(dim=0)
     torch.testing.assert_close(got, want, rtol=0, atol=0.02)  # float16
 

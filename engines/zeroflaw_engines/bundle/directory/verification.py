@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zeroflaw_engines.bundle.manifest import FileEntry
-from zeroflaw_engines.bundle.shipped import is_shipped
+from zeroflaw_engines.bundle.shipped import file_of_bundle, is_shipped
 from zeroflaw_engines.errors import BundleDamagedError
 from zeroflaw_engines.files import sha256_of_files
 
@@ -21,7 +21,7 @@ def read_verified(root: Path, name: str, entry: FileEntry) -> bytes:
     """
     _require_size(root, name, entry)
     try:
-        data = (root / name).read_bytes()
+        data = file_of_bundle(root, name).read_bytes()
     except OSError as error:
         raise _unreadable(root, error) from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -54,21 +54,23 @@ def verify_files(
     if not verify_digests:
         return
     try:
-        digests = sha256_of_files(root / name for name in todo)
+        paths = {name: file_of_bundle(root, name) for name in todo}
+        digests = sha256_of_files(paths.values())
     except OSError as error:
         raise _unreadable(root, error) from error
     for name, status in todo.items():
-        if digests[root / name] != files[name].sha256:
+        if digests[paths[name]] != files[name].sha256:
             raise _altered(root, name)
         verified[name] = (files[name].sha256, status)
 
 
 def _require_size(root: Path, name: str, entry: FileEntry) -> os.stat_result:
     """Check that a file is there, inside the bundle, and of its size."""
-    file = root / name
+    file = file_of_bundle(root, name)
     if not file.is_file():
         raise BundleDamagedError(f"{file} is missing from the bundle", _remedy(root))
-    if not file.resolve().is_relative_to(root.resolve()):
+    home = root if file == root / name else file.parent
+    if not file.resolve().is_relative_to(home.resolve()):
         raise BundleDamagedError(f"{file} is a link that leads out of the bundle", _remedy(root))
     try:
         status = file.stat()
@@ -98,5 +100,6 @@ def _unreadable(root: Path, error: OSError) -> BundleDamagedError:
 
 def _altered(root: Path, name: str) -> BundleDamagedError:
     return BundleDamagedError(
-        f"{root / name} was altered: its SHA-256 is not the manifest's", _remedy(root)
+        f"{file_of_bundle(root, name)} was altered: its SHA-256 is not the manifest's",
+        _remedy(root),
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle, read_manifest
+from zeroflaw_engines.bundle.directory.lock import MOVED_NAME, PARTIAL
 from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphVariant
-from zeroflaw_engines.bundle.lock import MOVED_NAME, PARTIAL
 from zeroflaw_engines.bundle.manifest import FileEntry, Manifest, ParityFigure, brought_up
 from zeroflaw_engines.bundle.writer import changing, replace_manifest
 from zeroflaw_engines.contract import EngineName
