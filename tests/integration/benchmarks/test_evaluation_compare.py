@@ -98,11 +98,13 @@ def test_the_verdict_is_of_the_rows(compared) -> None:
     assert any("random weights" in note for note in compared.notes)
 
 
-def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path) -> None:
+def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle) -> None:
     with pytest.raises(EvaluationError, match="takes the frame itself") as caught:
         methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=True)
     assert "without --shots" in caught.value.remedy
     name = str(tiny_bundle.path)
+    with pytest.raises(EvaluationError, match="--set says none for all"):
+        methods_of([name], [], shots=False, adjusted=lambda one: one.replace(refiner="none"))
     assert len(methods_of([name, name], ["none", "cascade", "none"], shots=False)) == 2
     mini = methods_of([name, "mini"], [], shots=False)
     assert [one.name for one in mini] == [

@@ -84,11 +84,6 @@ def test_refiners_share_encodings_and_nothing_else(
     again = evaluated(tiny_bundle, dataset_dir, tmp_path)
     # As text, since NaN is not equal to itself.
     assert str(again.table("scoring")) == str(plain.table("scoring"))
-    # A parameter of the refiner's own refines anew.
-    calls.clear()
-    seeded = parameters_of(tiny_bundle, "mmr").replace(mmr_seed=5)
-    evaluated(tiny_bundle, dataset_dir, tmp_path, parameters=seeded)
-    assert set(calls) == {"sam_decoder"}
 
 
 def test_what_a_refiner_does_not_have_is_refused(tiny_bundle, dataset_dir, tmp_path) -> None:

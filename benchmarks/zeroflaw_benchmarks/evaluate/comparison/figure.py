@@ -57,8 +57,8 @@ def write_comparison_figure(comparison: Comparison, path: Path) -> None:
             )
         if verdict.within_ms is not None:
             panel.axvline(verdict.within_ms, color="0.5", linestyle="--", linewidth=1)
-        panel.set_xlim(left=0)
-        panel.margins(x=0.25)
+        # Room for the name of the slowest.
+        panel.set_xlim(0, 1.25 * max((row.cost.milliseconds for row in rows), default=1))
         panel.set_xlabel("ms an inspection (median)")
         panel.set_ylabel(f"{COLUMNS[verdict.best_by]}, %; bars: 95 % of resampled images")
         panel.grid(color="0.92")

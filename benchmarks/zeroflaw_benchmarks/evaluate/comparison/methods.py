@@ -64,6 +64,9 @@ def methods_of(
             except (EngineError, ParametersError) as error:
                 refused.append(f"{name} with {refiner}: {error.cause}")
                 continue
+            if parameters.refiner != refiner:
+                refused.append(f"{name} with {refiner}: --set says {parameters.refiner} for all")
+                continue
             if shots and refiner in INSPECTED_REFINERS:
                 refused.append(
                     f"{name} with {refiner}: it takes the frame itself, and --shots measures on"
@@ -75,7 +78,7 @@ def methods_of(
     if refused:
         raise EvaluationError(
             f"{len(refused)} of the rows cannot be measured: {'; '.join(refused)}",
-            "leave these bundles or --refiner out, or compare them without --shots",
+            "leave these bundles, --refiner or --set out, or compare them without --shots",
         )
     return _told_apart(found)
 

@@ -14,10 +14,11 @@ from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, encoding_variant
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import processes_within_memory
 from zeroflaw_benchmarks.evaluate.passes.rows import required_decodings, table_rows
+from zeroflaw_benchmarks.evaluate.passes.scorings import kept_scorings, own_scoring
 from zeroflaw_benchmarks.evaluate.products import product_of_class
 from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, TABLE_2, TABLE_3
 from zeroflaw_benchmarks.evaluate.result import mean_of
-from zeroflaw_engines.errors import ProductError
+from zeroflaw_engines.errors import EvaluationError, ProductError
 from zeroflaw_engines.parameters import MethodParameters
 
 
@@ -46,11 +47,30 @@ def test_rows_and_what_is_decoded_for_them():
         ({"box": "per_component"}, True),
         ({"sam_input": "squashed"}, True),
         ({"no_region": "always_run"}, True),
+        ({"refiner": "mmr"}, True),
+        ({"refiner": "mmr", "mmr_seed": 5}, True),
     ],
 )
 def test_what_needs_another_decoding(change, decodes_anew):
     own = MethodParameters()
     assert (decoded_parameters(own.replace(**change)) != decoded_parameters(own)) == decodes_anew
+
+
+def test_decodings_of_two_refiners_are_never_the_same():
+    mmr = decoded_parameters(MethodParameters(refiner="mmr"))
+    digests = {
+        DecodingOptions(one, (3,), size, kept_scorings(one)).digest()
+        for one in (mmr, mmr.replace(mmr_seed=5), mmr.replace(fusion_weight=0.3),
+                    decoded_parameters(MethodParameters()))
+        for size in (448, 518)
+    }  # fmt: skip
+    # Masks of the cascade are kept at their own size, and fused afterwards.
+    assert len(digests) == 2 * 3 + 1
+    assert kept_scorings(MethodParameters(refiner="none")) == ()
+    assert kept_scorings(MethodParameters(refiner="mmr"), of_draws=True) == ("fused",)
+    assert own_scoring(MethodParameters(refiner="none")) == "map"
+    with pytest.raises(EvaluationError, match="--ablate kernel is of the cascade"):
+        table_rows(MethodParameters(refiner="mmr"), ["kernel"])
 
 
 def test_what_needs_another_encoding():
@@ -61,8 +81,9 @@ def test_what_needs_another_encoding():
         encoding_variant("ort 2", own, embeddings),
         encoding_variant("ort 1", own.replace(sam_input="squashed"), embeddings),
         encoding_variant("ort 1", own, embeddings * 2),
+        encoding_variant("ort 1", own, embeddings, with_features=False),
     }
-    assert len(others - {variant}) == 3
+    assert len(others - {variant}) == 4
 
 
 def test_product_of_class():
