@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support.command_line import zeroflaw
-from support.exported_bundle import export
+from support.exported_bundle import tiny_job
 from zeroflaw.inspector import Inspector
 from zeroflaw_engines.built_engines.lookup import find_engine
 from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_export.export import export_bundle
 from zeroflaw_export.parity.checks import parity_image
 
 TINY_BLOCKS = 4
@@ -20,10 +22,15 @@ TINY_BLOCKS = 4
 @pytest.mark.long
 @pytest.mark.parametrize("localizer", ["anomalyclip", "sdp", "sdp_plus"])
 def test_a_bundle_is_exported_inspected_and_compiled(localizer: str, tmp_path: Path) -> None:
-    path = export(
-        tmp_path / "bundle", "tiny", "tiny", "--localizer", localizer, "--localizer-set", "sigma=3",
-        "--precision", "fp16", "--no-text-encoder",
-    ).path  # fmt: skip
+    path = tmp_path / "bundle"
+    job = replace(
+        tiny_job("bolt"),
+        localizer=localizer,
+        localizer_parameters={"sigma": 3},
+        precision="fp16",
+        text_encoder=False,
+    )
+    export_bundle(job, path)
     manifest = open_bundle(path).manifest
     assert manifest.localizer_name == localizer
     assert manifest.localizer is not None

@@ -154,9 +154,10 @@ def _source_outputs(source: Path, folder: Path, architecture: ClipArchitecture) 
             encode_text = script.encode_text_with_prompt_ensemble
 
             def keep_text(*arguments: object, encode: Any = encode_text) -> Any:  # noqa: ANN401
-                found = encode(*arguments)
-                kept["text"] = found[_PRODUCT].T
-                return found
+                """Encode the sentences for the first script; the second has the same."""
+                if "text" not in kept:
+                    kept["text"] = encode(*arguments)
+                return kept["text"]
 
             script.open_clip.create_model_and_transforms = _creator(script, folder, architecture)
             vars(script).update(
@@ -180,7 +181,7 @@ def _source_outputs(source: Path, folder: Path, architecture: ClipArchitecture) 
         outputs[f"{name}_anomaly_map"] = fixed.clip(0, 1).astype(np.float32)
     return outputs | {
         "image_score": np.array([float(score) for score in kept["pr_sp0"]], np.float32),
-        "text_embeddings": kept["text"].float().numpy(),
+        "text_embeddings": kept["text"][_PRODUCT].T.float().numpy(),
     }
 
 
