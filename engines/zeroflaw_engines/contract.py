@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from zeroflaw_engines.errors import EngineContractError
+from zeroflaw_engines.parameters import Refiner
 
 EngineName = Literal[
     "clip_encoder",
@@ -30,6 +31,14 @@ REFERENCE_MATCHER: Final = "reference_matcher"
 FRAME_RESIZER: Final = "frame_resizer"
 PATCH_TOKENS: Final = "patch_tokens"
 TEXT_EMBEDDINGS: Final = "text_embeddings"
+
+# What each refiner runs beside the CLIP encoder.
+ENGINES_OF_REFINER: Final[dict[Refiner, tuple[EngineName, ...]]] = {
+    "cascade": (SAM_ENCODER, SAM_DECODER),
+    "mmr": (SAM_ENCODER, SAM_DECODER),
+    "box_proposals": (SAM_ENCODER, SAM_DECODER),
+    "none": (),
+}
 
 # The dynamic axis of encoders that take several images in one call, and the most that an export
 # may ask for: from there on a batch gains nothing on any GPU, and takes memory.
@@ -138,7 +147,8 @@ class EngineSizes:
         clip_image_size: Side of the square image of the CLIP encoder, px. The anomaly map has
             the same side.
         embedding_size: Width of the shared image-text space; 0 where the localizer takes no texts.
-        sam_image_size: Side of SAM's padded square image, px.
+        sam_image_size: Side of SAM's padded square image, px; this and the other sizes of SAM are
+            0 in a bundle without it.
         sam_feature_size: Side of SAM's feature grid, cells.
         sam_feature_channels: Channels of SAM's features.
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
@@ -171,7 +181,8 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       takes no texts has no such input. `anomaly_map` and `image_score` are in [0, 1], by the
       bundle's localizer: APRIL-GAN's are the mean over the tapped blocks of P(abnormal),
       upsampled before softmax, and P(abnormal) of the CLS token. `patch_tokens`, in bundles that
-      take reference banks, are L2-normalised, row by row of their grid.
+      take reference banks, are L2-normalised, row by row of their grid: of APRIL-GAN the tapped
+      blocks, of WinCLIP the patches and the windows of two scales around them.
     - `sam_encoder`: `image` is RGB with the content at the top left; `image_size` is the height
       and width of that content. All outside it is set to SAM's mean colour *after*
       normalisation, as `Sam.preprocess` does, whatever the pixels there are.
@@ -180,7 +191,8 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
       All four masks and predicted IoUs come out; token 0 is the single-mask one.
     - `reference_matcher`: `bank` has the tokens of good photos, L2-normalised; rows from
       `valid_rows` on are padding, which nothing is matched with. `reference_map` is in [0, 2]:
-      the mean over the blocks of 1 - the highest cosine to a row, upsampled.
+      the mean over the blocks of 1 - the highest cosine to a row, upsampled, unless the bundle's
+      localizer has a matcher of its own.
     - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
       embeddings out.
     - `frame_resizer`: see `frame_resizer_contract`; it depends on no size.
@@ -190,10 +202,16 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     `image_size` has two axes, `patch_tokens` four. The texts are the same for all of them.
 
     Raises:
-        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks.
+        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks,
+            or one of SAM, of a bundle without it.
     """
     if name == FRAME_RESIZER:
         return frame_resizer_contract()
+    if name in (SAM_ENCODER, SAM_DECODER) and not sizes.sam_image_size:
+        raise EngineContractError(
+            f"there is no contract of a {name} in a bundle without SAM",
+            "set refiner to none, or export the bundle again with SAM (`zeroflaw export --sam`)",
+        )
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
     several: tuple[str, ...] = (IMAGES,) if s.max_batch > 1 else ()

@@ -30,6 +30,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
+    ENGINES_OF_REFINER,
     MAX_BATCH,
     REFERENCE_MATCHER,
     SAM_DECODER,
@@ -72,18 +73,19 @@ class ExportJob:
 
     Attributes:
         clip_architecture: Name in the registry.
-        sam_architecture: Name in the registry.
+        sam_architecture: Name in the registry; None exports no SAM, for refiners that run without.
         clip_weights: Of both CLIP towers.
         localizer_weights: Of what the localizer adds to CLIP's towers, as APRIL-GAN's adapters;
             of one that adds nothing, they are not looked at.
-        sam_weights: Of SAM.
+        sam_weights: Of SAM; None with none.
         localizer: Name in the registry.
         localizer_parameters: Its parameters, by name; others take their defaults.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.
         products: Names to put into the prompt bank.
         ensembles: A file of prompt ensembles; default: those of the localizer.
         text_encoder: Whether the text tower becomes a fourth engine.
-        parameters: Method parameters to record.
+        parameters: Method parameters to record; those of a localizer's source are its
+            `recorded_parameters`.
         demonstration: A sentence that says what the model is, if it is one to try zeroflaw with.
         precision: `fp16` adds strongly typed graphs for TensorRT; the FP32 graphs are always there.
         bank_bytes: What a product's reference bank may take, in FP16.
@@ -92,10 +94,10 @@ class ExportJob:
     """
 
     clip_architecture: str
-    sam_architecture: str
+    sam_architecture: str | None
     clip_weights: WeightsSource
     localizer_weights: WeightsSource
-    sam_weights: WeightsSource
+    sam_weights: WeightsSource | None
     localizer: str = DEFAULT_LOCALIZER
     localizer_parameters: Mapping[str, Any] = field(default_factory=dict)
     clip_image_size: int | None = None
@@ -120,7 +122,8 @@ class ExportJob:
     def sources(self) -> tuple[WeightsSource, ...]:
         """All weights that go into the bundle."""
         own = (self.localizer_weights,) if localizer(self.localizer).takes_weights else ()
-        return (self.clip_weights, *own, self.sam_weights)
+        of_sam = () if self.sam_weights is None else (self.sam_weights,)
+        return (self.clip_weights, *own, *of_sam)
 
 
 def export_bundle(
@@ -150,6 +153,7 @@ def export_bundle(
     )
     if not job.products:
         raise ExportError("the export has no product", "name at least one")
+    _require_sam(job)
     job = replace(job, products=tuple(map(normal_name, job.products)))
     for name in job.products:
         check_product_name(name)
@@ -157,6 +161,11 @@ def export_bundle(
     for source in job.sources:
         source.require_file()
     if job.ensembles is not None:
+        if not localizer(job.localizer).takes_text:
+            raise ExportError(
+                f"the sentences of {job.ensembles} were given to {job.localizer}, which takes none",
+                "leave --ensembles out",
+            )
         read_prompt_ensembles(job.ensembles)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
@@ -173,51 +182,36 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     method = localizer(job.localizer)
     method_parameters = method.parameters_from(job.localizer_parameters)
     method.check(architecture, image_size, method_parameters)
-    sam_arch = sam_architecture(job.sam_architecture)
-    report("loading SAM's weights")
-    sam = load_sam(sam_arch, job.sam_weights)
-    grid = sam.prompt_encoder.image_embedding_size[0]
+    sam_identity, sam = _load_sam(job, report)
     sizes = EngineSizes(
         clip_image_size=image_size,
         embedding_size=architecture.embedding_size if method.takes_text else 0,
-        sam_image_size=sam.image_encoder.img_size,
-        sam_feature_size=grid,
-        sam_feature_channels=sam.prompt_encoder.embed_dim,
-        max_prompts=MAX_PROMPTS,
+        sam_image_size=0 if sam_identity is None else sam_identity.image_size,
+        sam_feature_size=0 if sam_identity is None else sam_identity.feature_size,
+        sam_feature_channels=0 if sam_identity is None else sam_identity.feature_channels,
+        max_prompts=0 if sam_identity is None else sam_identity.max_prompts,
         reference=method.reference_sizes(architecture, image_size, job.bank_bytes),
         max_batch=job.max_batch,
     )
-    sam_identity = SamIdentity(
-        architecture=sam_arch.name,
-        image_size=sizes.sam_image_size,
-        feature_size=grid,
-        feature_channels=sizes.sam_feature_channels,
-        max_prompts=MAX_PROMPTS,
-        mean=SAM_MEAN,
-        std=SAM_STD,
-        weights=job.sam_weights.identity(),
-    )
     writer = EngineWriter(staging, sizes, job.precision, report)
-    sam_part = _export_sam(writer, sam)
+    sam_part = EngineGraphs({}, []) if sam is None else _export_sam(writer, sam)
     del sam
 
     report("loading CLIP's weights")
+    quick_gelu = method.runs_quick_gelu(architecture, image_size)
     clip = load_clip(
         architecture,
         image_size,
         job.clip_weights,
-        quick_gelu=method.quick_gelu,
+        quick_gelu=quick_gelu,
         positions=method.positions,
-    )
-    quick_gelu = (
-        architecture.uses_quick_gelu(image_size) if method.quick_gelu is None else method.quick_gelu
     )
     clip_identity = ClipIdentity(
         architecture=architecture.name,
         activation="quick_gelu" if quick_gelu else "gelu",
         image_size=image_size,
         embedding_size=sizes.embedding_size,
-        tapped_blocks=architecture.tapped_blocks,
+        tapped_blocks=method.tapped_blocks(architecture, method_parameters),
         mean=CLIP_MEAN,
         std=CLIP_STD,
         weights=job.clip_weights.identity(),
@@ -253,7 +247,13 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         ),
     )
     matcher_part = writer.write(
-        REFERENCE_MATCHER, method.matcher(sizes), parity.check_reference_matcher
+        REFERENCE_MATCHER,
+        method.matcher(sizes, method_parameters),
+        lambda session, accepted: parity.check_reference_matcher(
+            session,
+            lambda inputs, side: method.plain_reference_map(inputs, side, method_parameters),
+            accepted,
+        ),
     )
 
     identity = localizer_identity(method, method_parameters)
@@ -282,6 +282,38 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         reference=_reference_identity(sizes),
         localizer=identity,
     )
+
+
+def _require_sam(job: ExportJob) -> None:
+    refiner = job.parameters.refiner
+    if job.sam_architecture is None and SAM_ENCODER in ENGINES_OF_REFINER[refiner]:
+        raise ExportError(
+            f"the refiner {refiner} runs SAM, and none is exported",
+            "name one with --sam, or export for --refiner none",
+        )
+    if (job.sam_architecture is None) != (job.sam_weights is None):
+        raise ExportError(
+            "of SAM's architecture and its weights, one alone is given", "give both, or neither"
+        )
+
+
+def _load_sam(job: ExportJob, report: ReportStep) -> tuple[SamIdentity | None, Sam | None]:
+    if job.sam_architecture is None or job.sam_weights is None:
+        return None, None
+    architecture = sam_architecture(job.sam_architecture)
+    report("loading SAM's weights")
+    sam = load_sam(architecture, job.sam_weights)
+    identity = SamIdentity(
+        architecture=architecture.name,
+        image_size=sam.image_encoder.img_size,
+        feature_size=sam.prompt_encoder.image_embedding_size[0],
+        feature_channels=sam.prompt_encoder.embed_dim,
+        max_prompts=MAX_PROMPTS,
+        mean=SAM_MEAN,
+        std=SAM_STD,
+        weights=job.sam_weights.identity(),
+    )
+    return identity, sam
 
 
 def localizer_identity(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from support.command_line import ZEROFLAW, Cost, run_measured
+from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 if TYPE_CHECKING:
     from zeroflaw_export.export import ExportJob
@@ -46,3 +50,57 @@ def tiny_job(*products: str) -> ExportJob:
         products=products,
         bank_bytes=2**20,
     )
+
+
+def language_free(tiny: Bundle, target: Path) -> Bundle:
+    """Write VisualAD of random weights on the tower of `tiny_bundle`, with the product `object`."""
+    from zeroflaw_engines.bundle.manifest import LOCALIZERS_SINCE, Product
+    from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
+    from zeroflaw_engines.contract import CLIP_ENCODER, TEXT_ENCODER
+    from zeroflaw_export.engine_writer import EngineWriter
+    from zeroflaw_export.export import localizer_identity
+    from zeroflaw_export.models.architectures import clip_architecture
+    from zeroflaw_export.models.load import WeightsSource, load_clip
+    from zeroflaw_export.models.localizers.localizer import Tower
+    from zeroflaw_export.models.localizers.registry import localizer
+    from zeroflaw_export.parity import checks
+    from zeroflaw_export.texts import PROMPTS, no_texts
+
+    method, source = localizer("visualad"), WeightsSource("random", None, TINY_SEED)
+    architecture = clip_architecture("tiny")
+    size, parameters = tiny.manifest.clip.image_size, method.parameters()
+    clip = load_clip(
+        architecture, size, source, quick_gelu=method.quick_gelu, positions=method.positions
+    )
+    tower = Tower(clip=clip, architecture=architecture, image_size=size, weights=source)
+    built = method.build(tower, parameters)
+    manifest = msgspec.structs.replace(
+        tiny.manifest,
+        schema_version=LOCALIZERS_SINCE,
+        clip=msgspec.structs.replace(tiny.manifest.clip, embedding_size=0, activation="quick_gelu"),
+        text=None,
+        prompts=PROMPTS,
+        products={"object": Product(sentences=(0, 0))},
+        localizer=localizer_identity(method, parameters),
+    )
+    with staged_bundle(target, overwrite=False) as staging:
+        texts = no_texts(staging, ["object"])
+        part = EngineWriter(staging, manifest.sizes, "fp32", lambda _: None).write(
+            CLIP_ENCODER,
+            built.encoder,
+            lambda session, accepted: checks.check_clip_encoder(
+                session, built.reference, texts.bank["object"], accepted
+            ),
+        )
+        kept = {
+            name: engine
+            for name, engine in tiny.manifest.engines.items()
+            if name not in (CLIP_ENCODER, TEXT_ENCODER)
+        }
+        for engine in kept.values():
+            for file in (engine.onnx, engine.weights):
+                if file is not None:
+                    shutil.copyfile(tiny.path / file, staging / file)
+        engines = {**part.engines, **kept}
+        write_manifest(staging, msgspec.structs.replace(manifest, engines=engines))
+    return open_bundle(target)

@@ -70,6 +70,7 @@ from zeroflaw_benchmarks.evaluate.result import (
 from zeroflaw_benchmarks.evaluate.shots import photo_files
 from zeroflaw_benchmarks.evaluate.shots_measuring import measure_shots
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs
+from zeroflaw_engines.bundle.manifest import sam_text
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.datasets import Dataset, Skipped, dataset_digest
@@ -252,7 +253,7 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
         bundle=str(job.bundle.path),
         bundle_identity=job.bundle.identity,
         models=f"{manifest.clip.architecture} at {manifest.clip.image_size} px, "
-        f"{manifest.sam.architecture} at {manifest.sam.image_size} px",
+        + sam_text(manifest),
         random_weights=manifest.random_weights,
         demonstration=manifest.demonstration,
         backend=job.backend_version,

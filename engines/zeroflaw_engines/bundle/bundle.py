@@ -39,6 +39,8 @@ from zeroflaw_engines.bundle.verification import read_verified, verify_files
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     FRAME_RESIZER,
+    SAM_DECODER,
+    SAM_ENCODER,
     EngineContract,
     EngineName,
     engine_contract,
@@ -148,6 +150,8 @@ class Bundle:
                 f"the bundle {self.path} has no {engine}",
                 "export it again with that engine (`zeroflaw export --text-encoder`)"
                 if engine == "text_encoder"
+                else "set refiner to none, or export it again with SAM: `zeroflaw export --sam`"
+                if engine in (SAM_ENCODER, SAM_DECODER)
                 else "export it again",
             )
         return entry
@@ -243,7 +247,7 @@ class Bundle:
     def how_to_add(self, product: str) -> str:
         """Say how a user can add a product that the bundle lacks, as part of a remedy."""
         name = shlex.quote(product)
-        if self.manifest.text is None:
+        if self.manifest.text is None and self.manifest.takes_texts:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
         if is_shipped(self.path):
             return (

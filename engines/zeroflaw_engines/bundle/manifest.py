@@ -184,7 +184,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         reference: What reference banks it takes, if it takes any.
         localizer: None before version 9, and where it is APRIL-GAN's.
         clip: The CLIP side.
-        sam: The SAM side.
+        sam: The SAM side; None where the bundle has none, since version 9: it was exported for a
+            refiner that runs without.
         text: The text engine, if the bundle has one.
         engines: Graphs by engine name.
         prompts: File of the prompt bank: one float32 [2, embedding_size] tensor a product.
@@ -199,7 +200,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     zeroflaw_version: str
     random_weights: int | None
     clip: ClipIdentity
-    sam: SamIdentity
+    sam: SamIdentity | None
     text: TextIdentity | None
     engines: dict[EngineName, EngineFile]
     prompts: str
@@ -217,15 +218,20 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return "april_gan" if self.localizer is None else self.localizer.name
 
     @property
+    def takes_texts(self) -> bool:
+        """Whether the localizer tells products apart by their sentences."""
+        return self.clip.embedding_size > 0
+
+    @property
     def sizes(self) -> EngineSizes:
         """The sizes on which the engine contract depends."""
         return EngineSizes(
             clip_image_size=self.clip.image_size,
             embedding_size=self.clip.embedding_size,
-            sam_image_size=self.sam.image_size,
-            sam_feature_size=self.sam.feature_size,
-            sam_feature_channels=self.sam.feature_channels,
-            max_prompts=self.sam.max_prompts,
+            sam_image_size=0 if self.sam is None else self.sam.image_size,
+            sam_feature_size=0 if self.sam is None else self.sam.feature_size,
+            sam_feature_channels=0 if self.sam is None else self.sam.feature_channels,
+            max_prompts=0 if self.sam is None else self.sam.max_prompts,
             reference=None
             if self.reference is None
             else ReferenceSizes(
@@ -262,6 +268,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
     def method_parameters(self) -> MethodParameters:
         """The recorded method parameters, validated."""
         return MethodParameters.from_mapping(self.parameters)
+
+
+def sam_text(manifest: Manifest) -> str:
+    """Return which SAM a bundle has, on one line."""
+    sam = manifest.sam
+    return "no SAM" if sam is None else f"{sam.architecture} at {sam.image_size} px"
 
 
 def schema_version(

@@ -69,7 +69,11 @@ def _check(bundle: Bundle, engine: EngineName, half: Session, full: Session) -> 
             half, clip_reference(full), embeddings, parity.FP16_TOLERANCES
         )
     if engine == REFERENCE_MATCHER:
-        return parity.check_reference_matcher(half, parity.FP16_TOLERANCES)
+        return parity.check_reference_matcher(
+            half,
+            lambda inputs, _: full.execute(inputs)["reference_map"][0],
+            parity.FP16_TOLERANCES,
+        )
     side = bundle.manifest.sizes.sam_image_size
     if engine == SAM_ENCODER:
         wanted = parity.sam_features(sam_encoder_reference(full), side)

@@ -210,6 +210,15 @@ CLIP_ARCHITECTURES: Final[dict[str, Callable[[], ClipArchitecture]]] = {
     "vit_l_14_336": lambda: ClipArchitecture(
         "vit_l_14_336", get_model_config("ViT-L-14-336"), 518, 336, (6, 12, 18, 24)
     ),
+    # WinCLIP's. LAION's weights were trained with GELU, as open_clip's configuration has it.
+    "vit_b_16_plus_240": lambda: ClipArchitecture(
+        "vit_b_16_plus_240",
+        get_model_config("ViT-B-16-plus-240"),
+        240,
+        240,
+        (3, 6, 9, 12),
+        native_quick_gelu=False,
+    ),
     # For tests and examples: the same modules, small enough to run in milliseconds.
     "tiny": lambda: ClipArchitecture("tiny", _TINY_CLIP, 224, 112, (1, 2, 3, 4)),
     # The demonstration model that ships with the wheel.

@@ -105,12 +105,15 @@ def token_grids(clip: CLIP, tapped_blocks: tuple[int, ...], image_size: int) -> 
     return (image_size // clip.visual.patch_size[0],) * len(tapped_blocks)
 
 
-def bilinear_matrix(source: int, target: int) -> torch.Tensor:
-    """Return bilinear upsampling with `align_corners=True` along one axis, as a matrix.
+def bilinear_matrix(source: int, target: int, *, align_corners: bool = True) -> torch.Tensor:
+    """Return bilinear upsampling along one axis, as a matrix.
+
+    Args:
+        align_corners: As `torch.nn.functional.interpolate` has it.
 
     Returns:
         float32 [target, source]; every row sums to 1.
     """
     unit = torch.eye(source, dtype=torch.float64)[None]
-    columns = functional.interpolate(unit, size=target, mode="linear", align_corners=True)
+    columns = functional.interpolate(unit, size=target, mode="linear", align_corners=align_corners)
     return columns[0].T.float().contiguous()

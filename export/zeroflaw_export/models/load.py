@@ -81,7 +81,8 @@ def load_clip(
         randomise_weights(clip, _seed(source))
         return clip
     state = {
-        name: value.float()
+        # Of training on several GPUs, open_clip's checkpoints keep a first name.
+        name.removeprefix("module."): value.float()
         for name, value in read_state_dict(source.path, unwrap="state_dict").items()
         if name.rsplit(".", 1)[-1] not in _CONSTANTS
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
+from zeroflaw_engines.contract import PATCH_TOKENS, EngineSizes, ReferenceSizes
+from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
 from zeroflaw_export.models.pyramid import REFERENCE_STRIDE, REFERENCE_WIDTH
 
-_MOST_PHOTOS: Final = 16
+MOST_PHOTOS: Final = 16
 
 
 class ReferenceMatcher(nn.Module):
@@ -63,6 +66,22 @@ class ReferenceMatcher(nn.Module):
         return self.upsample @ grid @ self.upsample.T
 
 
+def plain_reference_map(inputs: dict[str, Tensor], size: int) -> NDArray[np.float64]:
+    """Compute the reference map of a matcher's inputs in float64, by its definition.
+
+    Returns:
+        float64 [size, size] in [0, 2].
+    """
+    tokens = inputs[PATCH_TOKENS].astype(np.float64)
+    bank = inputs["bank"][:, : int(inputs["valid_rows"][0])].astype(np.float64)
+    cosines = [block @ rows.T for block, rows in zip(tokens, bank, strict=True)]
+    distances = np.mean([1 - cosine.max(axis=1) for cosine in cosines], axis=0)
+    side = round(len(distances) ** 0.5)
+    at = np.linspace(0, side - 1, size)  # align_corners
+    columns = [np.interp(at, np.arange(side), row) for row in distances.reshape(side, side)]
+    return np.array([np.interp(at, np.arange(side), row) for row in np.transpose(columns)]).T
+
+
 def reference_sizes(
     architecture: ClipArchitecture, image_size: int, bank_bytes: int
 ) -> ReferenceSizes:
@@ -77,7 +96,7 @@ def reference_sizes(
     if architecture.has_pyramid:
         blocks, width = 1, REFERENCE_WIDTH
         tokens = (image_size // REFERENCE_STRIDE) ** 2
-    rows = min(bank_bytes // (2 * blocks * width), _MOST_PHOTOS * tokens)
+    rows = min(bank_bytes // (2 * blocks * width), MOST_PHOTOS * tokens)
     return ReferenceSizes(blocks, tokens, width, rows)
 
 

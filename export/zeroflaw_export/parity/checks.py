@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,6 +82,10 @@ SamDecoderReference = Callable[
     [NDArray[np.float32], dict[str, Tensor]], tuple[NDArray[np.float32], NDArray[np.float32]]
 ]  # features, prompts -> low-res logits, predicted IoUs
 
+PlainReferenceMap = Callable[
+    [dict[str, Tensor], int], NDArray[np.floating[Any]]
+]  # a matcher's inputs, side of the map -> map
+
 _Measure = Callable[[ArrayLike, ArrayLike, str], float]
 _What = tuple[EngineName, ImageKind, str]  # an engine, an image, and a quantity of its outputs
 
@@ -150,10 +154,15 @@ def check_clip_encoder(
     return _accepted(figures)
 
 
-def check_reference_matcher(session: Session, tolerances: Tolerances) -> list[ParityFigure]:
-    """Compare the reference map with one computed in NumPy, token by token.
+def check_reference_matcher(
+    session: Session, reference: PlainReferenceMap, tolerances: Tolerances
+) -> list[ParityFigure]:
+    """Compare the reference map with one computed otherwise.
 
     The tokens of the real case lie near rows of the bank, those of the other anywhere.
+
+    Args:
+        reference: Its definition in NumPy, or another graph.
 
     Raises:
         ParityError: A difference is larger than is accepted, or a value is not finite.
@@ -163,7 +172,7 @@ def check_reference_matcher(session: Session, tolerances: Tolerances) -> list[Pa
         inputs = matcher_inputs(session.contract, kind)
         got = session.execute(inputs)["reference_map"][0]
         what: _What = (REFERENCE_MATCHER, kind, "reference map, largest difference")
-        value = _difference(what, largest_difference, got, plain_reference_map(inputs, len(got)))
+        value = _difference(what, largest_difference, got, reference(inputs, len(got)))
         figures.append(_figure(what, value, tolerances.distances, tolerances.target))
     return _accepted(figures)
 
@@ -180,22 +189,6 @@ def matcher_inputs(contract: EngineContract, kind: ImageKind) -> dict[str, Tenso
     padding = rows[1] - valid
     bank[:, valid:] = query[:, np.arange(padding) % tokens[1]]
     return {PATCH_TOKENS: query, "bank": bank, "valid_rows": np.array([valid], np.int32)}
-
-
-def plain_reference_map(inputs: dict[str, Tensor], size: int) -> NDArray[np.float64]:
-    """Compute the reference map of a matcher's inputs in float64, by its definition.
-
-    Returns:
-        float64 [size, size] in [0, 2].
-    """
-    tokens = inputs[PATCH_TOKENS].astype(np.float64)
-    bank = inputs["bank"][:, : int(inputs["valid_rows"][0])].astype(np.float64)
-    cosines = [block @ rows.T for block, rows in zip(tokens, bank, strict=True)]
-    distances = np.mean([1 - cosine.max(axis=1) for cosine in cosines], axis=0)
-    side = round(len(distances) ** 0.5)
-    at = np.linspace(0, side - 1, size)  # align_corners
-    columns = [np.interp(at, np.arange(side), row) for row in distances.reshape(side, side)]
-    return np.array([np.interp(at, np.arange(side), row) for row in np.transpose(columns)]).T
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

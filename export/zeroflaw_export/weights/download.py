@@ -38,24 +38,26 @@ class Digest:
     """What a file must hash to.
 
     Attributes:
-        kind: `sha256`, or `git_blob` for files whose only published digest is their git object
-            (SHA-1 over a header and the content).
+        kind: `sha256`; `sha256_prefix` for files of which only the first digits are published,
+            which shows damage and mix-ups and no forgery; or `git_blob` for files whose only
+            published digest is their git object (SHA-1 over a header and the content).
         value: Hexadecimal.
     """
 
-    kind: Literal["sha256", "git_blob"]
+    kind: Literal["sha256", "sha256_prefix", "git_blob"]
     value: str
 
     def of(self, path: Path) -> str:
         """Compute this kind of digest of a file."""
-        if self.kind == "sha256":
+        if self.kind != "git_blob":
             hasher = hashlib.sha256()
         else:
             hasher = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 hasher.update(chunk)
-        return hasher.hexdigest()
+        found = hasher.hexdigest()
+        return found[: len(self.value)] if self.kind == "sha256_prefix" else found
 
 
 def download(url: str, target: Path, digest: Digest, report: ReportBytes | None = None) -> Path:

@@ -16,7 +16,7 @@ from zeroflaw.station.truth.judgement import Judgement
 from zeroflaw_engines.errors import ZeroflawError
 
 _STATUS: Final[dict[Status, str]] = {
-    "ok": "cascade ran through",
+    "ok": "the refiner ran through",
     "no_region": "nothing extreme in the map",
     "stage_1_empty": "SAM found nothing at the points",
     "stage_2_empty": "stage 2 was empty, stage 1 kept",

@@ -130,6 +130,26 @@ def test_an_export_without_the_text_engine(quick: ExportJob, tmp_path: Path) -> 
     open_bundle(tmp_path / "b")
 
 
+def test_an_export_without_texts(stand_ins, tmp_path: Path) -> None:
+    job = dataclasses.replace(
+        JOB, localizer="visualad", localizer_parameters={"sigma": "2", "mapping": "affine"}
+    )
+    manifest = export_bundle(job, tmp_path / "b").manifest
+    assert set(manifest.engines) == ENGINES - {"text_encoder"}
+    assert (manifest.schema_version, manifest.text) == (9, None)
+    assert (manifest.clip.embedding_size, manifest.clip.activation) == (0, "quick_gelu")
+    assert manifest.localizer.name == "visualad"
+    assert manifest.localizer.parameters == {
+        "sigma": 2.0, "top_share": 0.01, "mapping": "affine", "logistic_scale": 1.0,
+        "ln_post": "clip",
+    }  # fmt: skip
+    assert manifest.products["bolt"].sentences == (0, 0)
+    assert open_bundle(tmp_path / "b").text_embeddings("bolt").shape == (2, 0)
+    files = set(left_in(tmp_path / "b"))
+    assert not files & {"tokenizer.json", "prompt_ensembles.toml"}
+    assert all(0 <= figure.value <= figure.tolerance for figure in manifest.parity)
+
+
 def test_the_job_is_recorded(stand_ins, tmp_path: Path) -> None:
     adapters = LinearAdapters(4, 64, 32)
     save_adapters(adapters, tmp_path / "own.pth")
@@ -254,6 +274,7 @@ def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportJob, tmp_path: Pat
             "/nowhere.pt",
         ),
         ({"localizer_weights": WeightsSource("x", None)}, WeightsError, "neither"),
+        ({"localizer": "visualad"}, ExportError, "few.toml were given to visualad"),
     ],
     ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",
 )

@@ -7,7 +7,7 @@ the size of the evaluation, and what was decided.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +20,10 @@ from zeroflaw import Inspector
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.view.product_view import FrameView
-from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.passes.remembering_session import RememberingSession
 from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import ENGINES_OF_REFINER
 from zeroflaw_engines.errors import DatasetError, FrameError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export.datasets import (
@@ -115,14 +115,11 @@ def load_inspectors(
         encoder_schedule="clip_first",
     )
     engines = loaded.sessions
-    remembering = tuple(map(RememberingSession, (engines.sam_encoder, engines.sam_decoder)))
-    sessions = Sessions(
-        clip_encoder=engines.clip_encoder,
-        sam_encoder=remembering[0],
-        sam_decoder=remembering[1],
-        reference_matcher=engines.reference_matcher,
-        frame_resizer=engines.frame_resizer,
-    )
+    remembering = {
+        name: RememberingSession(getattr(engines, name))
+        for name in ENGINES_OF_REFINER[parameters.refiner]
+    }
+    sessions = replace(engines, **remembering)
     own, image_scoring = parameters.scoring, parameters.image_scoring
     other = next(name for name in IMAGE_SCORINGS if name != image_scoring)
     by_scoring = {
@@ -137,7 +134,7 @@ def load_inspectors(
         )
         for scoring in SCORINGS
     }
-    return Inspectors(by_scoring, remembering, own, size)
+    return Inspectors(by_scoring, tuple(remembering.values()), own, size)
 
 
 def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None:

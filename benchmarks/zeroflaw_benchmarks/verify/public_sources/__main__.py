@@ -27,6 +27,7 @@ class Method(StrEnum):
 
     ANOMALYCLIP = "anomalyclip"
     SDP = "sdp"
+    VISUALAD = "visualad"
 
 
 def main(

@@ -118,7 +118,7 @@ def our_outputs(folder: Path, architecture: ClipArchitecture = _NARROW) -> Outpu
         architecture,
         size,
         WeightsSource("clip.pt", folder / "clip.pt"),
-        quick_gelu=ANOMALYCLIP.quick_gelu,
+        quick_gelu=ANOMALYCLIP.runs_quick_gelu(architecture, size),
         positions=ANOMALYCLIP.positions,
     )
     weights = WeightsSource("prompts.pth", folder / "prompts.pth")

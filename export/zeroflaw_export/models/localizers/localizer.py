@@ -8,8 +8,8 @@ the parity check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -20,9 +20,15 @@ from torch import nn
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import EngineSizes, ReferenceSizes
 from zeroflaw_engines.errors import ExportError
+from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.load import PositionInterpolation, WeightsSource
-from zeroflaw_export.models.reference_matcher import matcher_of, reference_sizes
+from zeroflaw_export.models.reference_matcher import (
+    matcher_of,
+    plain_reference_map,
+    reference_sizes,
+)
 
 # Image uint8 [S, S, 3] and float32 [2, E] -> map float32 [S, S], score, and patch tokens float32
 # [blocks, tokens, width]. It computes them another way than the module that is exported.
@@ -63,6 +69,25 @@ class BuiltLocalizer:
     reference: ClipReference
 
 
+def _matcher(sizes: EngineSizes, parameters: object) -> nn.Module:  # noqa: ARG001 - it has none
+    """Build the matcher that a method has unless it brings its own."""
+    return matcher_of(sizes)
+
+
+def _plain_reference_map(
+    inputs: dict[str, Tensor],
+    size: int,
+    parameters: object,  # noqa: ARG001 - it has none
+) -> NDArray[np.float64]:
+    """Compute what that matcher gives."""
+    return plain_reference_map(inputs, size)
+
+
+def _tapped_blocks(architecture: ClipArchitecture, parameters: object) -> tuple[int, ...]:  # noqa: ARG001 - it has none
+    """Return the blocks that APRIL-GAN reads."""
+    return architecture.tapped_blocks
+
+
 def _takes_any(architecture: ClipArchitecture, image_size: int, parameters: object) -> None:
     """Accept every architecture, size and parameters."""
 
@@ -73,7 +98,7 @@ class Localizer:
 
     Attributes:
         name: As the manifest and the command line have it.
-        summary: One line for `zeroflaw export --help` and error messages.
+        summary: One line for the help of the command line and error messages.
         parameters: A frozen dataclass of the method's open points; its defaults are the published
             values, or those that docs/method.md gives a reason for.
         takes_text: Whether products differ by their sentences; without, the graph takes no
@@ -83,12 +108,18 @@ class Localizer:
         build: Makes it, with the parameters.
         check: Refuses an architecture, size or parameters that the method cannot take, before
             any weights are read.
-        quick_gelu: Which activation the method's source runs at every size; None: APRIL-GAN's
-            rule, `ClipArchitecture.uses_quick_gelu`.
+        quick_gelu: Which activation the method's source runs at every size; `native`: the one
+            that the weights were trained with; None: APRIL-GAN's rule,
+            `ClipArchitecture.uses_quick_gelu`.
         positions: How the method's source resizes the position embedding.
         ensembles: Packaged file of the sentences that the method's source uses.
+        tapped_blocks: The blocks, 1-based, whose tokens the method reads, as the manifest has them.
         reference_sizes: Sizes of reference banks for an architecture, a size and bytes.
-        matcher: Module of the `reference_matcher` for the sizes of a bundle.
+        matcher: Module of the `reference_matcher` for the sizes of a bundle and the parameters.
+        plain_reference_map: What its graph is checked against: the matcher's inputs, the side of
+            the map and the parameters in; float64 [S, S] out.
+        method_parameters: Method parameters that the method's source has otherwise than
+            APRIL-GAN's: an export records them unless it is told others.
     """
 
     name: str
@@ -99,11 +130,30 @@ class Localizer:
     default_weights: str | None = None
     build: Callable[[Tower, Any], BuiltLocalizer]
     check: Callable[[ClipArchitecture, int, Any], None] = _takes_any
-    quick_gelu: bool | None = None
+    quick_gelu: bool | Literal["native"] | None = None
     positions: PositionInterpolation = "bicubic_antialias"
     ensembles: str = "prompt_ensembles.toml"
+    tapped_blocks: Callable[[ClipArchitecture, Any], tuple[int, ...]] = _tapped_blocks
     reference_sizes: Callable[[ClipArchitecture, int, int], ReferenceSizes] = reference_sizes
-    matcher: Callable[[EngineSizes], nn.Module] = matcher_of
+    matcher: Callable[[EngineSizes, Any], nn.Module] = _matcher
+    plain_reference_map: Callable[[dict[str, Tensor], int, Any], NDArray[np.float64]] = (
+        _plain_reference_map
+    )
+    method_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def runs_quick_gelu(self, architecture: ClipArchitecture, image_size: int) -> bool:
+        """Return whether the towers run QuickGELU at a size."""
+        if self.quick_gelu is None:
+            return architecture.uses_quick_gelu(image_size)
+        return architecture.native_quick_gelu if self.quick_gelu == "native" else self.quick_gelu
+
+    def recorded_parameters(self, given: Mapping[str, Any]) -> MethodParameters:
+        """Return the method parameters of a bundle: those given, then the localizer's own.
+
+        Raises:
+            ParametersError: A name is unknown, or a value is of the wrong kind or range.
+        """
+        return MethodParameters.from_mapping({**self.method_parameters, **given})
 
     def parameters_from(self, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - its own class
         """Build the method's parameters from plain values, such as those of a command line.

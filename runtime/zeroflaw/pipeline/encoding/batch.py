@@ -32,7 +32,7 @@ def encode_batch(
     embeddings: TextEmbeddings,
     *,
     clip_encoder: Session,
-    sam_encoder: Session,
+    sam_encoder: Session | None,
     matcher: Session | None,
     bank: LoadedBank | None,
     parameters: MethodParameters,
@@ -50,6 +50,7 @@ def encode_batch(
     Args:
         frames: Each uint8 [H, W, 3], RGB, of sizes of their own; as many as one call takes.
         geometries: Of the frames, as `watches`.
+        sam_encoder: As `encode` takes it.
         needs_sam: As `encode` takes it: without a pool, SAM encodes those frames that need it.
         watches: Each gets the times of its frame, and whole those of a call that it shares.
 
@@ -84,7 +85,7 @@ def encode_batch(
             for out, seen, watch in zip(outputs, information, watches, strict=True)
         ]
 
-    def sam(chosen: Sequence[int]) -> dict[int, FloatArray | DeviceTensor]:
+    def sam(sam_encoder: Session, chosen: Sequence[int]) -> dict[int, FloatArray | DeviceTensor]:
         images: list[dict[str, Tensor]] = []
         for number in chosen:
             geometry = geometries[number]
@@ -101,13 +102,16 @@ def encode_batch(
         return {number: out["features"] for number, out in zip(chosen, outputs, strict=True)}
 
     everyone = range(len(frames))
-    if pool is None:
+    features: dict[int, FloatArray | DeviceTensor] = {}
+    if pool is None or sam_encoder is None:
         seen = clip()
-        features = sam([number for number in everyone if needs_sam(seen[number].anomaly_map)])
+        if sam_encoder is not None:
+            chosen = [number for number in everyone if needs_sam(seen[number].anomaly_map)]
+            features = sam(sam_encoder, chosen)
     else:
         pending = pool.submit(clip)
         try:
-            features = sam(everyone)
+            features = sam(sam_encoder, everyone)
         finally:
             seen = pending.result()
     return [

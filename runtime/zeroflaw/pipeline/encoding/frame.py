@@ -91,7 +91,7 @@ def encode(
     embeddings: TextEmbeddings,
     *,
     clip_encoder: Session,
-    sam_encoder: Session,
+    sam_encoder: Session | None,
     matcher: Session | None = None,
     bank: LoadedBank | None = None,
     parameters: MethodParameters | None = None,
@@ -109,6 +109,7 @@ def encode(
         embeddings: float32 [2, embedding_size] of the product.
         matcher: As `encode_clip` takes it, with `bank` and `parameters`.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
+        sam_encoder: None runs the CLIP encoder alone.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
         resizer: Resizes on the device of the encoders; None resizes on the host.
         strips: Threads that share the resizing; not of `pool`.
@@ -141,7 +142,7 @@ def encode(
             watch=watch,
         )
 
-    def sam() -> FloatArray | DeviceTensor:
+    def sam(sam_encoder: Session) -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
             if on_device is None:
                 squashed = geometry.sam_source != geometry.frame
@@ -157,14 +158,15 @@ def encode(
         features: FloatArray | DeviceTensor = out["features"]
         return features
 
-    if pool is None:
+    features = None
+    if pool is None or sam_encoder is None:
         seen = clip()
-        needed = needs_sam is None or needs_sam(seen.anomaly_map)
-        features = sam() if needed else None
+        if sam_encoder is not None and (needs_sam is None or needs_sam(seen.anomaly_map)):
+            features = sam(sam_encoder)
     else:
         pending = pool.submit(clip)
         try:
-            features = sam()
+            features = sam(sam_encoder)
         finally:
             seen = pending.result()
     return Encoding(

@@ -44,6 +44,16 @@ def test_the_weights_of_a_checkpoint_are_loaded(native, tmp_path: Path) -> None:
     assert not clip.training
 
 
+def test_a_checkpoint_of_training_on_several_gpus_is_loaded(native, tmp_path: Path) -> None:
+    """open_clip's have `state_dict` and a first name `module` before each tensor's."""
+    state = {f"module.{name}": value for name, value in native.items()}
+    torch.save({"epoch": 31, "state_dict": state}, tmp_path / "clip.pt")
+    source = WeightsSource(name="clip.pt", path=tmp_path / "clip.pt")
+    clip = load_clip(clip_architecture("tiny"), 112, source)
+    for name, want in native.items():
+        assert torch.equal(clip.state_dict()[name], want), name
+
+
 @pytest.mark.parametrize("size", [126, 224, 518, 56])
 def test_the_position_embedding_is_resized_as_open_clip_does(
     native, tmp_path: Path, size: int

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from zeroflaw_engines.contract import EngineSizes, ReferenceSizes, engine_contract
 from zeroflaw_engines.errors import ParityError
+from zeroflaw_export.models.reference_matcher import plain_reference_map
 from zeroflaw_export.parity import checks as parity
 
 SIZES = EngineSizes(
@@ -135,7 +136,7 @@ def test_the_plain_reference_map_is_the_mean_distance_to_the_nearest_valid_row(k
         nearest = NearestNeighbors(n_neighbors=1, metric="cosine", algorithm="brute")
         nearest.fit(inputs["bank"][block, :valid].astype(np.float64))
         want += nearest.kneighbors(inputs["patch_tokens"][block])[0][:, 0] / 2
-    at_corners = parity.plain_reference_map(inputs, 8)[::7, ::7]
+    at_corners = plain_reference_map(inputs, 8)[::7, ::7]
     # The bank is FP16, and its rows are not quite of length 1.
     np.testing.assert_allclose(at_corners.ravel(), want, rtol=0, atol=5e-4)
     assert 0 < valid < 8
@@ -152,13 +153,13 @@ def test_a_matcher_that_is_wrong_is_refused(fault: str) -> None:
                 given["valid_rows"] = np.array([8], np.int32)
             elif fault == "first block":
                 given |= {name: given[name][:1] for name in ("patch_tokens", "bank")}
-            found = parity.plain_reference_map(given, 8)
+            found = plain_reference_map(given, 8)
             if fault == "corner":
                 found[0, 0] += 1e-3
             return {"reference_map": found[None].astype(np.float32)}
 
     with pytest.raises(ParityError, match=r"reference_matcher.* differs"):
-        parity.check_reference_matcher(Matcher(), parity.fp32_tolerances())
+        parity.check_reference_matcher(Matcher(), plain_reference_map, parity.fp32_tolerances())
 
 
 @pytest.mark.parametrize("output", ["features", "low_res_logits", "predicted_iou"])

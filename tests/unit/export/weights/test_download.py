@@ -261,3 +261,16 @@ def test_a_git_blob_is_checked(site, target: Path) -> None:
     with pytest.raises(DownloadError, match="git_blob"):
         download(site.url + PATH, other, plain)
     assert not other.exists()
+
+
+def test_the_first_digits_of_a_digest_are_checked_where_no_more_are_published(
+    site, target: Path
+) -> None:
+    first = Digest("sha256_prefix", SHA256.value[:8])
+    assert download(site.url + PATH, target, first) == target
+    assert download(site.url + PATH, target, first) == target  # it is there, and checked again
+    target.unlink()
+    other = Digest("sha256_prefix", "00000000")
+    with pytest.raises(DownloadError, match="sha256_prefix"):
+        download(site.url + PATH, target, other)
+    assert not target.exists()

@@ -40,14 +40,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_published_digests_are_well_formed_and_agree_with_their_urls() -> None:
-    """OpenAI puts the digest into the path; a git object's id has 40 digits."""
+    """OpenAI puts the digest into the path, open_clip its first digits into the file's name."""
     for name, official in OFFICIAL_WEIGHTS.items():
         assert official.url.startswith("https://")
         assert official.licence
-        length = {"sha256": 64, "git_blob": 40}[official.digest.kind]
+        length = {"sha256": 64, "sha256_prefix": 8, "git_blob": 40}[official.digest.kind]
         assert len(official.digest.value) == length
         int(official.digest.value, 16)
-        if name.startswith("clip_"):
+        if official.digest.kind == "sha256_prefix":
+            assert official.filename.endswith(f"-{official.digest.value}.pt")
+        elif name.startswith("clip_"):
             assert f"/{official.digest.value}/" in official.url
     assert len({official.filename for official in OFFICIAL_WEIGHTS.values()}) == len(
         OFFICIAL_WEIGHTS
