@@ -81,12 +81,12 @@ def compare(source: Path, *, full_size: bool = False) -> Comparison:
 
     Args:
         source: Checked-out tree of the public code.
-        full_size: ViT-L/14@336 at 518 px instead of a narrow tower at 98 px.
+        full_size: ViT-B/16+ at 240 px, as published, instead of a narrow tower at 98 px.
 
     Raises:
         EvaluationError: The tree is not that of the source.
     """
-    architecture = clip_architecture("vit_l_14_336") if full_size else _NARROW
+    architecture = clip_architecture("vit_b_16_plus_240") if full_size else _NARROW
     with tempfile.TemporaryDirectory() as name:
         write_weights(Path(name), architecture)
         theirs = _source_outputs(source, Path(name), architecture)
