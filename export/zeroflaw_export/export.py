@@ -29,6 +29,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 )
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     ENGINES_OF_REFINER,
     MAX_BATCH,
@@ -41,6 +42,7 @@ from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.engine_writer import EngineGraphs, EngineWriter, ReportStep
+from zeroflaw_export.graphs.box_proposer import adopt_box_proposer, require_proposals
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -91,6 +93,7 @@ class ExportJob:
         bank_bytes: What a product's reference bank may take, in FP16.
         max_batch: Most images that one call of the encoders takes, 1 to 8: above 1 their graphs
             have a dynamic first axis, for re-inspecting what was recorded.
+        proposals: The ONNX file of a proposal graph, for the refiner `box_proposals` alone.
     """
 
     clip_architecture: str
@@ -109,6 +112,7 @@ class ExportJob:
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
     max_batch: int = 1
+    proposals: Path | None = None
 
     @property
     def random_weights(self) -> int | None:
@@ -167,6 +171,7 @@ def export_bundle(
                 "leave --ensembles out",
             )
         read_prompt_ensembles(job.ensembles)
+    require_proposals(job.proposals, job.parameters.refiner)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
         manifest = _export_into(staging, job, report)
@@ -182,6 +187,10 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     method = localizer(job.localizer)
     method_parameters = method.parameters_from(job.localizer_parameters)
     method.check(architecture, image_size, method_parameters)
+    proposer = None
+    if job.proposals is not None:
+        report("checking the proposal graph")
+        proposer = adopt_box_proposer(job.proposals, staging)
     sam_identity, sam = _load_sam(job, report)
     sizes = EngineSizes(
         clip_image_size=image_size,
@@ -192,6 +201,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         max_prompts=0 if sam_identity is None else sam_identity.max_prompts,
         reference=method.reference_sizes(architecture, image_size, job.bank_bytes),
         max_batch=job.max_batch,
+        proposals=None if proposer is None else proposer.sizes,
     )
     writer = EngineWriter(staging, sizes, job.precision, report)
     sam_part = EngineGraphs({}, []) if sam is None else _export_sam(writer, sam)
@@ -272,6 +282,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             **sam_part.engines,
             **texts.graphs.engines,
             **matcher_part.engines,
+            **({} if proposer is None else {BOX_PROPOSER: proposer.engine}),
         },
         prompts=PROMPTS,
         products={name: Product(sentences=texts.sentences) for name in job.products},
@@ -281,6 +292,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         files={},
         reference=_reference_identity(sizes),
         localizer=identity,
+        proposals=None if proposer is None else proposer.identity,
     )
 
 

@@ -22,9 +22,10 @@ from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.view.tiled_decoding import decode_tiles
 from zeroflaw.pipeline.view.tiled_encoding import encode_tiles
+from zeroflaw.pipeline.view.tiles import require_takes_tiles
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions
-from zeroflaw_engines.contract import ENGINES_OF_REFINER, SAM_ENCODER, EngineSizes
+from zeroflaw_engines.contract import BOX_PROPOSER, ENGINES_OF_REFINER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.errors import ArgumentError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
@@ -67,6 +68,12 @@ class FramePipeline:
         return self._sessions.sam_encoder if runs else None
 
     @property
+    def _box_proposer(self) -> Session | None:
+        """None where the refiner runs without it, also if it is loaded."""
+        runs = BOX_PROPOSER in ENGINES_OF_REFINER[self._parameters.refiner]
+        return self._sessions.box_proposer if runs else None
+
+    @property
     def max_batch(self) -> int:
         """Most frames that both encoders take in one call."""
         encoders = (self._sessions.clip_encoder, self._sam_encoder)
@@ -94,8 +101,11 @@ class FramePipeline:
 
         Raises:
             FrameError: It is no frame.
+            SettingsError: The refiner takes no tiles, and the product has some.
             EngineError: An engine failed.
         """
+        grid = None if product.view is None else product.view.grid
+        require_takes_tiles(self._parameters.refiner, product.name, grid)
         watch = Stopwatch()
         with watch.stage("total"):
             with watch.stage("frame"):
@@ -130,6 +140,7 @@ class FramePipeline:
                 clip_encoder=self._sessions.clip_encoder,
                 sam_encoder=self._sam_encoder,
                 matcher=self._sessions.reference_matcher,
+                proposer=self._box_proposer,
                 bank=product.bank,
                 parameters=self._parameters,
                 pool=self._pool,
@@ -181,6 +192,7 @@ class FramePipeline:
                 clip_encoder=self._sessions.clip_encoder,
                 sam_encoder=self._sam_encoder,
                 matcher=self._sessions.reference_matcher,
+                proposer=self._box_proposer,
                 bank=product.bank,
                 parameters=self._parameters,
                 pool=self._pool,

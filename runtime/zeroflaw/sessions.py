@@ -14,10 +14,12 @@ from zeroflaw.pipeline.resizing.on_device import DeviceResizer
 from zeroflaw_engines.backends import BACKENDS, BackendChoice, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     ENGINES_OF_REFINER,
     FRAME_RESIZER,
     REFERENCE_MATCHER,
+    SINGLE_GRAPH_ENGINES,
     EngineName,
 )
 from zeroflaw_engines.errors import BundleChangedError, EngineError, EngineMissingError
@@ -41,6 +43,7 @@ class Sessions:
         sam_decoder: Run by the refiner; the same.
         reference_matcher: Run for products with a reference bank; None if none can be inspected.
         frame_resizer: Resizes frames on the GPU; None where the host does.
+        box_proposer: Run beside CLIP for the refiner `box_proposals`; None for others.
     """
 
     clip_encoder: Session
@@ -48,6 +51,7 @@ class Sessions:
     sam_decoder: Session | None = None
     reference_matcher: Session | None = None
     frame_resizer: Session | None = None
+    box_proposer: Session | None = None
 
     def __iter__(self) -> Iterator[Session]:
         yield from self.models
@@ -100,7 +104,7 @@ class Sessions:
     @property
     def models(self) -> tuple[Session, ...]:
         """All but `frame_resizer`: those of the bundle itself."""
-        some = (self.sam_encoder, self.sam_decoder, self.reference_matcher)
+        some = (self.sam_encoder, self.sam_decoder, self.reference_matcher, self.box_proposer)
         return (self.clip_encoder, *(session for session in some if session is not None))
 
     def require(self, refiner: Refiner) -> None:
@@ -197,12 +201,12 @@ def load_sessions(
     of_refiner = engines_of_refiner(bundle, refiner)
     with ExitStack() as loaded:
 
-        def load(engine: EngineName, precision: str | None = precision) -> Session:
+        def load(engine: EngineName) -> Session:
             session = load_session(
                 bundle,
                 engine,
                 backend=choice.backend,
-                precision=precision,
+                precision=None if engine in SINGLE_GRAPH_ENGINES else precision,
                 threads=threads,
                 model_cache=model_cache,
                 device=device,
@@ -226,7 +230,7 @@ def load_sessions(
             if not BACKENDS[choice.backend].on_gpu:
                 return None
             try:
-                return load(FRAME_RESIZER, None)  # it has one graph, whatever the others compute in
+                return load(FRAME_RESIZER)
             except EngineError as error:
                 _log.warning("frames are resized on the host: %s; %s", error.cause, error.remedy)
                 return None
@@ -259,7 +263,8 @@ def engines_of_refiner(bundle: Bundle, refiner: Refiner | None = None) -> tuple[
             f"the refiner {refiner} runs {' and '.join(missing)}, and the bundle {bundle.path} was"
             " exported without",
             f"set the refiner to {recorded}, which it was exported for, or export it again with"
-            f" `zeroflaw export --refiner {refiner}`",
+            f" `zeroflaw export --refiner {refiner}"
+            f"{' --proposals GRAPH.onnx' if BOX_PROPOSER in missing else ''}`",
         )
     return engines
 

@@ -11,6 +11,10 @@ import msgspec
 
 from support.command_line import ZEROFLAW, Cost, run_measured
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.manifest import parameters_record, schema_version
+from zeroflaw_engines.bundle.writer import write_manifest
+from zeroflaw_engines.contract import BOX_PROPOSER
+from zeroflaw_engines.parameters import MethodParameters
 
 if TYPE_CHECKING:
     from zeroflaw_export.export import ExportJob
@@ -70,7 +74,11 @@ def language_free(tiny: Bundle, target: Path) -> Bundle:
     architecture = clip_architecture("tiny")
     size, parameters = tiny.manifest.clip.image_size, method.parameters()
     clip = load_clip(
-        architecture, size, source, quick_gelu=method.quick_gelu, positions=method.positions
+        architecture,
+        size,
+        source,
+        quick_gelu=method.runs_quick_gelu(architecture, size),
+        positions=method.positions,
     )
     tower = Tower(clip=clip, architecture=architecture, image_size=size, weights=source)
     built = method.build(tower, parameters)
@@ -104,3 +112,26 @@ def language_free(tiny: Bundle, target: Path) -> Bundle:
         engines = {**part.engines, **kept}
         write_manifest(staging, msgspec.structs.replace(manifest, engines=engines))
     return open_bundle(target)
+
+
+def add_proposer(bundle: Path, graph: Path, **parameters: object) -> None:
+    """Makes a bundle one that was exported with a proposal graph, which takes long.
+
+    The export package is imported here and not with the module.
+    """
+    from zeroflaw_export.graphs.box_proposer import adopt_box_proposer
+
+    opened = open_bundle(bundle)
+    adopted = adopt_box_proposer(graph, bundle)
+    manifest = opened.manifest
+    recorded = MethodParameters(refiner="box_proposals", **parameters)
+    write_manifest(
+        bundle,
+        msgspec.structs.replace(
+            manifest,
+            schema_version=schema_version(manifest.max_batch, parameters=recorded),
+            engines={**manifest.engines, BOX_PROPOSER: adopted.engine},
+            proposals=adopted.identity,
+            parameters=parameters_record(recorded),
+        ),
+    )

@@ -59,7 +59,13 @@ def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
 def as_version_9(raw: dict[str, Any]) -> dict[str, Any]:
     """The manifest as version 9 writes it: with all that this version knows."""
     products = {name: {"settings": None, **product} for name, product in raw["products"].items()}
-    return {"localizer": None, **raw, "schema_version": 9, "products": products}
+    document = {"localizer": None, "proposals": None, **raw}
+    if raw["parameters"].get("refiner") == "box_proposals":
+        proposer = {**raw["engines"]["clip_encoder"], "variants": []}
+        document["engines"] = {**raw["engines"], "box_proposer": proposer}
+        weights = {"name": "detector.onnx", "sha256": None}
+        document["proposals"] = {"image_size": 32, "boxes": 16, "weights": weights}
+    return {**document, "schema_version": 9, "products": products}
 
 
 def decode(raw: dict[str, Any]) -> Manifest:

@@ -41,6 +41,7 @@ from zeroflaw_engines.contract import (
     FRAME_RESIZER,
     SAM_DECODER,
     SAM_ENCODER,
+    SINGLE_GRAPH_ENGINES,
     EngineContract,
     EngineName,
     engine_contract,
@@ -111,8 +112,8 @@ class Bundle:
         """Return the graph of one engine that a target takes.
 
         `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
-        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. The graph
-        of `frame_resizer` is one for all of them, and ships with zeroflaw.
+        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. Of
+        `frame_resizer`, which ships with zeroflaw, and `box_proposer` all take the one graph.
 
         Raises:
             EngineError: The bundle has no such engine, or no graph of it for TensorRT.
@@ -121,7 +122,7 @@ class Bundle:
             return shipped_frame_resizer()
         entry = self._engine_file(engine)
         variant = entry.variant(target)
-        if variant is None and target == "tensorrt":
+        if variant is None and target == "tensorrt" and engine not in SINGLE_GRAPH_ENGINES:
             raise EngineError(
                 f"the bundle {self.path} has no graph of {engine} for TensorRT",
                 "add them to a copy of the bundle with `zeroflaw add-fp16 DIR`, or export it with"

@@ -21,12 +21,13 @@ from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struc
 from zeroflaw_engines.bundle.identities import (
     ClipIdentity,
     LocalizerIdentity,
+    ProposalsIdentity,
     ReferenceIdentity,
     SamIdentity,
     TextIdentity,
 )
 from zeroflaw_engines.bundle.products.settings import ProductSettings
-from zeroflaw_engines.contract import EngineName, EngineSizes, ReferenceSizes
+from zeroflaw_engines.contract import EngineName, EngineSizes, ProposalSizes, ReferenceSizes
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
@@ -183,6 +184,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             and not one to inspect with.
         reference: What reference banks it takes, if it takes any.
         localizer: None before version 9, and where it is APRIL-GAN's.
+        proposals: The box proposer, if it has one.
         clip: The CLIP side.
         sam: The SAM side; None where the bundle has none, since version 9: it was exported for a
             refiner that runs without.
@@ -211,6 +213,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     demonstration: str | None = None
     reference: ReferenceIdentity | None = None
     localizer: LocalizerIdentity | None = None
+    proposals: ProposalsIdentity | None = None
 
     @property
     def localizer_name(self) -> str:
@@ -241,6 +244,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
                 rows=self.reference.rows,
             ),
             max_batch=self.max_batch,
+            proposals=None
+            if self.proposals is None
+            else ProposalSizes(self.proposals.image_size, self.proposals.boxes),
         )
 
     @property
@@ -282,9 +288,11 @@ def schema_version(
     *,
     localizer: LocalizerIdentity | None = None,
     parameters: MethodParameters | None = None,
+    proposals: ProposalsIdentity | None = None,
 ) -> int:
     """Return the version of the schema that a new manifest has: the oldest that can say it all."""
-    if localizer is not None or (parameters is not None and parameters.refiner != "cascade"):
+    other_refiner = parameters is not None and parameters.refiner != "cascade"
+    if localizer is not None or proposals is not None or other_refiner:
         return LOCALIZERS_SINCE
     if any(product.settings for product in (products or {}).values()):
         return SETTINGS_SINCE
@@ -305,6 +313,7 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
                 changes.get("products", manifest.products),
                 localizer=manifest.localizer,
                 parameters=manifest.method_parameters,
+                proposals=manifest.proposals,
             ),
             "parameters": parameters_record(manifest.method_parameters),
             **changes,

@@ -21,6 +21,7 @@ from zeroflaw_engines.bundle.manifest import (
 from zeroflaw_engines.bundle.products.names import check_product_name
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     ENGINES_OF_REFINER,
     REFERENCE_MATCHER,
@@ -52,7 +53,7 @@ _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     5: frozenset({"reference"}),
     6: frozenset({"blocks"}),
     SETTINGS_SINCE: frozenset({"settings"}),
-    LOCALIZERS_SINCE: frozenset({"localizer"}),
+    LOCALIZERS_SINCE: frozenset({"localizer", "proposals"}),
 }
 
 
@@ -133,6 +134,8 @@ def _check_version(manifest: Manifest, where: str) -> None:
         or manifest.sam is None
         or not manifest.takes_texts
         or manifest.method_parameters.refiner != "cascade"
+        or manifest.proposals is not None
+        or BOX_PROPOSER in manifest.engines
     ):
         since = LOCALIZERS_SINCE
     if manifest.schema_version < since:
@@ -311,6 +314,14 @@ def _check_engines(manifest: Manifest, where: str) -> None:
     elif REFERENCE_MATCHER in manifest.engines:
         raise BundleSchemaError(
             f"{where} has an engine {REFERENCE_MATCHER} but no sizes of reference banks",
+            "export the bundle again",
+        )
+    refiner = manifest.method_parameters.refiner
+    of_proposals = BOX_PROPOSER in ENGINES_OF_REFINER[refiner]
+    if {of_proposals} != {manifest.proposals is not None, BOX_PROPOSER in manifest.engines}:
+        raise BundleSchemaError(
+            f"{where} names the refiner {refiner}, and contradicts it in its engine {BOX_PROPOSER}"
+            " or the sizes of it",
             "export the bundle again",
         )
     for engine_name in required:

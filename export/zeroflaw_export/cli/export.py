@@ -64,6 +64,13 @@ def export(
         Refiner | None,
         typer.Option(help="What turns the map into a mask; default: cascade."),
     ] = None,
+    proposals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GRAPH.onnx",
+            help="The detector of --refiner box_proposals: docs/bundle.md has its contract.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,6 +176,7 @@ def export(
         precision=precision.value,
         bank_bytes=int(1e6 * bank_mb),
         max_batch=max_batch,
+        proposals=proposals,
         parameters=parameters,
     )
     if random_weights is not None:

@@ -20,6 +20,7 @@ from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     MAX_BATCH,
     REFERENCE_MATCHER,
     SAM_DECODER,
@@ -30,7 +31,7 @@ from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 # Older bundles take no reference banks; those for a refiner that runs without SAM have none.
-_NOT_IN_EVERY_BUNDLE: Final = (REFERENCE_MATCHER, SAM_ENCODER, SAM_DECODER)
+_NOT_IN_EVERY_BUNDLE: Final = (REFERENCE_MATCHER, SAM_ENCODER, SAM_DECODER, BOX_PROPOSER)
 
 
 def build(

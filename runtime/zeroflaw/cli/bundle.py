@@ -123,6 +123,16 @@ def info(
             if sam is None
             else f"{sam.architecture} at {sam.image_size} px, weights {sam.weights.name}",
         ),
+        *(
+            [
+                (
+                    "box proposer",
+                    f"{found.weights.name} at {found.image_size} px, {found.boxes} boxes",
+                )
+            ]
+            if (found := manifest.proposals) is not None
+            else []
+        ),
         ("text engine", text_engine),
         ("parameters", ", ".join(f"{k}={v}" for k, v in manifest.parameters.items())),
     ]

@@ -32,18 +32,23 @@ def features_on_host(features: FloatArray | DeviceTensor) -> FloatArray:
 
 
 def decoder_of(
-    sam_decoder: Session, features: FloatArray | DeviceTensor, watch: Stopwatch
+    sam_decoder: Session,
+    features: FloatArray | DeviceTensor,
+    watch: Stopwatch,
+    *,
+    numbered: bool = True,
 ) -> Decode:
     """Return what decodes prompts on the features of one frame.
 
     Args:
         features: float32 [1, C, G, G], where the encoder left them.
         watch: Times call n as `sam_decoder_n`.
+        numbered: Without, all calls together are `sam_decoder`.
     """
     numbers = count(1)
 
     def decode(prompts: DecoderPrompts) -> tuple[FloatArray | DeviceTensor, FloatArray]:
-        with watch.stage(f"sam_decoder_{next(numbers)}"):
+        with watch.stage(f"sam_decoder_{next(numbers)}" if numbered else "sam_decoder"):
             out = run_engine(
                 sam_decoder,
                 {

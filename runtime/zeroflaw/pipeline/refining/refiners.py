@@ -8,6 +8,7 @@ from typing import Final
 
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.refining.box_proposals import refine_by_box_proposals
 from zeroflaw.pipeline.refining.decoding import join_cascade_scores, refine_by_cascade
 from zeroflaw.pipeline.refining.map_alone import take_map_alone
 from zeroflaw.pipeline.refining.mmr import join_mmr_scores, refine_by_mmr
@@ -61,6 +62,11 @@ def _needs_sam(anomaly_map: FloatArray, parameters: MethodParameters) -> bool:
     return parameters.no_region == "always_run" or bool(anomaly_map.max() > threshold)
 
 
+def _by_boxes_alone(anomaly_map: FloatArray, parameters: MethodParameters) -> bool:  # noqa: ARG001
+    """Leave it to the boxes, which may stand whatever the map says."""
+    return True
+
+
 REFINERS: Final[dict[Refiner, RefinerRow]] = {
     "cascade": RefinerRow(
         _extreme_threshold,
@@ -72,6 +78,7 @@ REFINERS: Final[dict[Refiner, RefinerRow]] = {
         _mmr_threshold, _needs_sam, refine_by_mmr, TileRefiner(refine_by_mmr, join_mmr_scores)
     ),
     "none": RefinerRow(_extreme_threshold, lambda *_: False, take_map_alone, None),
+    "box_proposals": RefinerRow(_extreme_threshold, _by_boxes_alone, refine_by_box_proposals, None),
 }
 
 

@@ -216,7 +216,7 @@ def test_what_is_said_of_sam_and_its_engines_must_agree(raw: dict[str, Any]) -> 
             decode(without_sam(raw, refiner))
         assert f"--refiner {refiner}" in caught.value.remedy
     older = without_sam(raw)
-    del older["localizer"]
+    del older["localizer"], older["proposals"]
     with pytest.raises(BundleSchemaError, match="does not know"):
         decode({**older, "schema_version": 8, "parameters": raw["parameters"]})
 
