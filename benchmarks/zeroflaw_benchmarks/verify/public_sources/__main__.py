@@ -36,7 +36,8 @@ def main(
     *,
     source: Annotated[Path, typer.Option(help="Checked-out tree of its public source.")],
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="ViT-L/14 at its published size; minutes.")
+        bool,
+        typer.Option("--full-size", help="The published tower at its published size; minutes."),
     ] = False,
     write: Annotated[Path | None, typer.Option(help="Golden outputs to write.")] = None,
 ) -> None:

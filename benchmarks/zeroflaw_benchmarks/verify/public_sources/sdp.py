@@ -81,12 +81,12 @@ def compare(source: Path, *, full_size: bool = False) -> Comparison:
 
     Args:
         source: Checked-out tree of the public code.
-        full_size: ViT-L/14@336 at 518 px instead of a narrow tower at 98 px.
+        full_size: ViT-B/16+ at 240 px, as published, instead of a narrow tower at 98 px.
 
     Raises:
         EvaluationError: The tree is not that of the source.
     """
-    architecture = clip_architecture("vit_l_14_336") if full_size else _NARROW
+    architecture = clip_architecture("vit_b_16_plus_240") if full_size else _NARROW
     with tempfile.TemporaryDirectory() as name:
         write_weights(Path(name), architecture)
         theirs = _source_outputs(source, Path(name), architecture)
@@ -154,9 +154,10 @@ def _source_outputs(source: Path, folder: Path, architecture: ClipArchitecture) 
             encode_text = script.encode_text_with_prompt_ensemble
 
             def keep_text(*arguments: object, encode: Any = encode_text) -> Any:  # noqa: ANN401
-                found = encode(*arguments)
-                kept["text"] = found[_PRODUCT].T
-                return found
+                """Encode the sentences for the first script; the second has the same."""
+                if "text" not in kept:
+                    kept["text"] = encode(*arguments)
+                return kept["text"]
 
             script.open_clip.create_model_and_transforms = _creator(script, folder, architecture)
             vars(script).update(
@@ -180,7 +181,7 @@ def _source_outputs(source: Path, folder: Path, architecture: ClipArchitecture) 
         outputs[f"{name}_anomaly_map"] = fixed.clip(0, 1).astype(np.float32)
     return outputs | {
         "image_score": np.array([float(score) for score in kept["pr_sp0"]], np.float32),
-        "text_embeddings": kept["text"].float().numpy(),
+        "text_embeddings": kept["text"][_PRODUCT].T.float().numpy(),
     }
 
 

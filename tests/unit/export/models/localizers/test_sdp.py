@@ -38,6 +38,7 @@ LONG = replace(
     tapped_blocks=(2, 4, 6, 8),
     image_size=112,
 )
+PUBLISHED = "vit_b_16_plus_240"
 RANDOM = WeightsSource("random", None, seed=5)
 Floats = NDArray[np.float64]
 
@@ -207,7 +208,7 @@ def test_the_layout_of_the_public_linear_layers_is_read(tmp_path: Path) -> None:
 
 
 def test_towers_that_stages_cannot_be_built_on_are_refused() -> None:
-    for architecture in (TINY, LONG, clip_architecture("vit_l_14_336")):
+    for architecture in (TINY, LONG, *map(clip_architecture, ("vit_l_14_336", PUBLISHED))):
         SDP.check(architecture, architecture.image_size, SdpParameters())
     with pytest.raises(ExportError, match="no attention"):
         SDP_PLUS.check(clip_architecture("mini"), 448, SdpPlusParameters())
