@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.exported_bundle import tiny_job
+from support.exported_bundle import language_free, tiny_job
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -27,6 +27,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     target = tmp_path_factory.mktemp("bundles") / "tiny"
     export_bundle(tiny_job("object", "metal_nut"), target)
     return open_bundle(target)
+
+
+@pytest.fixture(scope="session")
+def textless_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """VisualAD on the towers of `tiny_bundle`, which takes no texts, with the product `object`.
+
+    Copy it before changing anything in it.
+    """
+    return language_free(tiny_bundle, tmp_path_factory.mktemp("bundles") / "textless")
 
 
 @pytest.fixture(scope="session")

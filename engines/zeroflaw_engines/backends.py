@@ -10,7 +10,7 @@ from typing import Final
 
 from zeroflaw_engines import arguments
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
-from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import CLIP_ENCODER, ENGINES_OF_REFINER, EngineName
 from zeroflaw_engines.errors import (
     ArgumentError,
     BackendUnavailableError,
@@ -24,7 +24,6 @@ from zeroflaw_engines.sessions.session import Session
 
 AUTO: Final = "auto"
 DEFAULT_BACKEND: Final = "onnxruntime"
-_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +145,7 @@ def choose_backend(
     precision: str | None = None,
     *,
     bundle: Bundle | None = None,
-    engines: Iterable[EngineName] = _ENGINES,
+    engines: Iterable[EngineName] | None = None,
     device: int = 0,
 ) -> BackendChoice:
     """Choose the backend that is named, or for `auto` the fastest that is available.
@@ -157,6 +156,8 @@ def choose_backend(
         name: One of `BACKENDS`, or `auto`.
         precision: What it is to compute in; None takes the backend's default.
         bundle: What is to be run: backends for which it lacks engines are passed over by `auto`.
+        engines: Those that are to be run; None: the CLIP encoder, and those of the refiner that
+            the bundle was exported with.
         device: Number of the GPU, as CUDA counts; with any but 0 no CPU backend is chosen.
 
     Raises:
@@ -184,9 +185,10 @@ def choose_backend(
             )
         _require_device(backend, device)
         return BackendChoice(name, chosen, "it was named")
+    wanted_engines = _engines_of(bundle) if engines is None else tuple(engines)
     passed: list[str] = []
     for backend in RANKING:
-        why_not = _why_not(backend, precision, bundle, tuple(engines), device)
+        why_not = _why_not(backend, precision, bundle, wanted_engines, device)
         if why_not is not None:
             passed.append(f"{backend.name} ({why_not})")
             continue
@@ -285,6 +287,12 @@ def _require_device(backend: Backend, device: int) -> None:
             f" {device}",
             "leave the device out, or name a backend that runs on a GPU",
         )
+
+
+def _engines_of(bundle: Bundle | None) -> tuple[EngineName, ...]:
+    if bundle is None:
+        return ()
+    return (CLIP_ENCODER, *ENGINES_OF_REFINER[bundle.manifest.method_parameters.refiner])
 
 
 def _why_not(

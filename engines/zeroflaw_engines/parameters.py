@@ -96,8 +96,8 @@ class MethodParameters:
         mmr_normalisation: Norm of Eq. 9: `fixed` divides by the largest value of one component,
             1 + 3, at most 1, and is the same for every frame; `per_image` stretches each frame to
             [0, 1], as the paper may have, and is no basis of decisions.
-        proposal_score: Score that a box must reach, in [0, 1] (SAA's box threshold).
-        proposal_area: Largest share of the frame that a box may take, in (0, 1].
+        proposal_score: Score that a box must pass, in [0, 1] (SAA's box threshold).
+        proposal_area: Share of the frame that a box must stay below, in (0, 1].
         proposal_masks: Masks of highest score that are averaged, 1 to 100 (SAA's k_mask).
         proposal_saliency: What rescales the score of a box by exp(3 * mean over its mask): the
             `anomaly_map`, how unlike the others its `patch_tokens` are (SAA+), or `none` (SAA).

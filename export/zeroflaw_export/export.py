@@ -29,7 +29,9 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 )
 from zeroflaw_engines.bundle.writer import staged_bundle, write_manifest
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
+    ENGINES_OF_REFINER,
     MAX_BATCH,
     REFERENCE_MATCHER,
     SAM_DECODER,
@@ -40,6 +42,7 @@ from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.engine_writer import EngineGraphs, EngineWriter, ReportStep
+from zeroflaw_export.graphs.box_proposer import adopt_box_proposer, require_proposals
 from zeroflaw_export.models.architectures import (
     CLIP_MEAN,
     CLIP_STD,
@@ -72,11 +75,11 @@ class ExportJob:
 
     Attributes:
         clip_architecture: Name in the registry.
-        sam_architecture: Name in the registry.
+        sam_architecture: Name in the registry; None exports no SAM, for refiners that run without.
         clip_weights: Of both CLIP towers.
         localizer_weights: Of what the localizer adds to CLIP's towers, as APRIL-GAN's adapters;
             of one that adds nothing, they are not looked at.
-        sam_weights: Of SAM.
+        sam_weights: Of SAM; None with none.
         localizer: Name in the registry.
         localizer_parameters: Its parameters, by name; others take their defaults.
         clip_image_size: Side of CLIP's input, px; default: the architecture's.
@@ -90,13 +93,14 @@ class ExportJob:
         bank_bytes: What a product's reference bank may take, in FP16.
         max_batch: Most images that one call of the encoders takes, 1 to 8: above 1 their graphs
             have a dynamic first axis, for re-inspecting what was recorded.
+        proposals: The ONNX file of a proposal graph, for the refiner `box_proposals` alone.
     """
 
     clip_architecture: str
-    sam_architecture: str
+    sam_architecture: str | None
     clip_weights: WeightsSource
     localizer_weights: WeightsSource
-    sam_weights: WeightsSource
+    sam_weights: WeightsSource | None
     localizer: str = DEFAULT_LOCALIZER
     localizer_parameters: Mapping[str, Any] = field(default_factory=dict)
     clip_image_size: int | None = None
@@ -108,6 +112,7 @@ class ExportJob:
     precision: Precision = "fp32"
     bank_bytes: int = BANK_BYTES
     max_batch: int = 1
+    proposals: Path | None = None
 
     @property
     def random_weights(self) -> int | None:
@@ -121,7 +126,8 @@ class ExportJob:
     def sources(self) -> tuple[WeightsSource, ...]:
         """All weights that go into the bundle."""
         own = (self.localizer_weights,) if localizer(self.localizer).takes_weights else ()
-        return (self.clip_weights, *own, self.sam_weights)
+        of_sam = () if self.sam_weights is None else (self.sam_weights,)
+        return (self.clip_weights, *own, *of_sam)
 
 
 def export_bundle(
@@ -151,6 +157,7 @@ def export_bundle(
     )
     if not job.products:
         raise ExportError("the export has no product", "name at least one")
+    _require_sam(job)
     job = replace(job, products=tuple(map(normal_name, job.products)))
     for name in job.products:
         check_product_name(name)
@@ -158,7 +165,13 @@ def export_bundle(
     for source in job.sources:
         source.require_file()
     if job.ensembles is not None:
+        if not localizer(job.localizer).takes_text:
+            raise ExportError(
+                f"the sentences of {job.ensembles} were given to {job.localizer}, which takes none",
+                "leave --ensembles out",
+            )
         read_prompt_ensembles(job.ensembles)
+    require_proposals(job.proposals, job.parameters.refiner)
     keep_freed_memory()
     with staged_bundle(target, overwrite=overwrite) as staging:
         manifest = _export_into(staging, job, report)
@@ -174,32 +187,24 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     method = localizer(job.localizer)
     method_parameters = method.parameters_from(job.localizer_parameters)
     method.check(architecture, image_size, method_parameters)
-    sam_arch = sam_architecture(job.sam_architecture)
-    report("loading SAM's weights")
-    sam = load_sam(sam_arch, job.sam_weights)
-    grid = sam.prompt_encoder.image_embedding_size[0]
+    proposer = None
+    if job.proposals is not None:
+        report("checking the proposal graph")
+        proposer = adopt_box_proposer(job.proposals, staging)
+    sam_identity, sam = _load_sam(job, report)
     sizes = EngineSizes(
         clip_image_size=image_size,
         embedding_size=architecture.embedding_size if method.takes_text else 0,
-        sam_image_size=sam.image_encoder.img_size,
-        sam_feature_size=grid,
-        sam_feature_channels=sam.prompt_encoder.embed_dim,
-        max_prompts=MAX_PROMPTS,
+        sam_image_size=0 if sam_identity is None else sam_identity.image_size,
+        sam_feature_size=0 if sam_identity is None else sam_identity.feature_size,
+        sam_feature_channels=0 if sam_identity is None else sam_identity.feature_channels,
+        max_prompts=0 if sam_identity is None else sam_identity.max_prompts,
         reference=method.reference_sizes(architecture, image_size, job.bank_bytes),
         max_batch=job.max_batch,
-    )
-    sam_identity = SamIdentity(
-        architecture=sam_arch.name,
-        image_size=sizes.sam_image_size,
-        feature_size=grid,
-        feature_channels=sizes.sam_feature_channels,
-        max_prompts=MAX_PROMPTS,
-        mean=SAM_MEAN,
-        std=SAM_STD,
-        weights=job.sam_weights.identity(),
+        proposals=None if proposer is None else proposer.sizes,
     )
     writer = EngineWriter(staging, sizes, job.precision, report)
-    sam_part = _export_sam(writer, sam)
+    sam_part = EngineGraphs({}, []) if sam is None else _export_sam(writer, sam)
     del sam
 
     report("loading CLIP's weights")
@@ -277,6 +282,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
             **sam_part.engines,
             **texts.graphs.engines,
             **matcher_part.engines,
+            **({} if proposer is None else {BOX_PROPOSER: proposer.engine}),
         },
         prompts=PROMPTS,
         products={name: Product(sentences=texts.sentences) for name in job.products},
@@ -286,7 +292,40 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         files={},
         reference=_reference_identity(sizes),
         localizer=identity,
+        proposals=None if proposer is None else proposer.identity,
     )
+
+
+def _require_sam(job: ExportJob) -> None:
+    refiner = job.parameters.refiner
+    if job.sam_architecture is None and SAM_ENCODER in ENGINES_OF_REFINER[refiner]:
+        raise ExportError(
+            f"the refiner {refiner} runs SAM, and none is exported",
+            "name one with --sam, or export for --refiner none",
+        )
+    if (job.sam_architecture is None) != (job.sam_weights is None):
+        raise ExportError(
+            "of SAM's architecture and its weights, one alone is given", "give both, or neither"
+        )
+
+
+def _load_sam(job: ExportJob, report: ReportStep) -> tuple[SamIdentity | None, Sam | None]:
+    if job.sam_architecture is None or job.sam_weights is None:
+        return None, None
+    architecture = sam_architecture(job.sam_architecture)
+    report("loading SAM's weights")
+    sam = load_sam(architecture, job.sam_weights)
+    identity = SamIdentity(
+        architecture=architecture.name,
+        image_size=sam.image_encoder.img_size,
+        feature_size=sam.prompt_encoder.image_embedding_size[0],
+        feature_channels=sam.prompt_encoder.embed_dim,
+        max_prompts=MAX_PROMPTS,
+        mean=SAM_MEAN,
+        std=SAM_STD,
+        weights=job.sam_weights.identity(),
+    )
+    return identity, sam
 
 
 def localizer_identity(

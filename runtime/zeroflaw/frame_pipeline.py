@@ -22,12 +22,14 @@ from zeroflaw.pipeline.resizing.strips import Strips
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.view.tiled_decoding import decode_tiles
 from zeroflaw.pipeline.view.tiled_encoding import encode_tiles
+from zeroflaw.pipeline.view.tiles import require_takes_tiles
 from zeroflaw.records.stamp import Stamp, new_stamp
 from zeroflaw.sessions import Sessions
-from zeroflaw_engines.contract import EngineSizes
+from zeroflaw_engines.contract import BOX_PROPOSER, ENGINES_OF_REFINER, SAM_ENCODER, EngineSizes
 from zeroflaw_engines.errors import ArgumentError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
+from zeroflaw_engines.sessions.session import Session
 
 
 class FramePipeline:
@@ -60,10 +62,22 @@ class FramePipeline:
         self._workspace = Workspace()
 
     @property
+    def _sam_encoder(self) -> Session | None:
+        """None where the refiner runs without SAM, also if it is loaded."""
+        runs = SAM_ENCODER in ENGINES_OF_REFINER[self._parameters.refiner]
+        return self._sessions.sam_encoder if runs else None
+
+    @property
+    def _box_proposer(self) -> Session | None:
+        """None where the refiner runs without it, also if it is loaded."""
+        runs = BOX_PROPOSER in ENGINES_OF_REFINER[self._parameters.refiner]
+        return self._sessions.box_proposer if runs else None
+
+    @property
     def max_batch(self) -> int:
         """Most frames that both encoders take in one call."""
-        encoders = (self._sessions.clip_encoder, self._sessions.sam_encoder)
-        return min(session.contract.max_batch for session in encoders)
+        encoders = (self._sessions.clip_encoder, self._sam_encoder)
+        return min(session.contract.max_batch for session in encoders if session is not None)
 
     def warm_up(self, runs: int, frame: tuple[int, int] | None) -> None:
         """Run every engine on zeros, and resize noise of a size where the device resizes.
@@ -87,8 +101,11 @@ class FramePipeline:
 
         Raises:
             FrameError: It is no frame.
+            SettingsError: The refiner takes no tiles, and the product has some.
             EngineError: An engine failed.
         """
+        grid = None if product.view is None else product.view.grid
+        require_takes_tiles(self._parameters.refiner, product.name, grid)
         watch = Stopwatch()
         with watch.stage("total"):
             with watch.stage("frame"):
@@ -121,8 +138,9 @@ class FramePipeline:
                 geometry,
                 product.embeddings,
                 clip_encoder=self._sessions.clip_encoder,
-                sam_encoder=self._sessions.sam_encoder,
+                sam_encoder=self._sam_encoder,
                 matcher=self._sessions.reference_matcher,
+                proposer=self._box_proposer,
                 bank=product.bank,
                 parameters=self._parameters,
                 pool=self._pool,
@@ -172,8 +190,9 @@ class FramePipeline:
                 ],
                 product.embeddings,
                 clip_encoder=self._sessions.clip_encoder,
-                sam_encoder=self._sessions.sam_encoder,
+                sam_encoder=self._sam_encoder,
                 matcher=self._sessions.reference_matcher,
+                proposer=self._box_proposer,
                 bank=product.bank,
                 parameters=self._parameters,
                 pool=self._pool,
@@ -199,28 +218,24 @@ class FramePipeline:
         view = encoded.view
         refinement: Refinement
         with encoded.watch.stage("total"):
-            if view is not None and view.grid is not None:
+            engines = RefinerEngines(
+                self._sessions.sam_decoder, self._sizes, self._workspace, encoded.watch
+            )
+            sam_encoder = self._sam_encoder
+            # Without SAM, what the tiles' maps were joined to is a map like any other.
+            if view is not None and view.grid is not None and sam_encoder is not None:
                 refinement = decode_tiles(
                     encoded.encoding,
                     view,
                     view.grid,
                     self._parameters,
-                    sam_encoder=self._sessions.sam_encoder,
-                    sam_decoder=self._sessions.sam_decoder,
-                    sizes=self._sizes,
+                    sam_encoder=sam_encoder,
+                    engines=engines,
                     strips=self._strips,
                     pool=self._clip_pool,
-                    workspace=self._workspace,
-                    watch=encoded.watch,
                 )
             else:
-                refinement = refine(
-                    encoded.encoding,
-                    self._parameters,
-                    RefinerEngines(
-                        self._sessions.sam_decoder, self._sizes, self._workspace, encoded.watch
-                    ),
-                )
+                refinement = refine(encoded.encoding, self._parameters, engines)
             return conclude(encoded, refinement, self._parameters, self._workspace, trace=trace)
 
     def close(self) -> None:

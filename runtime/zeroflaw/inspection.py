@@ -37,7 +37,7 @@ class Inspection:
         frame_id: The caller's name of the frame; None if none was given.
         camera_id: The caller's name of the camera; None if none was given.
         status: `ok`; `no_region` if no pixel of the map is extreme; `stage_N_empty` if stage N
-            of the cascade gave an empty mask and the one before was kept (for N = 1, the
+            of the refiner gave an empty mask and the one before was kept (for N = 1, the
             extreme region itself).
         product: The product it was inspected as.
         decision: `hold` if the frame shows nothing that could be judged; else `reject` if the
@@ -55,7 +55,7 @@ class Inspection:
             of the extreme region that SAM left out.
         anomaly_map: float32 [S, S] in [0, 1], CLIP's map of the squashed frame; of a product with
             a reference bank, fused with the reference map. The trace has both.
-        score_map: float32 [S, S] in [0, 1], the map fused with SAM's mask.
+        score_map: float32 [S, S] in [0, 1], what the refiner made of map and masks.
         regions: Connected components of the mask, largest first.
         timings_ms: Milliseconds by stage; the encoders run side by side, so the parts add up
             to more than `total`.

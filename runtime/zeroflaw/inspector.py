@@ -32,6 +32,11 @@ from zeroflaw_engines.process.lifetime import Lifetime, refuse_copy
 EncoderSchedule = Literal["side_by_side", "clip_first"]
 
 
+def _method_parameters(given: MethodParameters) -> MethodParameters:
+    remedy = "call MethodParameters.from_mapping"
+    return arguments.instance("parameters", given, MethodParameters, remedy)
+
+
 class Inspector:
     """Inspects frames with the engines of one bundle.
 
@@ -68,14 +73,10 @@ class Inspector:
         self._camera = CameraSettings(channel_order, white_level)
         self._camera.require_valid()
         recorded = bundle.manifest.method_parameters
-        parameters = arguments.instance(
-            "parameters",
-            recorded if parameters is None else parameters,
-            MethodParameters,
-            "call MethodParameters.from_mapping",
-        )
+        parameters = recorded if parameters is None else _method_parameters(parameters)
         if decision_threshold is not None:
             parameters = parameters.replace(decision_threshold=decision_threshold)
+        sessions.require(parameters.refiner)
         self._parameters = parameters
         self.backend = sessions.backend
         self.choice = choice
@@ -132,34 +133,34 @@ class Inspector:
                 fastest of those that are available.
             precision: What the engines compute in: `fp32`, `bf16`, `fp16`; default: the backend's.
             parameters: Method parameters; default: those that the bundle records.
-            threads: CPU threads of each engine, and of resizing, at most 1024; 0 takes every core
-                that this process may use.
+            threads: CPU threads of each engine, and of resizing, at most 1024; 0 takes all cores.
             model_cache: Where backends that compile at load keep what they compiled.
             device: Number of the GPU, as CUDA counts; CPU backends take 0 alone.
             encoder_schedule: `side_by_side` runs both encoders at once: the shortest time to a
                 mask. `clip_first` leaves the SAM encoder out where CLIP finds no extreme
                 region: the least work on good parts.
             max_frame_pixels: Larger frames are refused, height x width.
-            channel_order: Order of the colour channels of arrays, `rgb` or `bgr`, unless a call
-                says another; never guessed.
+            channel_order: Order of arrays' colour channels, `rgb` or `bgr`, unless a call says it.
             white_level: Value of arrays that counts as white, unless a call says another; default:
                 the dtype's largest, 1.0 for floats. A 12-bit camera wants 4095.
             decision_threshold: Image score at and above which frames are rejected, in place of
-                every product's own threshold; results say so. So does a `decision_threshold` in
-                `parameters` that is not the one that the bundle records.
+                every product's own threshold; results say so. So does one in `parameters` that
+                is not the one that the bundle records.
 
         Raises:
             ArgumentError: An argument is of the wrong kind, or out of its range.
             BundleError: The bundle is missing, damaged, or of a newer schema.
             BackendUnavailableError: The backend is unknown or not installed, or lacks its driver,
                 the GPU of that number or the precision.
-            EngineError: An engine cannot be loaded.
+            EngineError: An engine cannot be loaded, or the bundle has none of the refiner's.
         """
         arguments.choice("encoder_schedule", encoder_schedule, get_args(EncoderSchedule))
+        refiner = None if parameters is None else _method_parameters(parameters).refiner
         cache = None if model_cache is None else Path(arguments.path("model_cache", model_cache))
         opened, choice, sessions = load_bundle(
-            bundle, backend, precision=precision, threads=threads, model_cache=cache, device=device
-        )
+            bundle, backend, refiner=refiner, precision=precision, threads=threads,
+            model_cache=cache, device=device,
+        )  # fmt: skip
         try:
             return cls(
                 opened,

@@ -8,6 +8,7 @@ from typing import Final
 
 from zeroflaw.pipeline.reference import LoadedBank, LoadedBanks, load_banks
 from zeroflaw.pipeline.view.product_view import ProductView, product_view
+from zeroflaw.pipeline.view.tiles import require_takes_tiles
 from zeroflaw.records.provenance import Provenance, bundle_warnings, provenance_of
 from zeroflaw.records.threshold import decision_threshold
 from zeroflaw.sessions import Sessions
@@ -117,6 +118,7 @@ def load_products(
         BundleDamagedError: A bank cannot be read.
         ReferenceBankError: A bank does not belong to the bundle.
         EngineMissingError: A product has a bank, and no reference_matcher was loaded.
+        SettingsError: A product has tiles, and the refiner takes none.
     """
     for _ in range(_MAX_READS):
         try:
@@ -175,11 +177,13 @@ def _load(
             explicit=explicit,
             reference=digest,
         )
+        view = product_view(product.settings, bundle, known_views.get(name))
+        require_takes_tiles(parameters.refiner, name, None if view is None else view.grid)
         by_name[name] = LoadedProduct(
             name=name,
             embeddings=bundle.bank[name],
             banks=banks,
-            view=product_view(product.settings, bundle, known_views.get(name)),
+            view=view,
             settings=product.settings,
             threshold=threshold,
             threshold_warnings=warnings,

@@ -14,19 +14,20 @@ from zeroflaw.pipeline.resizing.on_device import DeviceResizer
 from zeroflaw_engines.backends import BACKENDS, BackendChoice, choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
+    ENGINES_OF_REFINER,
     FRAME_RESIZER,
     REFERENCE_MATCHER,
-    SAM_DECODER,
-    SAM_ENCODER,
+    SINGLE_GRAPH_ENGINES,
     EngineName,
 )
-from zeroflaw_engines.errors import BundleChangedError, EngineError
+from zeroflaw_engines.errors import BundleChangedError, EngineError, EngineMissingError
+from zeroflaw_engines.parameters import Refiner
 from zeroflaw_engines.sessions.session import Session, zeros_for
 
 # How often a bundle may be replaced by another while its engines load.
 _MAX_LOADS: Final = 20
-_ENGINES: Final[tuple[EngineName, ...]] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +38,20 @@ class Sessions:
 
     Attributes:
         clip_encoder: Always run.
-        sam_encoder: Run where CLIP finds an extreme region, or beside CLIP.
-        sam_decoder: Run by the cascade.
+        sam_encoder: Run where the refiner needs SAM's features, or beside CLIP; None for refiners
+            that run without SAM.
+        sam_decoder: Run by the refiner; the same.
         reference_matcher: Run for products with a reference bank; None if none can be inspected.
         frame_resizer: Resizes frames on the GPU; None where the host does.
+        box_proposer: Run beside CLIP for the refiner `box_proposals`; None for others.
     """
 
     clip_encoder: Session
-    sam_encoder: Session
-    sam_decoder: Session
+    sam_encoder: Session | None = None
+    sam_decoder: Session | None = None
     reference_matcher: Session | None = None
     frame_resizer: Session | None = None
+    box_proposer: Session | None = None
 
     def __iter__(self) -> Iterator[Session]:
         yield from self.models
@@ -100,14 +104,28 @@ class Sessions:
     @property
     def models(self) -> tuple[Session, ...]:
         """All but `frame_resizer`: those of the bundle itself."""
-        matcher = () if self.reference_matcher is None else (self.reference_matcher,)
-        return (self.clip_encoder, self.sam_encoder, self.sam_decoder, *matcher)
+        some = (self.sam_encoder, self.sam_decoder, self.reference_matcher, self.box_proposer)
+        return (self.clip_encoder, *(session for session in some if session is not None))
+
+    def require(self, refiner: Refiner) -> None:
+        """Refuse a refiner whose engines are not among these.
+
+        Raises:
+            EngineMissingError: They are not.
+        """
+        missing = [name for name in ENGINES_OF_REFINER[refiner] if getattr(self, name) is None]
+        if missing:
+            raise EngineMissingError(
+                f"the refiner {refiner} runs {' and '.join(missing)}, which was not loaded",
+                "load the engines for that refiner, as `Inspector.load` does",
+            )
 
 
 def load_bundle(
     bundle: str | Path,
     backend: str,
     *,
+    refiner: Refiner | None = None,
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
@@ -117,6 +135,7 @@ def load_bundle(
 
     Args:
         backend: A backend's name, or `auto`.
+        refiner: Whose engines are loaded; None takes the one that the bundle records.
         precision: What the engines compute in; None takes that of the backend.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.
@@ -126,16 +145,19 @@ def load_bundle(
         BundleError: The bundle is missing, damaged, of a newer schema, or is replaced all the time.
         BackendUnavailableError: The backend is unknown, or lacks its driver, the GPU of that
             number or the precision.
+        EngineMissingError: The bundle has no engines of the refiner.
         EngineError: An engine cannot be loaded.
     """
     for _ in range(_MAX_LOADS):
         opened = open_bundle(bundle)
-        wanted = (*_ENGINES, REFERENCE_MATCHER) if _has_bank(opened) else _ENGINES
+        of_banks: tuple[EngineName, ...] = (REFERENCE_MATCHER,) if _has_bank(opened) else ()
+        wanted = (CLIP_ENCODER, *engines_of_refiner(opened, refiner), *of_banks)
         choice = choose_backend(backend, precision, bundle=opened, engines=wanted, device=device)
         try:
             sessions = load_sessions(
                 opened,
                 choice,
+                refiner=refiner,
                 precision=precision,
                 threads=threads,
                 model_cache=model_cache,
@@ -152,18 +174,20 @@ def load_sessions(
     bundle: Bundle,
     choice: BackendChoice,
     *,
+    refiner: Refiner | None = None,
     precision: str | None = None,
     threads: int = 0,
     model_cache: Path | None = None,
     device: int = 0,
 ) -> Sessions:
-    """Load the engines of a bundle: all of them, or none.
+    """Load the engines of a bundle that a refiner runs: all of them, or none.
 
     A reference_matcher that cannot be loaded is left out where no product has a bank: a station
     that learns nothing need not have built it. A frame_resizer is loaded on GPUs alone, since
     Pillow is faster on CPUs; where it was not built, the host resizes, and the log says so.
 
     Args:
+        refiner: Whose engines are loaded; None takes the one that the bundle records.
         precision: What they compute in, if it was asked for.
         threads: CPU threads of each engine; 0 takes every core that the process may use.
         model_cache: Where backends that compile at load keep what they compiled.
@@ -171,16 +195,18 @@ def load_sessions(
 
     Raises:
         BackendUnavailableError: The backend lacks its driver or the precision.
+        EngineMissingError: The bundle has no engines of the refiner.
         EngineError: An engine cannot be loaded.
     """
+    of_refiner = engines_of_refiner(bundle, refiner)
     with ExitStack() as loaded:
 
-        def load(engine: EngineName, precision: str | None = precision) -> Session:
+        def load(engine: EngineName) -> Session:
             session = load_session(
                 bundle,
                 engine,
                 backend=choice.backend,
-                precision=precision,
+                precision=None if engine in SINGLE_GRAPH_ENGINES else precision,
                 threads=threads,
                 model_cache=model_cache,
                 device=device,
@@ -204,20 +230,43 @@ def load_sessions(
             if not BACKENDS[choice.backend].on_gpu:
                 return None
             try:
-                return load(FRAME_RESIZER, None)  # it has one graph, whatever the others compute in
+                return load(FRAME_RESIZER)
             except EngineError as error:
                 _log.warning("frames are resized on the host: %s; %s", error.cause, error.remedy)
                 return None
 
         sessions = Sessions(
             clip_encoder=load(CLIP_ENCODER),
-            sam_encoder=load(SAM_ENCODER),
-            sam_decoder=load(SAM_DECODER),
+            **{name: load(name) for name in of_refiner},
             reference_matcher=load_matcher(),
             frame_resizer=load_resizer(),
         )
         loaded.pop_all()
     return sessions
+
+
+def engines_of_refiner(bundle: Bundle, refiner: Refiner | None = None) -> tuple[EngineName, ...]:
+    """Return the engines of a bundle that a refiner runs beside the CLIP encoder.
+
+    Args:
+        refiner: None takes the one that the bundle records.
+
+    Raises:
+        EngineMissingError: The bundle has none of them: it was exported for another refiner.
+    """
+    recorded = bundle.manifest.method_parameters.refiner
+    refiner = refiner or recorded
+    engines = ENGINES_OF_REFINER[refiner]
+    missing = [name for name in engines if name not in bundle.manifest.engines]
+    if missing:
+        raise EngineMissingError(
+            f"the refiner {refiner} runs {' and '.join(missing)}, and the bundle {bundle.path} was"
+            " exported without",
+            f"set the refiner to {recorded}, which it was exported for, or export it again with"
+            f" `zeroflaw export --refiner {refiner}"
+            f"{' --proposals GRAPH.onnx' if BOX_PROPOSER in missing else ''}`",
+        )
+    return engines
 
 
 def _has_bank(bundle: Bundle) -> bool:

@@ -56,6 +56,18 @@ def as_version_1(raw: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
+def as_version_9(raw: dict[str, Any]) -> dict[str, Any]:
+    """The manifest as version 9 writes it: with all that this version knows."""
+    products = {name: {"settings": None, **product} for name, product in raw["products"].items()}
+    document = {"localizer": None, "proposals": None, **raw}
+    if raw["parameters"].get("refiner") == "box_proposals":
+        proposer = {**raw["engines"]["clip_encoder"], "variants": []}
+        document["engines"] = {**raw["engines"], "box_proposer": proposer}
+        weights = {"name": "detector.onnx", "sha256": None}
+        document["proposals"] = {"image_size": 32, "boxes": 16, "weights": weights}
+    return {**document, "schema_version": 9, "products": products}
+
+
 def decode(raw: dict[str, Any]) -> Manifest:
     """Reads a manifest as it would be if zeroflaw had written it so: with a digest of itself."""
     return decode_manifest(written(raw), WHERE)

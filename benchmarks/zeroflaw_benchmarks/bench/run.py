@@ -47,6 +47,7 @@ from zeroflaw_benchmarks.bench.settings import (
     settings_of_product,
     size_of_frames,
 )
+from zeroflaw_engines.bundle.manifest import sam_text
 from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.version import __version__
 
@@ -203,7 +204,7 @@ def _subject(
         bundle=options.bundle,
         identity=inspector.bundle.identity,
         models=f"{manifest.clip.architecture} at {manifest.clip.image_size} px and SAM"
-        f" {manifest.sam.architecture} at {manifest.sam.image_size} px",
+        f" {sam_text(manifest)}",
         random_weights=manifest.random_weights,
         backend=inspector.backend,
         threads=options.run_on.threads,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -13,32 +14,83 @@ import typer
 from zeroflaw.cli.inspect import ParametersOption, SettingsOption, chosen_parameters
 from zeroflaw.cli.options import (
     EXIT_SOME_FAILED,
-    BundleArgument,
     DeviceOption,
     WhiteLevelOption,
     announce,
     progress_bar,
 )
 from zeroflaw_engines.bundle.bundle import read_manifest
-from zeroflaw_engines.errors import MissingExtraError
+from zeroflaw_engines.bundle.shipped import SHIPPED_NAME
+from zeroflaw_engines.errors import EvaluationError, MissingExtraError
+from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.terminal import err, out, print_warning
 
 if TYPE_CHECKING:
     from zeroflaw_benchmarks.evaluate.job import EvaluationJob, Progress
+    from zeroflaw_export.datasets import Dataset, Skipped
 
 _MAX_SKIPS_SHOWN: Final = 10
 _SIZE: Final = 518  # the paper's
 
 
-class _Ablation(StrEnum):  # typer takes no list of literals
+# Typer takes no list of literals: the names are those of `Refiner`, `Column` and `Ablation`.
+class _Refiner(StrEnum):
+    CASCADE = "cascade"
+    MMR = "mmr"
+    BOX_PROPOSALS = "box_proposals"
+    NONE = "none"
+
+
+class _Column(StrEnum):
+    AUROC = "auroc"
+    F1_MAX = "f1-max"
+    AP = "ap"
+    PRO = "pro"
+    WITHIN_IMAGE = "within-image"
+    IMAGE_AUROC = "image-auroc"
+    IMAGE_F1_MAX = "image-f1-max"
+    IMAGE_AP = "image-ap"
+
+
+class _Ablation(StrEnum):
     KERNEL = "kernel"
     CASCADE = "cascade"
 
 
 def evaluate(
-    bundle: BundleArgument,
-    dataset: Annotated[Path, typer.Argument(help="Directory of the dataset.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE DATASET",
+            help=f"A directory that `zeroflaw export` wrote, or `{SHIPPED_NAME}`, and the directory"
+            " of the dataset. With --compare any number of bundles, and the dataset last.",
+        ),
+    ],
     *,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="One table of several methods, and which is best for this dataset."
+        ),
+    ] = False,
+    refiners: Annotated[
+        list[_Refiner] | None,
+        typer.Option(
+            "--refiner",
+            help="--compare: also with this refiner, for every bundle; repeatable. The one that a"
+            " bundle records is always measured.",
+        ),
+    ] = None,
+    best_by: Annotated[
+        _Column, typer.Option(help="--compare: the column that says which is best.")
+    ] = _Column.AP,
+    within_ms: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="MS", help="--compare: the best takes at most so long."),
+    ] = None,
+    latency_runs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="--compare: inspections of each row to time.")
+    ] = 36,
     layout: Annotated[
         Literal["mvtec", "visa", "folder"] | None,
         typer.Option(help="How the dataset is laid out; default: recognised."),
@@ -121,13 +173,28 @@ def evaluate(
     And with 1, 2, 4 and 8 good photos of each class as reference, five draws of each:
 
         zeroflaw evaluate my_bundle mvtec_ad/ --shots 1,2,4,8 --seeds 5
+
+    Several methods in one table, timed on this machine:
+
+        zeroflaw evaluate my_bundle other_bundle mvtec_ad/ --compare --refiner none --within-ms 300
     """
+    *bundles, dataset = paths
+    _require_fitting(
+        bundles, compare=compare, ablate=ablate, refiners=refiners, within_ms=within_ms
+    )
     try:
         import matplotlib as mpl  # noqa: F401 - to say so before the work, not after it
 
         from zeroflaw_benchmarks.evaluate.cache import readable_bytes
+        from zeroflaw_benchmarks.evaluate.comparison.command import print_comparison
+        from zeroflaw_benchmarks.evaluate.comparison.comparison import (
+            ComparisonOptions,
+            compare_methods,
+        )
+        from zeroflaw_benchmarks.evaluate.comparison.methods import methods_of
         from zeroflaw_benchmarks.evaluate.evaluation import evaluate_bundle
-        from zeroflaw_benchmarks.evaluate.job import ABLATIONS, EvaluationOptions
+        from zeroflaw_benchmarks.evaluate.job import EvaluationOptions
+        from zeroflaw_benchmarks.evaluate.passes.rows import ABLATIONS
         from zeroflaw_benchmarks.evaluate.report.contact_sheet import write_contact_sheets
         from zeroflaw_benchmarks.evaluate.report.figure import write_figure
         from zeroflaw_benchmarks.evaluate.report.shots_table import shots_table
@@ -138,7 +205,7 @@ def evaluate(
             paper_table,
             write_tables,
         )
-        from zeroflaw_benchmarks.evaluate.shots import parsed_shots
+        from zeroflaw_benchmarks.evaluate.shots.drawing import parsed_shots
         from zeroflaw_export.datasets import read_dataset
     except ImportError as error:
         raise MissingExtraError(
@@ -146,10 +213,8 @@ def evaluate(
             "install zeroflaw[evaluate] on this workstation; stations do not need it",
         ) from error
     ablations = tuple(name for name in ABLATIONS if name in (ablate or ()))
-    recorded = read_manifest(bundle).method_parameters
     options = EvaluationOptions(
         cache=cache or out_dir / "cache",
-        parameters=chosen_parameters(recorded, parameters, settings or []),
         product=product,
         ablations=ablations,
         size=size,
@@ -161,6 +226,31 @@ def evaluate(
         seeds=seeds,
     )
 
+    def chosen(recorded: MethodParameters) -> MethodParameters:
+        return chosen_parameters(recorded, parameters, settings or [])
+
+    def found() -> Dataset:
+        return read_dataset(
+            Path(dataset), layout=layout, split=split, classes=classes, white_level=white_level
+        )
+
+    if compare:
+        methods = methods_of(
+            bundles,
+            tuple(one.value for one in refiners or ()),
+            shots=bool(options.shots),
+            adjusted=chosen,
+        )
+        how = ComparisonOptions(best_by.value, within_ms, latency_runs)
+        with _progress() as progress:
+            compared = compare_methods(methods, found(), options, how, progress=progress)
+        print_comparison(compared, out_dir)
+        _end(compared.notes, compared.skipped)
+        return
+    (bundle,) = bundles
+    recorded = read_manifest(bundle).method_parameters
+    options = replace(options, parameters=chosen(recorded))
+
     def begin(job: EvaluationJob) -> None:
         announce(job.bundle, bundle)
         err.print(
@@ -171,10 +261,7 @@ def evaluate(
         )
 
     with _progress() as progress:
-        found = read_dataset(
-            dataset, layout=layout, split=split, classes=classes, white_level=white_level
-        )
-        job, result = evaluate_bundle(bundle, found, options, progress=progress, begin=begin)
+        job, result = evaluate_bundle(bundle, found(), options, progress=progress, begin=begin)
     report, *_ = write_tables(result, out_dir)
     write_figure(result, out_dir / f"{EVALUATION_NAME}.png")
     if contact_sheet:
@@ -185,16 +272,53 @@ def evaluate(
     tables += [cascade_table(result)] if "cascade" in ablations else []
     for table in tables:
         out.print(table, markup=False)
-    for note in result.notes:
-        print_warning(note)
-    for skip in result.skipped[:_MAX_SKIPS_SHOWN]:
-        print_warning(f"skipped {skip.path}: {skip.reason}")
     out.print(
         f"{len(job.samples)} images evaluated, {len(result.skipped)} files skipped: {report}",
         markup=False,
     )
-    if result.skipped:
+    _end(result.notes, result.skipped)
+
+
+def _end(notes: Sequence[str], skipped: Sequence[Skipped]) -> None:
+    """Say the notes and the files that were skipped, and end with the code that tells of these."""
+    for note in notes:
+        print_warning(note)
+    for skip in skipped[:_MAX_SKIPS_SHOWN]:
+        print_warning(f"skipped {skip.path}: {skip.reason}")
+    if skipped:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _require_fitting(
+    bundles: Sequence[str],
+    *,
+    compare: bool,
+    ablate: Sequence[_Ablation] | None,
+    refiners: Sequence[_Refiner] | None,
+    within_ms: float | None,
+) -> None:
+    """Refuse paths and options that do not fit each other: some would do nothing.
+
+    Raises:
+        EvaluationError: They do not.
+    """
+    if not bundles or (len(bundles) > 1 and not compare):
+        raise EvaluationError(
+            f"{len(bundles)} bundles are named beside the dataset, which is the last path",
+            "name one bundle and the dataset, or several bundles with --compare",
+        )
+    if compare and ablate:
+        raise EvaluationError(
+            "--ablate is of one bundle, and --compare of several methods", "leave one of them out"
+        )
+    if compare:
+        return
+    if refiners:
+        raise EvaluationError(
+            "--refiner is of --compare", f"write --set refiner={refiners[0].value}, or --compare"
+        )
+    if within_ms is not None:
+        raise EvaluationError("--within-ms is of --compare", "leave it out, or compare methods")
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from zeroflaw_benchmarks.evaluate.job import (
     EvaluationJob,
     EvaluationOptions,
     Progress,
-    TableRow,
     no_progress,
     prepare_evaluation,
     require_samples,
@@ -31,7 +30,7 @@ from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingTarget,
     decode_encoding,
     load_decoder,
-    read_stage_mask,
+    read_status,
 )
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
     EncodingJob,
@@ -58,6 +57,7 @@ from zeroflaw_benchmarks.evaluate.passes.reference_pass import (
     encode_photo,
     load_photo_encoder,
 )
+from zeroflaw_benchmarks.evaluate.passes.rows import TableRow
 from zeroflaw_benchmarks.evaluate.report.notes import inspected_images, notes_of
 from zeroflaw_benchmarks.evaluate.result import (
     CONVENTIONS,
@@ -67,9 +67,10 @@ from zeroflaw_benchmarks.evaluate.result import (
     Row,
     mean_of,
 )
-from zeroflaw_benchmarks.evaluate.shots import photo_files
-from zeroflaw_benchmarks.evaluate.shots_measuring import measure_shots
+from zeroflaw_benchmarks.evaluate.shots.drawing import photo_files
+from zeroflaw_benchmarks.evaluate.shots.measuring import measure_shots
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs
+from zeroflaw_engines.bundle.manifest import Manifest, sam_text
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.version import __version__
 from zeroflaw_export.datasets import Dataset, Skipped, dataset_digest
@@ -108,11 +109,25 @@ def evaluate_bundle(
     """
     job = prepare_evaluation(bundle, dataset, options, progress)
     begin(job)
+    job = run_passes(job, progress)
+    return job, _measure(job, progress)
+
+
+def run_passes(job: EvaluationJob, progress: Progress) -> EvaluationJob:
+    """Compute all that the cache does not hold.
+
+    Returns:
+        The job without images that turned out to be unreadable.
+
+    Raises:
+        EngineError: An engine cannot be loaded, or failed.
+        EvaluationError: The cache cannot be written, a photo cannot be read, or a worker died.
+    """
     _encode_photos(job, progress)
     job = _run_inspections(job, progress)
     job = _run_encoders(job, progress)
     _run_decoder(job, progress)
-    return job, _measure(job, progress)
+    return job
 
 
 def _encode_photos(job: EvaluationJob, progress: Progress) -> None:
@@ -162,6 +177,7 @@ def _run_encoders(job: EvaluationJob, progress: Progress) -> EvaluationJob:
         backend=job.options.backend,
         threads=job.options.threads,
         device=job.options.device,
+        with_features=job.with_features,
         with_banks=any(one.references for one in jobs),
     )
     unreadable: dict[Path, Skipped] = {}
@@ -226,6 +242,7 @@ def _run_decoder(job: EvaluationJob, progress: Progress) -> None:
     set_up = partial(
         load_decoder,
         job.bundle,
+        job.parameters.refiner,
         backend=job.options.backend,
         threads=job.options.threads,
         device=job.options.device,
@@ -251,8 +268,7 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
         zeroflaw_version=__version__,
         bundle=str(job.bundle.path),
         bundle_identity=job.bundle.identity,
-        models=f"{manifest.clip.architecture} at {manifest.clip.image_size} px, "
-        f"{manifest.sam.architecture} at {manifest.sam.image_size} px",
+        models=models_of(manifest),
         random_weights=manifest.random_weights,
         demonstration=manifest.demonstration,
         backend=job.backend_version,
@@ -277,6 +293,15 @@ def _measure(job: EvaluationJob, progress: Progress) -> Evaluation:
             for text in CONVENTIONS + (SETTINGS_CONVENTIONS if job.settings else ())
         ),
     )
+
+
+def models_of(manifest: Manifest) -> str:
+    """Name the models of a bundle, and the localizer if it is not APRIL-GAN's."""
+    clip = manifest.clip
+    names = [f"{clip.architecture} at {clip.image_size} px", sam_text(manifest)]
+    if manifest.localizer is not None:
+        names.append(f"localizer {manifest.localizer.name}")
+    return ", ".join(names)
 
 
 def _measured_rows(job: EvaluationJob, progress: Progress) -> tuple[Row, ...]:
@@ -329,9 +354,8 @@ def _image_rows(job: EvaluationJob) -> tuple[ImageRow, ...]:
 
 
 def _statuses(job: EvaluationJob) -> dict[str, int]:
-    stages = job.parameters.cascade_stages
     found = Counter(
-        read_stage_mask(job.decoding_file(sample, job.parameters), stages).status
+        read_status(job.decoding_file(sample, job.parameters), job.parameters)
         if sample.inspection is None
         else read_inspection(sample.inspection).status
         for sample in job.samples

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
+from zeroflaw.sessions import engines_of_refiner
 from zeroflaw_benchmarks.evaluate.cache import EvaluationCache, open_cache, require_space
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
@@ -24,35 +25,37 @@ from zeroflaw_benchmarks.evaluate.passes.encoding_pass import (
     read_truth,
 )
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import (
-    SCORINGS,
     inspection_bytes,
     inspection_variant,
 )
 from zeroflaw_benchmarks.evaluate.passes.reference_pass import BankSource, map_bytes, photo_bytes
+from zeroflaw_benchmarks.evaluate.passes.rows import (
+    Ablation,
+    TableRow,
+    required_decodings,
+    table_rows,
+)
+from zeroflaw_benchmarks.evaluate.passes.scorings import INSPECTED_REFINERS, kept_scorings
 from zeroflaw_benchmarks.evaluate.products import (
     product_of_class,
     refuse_what_takes_whole_frames,
     settings_of,
 )
-from zeroflaw_benchmarks.evaluate.report.published import STAGE_PROMPTS, TABLE_2
-from zeroflaw_benchmarks.evaluate.shots import ShotBank, photo_files, shot_banks
+from zeroflaw_benchmarks.evaluate.shots.drawing import ShotBank, photo_files, shot_banks
 from zeroflaw_engines.backends import DEFAULT_BACKEND, load_session
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings
-from zeroflaw_engines.contract import SAM_DECODER
+from zeroflaw_engines.contract import CLIP_ENCODER, SAM_DECODER, SAM_ENCODER
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.files import sha256_of_file
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_export.datasets import Dataset, Sample, Skipped
 
-Table = Literal["scoring", "kernel", "cascade"]
-Ablation = Literal["kernel", "cascade"]
 # Name of what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
 EVALUATION_SIZE: Final = 518
-ABLATIONS: Final[tuple[Ablation, ...]] = ("kernel", "cascade")
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -75,6 +78,8 @@ class EvaluationOptions:
         threads: Of each engine in each process.
         shots: Numbers of reference photos to measure with as well.
         seeds: Draws of the photos for each number of them.
+        keep_features: Encode SAM's features also where the refiner runs without them: then the
+            encodings serve the bundle's other refiners too.
     """
 
     cache: Path
@@ -88,21 +93,7 @@ class EvaluationOptions:
     threads: int = 1
     shots: tuple[int, ...] = ()
     seeds: int = 5
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row of a table: what is measured with which parameters.
-
-    Attributes:
-        table: `scoring`, or the ablation.
-        name: Of the row.
-        parameters: An Inspector with these gives the score maps that are measured.
-    """
-
-    table: Table
-    name: str
-    parameters: MethodParameters
+    keep_features: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +137,7 @@ class EvaluationJob:
         own_banks: Reference banks that the bundle has, by product.
         shot_banks: Reference banks that are measured as well, of photos of the dataset.
         skipped: Files that were left out so far.
+        with_features: Whether SAM's features are in the encodings.
         bytes_needed: What the cache will grow by, at most.
         bytes_free: On the cache's disk.
     """
@@ -164,6 +156,7 @@ class EvaluationJob:
     own_banks: Mapping[str, BankSource]
     shot_banks: tuple[ShotBank, ...]
     skipped: tuple[Skipped, ...]
+    with_features: bool = True
     bytes_needed: int = 0
     bytes_free: int = 0
 
@@ -184,7 +177,12 @@ class EvaluationJob:
     def shot_decoding(self, sample: EvaluatedSample, bank: ShotBank) -> DecodingTarget:
         """Return what a sample is decoded for with a bank: the whole cascade, and no ablation."""
         stages = (self.parameters.cascade_stages,)
-        options = DecodingOptions(decoded_parameters(self.parameters), stages)
+        options = DecodingOptions(
+            decoded_parameters(self.parameters),
+            stages,
+            self.options.size,
+            kept_scorings(self.parameters, of_draws=True),
+        )
         reference = self.shot_reference(sample, bank)
         file = self.cache.decoding(sample.encoding, options.digest(), reference)
         return DecodingTarget(options, reference, file)
@@ -242,26 +240,41 @@ def prepare_evaluation(
         BundleError: The bundle is missing or damaged.
         ProductError: The bundle has no product for a class.
         EvaluationError: The cache is of another bundle, its disk is too small, no image of the
-            dataset can be used, reference photos cannot be drawn as asked for, or a product with
-            settings is to be measured on whole frames.
-        EngineError: The decoder cannot be loaded.
+            dataset can be used, reference photos cannot be drawn as asked for, or whole frames are
+            to be measured of a product with settings, or of a refiner that takes the frame itself;
+            or an ablation is of another refiner.
+        EngineError: An engine cannot be loaded, or the bundle has none of the refiner's.
     """
     opened = open_bundle(bundle)
     parameters = options.parameters or opened.manifest.method_parameters
+    refiner = parameters.refiner
+    rows = table_rows(parameters, options.ablations)
+    runs_sam = SAM_ENCODER in engines_of_refiner(opened, refiner)
+    with_features = runs_sam or (options.keep_features and SAM_ENCODER in opened.manifest.engines)
     products = {c.name: product_of_class(opened, c.name, options.product) for c in dataset.classes}
     settings = settings_of(opened, set(products.values()))
-    refuse_what_takes_whole_frames(settings, ablations=options.ablations, shots=options.shots)
-    decoder = load_session(
-        opened, SAM_DECODER, backend=options.backend, threads=1, device=options.device
+    refuse_what_takes_whole_frames(
+        settings, refiner, ablations=options.ablations, shots=options.shots
     )
-    version = decoder.backend
-    decoder.close()
+    # The smaller of the two says as well what runs all of them.
+    engine = load_session(
+        opened,
+        SAM_DECODER if runs_sam else CLIP_ENCODER,
+        backend=options.backend,
+        threads=1,
+        device=options.device,
+    )
+    version = engine.backend
+    engine.close()
     variants = {
-        name: encoding_variant(version, parameters, opened.text_embeddings(name))
+        name: encoding_variant(
+            version, parameters, opened.text_embeddings(name), with_features=with_features
+        )
         for name in set(products.values())
     }
     of_inspection = partial(inspection_variant, opened, version, parameters, options.size)
-    inspected = {name: of_inspection(name) for name in settings}
+    whole = products.values() if refiner in INSPECTED_REFINERS else settings
+    inspected = {name: of_inspection(name) for name in set(whole)}
     cache = open_cache(options.cache, opened.identity)
     banks: tuple[ShotBank, ...] = ()
     if options.shots:
@@ -291,7 +304,6 @@ def prepare_evaluation(
     )
     skipped = dataset.skipped + tuple(t for t in truths if isinstance(t, Skipped))
     require_samples(samples, dataset, skipped)
-    rows = table_rows(parameters, options.ablations)
     job = EvaluationJob(
         bundle=opened,
         dataset=dataset,
@@ -302,51 +314,16 @@ def prepare_evaluation(
         cache=cache,
         samples=samples,
         rows=rows,
-        decodings=required_decodings(parameters, rows),
+        decodings=required_decodings(parameters, rows, options.size),
         settings=settings,
         own_banks=own,
         shot_banks=banks,
         skipped=skipped,
+        with_features=with_features,
     )
     needed = _bytes_needed(job)
     free = require_space(options.cache, needed)
     return dataclasses.replace(job, bytes_needed=needed, bytes_free=free)
-
-
-def table_rows(parameters: MethodParameters, ablations: Iterable[Ablation]) -> tuple[TableRow, ...]:
-    """List the rows that are measured: every scoring, and those of the ablations."""
-    rows = [TableRow("scoring", name, parameters.replace(scoring=name)) for name in SCORINGS]
-    if "kernel" in ablations:
-        rows += [
-            TableRow(
-                "kernel",
-                f"{kernel} {size}",
-                parameters.replace(dilation_kernel=kernel, dilation_size=size),
-            )
-            for kernel, size in TABLE_2
-        ]
-    if "cascade" in ablations:
-        rows += [
-            TableRow("cascade", f"stage {stages}", parameters.replace(cascade_stages=stages))
-            for stages in STAGE_PROMPTS
-        ]
-    return tuple(rows)
-
-
-def required_decodings(
-    parameters: MethodParameters, rows: Iterable[TableRow]
-) -> tuple[DecodingOptions, ...]:
-    """List what the decoder is run for: parameters that differ only afterwards share a run.
-
-    Every length of the cascade is kept for the parameters themselves (contact sheets show
-    them), and only the length that is measured for the rows of an ablation.
-    """
-    own = set(range(1, parameters.cascade_stages + 1))
-    stages: dict[MethodParameters, set[int]] = {decoded_parameters(parameters): own}
-    for row in rows:
-        wanted = stages.setdefault(decoded_parameters(row.parameters), set())
-        wanted.add(row.parameters.cascade_stages)
-    return tuple(DecodingOptions(key, tuple(sorted(wanted))) for key, wanted in stages.items())
 
 
 def require_samples(
@@ -388,9 +365,9 @@ def _bytes_needed(job: EvaluationJob) -> int:
     files: dict[Path, int] = {}
     for sample in job.samples:
         if sample.inspection is not None:
-            files[sample.inspection] = inspection_bytes(job.options.size)
+            files[sample.inspection] = inspection_bytes(job.options.size, job.parameters.refiner)
             continue
-        files[sample.encoding] = encoding_bytes(sizes)
+        files[sample.encoding] = encoding_bytes(sizes, with_features=job.with_features)
         files |= {file: map_bytes(sizes) for _, file in job.references_of(sample)}
         for target in job.decodings_of(sample):
             files[target.file] = decoding_bytes(sizes, target.options)

@@ -39,7 +39,7 @@ from zeroflaw_benchmarks.evaluate.passes.decoding_pass import Decoder, load_deco
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Encoders, load_encoders
 from zeroflaw_benchmarks.evaluate.passes.reference_pass import Matcher, TokenTap, load_matcher
 from zeroflaw_benchmarks.evaluate.products import refuse_settings
-from zeroflaw_benchmarks.evaluate.shots import drawn_photos, reference_sizes
+from zeroflaw_benchmarks.evaluate.shots.drawing import drawn_photos, reference_sizes
 from zeroflaw_benchmarks.evaluate.within_image import SIZE, masked_photos, photos_in
 from zeroflaw_engines.backends import DEFAULT_BACKEND
 from zeroflaw_engines.bundle.bundle import open_bundle
@@ -123,17 +123,24 @@ def load_engines(bundle_name: str, product: str, *, backend: str = DEFAULT_BACKE
 
     Raises:
         BundleError: The bundle is missing or damaged.
-        EvaluationError: It takes no reference photos, or the product has settings.
+        EvaluationError: It takes no reference photos, its refiner is not the cascade, or the
+            product has settings.
         EngineError: An engine cannot be loaded.
     """
     bundle = open_bundle(bundle_name)
     reference_sizes(bundle)
     refuse_settings(bundle, product)
     parameters = bundle.manifest.method_parameters
+    if parameters.refiner != "cascade":
+        raise EvaluationError(
+            f"this measures the cascade, and the refiner of the bundle {bundle.path} is"
+            f" {parameters.refiner}",
+            "lay the photos out as a data set, and measure with `zeroflaw evaluate --shots`",
+        )
     return Engines(
         load_encoders(bundle, [product], parameters, backend=backend, threads=0),
         load_matcher(bundle, backend=backend, threads=0),
-        load_decoder(bundle, backend=backend, threads=0),
+        load_decoder(bundle, "cascade", backend=backend, threads=0),
         parameters,
     )
 
@@ -212,6 +219,7 @@ def _figures(engines: Engines, bank: LoadedBank, photos: Sequence[EncodedPhoto])
         fused = fused_map(seen.zero_shot_map, reference, parameters)
         encoding = dataclasses.replace(seen, anomaly_map=fused, reference_map=reference)
         decoder = engines.decoder
+        assert decoder.sam_decoder is not None  # noqa: S101 - loaded for the cascade
         cascade = decode(
             encoding,
             parameters,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from zeroflaw_benchmarks.evaluate.passes.scorings import INSPECTED_REFINERS
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.errors import EvaluationError, ProductError
+from zeroflaw_engines.parameters import Refiner
 
 
 def product_of_class(bundle: Bundle, class_name: str, forced: str | None = None) -> str:
@@ -37,11 +39,12 @@ def settings_of(bundle: Bundle, products: Collection[str]) -> dict[str, ProductS
 
 def refuse_what_takes_whole_frames(
     settings: Mapping[str, ProductSettings],
+    refiner: Refiner = "cascade",
     *,
     ablations: Sequence[object] = (),
     shots: Sequence[object] = (),
 ) -> None:
-    """Refuse ablations and shots of products with settings.
+    """Refuse ablations and shots of products with settings, and shots of some refiners.
 
     Args:
         settings: Of the products that have some.
@@ -49,8 +52,15 @@ def refuse_what_takes_whole_frames(
         shots: That were asked for.
 
     Raises:
-        EvaluationError: Both are measured on whole frames, which such products are not judged by.
+        EvaluationError: Both are measured on encodings of whole frames, which such products are
+            not judged by, and which are not all that the refiner takes.
     """
+    if shots and refiner in INSPECTED_REFINERS:
+        raise EvaluationError(
+            f"--shots cannot be measured with the refiner {refiner}: it takes the frame itself,"
+            " and draws of reference photos are measured on encodings",
+            "leave it out, or choose another refiner (--set refiner=cascade)",
+        )
     asked = [name for name, given in (("--ablate", ablations), ("--shots", shots)) if given]
     if not (settings and asked):
         return

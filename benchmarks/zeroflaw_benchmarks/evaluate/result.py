@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from zeroflaw_benchmarks.evaluate.decisions import DecisionFigures
-from zeroflaw_benchmarks.evaluate.job import Table
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
+from zeroflaw_benchmarks.evaluate.passes.rows import Table
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_export.datasets import Skipped
 

@@ -93,12 +93,14 @@ def tampered_inspectors(
     Yields:
         What is done to which output, and an Inspector with that output tampered with.
     """
-    for place, session in enumerate(inspector.sessions):
+    loaded = {session.contract.name: session for session in inspector.sessions}
+    for name, session in loaded.items():
         for spec in session.contract.outputs:
             for kind, tamper in TAMPERINGS.items():
-                engines = [TamperedSession(other, rng) for other in inspector.sessions]
-                engines[place] = TamperedSession(session, rng, spec.name, tamper)
+                engines = {other: TamperedSession(one, rng) for other, one in loaded.items()}
+                engines[name] = TamperedSession(session, rng, spec.name, tamper)
+                sessions = Sessions(**engines)
                 with Inspector(
-                    inspector.bundle, Sessions(*engines), parameters=inspector.parameters
+                    inspector.bundle, sessions, parameters=inspector.parameters
                 ) as tampered:
                     yield f"{spec.name}: {kind}", tampered

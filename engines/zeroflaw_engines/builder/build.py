@@ -37,6 +37,7 @@ from zeroflaw_engines.built_engines.sidecar import SIDECAR_VERSION, EngineParity
 from zeroflaw_engines.bundle.bundle import Bundle, require_same_engine
 from zeroflaw_engines.bundle.shipped import require_changeable
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     FRAME_RESIZER,
     REFERENCE_MATCHER,
@@ -59,6 +60,7 @@ BUILT_ENGINES: Final[tuple[EngineName, ...]] = (
     SAM_ENCODER,
     SAM_DECODER,
     REFERENCE_MATCHER,
+    BOX_PROPOSER,
     FRAME_RESIZER,
 )
 

@@ -16,7 +16,7 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar, encode_sidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import FRAME_RESIZER, EngineName
+from zeroflaw_engines.contract import SINGLE_GRAPH_ENGINES, EngineName
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.files import disk_errors_named, sync, write_durably
 from zeroflaw_engines.tensorrt_bindings import FOR_THE_GPU_AT_HAND
@@ -70,13 +70,13 @@ def build_command(bundle: Bundle, options: BuildOptions, engine: EngineName | No
     """Return the command that builds such engines, for remedies.
 
     Args:
-        engine: The one that is wanted. `frame_resizer` is built alone: it has one graph, whatever
-            the precision of the others.
+        engine: The one that is wanted. One of a single graph is built alone, whatever the
+            precision of the others.
     """
     words = ["zeroflaw build", str(bundle.path), f"--backend {options.backend}"]
     if options.backend not in FOR_THE_GPU_AT_HAND:
         words += [f"--gpu {name}" for name in options.architectures]
-    if engine == FRAME_RESIZER:
+    if engine in SINGLE_GRAPH_ENGINES:
         words.append(f"--engine {engine}")
     elif options.precision != "fp16":
         words.append(f"--precision {options.precision}")

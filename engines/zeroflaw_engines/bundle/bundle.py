@@ -39,6 +39,9 @@ from zeroflaw_engines.bundle.verification import read_verified, verify_files
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     FRAME_RESIZER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    SINGLE_GRAPH_ENGINES,
     EngineContract,
     EngineName,
     engine_contract,
@@ -109,8 +112,8 @@ class Bundle:
         """Return the graph of one engine that a target takes.
 
         `onnxruntime` takes the FP32 reference; `openvino` takes its variant, or the reference
-        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. The graph
-        of `frame_resizer` is one for all of them, and ships with zeroflaw.
+        where there is none (same numbers, slower); `tensorrt` takes its FP16 variant. Of
+        `frame_resizer`, which ships with zeroflaw, and `box_proposer` all take the one graph.
 
         Raises:
             EngineError: The bundle has no such engine, or no graph of it for TensorRT.
@@ -119,7 +122,7 @@ class Bundle:
             return shipped_frame_resizer()
         entry = self._engine_file(engine)
         variant = entry.variant(target)
-        if variant is None and target == "tensorrt":
+        if variant is None and target == "tensorrt" and engine not in SINGLE_GRAPH_ENGINES:
             raise EngineError(
                 f"the bundle {self.path} has no graph of {engine} for TensorRT",
                 "add them to a copy of the bundle with `zeroflaw add-fp16 DIR`, or export it with"
@@ -148,6 +151,8 @@ class Bundle:
                 f"the bundle {self.path} has no {engine}",
                 "export it again with that engine (`zeroflaw export --text-encoder`)"
                 if engine == "text_encoder"
+                else "set refiner to none, or export it again with SAM: `zeroflaw export --sam`"
+                if engine in (SAM_ENCODER, SAM_DECODER)
                 else "export it again",
             )
         return entry
@@ -243,7 +248,7 @@ class Bundle:
     def how_to_add(self, product: str) -> str:
         """Say how a user can add a product that the bundle lacks, as part of a remedy."""
         name = shlex.quote(product)
-        if self.manifest.text is None:
+        if self.manifest.text is None and self.manifest.takes_texts:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
         if is_shipped(self.path):
             return (

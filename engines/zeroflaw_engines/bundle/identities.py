@@ -85,6 +85,21 @@ class SamIdentity(Struct, frozen=True, kw_only=True):
     weights: WeightsIdentity
 
 
+class ProposalsIdentity(Struct, frozen=True, kw_only=True):
+    """The box proposer that the user brought; see `ProposalSizes`.
+
+    Attributes:
+        image_size: Side of its square input, px.
+        boxes: Boxes that it gives for an image.
+        weights: The graph that was given, by its file's name and digest; its external data is
+            known by the digest of the bundle's own file.
+    """
+
+    image_size: Annotated[int, msgspec.Meta(ge=1)]
+    boxes: Annotated[int, msgspec.Meta(ge=1)]
+    weights: WeightsIdentity
+
+
 class TextIdentity(Struct, frozen=True, kw_only=True):
     """The optional text engine.
 

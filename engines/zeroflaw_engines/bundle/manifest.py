@@ -21,12 +21,13 @@ from zeroflaw_engines.bundle.graph_entries import EngineFile, GraphTarget, Struc
 from zeroflaw_engines.bundle.identities import (
     ClipIdentity,
     LocalizerIdentity,
+    ProposalsIdentity,
     ReferenceIdentity,
     SamIdentity,
     TextIdentity,
 )
 from zeroflaw_engines.bundle.products.settings import ProductSettings
-from zeroflaw_engines.contract import EngineName, EngineSizes, ReferenceSizes
+from zeroflaw_engines.contract import EngineName, EngineSizes, ProposalSizes, ReferenceSizes
 from zeroflaw_engines.parameters import MethodParameters
 
 MANIFEST_NAME: Final = "bundle.json"
@@ -183,8 +184,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
             and not one to inspect with.
         reference: What reference banks it takes, if it takes any.
         localizer: None before version 9, and where it is APRIL-GAN's.
+        proposals: The box proposer, if it has one.
         clip: The CLIP side.
-        sam: The SAM side.
+        sam: The SAM side; None where the bundle has none, since version 9: it was exported for a
+            refiner that runs without.
         text: The text engine, if the bundle has one.
         engines: Graphs by engine name.
         prompts: File of the prompt bank: one float32 [2, embedding_size] tensor a product.
@@ -199,7 +202,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     zeroflaw_version: str
     random_weights: int | None
     clip: ClipIdentity
-    sam: SamIdentity
+    sam: SamIdentity | None
     text: TextIdentity | None
     engines: dict[EngineName, EngineFile]
     prompts: str
@@ -210,6 +213,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     demonstration: str | None = None
     reference: ReferenceIdentity | None = None
     localizer: LocalizerIdentity | None = None
+    proposals: ProposalsIdentity | None = None
 
     @property
     def localizer_name(self) -> str:
@@ -217,15 +221,20 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return "april_gan" if self.localizer is None else self.localizer.name
 
     @property
+    def takes_texts(self) -> bool:
+        """Whether the localizer tells products apart by their sentences."""
+        return self.clip.embedding_size > 0
+
+    @property
     def sizes(self) -> EngineSizes:
         """The sizes on which the engine contract depends."""
         return EngineSizes(
             clip_image_size=self.clip.image_size,
             embedding_size=self.clip.embedding_size,
-            sam_image_size=self.sam.image_size,
-            sam_feature_size=self.sam.feature_size,
-            sam_feature_channels=self.sam.feature_channels,
-            max_prompts=self.sam.max_prompts,
+            sam_image_size=0 if self.sam is None else self.sam.image_size,
+            sam_feature_size=0 if self.sam is None else self.sam.feature_size,
+            sam_feature_channels=0 if self.sam is None else self.sam.feature_channels,
+            max_prompts=0 if self.sam is None else self.sam.max_prompts,
             reference=None
             if self.reference is None
             else ReferenceSizes(
@@ -235,6 +244,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
                 rows=self.reference.rows,
             ),
             max_batch=self.max_batch,
+            proposals=None
+            if self.proposals is None
+            else ProposalSizes(self.proposals.image_size, self.proposals.boxes),
         )
 
     @property
@@ -264,15 +276,23 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return MethodParameters.from_mapping(self.parameters)
 
 
+def sam_text(manifest: Manifest) -> str:
+    """Return which SAM a bundle has, on one line."""
+    sam = manifest.sam
+    return "no SAM" if sam is None else f"{sam.architecture} at {sam.image_size} px"
+
+
 def schema_version(
     max_batch: int,
     products: Mapping[str, Product] | None = None,
     *,
     localizer: LocalizerIdentity | None = None,
     parameters: MethodParameters | None = None,
+    proposals: ProposalsIdentity | None = None,
 ) -> int:
     """Return the version of the schema that a new manifest has: the oldest that can say it all."""
-    if localizer is not None or (parameters is not None and parameters.refiner != "cascade"):
+    other_refiner = parameters is not None and parameters.refiner != "cascade"
+    if localizer is not None or proposals is not None or other_refiner:
         return LOCALIZERS_SINCE
     if any(product.settings for product in (products or {}).values()):
         return SETTINGS_SINCE
@@ -293,6 +313,7 @@ def brought_up(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401 
                 changes.get("products", manifest.products),
                 localizer=manifest.localizer,
                 parameters=manifest.method_parameters,
+                proposals=manifest.proposals,
             ),
             "parameters": parameters_record(manifest.method_parameters),
             **changes,

@@ -20,8 +20,17 @@ from zeroflaw_engines.bundle.manifest import (
 )
 from zeroflaw_engines.bundle.products.names import check_product_name
 from zeroflaw_engines.bundle.products.settings_checks import check_settings
-from zeroflaw_engines.contract import CLIP_ENCODER, REFERENCE_MATCHER, SAM_ENCODER, EngineName
+from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
+    CLIP_ENCODER,
+    ENGINES_OF_REFINER,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.errors import BundleDamagedError, BundleSchemaError, ProductError
+from zeroflaw_engines.parameters import PARAMETERS_OF_REFINER
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -44,7 +53,7 @@ _FIELDS_SINCE: Final[dict[int, frozenset[str]]] = {
     5: frozenset({"reference"}),
     6: frozenset({"blocks"}),
     SETTINGS_SINCE: frozenset({"settings"}),
-    LOCALIZERS_SINCE: frozenset({"localizer"}),
+    LOCALIZERS_SINCE: frozenset({"localizer", "proposals"}),
 }
 
 
@@ -122,8 +131,11 @@ def _check_version(manifest: Manifest, where: str) -> None:
         since = SETTINGS_SINCE
     if (
         manifest.localizer is not None
-        or not manifest.clip.embedding_size
+        or manifest.sam is None
+        or not manifest.takes_texts
         or manifest.method_parameters.refiner != "cascade"
+        or manifest.proposals is not None
+        or BOX_PROPOSER in manifest.engines
     ):
         since = LOCALIZERS_SINCE
     if manifest.schema_version < since:
@@ -141,6 +153,21 @@ def _check_complete(manifest: Manifest, document: Mapping[str, Any], where: str)
     for since, names in _PARAMETERS_SINCE.items():
         if since <= version:
             missing += [name for name in names if name not in manifest.parameters]
+    # Those of a refiner are recorded with it alone, and with it all of them. Without another
+    # localizer, it is the refiner that the version is for.
+    refiner = manifest.method_parameters.refiner
+    own = PARAMETERS_OF_REFINER.get(refiner, ())
+    if version >= LOCALIZERS_SINCE and manifest.localizer is None:
+        own = ("refiner", *own)
+    missing += [name for name in own if name not in manifest.parameters]
+    of_refiners = {name for names in PARAMETERS_OF_REFINER.values() for name in names}
+    strange = sorted(of_refiners.difference(own) & manifest.parameters.keys())
+    if strange:
+        raise BundleSchemaError(
+            f"{where} names the refiner {refiner}, and has parameters of another:"
+            f" {', '.join(strange)}",
+            "export the bundle again",
+        )
     if missing:
         raise BundleSchemaError(
             f"{where} does not fit schema version {version}: it lacks {', '.join(missing)}",
@@ -245,6 +272,22 @@ def _has_rules(product: Product) -> bool:
     return product.settings is not None and bool(product.settings.rules)
 
 
+def _check_sam(manifest: Manifest, where: str) -> None:
+    """Refuse engines of SAM that contradict what is said of SAM, or of the refiner."""
+    has_sam = manifest.sam is not None
+    of_sam: tuple[EngineName, ...] = (SAM_ENCODER, SAM_DECODER)
+    for name in of_sam:
+        if (name in manifest.engines) != has_sam:
+            text = f"no engine {name}" if has_sam else f"an engine {name} but nothing on SAM"
+            raise BundleSchemaError(f"{where} has {text}", "export the bundle again")
+    refiner = manifest.method_parameters.refiner
+    if not has_sam and SAM_ENCODER in ENGINES_OF_REFINER[refiner]:
+        raise BundleSchemaError(
+            f"{where} names the refiner {refiner}, which runs SAM, and has no SAM",
+            f"export the bundle again with `zeroflaw export --refiner {refiner}`",
+        )
+
+
 def _check_engines(manifest: Manifest, where: str) -> None:
     for engine_name, engine in manifest.engines.items():
         targets = [graph.target for graph in engine.variants]
@@ -257,8 +300,14 @@ def _check_engines(manifest: Manifest, where: str) -> None:
                 f"{where} has batches of images for {engine_name}, which takes none",
                 "export the bundle again",
             )
-    required: list[EngineName] = ["clip_encoder", "sam_encoder", "sam_decoder"]
+    required: list[EngineName] = [CLIP_ENCODER]
+    _check_sam(manifest, where)
     if manifest.text:
+        if not manifest.takes_texts:
+            raise BundleSchemaError(
+                f"{where} has a text engine, and a localizer that takes no texts",
+                "export the bundle again",
+            )
         required.append("text_encoder")
     if manifest.reference:
         required.append(REFERENCE_MATCHER)
@@ -267,12 +316,21 @@ def _check_engines(manifest: Manifest, where: str) -> None:
             f"{where} has an engine {REFERENCE_MATCHER} but no sizes of reference banks",
             "export the bundle again",
         )
+    refiner = manifest.method_parameters.refiner
+    of_proposals = BOX_PROPOSER in ENGINES_OF_REFINER[refiner]
+    if {of_proposals} != {manifest.proposals is not None, BOX_PROPOSER in manifest.engines}:
+        raise BundleSchemaError(
+            f"{where} names the refiner {refiner}, and contradicts it in its engine {BOX_PROPOSER}"
+            " or the sizes of it",
+            "export the bundle again",
+        )
     for engine_name in required:
         if engine_name not in manifest.engines:
             raise BundleSchemaError(
                 f"{where} has no engine {engine_name}", "export the bundle again"
             )
-    batches = {manifest.engines[name].max_batch for name in (CLIP_ENCODER, SAM_ENCODER)}
+    both: tuple[EngineName, ...] = (CLIP_ENCODER, SAM_ENCODER)
+    batches = {manifest.engines[name].max_batch for name in both if name in manifest.engines}
     if len(batches) > 1:
         raise BundleSchemaError(
             f"{where} has encoders for batches of {' and '.join(map(str, sorted(batches)))} images",

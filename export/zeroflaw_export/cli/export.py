@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from zeroflaw_engines.contract import ENGINES_OF_REFINER, SAM_ENCODER
 from zeroflaw_engines.errors import ExportError, MissingExtraError
 from zeroflaw_engines.parameters import Refiner, named_values
 from zeroflaw_engines.process.terminal import err
@@ -28,8 +29,12 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="Directory to write; it must not exist yet.")],
     *,
     sam: Annotated[
-        str, typer.Option(help="SAM: vit_h, vit_l, vit_b (or tiny, for tests).")
-    ] = "vit_h",
+        str | None,
+        typer.Option(
+            help="SAM: vit_h, vit_l, vit_b (or tiny, for tests). Default: vit_h; none with a"
+            " refiner that runs without it."
+        ),
+    ] = None,
     clip: Annotated[
         str, typer.Option(help="CLIP: vit_l_14_336, vit_b_16_plus_240 (or tiny, for tests).")
     ] = "vit_l_14_336",
@@ -58,6 +63,13 @@ def export(
     refiner: Annotated[
         Refiner | None,
         typer.Option(help="What turns the map into a mask; default: cascade."),
+    ] = None,
+    proposals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GRAPH.onnx",
+            help="The detector of --refiner box_proposals: docs/bundle.md has its contract.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -97,7 +109,7 @@ def export(
     cache: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
-    """Export weights into a bundle: three ONNX engines, a prompt bank and a manifest.
+    """Export weights into a bundle: ONNX engines, a prompt bank and a manifest.
 
     Every engine is checked against its PyTorch original before anything is published; the
     figures go into the manifest. Official weights are downloaded once and their digests checked.
@@ -109,6 +121,10 @@ def export(
         zeroflaw export my_bundle --sam-weights sam_vit_h_4b8939.pth --adapters my_adapters.pth
 
         zeroflaw export toy --sam vit_b --random-weights 0
+
+    With --refiner none the bundle is one without SAM, unless --sam or --sam-weights is given:
+
+        zeroflaw export my_bundle --refiner none
     """
     try:
         from zeroflaw_export.export import ExportJob, export_bundle
@@ -140,6 +156,11 @@ def export(
             "name a file with --localizer-weights",
         )
     own = source(own_name or "random") if method.takes_weights else WeightsSource("none", None, 0)
+    parameters = method.recorded_parameters(
+        named_values(settings or ()) | ({} if refiner is None else {"refiner": refiner})
+    )
+    if sam is None and (sam_weights or SAM_ENCODER in ENGINES_OF_REFINER[parameters.refiner]):
+        sam = "vit_h"
     job = ExportJob(
         clip_architecture=clip,
         sam_architecture=sam,
@@ -147,7 +168,7 @@ def export(
         localizer=localizer,
         localizer_parameters=named_values(localizer_set or ()),
         localizer_weights=own,
-        sam_weights=source(sam_weights or f"sam_{sam}"),
+        sam_weights=None if sam is None else source(sam_weights or f"sam_{sam}"),
         clip_image_size=clip_image_size,
         products=tuple(product or ("object",)),
         ensembles=ensembles,
@@ -155,9 +176,8 @@ def export(
         precision=precision.value,
         bank_bytes=int(1e6 * bank_mb),
         max_batch=max_batch,
-        parameters=method.recorded_parameters(
-            named_values(settings or ()) | ({} if refiner is None else {"refiner": refiner})
-        ),
+        proposals=proposals,
+        parameters=parameters,
     )
     if random_weights is not None:
         err.print(

@@ -31,7 +31,7 @@ MOVING: Final = frozenset(
 )  # fmt: skip
 _COMPUTING: Final = frozenset(
     {"Add", "AveragePool", "Cast", "Clip", "Cos", "Div", "Gelu", "Mul", "Neg", "ReduceL2",
-     "ReduceMax", "ReduceMean", "Relu", "Sigmoid", "Sin", "Softmax", "Sub", "Where"}
+     "ReduceMax", "ReduceMean", "Relu", "Sigmoid", "Sin", "Softmax", "Sub", "TopK", "Where"}
 )  # fmt: skip
 # Operators whose float inputs and outputs all have one type: what the pass knows to retype.
 _KNOWN: Final = _WEIGHTED | MOVING | _COMPUTING

@@ -26,16 +26,7 @@ def read_state_dict(path: Path, *, unwrap: str | tuple[str, ...] = ()) -> StateD
     Raises:
         WeightsError: The file is missing, damaged, or not a state dict.
     """
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}", "check the path")
-    try:
-        content = _read(path)
-    except Exception as error:  # a damaged file makes the readers raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path} cannot be read as plain tensors ({reason})",
-            "give a whole checkpoint that holds tensors only; zeroflaw never runs pickled code",
-        ) from error
+    content = read_plain(path)
     for name in (unwrap,) if isinstance(unwrap, str) else unwrap:
         if isinstance(content, dict) and name in content:
             content = content[name]
@@ -50,6 +41,24 @@ def read_state_dict(path: Path, *, unwrap: str | tuple[str, ...] = ()) -> StateD
             "give a checkpoint of tensors by name",
         )
     return content
+
+
+def read_plain(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Read a checkpoint's tensors and plain values, however they are nested.
+
+    Raises:
+        WeightsError: The file is missing, damaged, or holds more than that.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}", "check the path")
+    try:
+        return _read(path)
+    except Exception as error:  # a damaged file makes the readers raise almost anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path} cannot be read as plain tensors ({reason})",
+            "give a whole checkpoint that holds tensors only; zeroflaw never runs pickled code",
+        ) from error
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds

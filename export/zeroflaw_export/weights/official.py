@@ -43,7 +43,11 @@ _APRIL_GAN: Final = (
     "https://github.com/ByChelsea/VAND-APRIL-GAN/raw/"
     "f13b8a634e04f9fde8fa03db125b25af5695d8e1/exps/pretrained/"
 )
-
+# Git LFS keeps the files' SHA-256 in the tree of the commit.
+_VISUALAD: Final = (
+    "https://media.githubusercontent.com/media/7HHHHH/VisualAD/"
+    "8479132d641456345019aed1c8bb6b2d11941068/weight/"
+)
 _ANOMALYCLIP: Final = (
     "https://github.com/zqhang/AnomalyCLIP/raw/45ed4dd35c05797d854294b5e8d585c545920089/"
     "checkpoints/9_12_4_multiscale"
@@ -86,6 +90,19 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
         _APRIL_GAN + "visa_pretrained.pth",
         Digest("git_blob", "86d6848c543f8393663d35c0333498ffb5ce9b68"),
         "MIT (trained on VisA, CC BY 4.0)",
+    ),
+    # Trained on VisA, to be used on anything else; and the other way round. Both are CLIP.pth.
+    "visualad_visa": OfficialWeights(
+        _VISUALAD + "train_on_visa/CLIP.pth",
+        Digest("sha256", "fed8ed5e0973e9adb53a2c91e066eb5ba3f9a42fbf80f115a26998629d1f0a5b"),
+        "MIT by its README (trained on VisA, CC BY 4.0)",
+        saved_as="visualad_visa.pth",
+    ),
+    "visualad_mvtec": OfficialWeights(
+        _VISUALAD + "train_on_mvtec/CLIP.pth",
+        Digest("sha256", "596f3ed0c0cfe78a314b41fc42a8adfc26b86ab1928f058ce256135cb407b32c"),
+        "MIT by its README (trained on MVTec-AD, CC BY-NC-SA 4.0)",
+        saved_as="visualad_mvtec.pth",
     ),
     # The folder that is named after VisA holds what was trained on MVTec-AD to be tested there
     # (train.sh, test.sh).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.table import Table
@@ -19,9 +19,19 @@ from zeroflaw_engines.built_engines.sidecar import EngineSidecar
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import ENGINES_DIRECTORY
 from zeroflaw_engines.bundle.shipped import require_changeable
-from zeroflaw_engines.contract import MAX_BATCH, REFERENCE_MATCHER, EngineName
+from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
+    MAX_BATCH,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.errors import BuildError
 from zeroflaw_engines.process.terminal import err, out, print_warning
+
+# Older bundles take no reference banks; those for a refiner that runs without SAM have none.
+_NOT_IN_EVERY_BUNDLE: Final = (REFERENCE_MATCHER, SAM_ENCODER, SAM_DECODER, BOX_PROPOSER)
 
 
 def build(
@@ -184,12 +194,12 @@ def _nothing_to_build(backend: str) -> BuildError:
 
 
 def _there(opened: Bundle, wanted: tuple[EngineName, ...]) -> tuple[EngineName, ...]:
-    """Leave out a matcher that was not asked for by itself and is not in an older bundle."""
+    """Leave out what is not in every bundle, and not in this one, unless it alone was asked for."""
     known = opened.manifest.engines
     return tuple(
         name
         for name in wanted
-        if name in known or name != REFERENCE_MATCHER or wanted == (REFERENCE_MATCHER,)
+        if name in known or name not in _NOT_IN_EVERY_BUNDLE or wanted == (name,)
     )
 
 

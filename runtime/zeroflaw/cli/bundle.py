@@ -105,12 +105,35 @@ def info(
         f"blocks {', '.join(map(str, clip.tapped_blocks))}, "
         f"weights {clip.weights.name}, adapters {clip.adapters.name}"
     )
+    localizer_parameters = (
+        [] if manifest.localizer is None
+        else [f"{name}={value}" for name, value in manifest.localizer.parameters.items()]
+    )  # fmt: skip
+    text_engine = "yes" if manifest.text else "no"
+    if not manifest.takes_texts:
+        text_engine = "none needed: the localizer takes no texts"
     rows = [
         ("identity", opened.identity),
         ("exported", f"{manifest.created} by zeroflaw {manifest.zeroflaw_version}"),
         ("CLIP", models),
-        ("SAM", f"{sam.architecture} at {sam.image_size} px, weights {sam.weights.name}"),
-        ("text engine", "yes" if manifest.text else "no"),
+        ("localizer", " ".join((manifest.localizer_name, *localizer_parameters))),
+        (
+            "SAM",
+            "none: for refiners that run without"
+            if sam is None
+            else f"{sam.architecture} at {sam.image_size} px, weights {sam.weights.name}",
+        ),
+        *(
+            [
+                (
+                    "box proposer",
+                    f"{found.weights.name} at {found.image_size} px, {found.boxes} boxes",
+                )
+            ]
+            if (found := manifest.proposals) is not None
+            else []
+        ),
+        ("text engine", text_engine),
         ("parameters", ", ".join(f"{k}={v}" for k, v in manifest.parameters.items())),
     ]
     if manifest.demonstration is not None:

@@ -16,9 +16,9 @@ from zeroflaw.station.truth.judgement import Judgement
 from zeroflaw_engines.errors import ZeroflawError
 
 _STATUS: Final[dict[Status, str]] = {
-    "ok": "cascade ran through",
-    "no_region": "nothing extreme in the map",
-    "stage_1_empty": "SAM found nothing at the points",
+    "ok": "the refiner ran through",
+    "no_region": "nothing extreme in the map, or no box",
+    "stage_1_empty": "SAM found nothing at the points, or in the boxes",
     "stage_2_empty": "stage 2 was empty, stage 1 kept",
     "stage_3_empty": "stage 3 was empty, stage 2 kept",
 }

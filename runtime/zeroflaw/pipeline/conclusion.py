@@ -7,6 +7,7 @@ from zeroflaw.pipeline.encoding.frame import EncodedFrame, Encoding
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.masks.regions import regions_of
 from zeroflaw.pipeline.refining.refinement import Refinement
+from zeroflaw.pipeline.refining.refiners import REFINERS
 from zeroflaw.pipeline.scoring import image_score
 from zeroflaw.pipeline.view.alignment import AlignedFrame
 from zeroflaw.pipeline.view.in_frame import (
@@ -50,7 +51,9 @@ def conclude(
         found = findings_in_frame(
             refinement.findings(encoding, parameters, workspace),
             view,
-            encoding.anomaly_map > parameters.extreme_threshold if by_regions else None,
+            encoding.anomaly_map > REFINERS[parameters.refiner].threshold(parameters)
+            if by_regions
+            else None,
         )
         anomaly_map = map_in_frame(encoding.anomaly_map, view)
     mask, score = found.mask, found.score_map

@@ -38,7 +38,7 @@ class FrameGeometry:
         map_size: Side of the map grid.
         sam_source: Height and width of what SAM is given: the frame, or the squashed frame.
         sam_content: Height and width of the content of SAM's square image.
-        sam_size: Side of SAM's square image.
+        sam_size: Side of SAM's square image; this and what follows from it is 0 without SAM.
         feature_size: Side of SAM's feature grid, cells.
     """
 
@@ -63,11 +63,13 @@ def frame_geometry(
     Args:
         frame: Height and width, px.
         map_size: Side of the map grid.
-        sam_size: Side of SAM's square image.
-        feature_size: Side of SAM's feature grid, cells.
+        sam_size: Side of SAM's square image; 0 without SAM.
+        feature_size: Side of SAM's feature grid, cells; the same.
         squash_sam: Whether SAM sees the squashed frame instead of the frame.
     """
     source = (map_size, map_size) if squash_sam else frame
+    if not sam_size:
+        return FrameGeometry(frame, map_size, source, (0, 0), 0, 0)
     scale = sam_size / max(source)
     content = (
         max(1, int(source[0] * scale + 0.5)),
@@ -145,9 +147,12 @@ def resized_for_encoders(frame: Frame, geometry: FrameGeometry) -> tuple[Frame, 
         frame: uint8 [H, W, 3], of the size `geometry.frame`.
 
     Returns:
-        CLIP's square, as `squash` makes it, and SAM's image, as `fit` makes it.
+        CLIP's square, as `squash` makes it, and SAM's image, as `fit` makes it; of no pixels
+        without SAM.
     """
     square = squash(frame, geometry.map_size)
+    if not geometry.sam_size:
+        return square, np.zeros((0, 0, 3), np.uint8)
     return square, fit(frame if geometry.sam_source == geometry.frame else square, geometry)
 
 

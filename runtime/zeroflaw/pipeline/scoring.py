@@ -84,7 +84,7 @@ def score_of_logits(
         return anomaly_map
     if scoring == "sam_probability":
         logits = logits_at(logits_at_sam(low_res_logits, geometry), anomaly_map.shape)
-        return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
+        return probability_of(logits)
     mask = mask_at_map(low_res_logits, geometry, anomaly_map.shape, workspace)
     if scoring == "mask":
         return mask.whole().astype(np.float32)
@@ -93,6 +93,11 @@ def score_of_logits(
     fused = (1 - weight) * anomaly_map
     fused[mask.rows, mask.columns] += weight * confidence * mask.pixels
     return fused
+
+
+def probability_of(logits: FloatArray) -> FloatArray:
+    """Return the probabilities, float32 in [0, 1], that SAM's logits stand for."""
+    return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
 
 
 def image_score(

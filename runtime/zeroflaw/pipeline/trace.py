@@ -6,10 +6,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zeroflaw.pipeline.geometry import FloatArray
+from zeroflaw.pipeline.masks.from_logits import Box
 from zeroflaw.pipeline.refining.cascade import Stage
 from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 
 Status = Literal["ok", "no_region", "stage_1_empty", "stage_2_empty", "stage_3_empty"]
+
+
+@dataclass(frozen=True)
+class KeptProposal:
+    """A box whose mask is in the result of the refiner `box_proposals`.
+
+    Attributes:
+        box: Inclusive (x0, y0, x1, y1) in frame pixels.
+        box_score: Of the proposer, in [0, 1].
+        saliency: Mean over the mask, in [0, 1]; None if masks are not weighed.
+        score: Of both, in [0, 1].
+    """
+
+    box: Box
+    box_score: float
+    saliency: float | None
+    score: float
 
 
 @dataclass(frozen=True)
@@ -25,6 +43,7 @@ class Trace:
             product's texts alone.
         reference_map: float32 of the same shape, in [0, 1], how far each patch is from the
             product's good photos; None without a reference bank.
+        proposals: The boxes behind the mask, by descending score; none with other refiners.
     """
 
     points: PointPrompts | None
@@ -32,3 +51,4 @@ class Trace:
     kept_stage: int
     zero_shot_map: FloatArray
     reference_map: FloatArray | None
+    proposals: tuple[KeptProposal, ...] = ()

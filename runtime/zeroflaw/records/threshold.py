@@ -150,9 +150,13 @@ def _differences(
     """Yield what differs from the calibration; what that did not record is not known."""
     if None not in {backend, calibration.backend} and backend != calibration.backend:
         yield f"backend {calibration.backend}, now {backend}"
-    for name, value in (calibration.parameters or {}).items():
+    recorded = calibration.parameters
+    # The cascade is not recorded by name; what another refiner alone reads says nothing here.
+    recorded = {"refiner": "cascade", **recorded} if recorded else {}
+    values = {"refiner": parameters.refiner, **parameters.relevant}
+    for name, value in recorded.items():
         if calibration.reference is None and name.startswith(_OF_BANKS):
             continue
-        now = getattr(parameters, name, value)
+        now = values.get(name, value)
         if name not in _NOT_COMPARED and now != value:
             yield f"{name}={value}, now {now}"

@@ -119,10 +119,10 @@ def learn_product(
 ) -> LearnedProduct:
     """Learn a product from photos of good parts, and store bank and threshold in the bundle.
 
-    A product that the bundle lacks is added with its text engine, or with the texts of another
-    product. What is computed is kept in the
-    bundle until the learning succeeds, so that one that was interrupted goes on where it ended;
-    the product itself changes in one step at the end.
+    A product that the bundle lacks is added with its text engine, with the texts of another
+    product, or by its name alone where the localizer takes no texts. What is computed is kept in
+    the bundle until the learning succeeds, so that one that was interrupted goes on where it
+    ended; the product itself changes in one step at the end.
 
     A product with settings is learned as its view shows the photos: aligned, cut to its zones and
     in its tiles; what is scored are whole inspections. Photos that these would hold are left out.

@@ -17,7 +17,7 @@ from support.datasets import mask, picture, write_defect_pictures
 from support.products.learned_product import bank_of, store
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.evaluate.photos_as_reference import figures_of_draws, load_engines, main
-from zeroflaw_benchmarks.evaluate.shots import drawn_photos
+from zeroflaw_benchmarks.evaluate.shots.drawing import drawn_photos
 from zeroflaw_benchmarks.evaluate.within_image import masked_photos, photos_in
 from zeroflaw_engines.errors import DatasetError, EvaluationError
 from zeroflaw_export.datasets import Sample, mask_at_size

@@ -1,9 +1,12 @@
 import dataclasses
+import hashlib
 
+import msgspec
 import pytest
 
+from zeroflaw_engines.bundle.manifest import parameters_record
 from zeroflaw_engines.errors import ParametersError, ZeroflawError
-from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.parameters import PARAMETERS_OF_REFINER, MethodParameters
 
 NAN = float("nan")
 INF = float("inf")
@@ -27,6 +30,13 @@ OUT_OF_RANGE = [
     *[("max_clipped", v) for v in (-1e-9, 1.0000001, NAN, INF)],
     *[("min_peak", v) for v in (-1e-9, 1.0000001, NAN, INF)],
     *[("contradiction_area", v) for v in (-1e-9, 1, NAN, INF)],
+    *[("mmr_threshold", v) for v in (0.0, 1.0, -0.1, 1.1, NAN, INF, 0, 1)],
+    *[("mmr_points", v) for v in (0, 21, -1)],
+    *[("mmr_seed", v) for v in (-1, 2**32)],
+    *[("proposal_score", v) for v in (-1e-9, 1.0000001, NAN)],
+    *[("proposal_area", v) for v in (0, 0.0, 1.0000001, NAN)],
+    *[("proposal_masks", v) for v in (0, 101)],
+    *[("saliency_neighbours", v) for v in (0, -1)],
 ]
 
 IN_RANGE = [
@@ -56,6 +66,17 @@ IN_RANGE = [
     *[("reference_distance", v) for v in ("cosine", "half_cosine")],
     *[("reference_fusion", v) for v in ("sum", "mean", "max", "reference", "zero_shot")],
     *[("reference_image_scoring", v) for v in ("mean", "reference", "zero_shot")],
+    *[("refiner", v) for v in ("cascade", "mmr", "box_proposals", "none")],
+    *[("mmr_threshold", v) for v in (1e-9, 0.47, 0.999999)],
+    *[("mmr_points", v) for v in (1, 5, 20)],
+    *[("mmr_seed", v) for v in (0, 1, 2**32 - 1)],
+    *[("mmr_mask", v) for v in ("best", "vote")],
+    *[("mmr_normalisation", v) for v in ("fixed", "per_image")],
+    *[("proposal_score", v) for v in (0, 0.1, 1.0)],
+    *[("proposal_area", v) for v in (1e-9, 0.5, 1)],
+    *[("proposal_masks", v) for v in (1, 5, 100)],
+    *[("proposal_saliency", v) for v in ("anomaly_map", "patch_tokens", "none")],
+    *[("saliency_neighbours", v) for v in (1, 400, 10**6)],
 ]
 
 CHOICES = [
@@ -73,6 +94,10 @@ CHOICES = [
     "reference_fusion",
     "reference_image_scoring",
     "contradiction",
+    "refiner",
+    "mmr_mask",
+    "mmr_normalisation",
+    "proposal_saliency",
 ]
 
 WRONG_KIND = [
@@ -88,7 +113,18 @@ WRONG_KIND = [
     ("spacing_pixels", 400.5),
     ("dilation_size", None),
     ("cascade_stages", "3"),
+    ("mmr_points", 2.5),
+    ("mmr_seed", "0"),
+    ("proposal_area", "0.5"),
 ]
+
+
+def with_its_refiner(name, value):
+    """A parameter, and the refiner that alone reads it."""
+    for refiner, names in PARAMETERS_OF_REFINER.items():
+        if name in names:
+            return {"refiner": refiner, name: value}
+    return {name: value}
 
 
 def test_defaults_are_those_of_the_method():
@@ -147,10 +183,12 @@ def test_out_of_range(name, value, make):
 @pytest.mark.parametrize(("name", "value"), IN_RANGE)
 def test_in_range(name, value):
     for way in WAYS.values():
-        made = way({name: value})
+        given = with_its_refiner(name, value)
+        made = way(given)
         assert getattr(made, name) == value
-        others = {k: v for k, v in dataclasses.asdict(made).items() if k != name}
-        defaults = {k: v for k, v in dataclasses.asdict(MethodParameters()).items() if k != name}
+        defaults = dataclasses.asdict(MethodParameters())
+        others = {k: v for k, v in dataclasses.asdict(made).items() if k not in given}
+        defaults = {k: v for k, v in defaults.items() if k not in given}
         assert others == defaults
 
 
@@ -222,6 +260,54 @@ def test_the_digest_names_the_values_and_not_their_spelling():
         MethodParameters(decision_threshold=1).digest
         == MethodParameters(decision_threshold=1.0).digest
     )
-    changed = {MethodParameters().replace(**{name: value}).digest for name, value in IN_RANGE}
-    distinct = {MethodParameters().replace(**{name: value}) for name, value in IN_RANGE}
-    assert len(changed) == len(distinct)
+    distinct = {MethodParameters().replace(**with_its_refiner(*one)) for one in IN_RANGE}
+    assert len({parameters.digest for parameters in distinct}) == len(distinct)
+
+
+# Of the version before there was a choice of refiners: 26 parameters.
+DIGEST = "f9b89fd227d426fea6c920c61641f38e086c43a91a90d62d9c260520a63f5a6d"
+OTHER_DIGEST = "716fd1a079985a6bc7ce9b0e9a79a41297c7b16ac43ed02419c35f60c6ee1fc2"
+
+
+def test_with_the_cascade_digest_and_record_are_as_before_there_were_refiners():
+    assert MethodParameters().digest == DIGEST
+    other = MethodParameters(extreme_threshold=0.4, box="per_component", decision_threshold=1)
+    assert other.digest == OTHER_DIGEST
+    # What manifests recorded: these, in this order.
+    text = msgspec.json.encode(parameters_record(MethodParameters()))
+    assert hashlib.sha256(text).hexdigest() == (
+        "81d07da032a276d3e7ff96f9515af7320cb4fd86d3a9cfcc68ea8bea002e3e74"
+    )
+    assert list(MethodParameters().relevant)[-1] == "contradiction_area"
+    assert len(MethodParameters().relevant) == 26
+
+
+@pytest.mark.parametrize("refiner", ["cascade", "mmr", "box_proposals", "none"])
+def test_what_one_refiner_reads_is_refused_with_another(refiner):
+    own = PARAMETERS_OF_REFINER.get(refiner, ())
+    given = {
+        "mmr_threshold": 0.4,
+        "mmr_points": 6,
+        "mmr_seed": 1,
+        "mmr_mask": "vote",
+        "mmr_normalisation": "per_image",
+        "proposal_score": 0.2,
+        "proposal_area": 0.1,
+        "proposal_masks": 1,
+        "proposal_saliency": "none",
+        "saliency_neighbours": 3,
+    }
+    assert given.keys() == {name for names in PARAMETERS_OF_REFINER.values() for name in names}
+    for name, value in given.items():
+        if name in own:
+            made = MethodParameters(refiner=refiner, **{name: value})
+            assert made.relevant[name] == value
+            assert made.relevant["refiner"] == refiner
+            # Another refiner takes it no more, and the first one its default again.
+            assert made.replace(refiner="none") == MethodParameters(refiner="none")
+            continue
+        with pytest.raises(ParametersError, match=name) as caught:
+            MethodParameters(refiner=refiner, **{name: value})
+        assert refiner in caught.value.cause
+        assert f"set refiner to {with_its_refiner(name, value)['refiner']}" in caught.value.remedy
+    assert set(MethodParameters(refiner=refiner).relevant) & given.keys() == set(own)

@@ -15,8 +15,10 @@ import torch
 from safetensors.numpy import load_file
 
 from support.exported_bundle import tiny_job
+from support.small_graphs import write_proposal_graph
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.graph_entries import GraphVariant
+from zeroflaw_engines.contract import ProposalSizes
 from zeroflaw_engines.errors import (
     BundleError,
     ExportError,
@@ -34,6 +36,7 @@ from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.parity import checks as parity
 
 JOB = tiny_job("bolt")
+BY_BOXES = MethodParameters(refiner="box_proposals", proposal_masks=7)
 FEW = 'normal = ["{}", "fine {}"]\nabnormal = ["bad {}"]\ntemplates = ["a {}.", "one {}"]\n'
 ENGINES = {"clip_encoder", "sam_encoder", "sam_decoder", "text_encoder", "reference_matcher"}
 
@@ -128,6 +131,26 @@ def test_an_export_without_the_text_engine(quick: ExportJob, tmp_path: Path) -> 
     }
     assert set(load_file(tmp_path / "b" / "prompts.safetensors")) == {"bolt", "nut"}
     open_bundle(tmp_path / "b")
+
+
+def test_an_export_without_texts(stand_ins, tmp_path: Path) -> None:
+    job = dataclasses.replace(
+        JOB, localizer="visualad", localizer_parameters={"sigma": "2", "mapping": "affine"}
+    )
+    manifest = export_bundle(job, tmp_path / "b").manifest
+    assert set(manifest.engines) == ENGINES - {"text_encoder"}
+    assert (manifest.schema_version, manifest.text) == (9, None)
+    assert (manifest.clip.embedding_size, manifest.clip.activation) == (0, "quick_gelu")
+    assert manifest.localizer.name == "visualad"
+    assert manifest.localizer.parameters == {
+        "sigma": 2.0, "top_share": 0.01, "mapping": "affine", "logistic_scale": 1.0,
+        "ln_post": "clip",
+    }  # fmt: skip
+    assert manifest.products["bolt"].sentences == (0, 0)
+    assert open_bundle(tmp_path / "b").text_embeddings("bolt").shape == (2, 0)
+    files = set(left_in(tmp_path / "b"))
+    assert not files & {"tokenizer.json", "prompt_ensembles.toml"}
+    assert all(0 <= figure.value <= figure.tolerance for figure in manifest.parity)
 
 
 def test_the_job_is_recorded(stand_ins, tmp_path: Path) -> None:
@@ -254,6 +277,14 @@ def test_an_interrupt_in_any_step_leaves_nothing(quick: ExportJob, tmp_path: Pat
             "/nowhere.pt",
         ),
         ({"localizer_weights": WeightsSource("x", None)}, WeightsError, "neither"),
+        ({"localizer": "visualad"}, ExportError, "few.toml were given to visualad"),
+        ({"parameters": BY_BOXES}, ExportError, "needs a proposal graph"),
+        ({"proposals": Path("/detector.onnx")}, ExportError, "the refiner cascade does not run"),
+        (
+            {"parameters": BY_BOXES, "proposals": Path("/nowhere.onnx")},
+            ExportError,
+            "/nowhere.onnx",
+        ),
     ],
     ids=lambda value: "-".join(f"{k}" for k in value) if isinstance(value, dict) else "",
 )
@@ -265,6 +296,24 @@ def test_a_job_that_cannot_be_carried_out(
     assert text in caught.value.cause
     assert caught.value.remedy
     assert left_in(tmp_path) == []
+
+
+def test_an_export_with_a_proposal_graph(quick: ExportJob, tmp_path: Path) -> None:
+    graph = write_proposal_graph(tmp_path / "detector.onnx")
+    job = dataclasses.replace(quick, parameters=BY_BOXES, proposals=graph)
+    bundle = export_bundle(job, tmp_path / "b")
+    manifest = open_bundle(bundle.path).manifest
+    assert set(manifest.engines) == {*ENGINES, "box_proposer"}
+    assert manifest.proposals is not None
+    assert manifest.sizes.proposals == ProposalSizes(image_size=32, boxes=16)
+    assert manifest.method_parameters == BY_BOXES
+    assert manifest.random_weights == 7
+    without = export_bundle(quick, tmp_path / "w")
+    assert without.identity != bundle.identity
+    graph.write_bytes(graph.read_bytes()[:-40])
+    with pytest.raises(ExportError, match=r"detector\.onnx"):
+        export_bundle(job, tmp_path / "c")
+    assert "c" not in left_in(tmp_path)
 
 
 def test_an_existing_target_is_refused_before_any_work(stand_ins, tmp_path: Path) -> None:

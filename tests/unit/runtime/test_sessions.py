@@ -139,6 +139,42 @@ def test_auto_asks_for_the_matcher_where_a_product_has_a_bank(
     assert len(loaded) == 4
 
 
+@pytest.mark.parametrize("recorded", ["cascade", "none"])
+@pytest.mark.parametrize("asked", ["cascade", "mmr", "none", None])
+def test_only_the_engines_of_the_refiner_are_loaded(
+    bundle: Bundle, loaded: list[Loaded], recorded: str, asked: str | None
+) -> None:
+    parameters = {**bundle.manifest.parameters, "refiner": recorded}
+    manifest = msgspec.structs.replace(bundle.manifest, parameters=parameters)
+    sessions = load_sessions(Bundle(bundle.path, manifest), CHOICE, refiner=asked)
+    sam = [] if (asked or recorded) == "none" else ["sam_encoder", "sam_decoder"]
+    assert [one.name for one in loaded] == ["clip_encoder", *sam, "reference_matcher"]
+    assert list(sessions) == loaded
+    assert (sessions.sam_encoder is None) is (sessions.sam_decoder is None) is (not sam)
+    if sam:
+        sessions.require("cascade")
+    else:
+        sessions.require("none")
+        with pytest.raises(EngineMissingError, match=r"mmr runs sam_encoder and sam_decoder"):
+            sessions.require("mmr")
+
+
+def test_a_bundle_without_the_engines_of_a_refiner_names_the_one_it_has(
+    bundle: Bundle, loaded: list[Loaded]
+) -> None:
+    engines = {n: e for n, e in bundle.manifest.engines.items() if not n.startswith("sam")}
+    parameters = {**bundle.manifest.parameters, "refiner": "none"}
+    manifest = msgspec.structs.replace(bundle.manifest, engines=engines, parameters=parameters)
+    without = Bundle(bundle.path, manifest)
+    load_sessions(without, CHOICE)
+    loaded.clear()
+    with pytest.raises(EngineMissingError, match="exported without") as refused:
+        load_sessions(without, CHOICE, refiner="mmr")
+    assert "set the refiner to none" in refused.value.remedy
+    assert "--refiner mmr" in refused.value.remedy
+    assert not loaded
+
+
 @pytest.mark.parametrize("precision", [None, "fp16"])
 def test_on_a_gpu_the_resizer_comes_last_in_the_one_form_it_has(
     bundle: Bundle, loaded: list[Loaded], monkeypatch: pytest.MonkeyPatch, precision: str | None

@@ -22,12 +22,14 @@ from zeroflaw_benchmarks.bench.measure.transfers import resizes_on_device, trans
 from zeroflaw_benchmarks.bench.process.child_process import peak_rss
 from zeroflaw_benchmarks.bench.process.run_on import warm_up_on_gpu
 from zeroflaw_benchmarks.bench.report.report import Latency, StageKind, StageLatency, TimelineSpan
-from zeroflaw_engines.contract import REFERENCE_MATCHER
+from zeroflaw_engines.contract import BOX_PROPOSER, REFERENCE_MATCHER
 from zeroflaw_engines.errors import BenchmarkError
+from zeroflaw_engines.parameters import Refiner
 
-# Of one inspection, in its order, where the host resizes. `mask` is the cascade without its decoder
-# calls; the matcher runs for products with a reference bank, `view` for those with settings, and
-# `blend` for those that are seen in tiles, whose stages are sums over tiles.
+# Of one inspection, in its order, where the host resizes. `mask` is the refiner without its decoder
+# calls, of which `sam_decoder` is the sum with box proposals; the matcher runs for products with a
+# reference bank, `view` for those with settings, and `blend` for those that are seen in tiles,
+# whose stages are sums over tiles.
 STAGES: Final[dict[str, StageKind]] = {
     "queue": "queue",
     "decode": "host",
@@ -37,11 +39,13 @@ STAGES: Final[dict[str, StageKind]] = {
     "fit": "host",
     "clip_encoder": "engine",
     REFERENCE_MATCHER: "engine",
+    BOX_PROPOSER: "engine",
     "sam_encoder": "engine",
     "prompt_points": "host",
     "sam_decoder_1": "engine",
     "sam_decoder_2": "engine",
     "sam_decoder_3": "engine",
+    "sam_decoder": "engine",
     "mask": "host",
     "blend": "host",
     "score": "host",
@@ -49,6 +53,17 @@ STAGES: Final[dict[str, StageKind]] = {
     "total": "total",
 }
 _OF_SOME_PRODUCTS: Final = (REFERENCE_MATCHER, "view", "blend")
+# Those that not every refiner has.
+_OF_REFINERS: Final[dict[str, tuple[Refiner, ...]]] = {
+    BOX_PROPOSER: ("box_proposals",),
+    "fit": ("cascade", "mmr", "box_proposals"),
+    "sam_encoder": ("cascade", "mmr", "box_proposals"),
+    "prompt_points": ("cascade", "mmr"),
+    "sam_decoder_1": ("cascade", "mmr"),
+    "sam_decoder_2": ("cascade",),
+    "sam_decoder_3": ("cascade",),
+    "sam_decoder": ("box_proposals",),
+}
 # Where the GPU resizes, they wait for calls of `frame_resizer`.
 _RESIZING: Final[dict[str, StageKind]] = {"squash": "engine", "fit": "engine"}
 _MIN_RUNS: Final = 3
@@ -95,10 +110,12 @@ class WatchedInspector:
 
     Attributes:
         watches: Of the frames so far.
+        refiner: That it runs.
     """
 
     def __init__(self, inspector: Inspector) -> None:
         self.watches: list[Stopwatch] = []
+        self.refiner = inspector.parameters.refiner
         self._inspector = inspector
 
     def encode_frame(self, image: NDArray[Any], **options: Any) -> EncodedFrame:  # noqa: ANN401
@@ -143,10 +160,16 @@ def time_inspection(
     times = dict(watch.milliseconds)
     times["decode"] = file.milliseconds["decode"]
     times["queue"] = result.queue_ms
-    times["mask"] = times.pop("cascade", 0.0) - sum(
-        value for name, value in times.items() if name.startswith("sam_decoder_")
-    )
-    missing = [name for name in STAGES if name not in (*times, *_OF_SOME_PRODUCTS)]
+    decoding = sum(value for name, value in times.items() if name.startswith("sam_decoder"))
+    for whole in ("cascade", "proposals"):
+        if whole in times:
+            times["mask"] = times.pop(whole) - decoding
+    missing = [
+        name
+        for name in STAGES
+        if name not in (*times, *_OF_SOME_PRODUCTS)
+        and inspector.refiner in _OF_REFINERS.get(name, (inspector.refiner,))
+    ]
     if missing:
         raise BenchmarkError(
             f"the inspection ended with status {result.inspection.status} and never reached:"

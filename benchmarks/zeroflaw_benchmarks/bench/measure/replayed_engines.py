@@ -178,7 +178,9 @@ def _full_size_manifest() -> Manifest:
     return replace(
         shipped,
         clip=replace(shipped.clip, image_size=518, embedding_size=768),
-        sam=replace(shipped.sam, image_size=1024, feature_size=64, feature_channels=256),
+        sam=None
+        if shipped.sam is None
+        else replace(shipped.sam, image_size=1024, feature_size=64, feature_channels=256),
         engines={},
         prompts=_PROMPTS,
         products={"object": shipped.products["object"]},

@@ -11,13 +11,14 @@ from zeroflaw.pipeline.geometry import geometry_of
 from zeroflaw_benchmarks.bench.report.report import Transfer
 from zeroflaw_engines.backends import BACKENDS
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
+    ENGINES_OF_REFINER,
     FRAME_RESIZER,
     MASKS_PER_PROMPT,
     PATCH_TOKENS,
     REFERENCE_MATCHER,
     SAM_DECODER,
-    SAM_ENCODER,
     EngineName,
     TensorSpec,
 )
@@ -45,7 +46,9 @@ def resizes_on_device(inspector: Inspector, frame: tuple[int, int]) -> bool:
 def transfers_of(
     inspector: Inspector, product: str | None = None, frame: tuple[int, int] | None = None
 ) -> tuple[Transfer, ...]:
-    """List the tensors of an inspection with one prompt: CLIP, SAM, the calls of the cascade.
+    """List the tensors of an inspection with one prompt: CLIP, and the engines of the refiner.
+
+    Of the decoder they are those of all calls of the cascade, and of one call of other refiners.
 
     The matcher is among them where the product has a reference bank, which stays on a GPU.
 
@@ -57,14 +60,15 @@ def transfers_of(
     Args:
         frame: Height and width, px; None has the host resize.
     """
-    calls = inspector.parameters.cascade_stages
+    refiner = inspector.parameters.refiner
+    calls = inspector.parameters.cascade_stages if refiner == "cascade" else 1
     gpu = inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu
     resized_there = frame is not None and resizes_on_device(inspector, frame)
     found = []
     if resized_there and frame is not None:
         pixels = TensorSpec("frame", "uint8", (*frame, 3))
         found.append(_transfer(FRAME_RESIZER, pixels, "in", 1, crosses=gpu))
-    engines: list[EngineName] = [CLIP_ENCODER, SAM_ENCODER, SAM_DECODER]
+    engines: list[EngineName] = [CLIP_ENCODER, *ENGINES_OF_REFINER[refiner]]
     if product is not None and inspector.bundle.reference_digest(product) is not None:
         engines.insert(1, REFERENCE_MATCHER)
     for engine in engines:
@@ -75,7 +79,9 @@ def transfers_of(
             # call's mask input is zeros of the host.
             stays = engine == SAM_DECODER and spec.name == "features"
             stays = stays or spec.name in (PATCH_TOKENS, "bank")
-            stays = stays or (resized_there and spec.name == "image")
+            # The box proposer's image is always resized on the host.
+            resized = resized_there and engine != BOX_PROPOSER
+            stays = stays or (resized and spec.name == "image")
             crossing = 1 if spec.name == "mask_input" else times
             if not stays:
                 found.append(_transfer(engine, spec, "in", crossing, crosses=gpu))

@@ -163,7 +163,8 @@ def _stages(inspection: Inspection, *, tiled: bool) -> dict[str, float]:
         in_engines = sum(value for name, value in times.items() if name.startswith(engines))
         times[HOST_STAGE] = times["total"] - in_engines
     decoders = sum(value for name, value in times.items() if name.startswith("sam_decoder_"))
-    times["mask"] = times.pop("cascade", 0.0) - decoders
+    if "cascade" in times:  # other refiners time their masks by themselves
+        times["mask"] = times.pop("cascade") - decoders
     return times
 
 

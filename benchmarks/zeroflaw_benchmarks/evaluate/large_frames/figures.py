@@ -17,7 +17,7 @@ from zeroflaw_benchmarks.evaluate.large_frames.inspecting import (
     ViewFigures,
 )
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics, image_metrics
-from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import IMAGE_SCORINGS
+from zeroflaw_benchmarks.evaluate.passes.scorings import IMAGE_SCORINGS
 from zeroflaw_benchmarks.evaluate.report.markdown import listed, percent, table
 from zeroflaw_benchmarks.evaluate.result import mean_of
 

@@ -19,7 +19,8 @@ from zeroflaw.pipeline.scoring import image_score
 from zeroflaw_benchmarks.bench.process.child_process import peak_rss
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScores
-from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import IMAGE_SCORINGS, at_grid
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import at_grid
+from zeroflaw_benchmarks.evaluate.passes.scorings import IMAGE_SCORINGS
 from zeroflaw_engines.bundle.bundle import open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
 from zeroflaw_engines.bundle.products.writer import set_settings

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 
 FPR_LIMIT: Final = 0.3
-_STEPS: Final = 200
+PRO_STEPS: Final = 200
 
 
 def region_scores(score: FloatArray, truth: BoolArray) -> list[FloatArray]:
@@ -65,7 +65,7 @@ def pro_at_linear_thresholds(negatives: FloatArray, regions: Sequence[FloatArray
     low = min(float(negatives[0]), *(float(region[0]) for region in regions))
     high = max(float(negatives[-1]), *(float(region[-1]) for region in regions))
     # Keys of another dtype would make searchsorted copy all scores to it.
-    steps = low + np.arange(_STEPS) * ((high - low) / _STEPS)
+    steps = low + np.arange(PRO_STEPS) * ((high - low) / PRO_STEPS)
     thresholds = steps.astype(negatives.dtype)
     fpr = _share_above(negatives, thresholds)
     overlap = np.mean([_share_above(region, thresholds) for region in regions], axis=0)

@@ -1,4 +1,4 @@
-"""Pass 2 of an evaluation: point prompts and cascade on cached encodings, for many parameters."""
+"""Pass 2 of an evaluation: refiners on cached encodings, the cascade for many parameters."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.refining.decoding import decode
+from zeroflaw.pipeline.refining.refinement import RefinerEngines
 from zeroflaw.pipeline.trace import Status
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_encoding
+from zeroflaw_benchmarks.evaluate.passes.refining_pass import (
+    read_refined_status,
+    refined_bytes,
+    write_refined,
+)
 from zeroflaw_benchmarks.evaluate.passes.remembering_session import RememberingSession
 from zeroflaw_engines.backends import load_session
 from zeroflaw_engines.bundle.bundle import Bundle
-from zeroflaw_engines.contract import SAM_DECODER, EngineSizes
-from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.contract import ENGINES_OF_REFINER, SAM_DECODER, EngineSizes
+from zeroflaw_engines.parameters import MethodParameters, Refiner
 from zeroflaw_engines.sessions.session import Session
 
-# Fields that only matter after decoding, or (cascade_stages) that are decoded side by side.
+# Fields that only matter after decoding, or (cascade_stages, scoring) are decoded side by side.
 _AFTERWARDS = (
     "cascade_stages",
     "scoring",
-    "fusion_weight",
     "image_scoring",
     "reference_image_scoring",
     "decision_threshold",
 )
+# The cascade's masks are kept, and fused afterwards; of other refiners the score maps are.
+_AFTER_CASCADE = "fusion_weight"
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,21 @@ class DecodingOptions:
 
     Attributes:
         parameters: The method's parameters; those that only matter afterwards have defaults.
-        stages: Lengths of the cascade that are wanted, ascending.
+        stages: Lengths of the cascade that are wanted, ascending; of other refiners that of the
+            parameters, which means nothing.
+        size: Side at which scores are measured, px: those of other refiners are kept as maps.
+        scorings: Whose maps are kept, from `kept_scorings`; none of the cascade.
     """
 
     parameters: MethodParameters
     stages: tuple[int, ...]
+    size: int
+    scorings: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Return the name of the files in the cache."""
-        return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages]))
+        of_maps = () if self.parameters.refiner == "cascade" else (self.size, self.scorings)
+        return digest_of(msgspec.json.encode([asdict(self.parameters), self.stages, *of_maps]))
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,9 @@ class DecodingJob:
 
 @dataclass(frozen=True)
 class Decoder:
-    """What a process needs to decode."""
+    """What a process needs to decode; no decoder where the refiner runs without SAM."""
 
-    sam_decoder: Session
+    sam_decoder: Session | None
     sizes: EngineSizes
     workspace: Workspace
 
@@ -100,12 +113,17 @@ class Decoder:
 def decoded_parameters(parameters: MethodParameters) -> MethodParameters:
     """Set all parameters that only matter afterwards to their defaults."""
     defaults = asdict(MethodParameters())
-    return parameters.replace(**{name: defaults[name] for name in _AFTERWARDS})
+    names = [*_AFTERWARDS, _AFTER_CASCADE] if parameters.refiner == "cascade" else _AFTERWARDS
+    return parameters.replace(**{name: defaults[name] for name in names})
 
 
-def load_decoder(bundle: Bundle, *, backend: str, threads: int, device: int = 0) -> Decoder:
-    """Load the engine of this pass."""
-    session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads, device=device)
+def load_decoder(
+    bundle: Bundle, refiner: Refiner, *, backend: str, threads: int, device: int = 0
+) -> Decoder:
+    """Load the engine of this pass, if the refiner runs it."""
+    session = None
+    if SAM_DECODER in ENGINES_OF_REFINER[refiner]:
+        session = load_session(bundle, SAM_DECODER, backend=backend, threads=threads, device=device)
     return Decoder(session, bundle.manifest.sizes, Workspace())
 
 
@@ -119,7 +137,18 @@ def decode_encoding(decoder: Decoder, job: DecodingJob) -> None:
     for target in job.targets:
         parameters = target.options.parameters
         encoding = read_encoding(job.encoding, target.reference, decoder.sizes, parameters)
-        write_stage_masks(target.file, decode_stages(decoder, encoding, target.options))
+        if parameters.refiner == "cascade":
+            write_stage_masks(target.file, decode_stages(decoder, encoding, target.options))
+        else:
+            engines = RefinerEngines(decoder.sam_decoder, decoder.sizes, decoder.workspace)
+            write_refined(
+                target.file,
+                encoding,
+                parameters,
+                engines,
+                scorings=target.options.scorings,
+                size=target.options.size,
+            )
 
 
 def decode_stages(
@@ -132,6 +161,7 @@ def decode_stages(
     Raises:
         EngineError: The decoder failed.
     """
+    assert decoder.sam_decoder is not None  # noqa: S101 - loaded for the cascade
     session = RememberingSession(decoder.sam_decoder)
     masks: dict[int, StageMask] = {}
     for stages in options.stages:
@@ -195,6 +225,19 @@ def read_stage_mask(path: Path, stages: int) -> StageMask:
     return StageMask(str(statuses[at]), float(scores[at]), low_res)  # type: ignore[arg-type]
 
 
+def read_status(path: Path, parameters: MethodParameters) -> str:
+    """Return the status of a decoded image, as `Inspection.status`.
+
+    Raises:
+        EvaluationError: The file is missing or damaged.
+    """
+    if parameters.refiner == "cascade":
+        return read_stage_mask(path, parameters.cascade_stages).status
+    return read_refined_status(path)
+
+
 def decoding_bytes(sizes: EngineSizes, options: DecodingOptions) -> int:
     """Return the most bytes that one decoding takes on disk."""
+    if options.parameters.refiner != "cascade":
+        return refined_bytes(options.scorings, options.size)
     return 4 * sizes.low_res_size**2 * len(options.stages) + 4096

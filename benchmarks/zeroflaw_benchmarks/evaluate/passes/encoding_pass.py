@@ -81,10 +81,14 @@ class EncodingJob:
 
 @dataclass(frozen=True)
 class Encoders:
-    """What a process needs to encode; without banks there is nothing that matches."""
+    """What a process needs to encode; without banks there is nothing that matches.
+
+    Attributes:
+        sam_encoder: None where nothing takes SAM's features.
+    """
 
     clip_encoder: Session
-    sam_encoder: Session
+    sam_encoder: Session | None
     matcher: Matcher | None
     sizes: EngineSizes
     parameters: MethodParameters
@@ -129,14 +133,15 @@ def load_encoders(
     backend: str,
     threads: int,
     device: int = 0,
+    with_features: bool = True,
     with_banks: bool = False,
 ) -> Encoders:
-    """Load the engines of this pass."""
+    """Load the engines of this pass; SAM's encoder only if its features are wanted."""
     load = partial(load_session, bundle, backend=backend, threads=threads, device=device)
     matcher = partial(load_matcher, bundle, backend=backend, threads=threads, device=device)
     return Encoders(
         clip_encoder=load(CLIP_ENCODER),
-        sam_encoder=load(SAM_ENCODER),
+        sam_encoder=load(SAM_ENCODER) if with_features else None,
         matcher=matcher() if with_banks else None,
         sizes=bundle.manifest.sizes,
         parameters=parameters,
@@ -188,7 +193,7 @@ def read_encoding(
         anomaly_map=maps.anomaly,
         cls_score=float(score),
         information=FrameInformation(*map(float, information)),
-        features=features,
+        features=features if features.size else None,
         zero_shot_map=maps.zero_shot,
         reference_map=maps.reference,
     )
@@ -212,20 +217,28 @@ def read_maps(path: Path, reference: Path | None, parameters: MethodParameters) 
     return CachedMaps(frame, zero_shot, distances, fused_map(zero_shot, distances, parameters))
 
 
-def encoding_variant(backend: str, parameters: MethodParameters, embeddings: TextEmbeddings) -> str:
+def encoding_variant(
+    backend: str,
+    parameters: MethodParameters,
+    embeddings: TextEmbeddings,
+    *,
+    with_features: bool = True,
+) -> str:
     """Digest all that an encoding depends on beside the image and the bundle's engines.
 
     Args:
         backend: `Session.backend`, with the version.
         parameters: `sam_input` changes what SAM is given.
         embeddings: Of the product; a product's sentences may change under its name.
+        with_features: Whether SAM's features are in it.
     """
-    return digest_of(backend, parameters.sam_input, embeddings.tobytes())
+    without = () if with_features else ("without features of SAM",)
+    return digest_of(backend, parameters.sam_input, embeddings.tobytes(), *without)
 
 
-def encoding_bytes(sizes: EngineSizes) -> int:
+def encoding_bytes(sizes: EngineSizes, *, with_features: bool = True) -> int:
     """Return the bytes of one encoding on disk."""
-    features = sizes.sam_feature_channels * sizes.sam_feature_size**2
+    features = sizes.sam_feature_channels * sizes.sam_feature_size**2 if with_features else 0
     return 4 * (sizes.clip_image_size**2 + features) + 4096
 
 
@@ -244,7 +257,7 @@ def _encode_whole(
         clip_encoder=clip_encoder,
         sam_encoder=encoders.sam_encoder,
     )
-    assert encoding.features is not None  # noqa: S101 - `encode` was not told to leave SAM out
+    none = np.empty(0, np.float32)
     write_arrays(
         target,
         frame=np.array(geometry.frame),
@@ -252,5 +265,5 @@ def _encode_whole(
         information=np.array(dataclasses.astuple(encoding.information)),
         map_max=encoding.anomaly_map.max(),
         zero_shot_map=encoding.anomaly_map,
-        features=on_host(encoding.features),
+        features=none if encoding.features is None else on_host(encoding.features),
     )

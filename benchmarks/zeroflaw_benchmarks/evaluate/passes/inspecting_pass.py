@@ -1,15 +1,14 @@
-"""The pass for products with settings: each image is inspected as a station inspects it.
+"""The pass that inspects each image as a station does: for products with settings.
 
-View, tiles, zones and rules are the Inspector's own. What is cached are the scores of an image at
-the size of the evaluation, and what was decided.
+Refiners that look at the frame itself take it too. View, tiles, zones and rules are the Inspector's
+own. What is cached are the scores of an image at the size of the evaluation, and what was decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import cv2
 import msgspec
@@ -20,12 +19,17 @@ from zeroflaw import Inspector
 from zeroflaw.inspection import Inspection
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
 from zeroflaw.pipeline.view.product_view import FrameView
-from zeroflaw.sessions import Sessions
 from zeroflaw_benchmarks.evaluate.cache import digest_of, read_arrays, write_arrays
 from zeroflaw_benchmarks.evaluate.passes.remembering_session import RememberingSession
+from zeroflaw_benchmarks.evaluate.passes.scorings import (
+    IMAGE_SCORINGS,
+    SCORINGS_OF_REFINER,
+    own_scoring,
+)
 from zeroflaw_engines.bundle.bundle import Bundle
+from zeroflaw_engines.contract import ENGINES_OF_REFINER
 from zeroflaw_engines.errors import DatasetError, FrameError
-from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.parameters import MethodParameters, Refiner
 from zeroflaw_export.datasets import (
     Sample,
     Skipped,
@@ -33,9 +37,6 @@ from zeroflaw_export.datasets import (
     read_sample_image,
     read_sample_mask,
 )
-
-SCORINGS: Final = ("fused", "map", "mask", "sam_probability")
-IMAGE_SCORINGS: Final = ("cls", "map_max")
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,16 @@ class Inspectors:
     """What a process needs to inspect.
 
     Attributes:
-        by_scoring: An Inspector for each scoring, all on the same engines. That of the
-            evaluation's own scoring has the evaluation's own image scoring, the others the other.
+        by_scoring: An Inspector for each scoring of the refiner, all on the same engines and with
+            the evaluation's own image scoring.
+        other: One for the evaluation's own scoring with the other image scoring.
         remembering: The engines of the second half of an inspection, which run once for all.
         own: The evaluation's own scoring.
         size: Side at which scores are measured, px.
     """
 
     by_scoring: Mapping[str, Inspector]
+    other: Inspector
     remembering: tuple[RememberingSession, ...]
     own: str
     size: int
@@ -105,7 +108,7 @@ def load_inspectors(
     threads: int,
     device: int = 0,
 ) -> Inspectors:
-    """Load the engines of this pass, and an Inspector for each scoring."""
+    """Load the engines of this pass, and an Inspector for each scoring of the refiner."""
     loaded = Inspector.load(
         bundle.path,
         backend,
@@ -115,29 +118,29 @@ def load_inspectors(
         encoder_schedule="clip_first",
     )
     engines = loaded.sessions
-    remembering = tuple(map(RememberingSession, (engines.sam_encoder, engines.sam_decoder)))
-    sessions = Sessions(
-        clip_encoder=engines.clip_encoder,
-        sam_encoder=remembering[0],
-        sam_decoder=remembering[1],
-        reference_matcher=engines.reference_matcher,
-        frame_resizer=engines.frame_resizer,
-    )
-    own, image_scoring = parameters.scoring, parameters.image_scoring
-    other = next(name for name in IMAGE_SCORINGS if name != image_scoring)
-    by_scoring = {
-        scoring: Inspector(
+    remembering = {
+        name: RememberingSession(session)
+        for name in ENGINES_OF_REFINER[parameters.refiner]
+        if (session := getattr(engines, name)) is not None
+    }
+    sessions = replace(engines, **remembering)
+
+    def inspector(scoring: str, image_scoring: str) -> Inspector:
+        return Inspector(
             loaded.bundle,
             sessions,
-            parameters=parameters.replace(
-                scoring=scoring, image_scoring=image_scoring if scoring == own else other
-            ),
+            parameters=parameters.replace(scoring=scoring, image_scoring=image_scoring),
             encoder_schedule="clip_first",
             threads=threads,
         )
-        for scoring in SCORINGS
+
+    own, image_scoring = own_scoring(parameters), parameters.image_scoring
+    other = next(name for name in IMAGE_SCORINGS if name != image_scoring)
+    by_scoring = {
+        scoring: inspector(scoring, image_scoring)
+        for scoring in SCORINGS_OF_REFINER[parameters.refiner]
     }
-    return Inspectors(by_scoring, remembering, own, size)
+    return Inspectors(by_scoring, inspector(own, other), tuple(remembering.values()), own, size)
 
 
 def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None:
@@ -161,20 +164,24 @@ def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None
         return Skipped(job.sample.image, f"a station holds it ({view.held.code}): {view.held.text}")
     for session in inspectors.remembering:
         session.forget()
-    found: dict[str, Inspection] = {}
-    for scoring, inspector in inspectors.by_scoring.items():
+
+    def decoded(inspector: Inspector) -> Inspection:
         for session in inspectors.remembering:
             session.rewind()
-        found[scoring] = inspector.decode_frame(encoded)
+        return inspector.decode_frame(encoded)
+
+    found = {scoring: decoded(one) for scoring, one in inspectors.by_scoring.items()}
+    other = decoded(inspectors.other)
     for session in inspectors.remembering:
         session.forget()
     judged = judged_area(view, truth.shape)
-    whole, other = found[inspectors.own], next(s for s in SCORINGS if s != inspectors.own)
+    whole = found[inspectors.own]
     size = inspectors.size
     inside = bool((truth & judged).any())
     write_arrays(
         job.file,
-        scores=np.stack([map_at_size(found[name].score_map, size) for name in SCORINGS]),
+        scorings=np.array(list(found), np.str_),
+        scores=np.stack([map_at_size(_scored(*one), size) for one in found.items()]),
         judged=np.packbits(mask_at_size(judged, size)),
         anomalous=np.array(inside or (job.sample.anomalous and not truth.any())),
         outside=np.array(bool(truth.any()) and not inside),
@@ -183,10 +190,15 @@ def inspect_sample(inspectors: Inspectors, job: InspectionJob) -> Skipped | None
         threshold=np.array(whole.threshold),
         rule=np.array(whole.rule or ""),
         status=np.array(whole.status),
-        image_scorings=np.array([own.parameters.image_scoring, _image_scoring(inspectors, other)]),
-        image_scores=np.array([whole.image_score, found[other].image_score]),
+        image_scorings=np.array([one.parameters.image_scoring for one in (own, inspectors.other)]),
+        image_scores=np.array([whole.image_score, other.image_score]),
     )
     return None
+
+
+def _scored(scoring: str, inspection: Inspection) -> FloatArray:
+    """Return the map under a scoring; `map` means nothing to a refiner that reads no `scoring`."""
+    return inspection.anomaly_map if scoring == "map" else inspection.score_map
 
 
 def read_inspection(path: Path) -> InspectedSample:
@@ -220,10 +232,10 @@ def read_scores(path: Path, scoring: str) -> tuple[FloatArray, BoolArray]:
     Raises:
         EvaluationError: The file is missing or damaged.
     """
-    scores, bits = read_arrays(path, "scores", "judged")
+    names, scores, bits = read_arrays(path, "scorings", "scores", "judged")
     size = scores.shape[-1]
     judged = np.unpackbits(bits, count=size**2).view(np.bool_).reshape(size, size)
-    return scores[SCORINGS.index(scoring)], judged
+    return scores[names.tolist().index(scoring)], judged
 
 
 def inspection_variant(
@@ -246,9 +258,9 @@ def inspection_variant(
     )
 
 
-def inspection_bytes(size: int) -> int:
+def inspection_bytes(size: int, refiner: Refiner) -> int:
     """Return the bytes of one inspection on disk."""
-    return 4 * len(SCORINGS) * size**2 + size**2 // 8 + 8192
+    return 4 * len(SCORINGS_OF_REFINER[refiner]) * size**2 + size**2 // 8 + 8192
 
 
 def judged_area(view: FrameView | None, frame: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -291,7 +303,3 @@ def at_grid(values: FloatArray, grid: tuple[int, int]) -> FloatArray:
     finer = values.shape[0] >= grid[0] and values.shape[1] >= grid[1]
     method = cv2.INTER_AREA if finer else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(values, grid[::-1], interpolation=method), np.float32)
-
-
-def _image_scoring(inspectors: Inspectors, scoring: str) -> str:
-    return inspectors.by_scoring[scoring].parameters.image_scoring

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 
-from zeroflaw.pipeline.geometry import FloatArray, geometry_of
+from zeroflaw.pipeline.geometry import BoolArray, FloatArray, geometry_of
 from zeroflaw.pipeline.reference import fused_score, reference_distances
 from zeroflaw.pipeline.scoring import score_of_logits, score_without_mask
 from zeroflaw_benchmarks.evaluate.cache import read_arrays
@@ -18,6 +17,7 @@ from zeroflaw_benchmarks.evaluate.metrics.metrics import PixelMetrics, PixelScor
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import read_stage_mask
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, read_maps
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
+from zeroflaw_benchmarks.evaluate.passes.refining_pass import map_to, read_refined
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
@@ -84,12 +84,25 @@ def measure_class(sizes: EngineSizes, job: MeasuringJob) -> PixelMetrics:
     """
     scores = PixelScores()
     for sample in job.samples:
-        if sample.inspection is None:
-            scores.add(cached_score(sample, job.parameters, sizes), sample.truth.mask())
-        else:
-            score, judged = read_scores(sample.inspection, job.parameters.scoring)
-            scores.add(score, sample.truth.mask(), judged)
+        scores.add(*scored(sample, job.parameters, sizes))
     return scores.metrics()
+
+
+def scored(
+    sample: CachedSample, parameters: MethodParameters, sizes: EngineSizes
+) -> tuple[FloatArray, BoolArray, BoolArray | None]:
+    """Read a sample's score map and truth, and what of it is judged.
+
+    Returns:
+        float32, bool and bool, each [size, size]; None where all is judged.
+
+    Raises:
+        EvaluationError: A file of the cache cannot be read.
+    """
+    if sample.inspection is None:
+        return cached_score(sample, parameters, sizes), sample.truth.mask(), None
+    score, judged = read_scores(sample.inspection, parameters.scoring)
+    return score, sample.truth.mask(), judged
 
 
 def cached_score(
@@ -106,12 +119,10 @@ def cached_score(
     Raises:
         EvaluationError: A file of the cache cannot be read.
     """
-    size = (sample.truth.size, sample.truth.size)
+    if parameters.refiner != "cascade" and parameters.scoring != "map":
+        return read_refined(sample.decoding, parameters.scoring)
     maps = read_maps(sample.encoding, sample.reference, parameters)
-    anomaly_map = maps.anomaly
-    if anomaly_map.shape != size:
-        resized = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
-        anomaly_map = np.asarray(resized, np.float32)
+    anomaly_map = map_to(maps.anomaly, sample.truth.size)
     if parameters.scoring == "map":
         return anomaly_map
     mask = read_stage_mask(sample.decoding, parameters.cascade_stages)

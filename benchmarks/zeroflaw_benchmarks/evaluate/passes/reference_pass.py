@@ -69,7 +69,7 @@ class Matcher:
             del self.loaded[key]
         for source in sources:
             if source.key not in self.loaded:
-                bank = _read_bank(source, self.bundle)
+                bank = read_bank(source, self.bundle)
                 self.loaded[source.key] = load_bank(bank, source.key, self.session)
         return [self.loaded[source.key] for source in sources]
 
@@ -208,7 +208,13 @@ def map_bytes(sizes: EngineSizes) -> int:
     return 4 * sizes.clip_image_size**2 + 4096
 
 
-def _read_bank(source: BankSource, bundle: Bundle) -> ReferenceBank:
+def read_bank(source: BankSource, bundle: Bundle) -> ReferenceBank:
+    """Read a bank of the bundle, or make it of the photos' tokens.
+
+    Raises:
+        EvaluationError: The tokens of a photo are missing or damaged.
+        ProductError: The product has lost its bank meanwhile.
+    """
     if source.product is None:
         photos = [read_arrays(file, "tokens")[0][:, : source.rows] for file in source.photos]
         return bank_of_photos(photos, bundle.tower)

@@ -18,9 +18,15 @@ from zeroflaw.pipeline.geometry import BoolArray, geometry_of
 from zeroflaw.pipeline.masks.from_logits import logits_at, logits_at_sam
 from zeroflaw_benchmarks.evaluate.cache import read_arrays, write_whole
 from zeroflaw_benchmarks.evaluate.job import EvaluatedSample, EvaluationJob
-from zeroflaw_benchmarks.evaluate.passes.decoding_pass import StageMask, read_stage_mask
+from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
+    StageMask,
+    read_stage_mask,
+    read_status,
+)
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_maps
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
+from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
+from zeroflaw_benchmarks.evaluate.passes.scorings import own_scoring
 from zeroflaw_engines.errors import EvaluationError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_export.datasets import read_sample_image
@@ -92,8 +98,9 @@ def class_sheet(job: EvaluationJob, samples: Sequence[EvaluatedSample]) -> Frame
     """
     stages = range(1, job.parameters.cascade_stages + 1)
     last = [f"stage {stage}" for stage in stages]
-    if samples and samples[0].inspection is not None:
-        last = [f"score: {job.parameters.scoring}"]
+    inspected = bool(samples) and samples[0].inspection is not None
+    if inspected or job.parameters.refiner != "cascade":
+        last = [f"score: {own_scoring(job.parameters)}"]
     titles = ["image", "truth", "map", *last]
     height = _CAPTION + len(samples) * (_CELL + _CAPTION + _GAP)
     sheet = np.full((height, len(titles) * (_CELL + _GAP), 3), _PAPER, np.uint8)
@@ -134,6 +141,11 @@ def _row(
         f"peak {anomaly_map.max():.3f}, CLS {float(score):.3f}",
     ]
     file = job.decoding_file(sample, job.parameters)
+    if job.parameters.refiner != "cascade":
+        parameters = job.parameters.replace(scoring=own_scoring(job.parameters))
+        cached = CachedSample(sample.truth, sample.encoding, file, sample.reference)
+        score_map = cached_score(cached, parameters, job.bundle.manifest.sizes)
+        return [*cells, draw_map(score_map, size)], [*captions, read_status(file, parameters)]
     for stage in stages:
         mask = read_stage_mask(file, stage)
         cells.append(_outlined(cell, _mask_of(job, mask, frame.shape[:2]), _RED))
@@ -149,7 +161,7 @@ def _inspected_row(
     cell = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)).copy()
     found = read_inspection(inspection)
     anomaly_map, judged = read_scores(inspection, "map")
-    score_map, _ = read_scores(inspection, job.parameters.scoring)
+    score_map, _ = read_scores(inspection, own_scoring(job.parameters))
 
     def at_cell(pixels: BoolArray) -> BoolArray:
         return cv2.resize(pixels.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0

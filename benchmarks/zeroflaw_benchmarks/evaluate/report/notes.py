@@ -35,6 +35,9 @@ def notes_of(
         " of reference photos drawn here."
         for product in sorted(job.own_banks)
     ]
+    refiner = job.parameters.refiner
+    if refiner != "cascade":
+        notes.append(f"Masks and score maps are of the refiner {refiner}, not of the cascade.")
     notes += [settings_note(product, settings) for product, settings in job.settings.items()]
     for count in counts:
         outside = sum(one.outside for one in inspected_images(job, count.name))

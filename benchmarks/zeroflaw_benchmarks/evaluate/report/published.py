@@ -59,6 +59,12 @@ TABLE_1: Final = (
     _method("Hou et al.", (89.5, 48.8, 46.4, None), (94.8, 36.5, 28.0, None)),
 )
 
+# VisualAD (arXiv 2603.07952): without texts, the map alone.
+VISUALAD: Final = (
+    _method("VisualAD (CLIP)", (90.8, 43.9, 41.2, 87.5), (95.8, 34.6, 28.4, 91.0)),
+    _method("VisualAD (DINOv2)", (91.3, 47.4, 45.4, 88.6), (95.3, 35.2, 29.9, 88.2)),
+)
+
 Kernel = Literal["ellipse", "rectangle", "cross"]
 
 # Hou et al., Table 2: the dilation kernel, on MVTec-AD.

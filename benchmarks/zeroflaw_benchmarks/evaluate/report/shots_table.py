@@ -19,7 +19,7 @@ _HEADER: Final = (
 )  # fmt: skip
 _IMAGE_FIGURES: Final = ("auroc", "f1_max", "average_precision")
 _PIXEL_FIGURES: Final = (*_IMAGE_FIGURES, "pro")
-SHOT_ROWS: Final = {"map": "map", "fused": "fused, after the cascade"}
+_AFTER: Final = {"cascade": "the cascade", "mmr": "MMR"}
 
 
 def shots_table(evaluation: Evaluation) -> str:
@@ -27,7 +27,7 @@ def shots_table(evaluation: Evaluation) -> str:
     name = Path(evaluation.dataset).name
     lines = [
         ["0", f"**measured: {title}**", name, *_zero_shot(evaluation, scoring)]
-        for scoring, title in SHOT_ROWS.items()
+        for scoring, title in _rows(evaluation).items()
     ]
     for shots, runs in _by_shots(evaluation).items():
         lines += [
@@ -36,7 +36,7 @@ def shots_table(evaluation: Evaluation) -> str:
             if row.shots == shots
         ]
         image = spread_of(ImageMetrics, [run.image_mean for run in runs])
-        for scoring, title in SHOT_ROWS.items():
+        for scoring, title in _rows(evaluation).items():
             pixel = spread_of(PixelMetrics, [run.pixel_mean(scoring) for run in runs])
             figures = [_figure(image, field) for field in _IMAGE_FIGURES]
             figures += [_figure(pixel, field) for field in _PIXEL_FIGURES]
@@ -83,13 +83,20 @@ def shots_lines(
                     yield "pixel", f"{row}, {scoring}", name, pixels
             for name, images in (*run.images.items(), ("mean", run.image_mean)):
                 yield "image", row, name, images
-        for scoring in SHOT_ROWS:
+        for scoring in _rows(evaluation):
             both = spread_of(PixelMetrics, [run.pixel_mean(scoring) for run in runs])
             for what, pixels in zip(("mean", "deviation"), both, strict=True):
                 yield "pixel", f"{_counted(shots)}, {scoring}", what, pixels
         spread = spread_of(ImageMetrics, [run.image_mean for run in runs])
         for what, images in zip(("mean", "deviation"), spread, strict=True):
             yield "image", _counted(shots), what, images
+
+
+def _rows(evaluation: Evaluation) -> dict[str, str]:
+    """The scorings that draws were measured with, and what they are called."""
+    after = _AFTER.get(evaluation.parameters.refiner, evaluation.parameters.refiner)
+    titles = {"map": "map", "fused": f"fused, after {after}"}
+    return {name: titles[name] for name in evaluation.shot_runs[0].pixels}
 
 
 def _by_shots(evaluation: Evaluation) -> dict[int, list[ShotRun]]:

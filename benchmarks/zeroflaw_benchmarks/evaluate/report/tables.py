@@ -277,4 +277,5 @@ def _image_figures(metrics: ImageMetrics) -> list[str]:
 
 
 def _parameters(evaluation: Evaluation) -> str:
-    return ", ".join(f"{name} {value}" for name, value in asdict(evaluation.parameters).items())
+    relevant = evaluation.parameters.relevant
+    return ", ".join(f"{name} {value}" for name, value in relevant.items())

@@ -237,15 +237,16 @@ def _soaked(
 def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tensor]]:
     """Make inputs of every engine that are not zeros: noise, from a fixed seed."""
     bundle = options.bundle
-    engines: tuple[EngineName, ...] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER)
+    of_sam: tuple[EngineName, ...] = (SAM_ENCODER, SAM_DECODER)
+    engines = (CLIP_ENCODER, *(name for name in of_sam if name in bundle.manifest.engines))
     inputs: dict[str, dict[str, Tensor]] = {
         engine: random_inputs(bundle.contract(engine)) for engine in engines
     }
     inputs[FRAME_RESIZER] = fixed_inputs(frame_resizer_contract())
     if TEXT_EMBEDDINGS in inputs[CLIP_ENCODER]:
         inputs[CLIP_ENCODER][TEXT_EMBEDDINGS] = bundle.text_embeddings(options.product)
-    side = bundle.manifest.sizes.sam_image_size
-    inputs[SAM_ENCODER]["image_size"][...] = side
+    if SAM_ENCODER in inputs:
+        inputs[SAM_ENCODER]["image_size"][...] = bundle.manifest.sizes.sam_image_size
     if REFERENCE_MATCHER in bundle.manifest.engines:
         inputs[REFERENCE_MATCHER] = fixed_inputs(bundle.contract(REFERENCE_MATCHER))
     return inputs

@@ -86,6 +86,8 @@ def overlap(
     if not streams:
         return Check(name=name, outcome="not applicable", detail="the backend has no CUDA streams")
     clip, sam = sessions.clip_encoder, sessions.sam_encoder
+    if sam is None:
+        return Check(name=name, outcome="not applicable", detail="the refiner runs without SAM")
 
     def run(session: Session) -> None:
         session.execute(inputs[session.contract.name])

@@ -91,16 +91,16 @@ def _beside_onnxruntime(candidate: Inspector, session: Session, threads: int) ->
 
 def _beside_pillow(
     candidate: Inspector, session: Session, frames: Frames
-) -> list[tuple[_Pair, _Pair]]:
+) -> list[tuple[_Pair, ...]]:
     """Resize each frame for both encoders; those of a size that only the host resizes are left out.
 
     Returns:
-        Of each other frame, that for CLIP and that for SAM.
+        Of each other frame, that for CLIP, and that for SAM if there is one.
     """
     # One of its own: that of the Inspector leaves frames to the host once it was found wrong.
     resizer = DeviceResizer(session, checks=False)
     sizes, parameters = candidate.bundle.manifest.sizes, candidate.parameters
-    found: list[tuple[_Pair, _Pair]] = []
+    found: list[tuple[_Pair, ...]] = []
     for number, frame in enumerate(frames, start=1):
         geometry = geometry_of((frame.shape[0], frame.shape[1]), sizes, parameters)
         up = resizer.upload(frame, geometry)
@@ -108,8 +108,8 @@ def _beside_pillow(
             continue
         square, fitted = resized_for_encoders(frame, geometry)
         for_clip = (f"of picture {number} for CLIP", up.squash(), square[None])
-        for_sam = (f"of picture {number} for SAM", up.fit(), fitted[None])
-        found.append((for_clip, for_sam))
+        for_sam = ((f"of picture {number} for SAM", up.fit(), fitted[None]),) if fitted.size else ()
+        found.append((for_clip, *for_sam))
     return found
 
 

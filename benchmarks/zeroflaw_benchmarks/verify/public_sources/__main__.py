@@ -26,7 +26,9 @@ class Method(StrEnum):
     """Methods with a public source; each is a module here with a function `compare`."""
 
     ANOMALYCLIP = "anomalyclip"
+    SAA = "saa"
     SDP = "sdp"
+    VISUALAD = "visualad"
 
 
 def main(

@@ -43,7 +43,7 @@ from zeroflaw_export.models.random_weights import randomise_weights
 from zeroflaw_export.parity.checks import parity_image
 
 _SEED: Final = 24
-# As the released scripts have it, and as the paper: features_list of each map.
+# As the released scripts have it, and by the default of the script: features_list of each map.
 _FEATURES: Final = {"anomaly_map": (24,), "anomaly_map_of_four_blocks": (6, 12, 18, 24)}
 TOLERANCES: Final = {**dict.fromkeys(_FEATURES, MAP_TOLERANCE), "image_score": SCORE_TOLERANCE}
 # The source counts its heads as width / 64, and takes values in the last 19 blocks: as narrow as it

@@ -23,6 +23,7 @@ import numpy as np
 import packaging.version
 import torch
 from numpy.typing import NDArray
+from open_clip.model import CLIP
 from PIL import Image
 from torch import nn
 
@@ -126,7 +127,7 @@ def our_outputs(folder: Path, architecture: ClipArchitecture = _NARROW) -> Outpu
     return outputs
 
 
-def _our_text(clip: nn.Module, folder: Path) -> TextEmbeddings:
+def _our_text(clip: CLIP, folder: Path) -> TextEmbeddings:
     write_tokenizer(folder / "tokenizer.json", clip.vocab_size)
     ensembles = read_prompt_ensembles(Path(str(files("zeroflaw_export") / SDP.ensembles)))
     encoder = TextEncoder(clip).eval()

@@ -98,7 +98,7 @@ class Localizer:
 
     Attributes:
         name: As the manifest and the command line have it.
-        summary: One line for `zeroflaw export --help` and error messages.
+        summary: One line for the help of the command line and error messages.
         parameters: A frozen dataclass of the method's open points; its defaults are the published
             values, or those that docs/method.md gives a reason for.
         takes_text: Whether products differ by their sentences; without, the graph takes no

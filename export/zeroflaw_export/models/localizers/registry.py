@@ -9,12 +9,13 @@ from zeroflaw_export.models.localizers.anomalyclip import ANOMALYCLIP
 from zeroflaw_export.models.localizers.april_gan import APRIL_GAN
 from zeroflaw_export.models.localizers.localizer import Localizer
 from zeroflaw_export.models.localizers.sdp import SDP, SDP_PLUS
+from zeroflaw_export.models.localizers.visualad.localizer import VISUALAD
 from zeroflaw_export.models.localizers.winclip import WINCLIP
 
 DEFAULT_LOCALIZER: Final = APRIL_GAN.name
 
 LOCALIZERS: Final[dict[str, Localizer]] = {
-    one.name: one for one in (APRIL_GAN, ANOMALYCLIP, SDP, SDP_PLUS, WINCLIP)
+    one.name: one for one in (APRIL_GAN, ANOMALYCLIP, SDP, SDP_PLUS, WINCLIP, VISUALAD)
 }
 
 

@@ -45,18 +45,20 @@ def dual_block(block: ResidualAttentionBlock, stream: torch.Tensor) -> DualBlock
         for part in projected.chunk(3, dim=-1)
     )
 
-    def attend(queries: torch.Tensor, keys: torch.Tensor, scale: float) -> torch.Tensor:
-        mixed = functional.scaled_dot_product_attention(queries, keys, values, scale=scale)
-        joined = mixed.transpose(1, 2).reshape(batch, tokens, width)
-        projected: torch.Tensor = block.ls_1(attention.out_proj(joined))
-        return projected
-
-    scale = (width // heads) ** -0.5
-    attended = stream + attend(queries, keys, scale)
+    # Both paths are heads of one attention: the compiler of TensorRT-RTX 1.7.1 has no kernel for an
+    # attention whose keys are its values, and dies where they are its queries as well.
+    both = functional.scaled_dot_product_attention(
+        torch.cat([queries, values], dim=1),
+        torch.cat([keys, values], dim=1),
+        torch.cat([values, values], dim=1),
+    )
+    original, second = (
+        block.ls_1(attention.out_proj(part.transpose(1, 2).reshape(batch, tokens, width)))
+        for part in both.chunk(2, dim=1)
+    )
+    attended = stream + original
     return DualBlock(
         attended=attended,
         stream=attended + block.ls_2(block.mlp(block.ln_2(attended))),
-        # The compiler of TensorRT-RTX 1.7.1 dies of attention whose queries are its keys; scaled
-        # beforehand they are another tensor.
-        values=attend(values * scale, values, 1.0),
+        values=second,
     )

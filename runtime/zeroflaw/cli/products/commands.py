@@ -52,12 +52,13 @@ def add(
 ) -> None:
     """Compute the prompt ensembles of products and put them into the bundle.
 
-    The bundle's own text engine does it, without torch and without a connection. A product that
+    The bundle's own text engine does it, without torch and without a connection; a bundle whose
+    localizer takes no texts needs none, and takes the names alone. A product that
     is there already is computed anew, and loses its threshold and what it has learned: calibrate
     or learn it again. Its settings stay.
     """
     opened = open_and_announce(bundle)
-    with err.status(f"encoding the sentences of {', '.join(names)}"):
+    with err.status(f"adding {', '.join(names)}"):
         changed = add_products_by_name(opened, names, ensembles_file=ensembles)
     for name in names:
         known = opened.product_name(name)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from zeroflaw.pipeline.encoding.clip import ClipEncoding, clip_encoding
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.encoding.frame_information import frame_information
+from zeroflaw.pipeline.encoding.proposals import Proposals, propose, some_stand
 from zeroflaw.pipeline.engine_outputs import run_encoder
 from zeroflaw.pipeline.geometry import FloatArray, FrameGeometry, fit, squash
 from zeroflaw.pipeline.reference import LoadedBank
@@ -32,8 +34,9 @@ def encode_batch(
     embeddings: TextEmbeddings,
     *,
     clip_encoder: Session,
-    sam_encoder: Session,
+    sam_encoder: Session | None,
     matcher: Session | None,
+    proposer: Session | None = None,
     bank: LoadedBank | None,
     parameters: MethodParameters,
     pool: Executor | None,
@@ -50,6 +53,8 @@ def encode_batch(
     Args:
         frames: Each uint8 [H, W, 3], RGB, of sizes of their own; as many as one call takes.
         geometries: Of the frames, as `watches`.
+        sam_encoder: As `encode` takes it.
+        proposer: As `encode` takes it; it sees the frames one by one.
         needs_sam: As `encode` takes it: without a pool, SAM encodes those frames that need it.
         watches: Each gets the times of its frame, and whole those of a call that it shares.
 
@@ -59,7 +64,7 @@ def encode_batch(
     """
     judged = None if zones is None else zones.judged
 
-    def clip() -> list[ClipEncoding]:
+    def clip() -> list[tuple[ClipEncoding, Proposals | None]]:
         images: list[dict[str, Tensor]] = []
         information = []
         for frame, geometry, watch in zip(frames, geometries, watches, strict=True):
@@ -71,7 +76,7 @@ def encode_batch(
         kept = [spec.name for spec in clip_encoder.contract.outputs if spec.name == PATCH_TOKENS]
         with _stage_of_all(watches, "clip_encoder"):
             outputs = run_encoder(clip_encoder, images, keep=kept)
-        return [
+        encodings = [
             clip_encoding(
                 out,
                 seen,
@@ -83,8 +88,16 @@ def encode_batch(
             )
             for out, seen, watch in zip(outputs, information, watches, strict=True)
         ]
+        return [(one, boxes_of(number, one)) for number, one in enumerate(encodings)]
 
-    def sam(chosen: Sequence[int]) -> dict[int, FloatArray | DeviceTensor]:
+    def boxes_of(number: int, seen: ClipEncoding) -> Proposals | None:
+        if proposer is None:
+            return None
+        with watches[number].stage("box_proposer"):
+            boxes = propose(frames[number], geometries[number].frame, proposer, strips)
+        return replace(boxes, patch_tokens=seen.patch_tokens, zones=zones)
+
+    def sam(sam_encoder: Session, chosen: Sequence[int]) -> dict[int, FloatArray | DeviceTensor]:
         images: list[dict[str, Tensor]] = []
         for number in chosen:
             geometry = geometries[number]
@@ -101,13 +114,20 @@ def encode_batch(
         return {number: out["features"] for number, out in zip(chosen, outputs, strict=True)}
 
     everyone = range(len(frames))
-    if pool is None:
+    features: dict[int, FloatArray | DeviceTensor] = {}
+    if pool is None or sam_encoder is None:
         seen = clip()
-        features = sam([number for number in everyone if needs_sam(seen[number].anomaly_map)])
+        if sam_encoder is not None:
+            chosen = [
+                number
+                for number, (one, proposals) in enumerate(seen)
+                if needs_sam(one.anomaly_map) and some_stand(proposals, parameters)
+            ]
+            features = sam(sam_encoder, chosen)
     else:
         pending = pool.submit(clip)
         try:
-            features = sam(everyone)
+            features = sam(sam_encoder, everyone)
         finally:
             seen = pending.result()
     return [
@@ -119,8 +139,9 @@ def encode_batch(
             features.get(number),
             one.zero_shot_map,
             one.reference_map,
+            proposals=proposals,
         )
-        for number, one in enumerate(seen)
+        for number, (one, proposals) in enumerate(seen)
     ]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from zeroflaw.loaded_products import LoadedProduct
 from zeroflaw.pipeline.encoding.clip import ClipEncoding, encode_clip
 from zeroflaw.pipeline.encoding.frame_information import FrameInformation
+from zeroflaw.pipeline.encoding.proposals import Proposals, propose, some_stand
 from zeroflaw.pipeline.engine_outputs import run_encoder
 from zeroflaw.pipeline.geometry import (
     FloatArray,
@@ -49,6 +50,7 @@ class Encoding:
         zero_shot_map: float32 [S, S] in [0, 1], of the product's texts alone.
         reference_map: float32 [S, S] in [0, 1], from `reference_distances`; None without a bank.
         tiles: In which the encoders saw the frame, whose maps are [h, w] then; None: as a whole.
+        proposals: The boxes of the frame, where the refiner runs on such.
     """
 
     geometry: FrameGeometry
@@ -59,6 +61,7 @@ class Encoding:
     zero_shot_map: FloatArray
     reference_map: FloatArray | None = None
     tiles: TilesSeen | None = None
+    proposals: Proposals | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,9 @@ def encode(
     embeddings: TextEmbeddings,
     *,
     clip_encoder: Session,
-    sam_encoder: Session,
+    sam_encoder: Session | None,
     matcher: Session | None = None,
+    proposer: Session | None = None,
     bank: LoadedBank | None = None,
     parameters: MethodParameters | None = None,
     pool: Executor | None = None,
@@ -108,7 +112,10 @@ def encode(
         frame: uint8 [H, W, 3], RGB.
         embeddings: float32 [2, embedding_size] of the product.
         matcher: As `encode_clip` takes it, with `bank` and `parameters`.
+        proposer: The box proposer, if the refiner runs on boxes; it comes after CLIP, and without
+            a pool no SAM comes after it if no box stands.
         pool: Runs CLIP beside SAM; without it CLIP comes first.
+        sam_encoder: None runs the CLIP encoder alone.
         needs_sam: Whether an anomaly map needs SAM at all; asked only without a pool.
         resizer: Resizes on the device of the encoders; None resizes on the host.
         strips: Threads that share the resizing; not of `pool`.
@@ -125,8 +132,8 @@ def encode(
         as_it_is = split or on_device is not None
         picture = frame if as_it_is else to_resize_twice(frame, geometry)
 
-    def clip() -> ClipEncoding:
-        return encode_clip(
+    def clip() -> tuple[ClipEncoding, Proposals | None]:
+        seen = encode_clip(
             frame,
             geometry.map_size,
             embeddings,
@@ -140,8 +147,13 @@ def encode(
             zones=zones,
             watch=watch,
         )
+        if proposer is None:
+            return seen, None
+        with watch.stage("box_proposer"):
+            boxes = propose(picture, geometry.frame, proposer, strips)
+        return seen, replace(boxes, patch_tokens=seen.patch_tokens, zones=zones)
 
-    def sam() -> FloatArray | DeviceTensor:
+    def sam(sam_encoder: Session) -> FloatArray | DeviceTensor:
         with watch.stage("fit"):
             if on_device is None:
                 squashed = geometry.sam_source != geometry.frame
@@ -157,16 +169,18 @@ def encode(
         features: FloatArray | DeviceTensor = out["features"]
         return features
 
-    if pool is None:
-        seen = clip()
+    features = None
+    if pool is None or sam_encoder is None:
+        seen, proposals = clip()
         needed = needs_sam is None or needs_sam(seen.anomaly_map)
-        features = sam() if needed else None
+        if sam_encoder is not None and needed and some_stand(proposals, parameters):
+            features = sam(sam_encoder)
     else:
         pending = pool.submit(clip)
         try:
-            features = sam()
+            features = sam(sam_encoder)
         finally:
-            seen = pending.result()
+            seen, proposals = pending.result()
     return Encoding(
         geometry,
         seen.anomaly_map,
@@ -175,4 +189,5 @@ def encode(
         features,
         seen.zero_shot_map,
         seen.reference_map,
+        proposals=proposals,
     )

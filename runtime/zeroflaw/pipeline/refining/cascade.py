@@ -21,6 +21,7 @@ from zeroflaw.pipeline.masks.from_logits import (
     logits_at_sam,
     mask_at_frame,
 )
+from zeroflaw.pipeline.masks.of_map import region_at_frame
 from zeroflaw.pipeline.refining.prompt_points import PointPrompts
 from zeroflaw_engines.contract import (
     LABEL_BOX_BOTTOM_RIGHT,
@@ -33,8 +34,9 @@ from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor
 
 _SINGLE_MASK_TOKEN: Final = 0
-_MULTIMASK_TOKENS: Final = slice(1, 4)
-_MAX_COMPONENTS: Final = 16
+MULTIMASK_TOKENS: Final = slice(1, 4)
+# Prompts of one call at most: built engines take no more.
+MAX_COMPONENTS: Final = 16
 _THIN: Final = 32  # px
 
 
@@ -172,7 +174,7 @@ def run_cascade(
         masks[kept] = mask_at_frame(stages[kept - 1].low_res_logits, geometry, workspace)
     if not kept or masks[kept].box is None:
         return Cascade(
-            mask=_region_at_frame(points.extreme_region, geometry),
+            mask=region_at_frame(points.extreme_region, geometry.frame),
             mask_box=None,
             low_res_logits=None,
             geometry=geometry,
@@ -220,7 +222,7 @@ def location(mask: MaskPart, parameters: MethodParameters) -> tuple[Box, ...]:
     if parameters.box == "union":
         return (mask.box,)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.pixels.view(np.uint8))
-    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:_MAX_COMPONENTS]
+    largest = sorted(stats[1:].tolist(), key=lambda s: -s[cv2.CC_STAT_AREA])[:MAX_COMPONENTS]
     left, top = mask.columns.start, mask.rows.start
     return tuple(
         (left + x, top + y, left + x + w - 1, top + y + h - 1) for x, y, w, h, _ in largest
@@ -270,23 +272,6 @@ def decoder_prompts(
     return DecoderPrompts(coords, labels, mask_input, has_mask)
 
 
-def _region_at_frame(region: BoolArray, geometry: FrameGeometry) -> BoolArray:
-    """Resize the extreme region to the frame; a shrinking axis keeps every pixel it touches."""
-    height, width = geometry.frame
-    rows, columns = region.shape
-    resized = region.astype(np.float32)
-    # Averages of an area are 0 only where nothing of the region lies, but OpenCV takes them only
-    # where neither axis grows.
-    shrunk = (min(width, columns), min(height, rows))
-    if shrunk != (columns, rows):
-        resized = np.asarray(cv2.resize(resized, shrunk, interpolation=cv2.INTER_AREA))
-    if shrunk != (width, height):
-        nearest = cv2.INTER_NEAREST_EXACT
-        resized = np.asarray(cv2.resize(resized, (width, height), interpolation=nearest))
-    at_frame: BoolArray = resized > 0
-    return at_frame
-
-
 def _choose(
     logits: FloatArray | DeviceTensor, predicted_iou: FloatArray, *, single: bool
 ) -> tuple[tuple[int, ...], FloatArray, float, DeviceTensor | None]:
@@ -299,7 +284,7 @@ def _choose(
     if single:
         tokens = [_SINGLE_MASK_TOKEN] * prompts
     else:
-        tokens = [1 + int(row[_MULTIMASK_TOKENS].argmax()) for row in predicted_iou]
+        tokens = [1 + int(row[MULTIMASK_TOKENS].argmax()) for row in predicted_iou]
     on_device = None
     if isinstance(logits, np.ndarray):
         picked = [logits[i, token] for i, token in enumerate(tokens)]

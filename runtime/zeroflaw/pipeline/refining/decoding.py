@@ -7,18 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflaw.pipeline.encoding.frame import Encoding
-from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.masks.from_logits import Workspace
-from zeroflaw.pipeline.refining.cascade import Cascade, DecoderPrompts, run_cascade
+from zeroflaw.pipeline.refining.cascade import Cascade, run_cascade
+from zeroflaw.pipeline.refining.decoder_call import decoder_of, features_on_host
 from zeroflaw.pipeline.refining.prompt_points import PointPrompts, point_prompts
-from zeroflaw.pipeline.refining.refinement import Findings, RefinerEngines
-from zeroflaw.pipeline.scoring import score_map
+from zeroflaw.pipeline.refining.refinement import (
+    Findings,
+    FoundMask,
+    LogitsReader,
+    RefinerEngines,
+)
+from zeroflaw.pipeline.scoring import probability_of, score_map, score_without_mask
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Trace
-from zeroflaw_engines.contract import SAM_DECODER, SAM_ENCODER, EngineSizes
+from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.parameters import MethodParameters
-from zeroflaw_engines.sessions.device_tensor import DeviceTensor, on_host
 from zeroflaw_engines.sessions.session import Session
 
 
@@ -46,6 +50,33 @@ class Decoding:
             score_map=score_map(encoding.anomaly_map, cascade, parameters, workspace),
             status="no_region" if cascade is None else cascade.status,
         )
+
+    @property
+    def found(self) -> FoundMask | None:
+        """The mask; None if no pixel is extreme."""
+        cascade = self.cascade
+        if cascade is None:
+            return None
+        return FoundMask(cascade.mask, cascade.mask_box, cascade.status)
+
+    def scores_of_masks(
+        self, reader: LogitsReader, parameters: MethodParameters
+    ) -> FloatArray | None:
+        """Return what the mask adds to the score map, read as `score_of_logits` reads it.
+
+        Returns:
+            float32 of the reader's grid; None if there is no mask, or it adds nothing.
+        """
+        cascade = self.cascade
+        if parameters.scoring == "map" or cascade is None or cascade.low_res_logits is None:
+            return None
+        if parameters.scoring == "sam_probability":
+            return probability_of(reader.logits(cascade.low_res_logits))
+        mask = reader.mask(cascade.low_res_logits).whole().astype(np.float32)
+        if parameters.scoring == "mask":
+            return mask
+        confidence = min(max(cascade.predicted_iou, 0.0), 1.0)
+        return mask * (np.float32(parameters.fusion_weight) * np.float32(confidence))
 
     def trace(self, encoding: Encoding) -> Trace:
         """Say how the mask came about from an encoding."""
@@ -81,39 +112,13 @@ def decode(
     if features is None:
         return Decoding(None, None)
     with watch.stage("prompt_points"):
-        values = on_host(features)
-        require_finite(SAM_ENCODER, "features", values)
-        require_alive(SAM_ENCODER, "features", values)
-        points = point_prompts(encoding.anomaly_map, values[0], encoding.geometry, parameters)
+        values = features_on_host(features)
+        points = point_prompts(encoding.anomaly_map, values, encoding.geometry, parameters)
     if points is None:
         return Decoding(None, None)
-    calls = 0
-
-    def call_decoder(prompts: DecoderPrompts) -> tuple[DeviceTensor, FloatArray]:
-        nonlocal calls
-        calls += 1
-        with watch.stage(f"sam_decoder_{calls}"):
-            out = run_engine(
-                sam_decoder,
-                {
-                    "features": features,
-                    "point_coords": prompts.point_coords,
-                    "point_labels": prompts.point_labels,
-                    "mask_input": prompts.mask_input,
-                    "has_mask_input": prompts.has_mask_input,
-                },
-                keep=("low_res_logits",),
-            )
-        require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
-        logits = out["low_res_logits"]
-        # Of logits on a device only the chosen mask comes to the host, and is checked there.
-        if isinstance(logits, np.ndarray) or logits.is_on_host:
-            require_finite(SAM_DECODER, "low_res_logits", on_host(logits))
-        return logits, out["predicted_iou"]
-
     with watch.stage("cascade"):
         cascade = run_cascade(
-            call_decoder,
+            decoder_of(sam_decoder, features, watch),
             points,
             encoding.geometry,
             parameters,
@@ -141,3 +146,21 @@ def refine_by_cascade(
         workspace=engines.workspace,
         watch=engines.watch,
     )
+
+
+def join_cascade_scores(
+    anomaly_map: FloatArray, of_masks: FloatArray | None, parameters: MethodParameters
+) -> FloatArray:
+    """Return the score map of a frame in tiles.
+
+    Args:
+        anomaly_map: float32 [h, w] in [0, 1].
+        of_masks: float32 [h, w], the largest `scores_of_masks` of a tile; None if none has any.
+
+    Returns:
+        float32 [h, w] in [0, 1].
+    """
+    scores = score_without_mask(anomaly_map, parameters)
+    if of_masks is not None and parameters.scoring != "map":
+        scores += of_masks
+    return scores

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray
-from zeroflaw.pipeline.masks.from_logits import Box, Workspace
+from zeroflaw.pipeline.masks.from_logits import Box, MaskPart, Workspace
 from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw_engines.contract import EngineSizes
@@ -32,6 +33,28 @@ class Findings:
     status: Status
 
 
+@dataclass(frozen=True, eq=False)
+class FoundMask:
+    """The mask of a frame or a tile that SAM was run on; fields as those of `Findings`."""
+
+    mask: BoolArray
+    mask_box: Box | None
+    status: Status
+
+
+@dataclass(frozen=True, eq=False)
+class LogitsReader:
+    """Reads SAM's low-res logits, float32 [L, L], on a grid that scores are computed on.
+
+    Attributes:
+        logits: Gives them at the centres of the grid's pixels, float32 [h, w].
+        mask: Gives where those are positive.
+    """
+
+    logits: Callable[[FloatArray], FloatArray]
+    mask: Callable[[FloatArray], MaskPart]
+
+
 class Refinement(Protocol):
     """What a refiner made of an encoding."""
 
@@ -42,6 +65,22 @@ class Refinement(Protocol):
 
     def trace(self, encoding: Encoding) -> Trace:
         """Say how the mask came about from an encoding."""
+
+
+class TileRefinement(Refinement, Protocol):
+    """What a refiner made of an encoding, in the parts that the tiles of a frame are joined by."""
+
+    @property
+    def found(self) -> FoundMask | None:
+        """The mask; None if no pixel is extreme."""
+
+    def scores_of_masks(
+        self, reader: LogitsReader, parameters: MethodParameters
+    ) -> FloatArray | None:
+        """Return what the masks add to the score map, float32 of the reader's grid; None: nothing.
+
+        Of tiles that overlap, the largest value counts.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -175,7 +175,9 @@ class DeviceResizer:
         if not self._checks or geometry in self._checked:
             return True
         square, fitted = resized_for_encoders(frame, geometry)
-        pairs = ((up.squash(), square), (up.fit(), fitted))
+        pairs = [(up.squash(), square)]
+        if geometry.sam_size:
+            pairs.append((up.fit(), fitted))
         if all(np.array_equal(on_host(got)[0], want) for got, want in pairs):
             if square.min() < square.max():  # one colour says nothing of a kernel
                 with self._lock:
@@ -234,6 +236,8 @@ def _squash_passes(geometry: FrameGeometry) -> tuple[_Pass, ...]:
 
 
 def _fit_passes(geometry: FrameGeometry) -> tuple[_Pass, ...]:
+    if not geometry.sam_size:
+        return ()
     size = (geometry.sam_size, geometry.sam_size)
     return _passes(geometry.sam_source, geometry.sam_content, size, "bilinear")
 

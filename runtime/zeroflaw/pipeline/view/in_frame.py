@@ -79,6 +79,9 @@ def trace_in_frame(trace: Trace, view: FrameView | None) -> Trace:
         trace,
         points=points,
         stages=tuple(_stage(stage, aligned, (height, width)) for stage in trace.stages),
+        proposals=tuple(
+            replace(one, box=_box(one.box, aligned, (height, width))) for one in trace.proposals
+        ),
         zero_shot_map=map_in_frame(trace.zero_shot_map, view),
         reference_map=None if reference is None else map_in_frame(reference, view),
     )

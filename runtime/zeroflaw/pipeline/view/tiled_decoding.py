@@ -1,4 +1,4 @@
-"""The second half of an inspection in tiles: SAM and the cascade where the map is extreme."""
+"""The second half of an inspection in tiles: SAM and the refiner where the map is extreme."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ import numpy as np
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.engine_outputs import run_encoder
 from zeroflaw.pipeline.geometry import FloatArray, FrameGeometry, fit, geometry_of, squash
-from zeroflaw.pipeline.masks.from_logits import Box, Workspace, logits_at_sam
-from zeroflaw.pipeline.refining.cascade import Cascade, Stage
-from zeroflaw.pipeline.refining.decoding import Decoding, decode
+from zeroflaw.pipeline.masks.from_logits import Box, MaskPart, Workspace, logits_at_sam
+from zeroflaw.pipeline.refining.cascade import Stage
 from zeroflaw.pipeline.refining.prompt_points import PointPrompts
-from zeroflaw.pipeline.refining.refinement import Findings
+from zeroflaw.pipeline.refining.refinement import (
+    Findings,
+    LogitsReader,
+    RefinerEngines,
+    TileRefinement,
+)
+from zeroflaw.pipeline.refining.refiners import REFINERS, RefinerRow, TileRefiner
 from zeroflaw.pipeline.resizing.strips import Strips
-from zeroflaw.pipeline.scoring import score_without_mask
-from zeroflaw.pipeline.stopwatch import Stopwatch
 from zeroflaw.pipeline.trace import Status, Trace
 from zeroflaw.pipeline.view.blending import BlendedTile, Blending, blending_of, resampled
 from zeroflaw.pipeline.view.product_view import FrameView
 from zeroflaw.pipeline.view.tiled_encoding import prepared
 from zeroflaw.pipeline.view.tiles import TileGrid
-from zeroflaw_engines.contract import LABEL_POSITIVE, EngineSizes
+from zeroflaw_engines.contract import LABEL_POSITIVE
+from zeroflaw_engines.errors import ParametersError
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import DeviceTensor
@@ -43,7 +47,7 @@ _STATUSES: Final[tuple[Status, ...]] = (
 
 @dataclass(frozen=True, eq=False)
 class TiledDecoding:
-    """What PPG and the cascade made of the tiles of a frame.
+    """What a refiner made of the tiles of a frame.
 
     Attributes:
         found: Of the frame.
@@ -59,7 +63,7 @@ class TiledDecoding:
 
     def findings(
         self,
-        encoding: Encoding,  # noqa: ARG002 - as that of `Decoding`
+        encoding: Encoding,  # noqa: ARG002 - as that of any `Refinement`
         parameters: MethodParameters,  # noqa: ARG002
         workspace: Workspace | None = None,  # noqa: ARG002
     ) -> Findings:
@@ -84,14 +88,11 @@ def decode_tiles(
     parameters: MethodParameters,
     *,
     sam_encoder: Session,
-    sam_decoder: Session,
-    sizes: EngineSizes,
+    engines: RefinerEngines,
     strips: Strips | None = None,
     pool: Executor | None = None,
-    workspace: Workspace | None = None,
-    watch: Stopwatch | None = None,
 ) -> TiledDecoding:
-    """Run SAM, point prompts and the cascade on the tiles that have an extreme pixel.
+    """Run SAM and the refiner on the tiles that have an extreme pixel.
 
     A tile's part of the frame's map takes the place of its own, so that neighbours agree about
     what lies in both; their masks are united.
@@ -100,19 +101,31 @@ def decode_tiles(
         encoding: From `encode_tiles`.
         view: How the frame was looked at.
         grid: Its tiles.
+        engines: Of the refiner.
         strips: Threads that share the resizing.
         pool: Resizes the next tiles while SAM runs; not that of the strips.
-        workspace: Memory to use again.
 
     Raises:
         EngineError: An engine failed, or returned values that are not finite.
+        ParametersError: The refiner runs without SAM: it takes the map of the whole frame.
     """
-    watch = watch or Stopwatch()
+    row, watch = REFINERS[parameters.refiner], engines.watch
+    if row.of_tile is None:
+        raise ParametersError(
+            f"the refiner {parameters.refiner} takes no tiles", "refine the frame as a whole"
+        )
     blending = blending_of(grid)
     with watch.stage("prompt_points"):
-        chosen = _extreme_tiles(encoding.anomaly_map, blending, parameters)
-    frame = _Frame(encoding, blending, parameters, has_zones=view.zones is not None)
-    geometry = geometry_of(grid.tile, sizes, parameters)
+        chosen = _extreme_tiles(encoding.anomaly_map, blending, parameters, row)
+    frame = _Frame(
+        encoding,
+        blending,
+        parameters,
+        row.of_tile,
+        row.threshold(parameters),
+        has_zones=view.zones is not None,
+    )
+    geometry = geometry_of(grid.tile, engines.sizes, parameters)
     content = np.array(geometry.sam_content, np.int32)
 
     def images_of(batch: Sequence[int]) -> list[Frame]:
@@ -129,16 +142,9 @@ def decode_tiles(
         for number, out in zip(batch, outputs, strict=True):
             with watch.stage("blend"):
                 tile = frame.encoding_of(number, geometry, out["features"])
-            decoding = decode(
-                tile,
-                parameters,
-                sam_decoder=sam_decoder,
-                sizes=sizes,
-                workspace=workspace,
-                watch=watch,
-            )
+            refinement = row.of_tile.refine(tile, parameters, engines)
             with watch.stage("blend"):
-                frame.add(number, decoding)
+                frame.add(number, tile, refinement)
     with watch.stage("blend"):
         return frame.finished()
 
@@ -150,6 +156,8 @@ class _Frame:
     encoding: Encoding
     blending: Blending
     parameters: MethodParameters
+    refiner: TileRefiner
+    threshold: float
     has_zones: bool
     status: Status = "no_region"
     kept_stage: int = 0
@@ -168,7 +176,7 @@ class _Frame:
         of_frame, side = self.encoding.anomaly_map, geometry.map_size
         tile_map = self.blending.at_tile(number, of_frame, side, keep_zeros=self.has_zones)
         peak = self.blending.part(number, of_frame).max()
-        if tile_map.max() <= self.parameters.extreme_threshold < peak:
+        if tile_map.max() <= self.threshold < peak:
             # It lies between the centres of the tile's pixels, and is extreme all the same.
             tile_map.flat[int(tile_map.argmax())] = peak
         return replace(
@@ -180,34 +188,32 @@ class _Frame:
             reference_map=None,
         )
 
-    def add(self, number: int, decoding: Decoding) -> None:
-        points, cascade = decoding.points, decoding.cascade
-        if points is None or cascade is None:
+    def add(self, number: int, encoding: Encoding, refinement: TileRefinement) -> None:
+        found, trace = refinement.found, refinement.trace(encoding)
+        if found is None:
             return
         tile = self.blending.tiles[number]
         top, left, bottom, right = (int(edge) for edge in tile.window)
         part = self.mask[top:bottom, left:right]
-        np.logical_or(part, cascade.mask, out=part)
-        self.boxes.append(_moved(cascade.mask_box, left, top))
-        scores = _scores_of_mask(cascade, tile, self.parameters)
+        np.logical_or(part, found.mask, out=part)
+        self.boxes.append(_moved(found.mask_box, left, top))
+        scores = refinement.scores_of_masks(_reader_of(tile, encoding.geometry), self.parameters)
         if scores is not None:
             seen = self.of_masks[tile.rows, tile.columns]
             np.maximum(seen, scores, out=seen)
-        self.points.append(
-            replace(points, coords=points.coords + np.array((left, top), np.float32))
-        )
+        if trace.points is not None:
+            coords = trace.points.coords + np.array((left, top), np.float32)
+            self.points.append(replace(trace.points, coords=coords))
         self.stages += [
             replace(stage, boxes=tuple(_shifted(box, left, top) for box in stage.boxes))
-            for stage in cascade.stages
+            for stage in trace.stages
         ]
-        self.kept_stage = max(self.kept_stage, cascade.kept_stage)
-        self.status = max(self.status, cascade.status, key=_STATUSES.index)
+        self.kept_stage = max(self.kept_stage, trace.kept_stage)
+        self.status = max(self.status, found.status, key=_STATUSES.index)
 
     def finished(self) -> TiledDecoding:
-        anomaly_map = self.encoding.anomaly_map
-        score_map = score_without_mask(anomaly_map, self.parameters)
-        if self.stages and self.parameters.scoring != "map":
-            score_map += self.of_masks
+        of_masks = self.of_masks if self.stages else None
+        score_map = self.refiner.join_scores(self.encoding.anomaly_map, of_masks, self.parameters)
         found = Findings(self.mask, _around(self.boxes), score_map, self.status)
         return TiledDecoding(found, self._joined_points(), tuple(self.stages), self.kept_stage)
 
@@ -218,28 +224,28 @@ class _Frame:
         coords = np.concatenate([points.coords for points in self.points])
         positives_first = np.argsort(labels != LABEL_POSITIVE, kind="stable")
         from_region = self.points[0].from_region
-        region = self.encoding.anomaly_map > self.parameters.extreme_threshold
+        region = self.encoding.anomaly_map > self.threshold
         if not from_region:
             region.flat[int(self.encoding.anomaly_map.argmax())] = True
         return PointPrompts(coords[positives_first], labels[positives_first], region, from_region)
 
 
 def _extreme_tiles(
-    anomaly_map: FloatArray, blending: Blending, parameters: MethodParameters
+    anomaly_map: FloatArray, blending: Blending, parameters: MethodParameters, row: RefinerRow
 ) -> list[int]:
     """Return the tiles with an extreme pixel: those that SAM is to see.
 
-    Where there is none, and SAM is always to be run, it is the one with the largest share in the
-    map's peak.
+    Where there is none, and SAM is to be run all the same, it is the one with the largest share in
+    the map's peak.
     """
-    extreme = anomaly_map > parameters.extreme_threshold
+    extreme = anomaly_map > row.threshold(parameters)
     numbers = range(len(blending.tiles))
     if extreme.any():
         return [number for number in numbers if blending.part(number, extreme).any()]
-    if parameters.no_region == "skip":
+    if not row.needs_sam(anomaly_map, parameters):
         return []
-    row, column = divmod(int(anomaly_map.argmax()), anomaly_map.shape[1])
-    return [max(numbers, key=lambda number: blending.share(number, row, column))]
+    y, x = divmod(int(anomaly_map.argmax()), anomaly_map.shape[1])
+    return [max(numbers, key=lambda number: blending.share(number, y, x))]
 
 
 def _fitted(tile: Frame, geometry: FrameGeometry, strips: Strips | None) -> Frame:
@@ -249,27 +255,21 @@ def _fitted(tile: Frame, geometry: FrameGeometry, strips: Strips | None) -> Fram
     return fit(source, geometry, strips)
 
 
-def _scores_of_mask(
-    cascade: Cascade, tile: BlendedTile, parameters: MethodParameters
-) -> FloatArray | None:
-    """Return what a tile's mask adds to the score map of the frame, where the tile has a share.
+def _reader_of(tile: BlendedTile, geometry: FrameGeometry) -> LogitsReader:
+    """Read logits of a tile where it has a share in the frame's map.
 
-    SAM's mask is read at the centres of the map's pixels, as `score_of_logits` does.
-
-    Returns:
-        float32 of the size of the tile's part; None if its mask adds nothing.
+    They are read at the centres of the map's pixels, as `score_of_logits` does.
     """
-    if parameters.scoring == "map" or cascade.low_res_logits is None:
-        return None
-    content = logits_at_sam(cascade.low_res_logits, cascade.geometry)
-    logits = resampled(content, tile.window, tile.edges, tile.size)
-    if parameters.scoring == "sam_probability":
-        return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
-    mask = (logits > 0).astype(np.float32)
-    if parameters.scoring == "mask":
-        return mask
-    confidence = min(max(cascade.predicted_iou, 0.0), 1.0)
-    return mask * (np.float32(parameters.fusion_weight) * np.float32(confidence))
+
+    def logits(low_res: FloatArray) -> FloatArray:
+        content = logits_at_sam(low_res, geometry)
+        return resampled(content, tile.window, tile.edges, tile.size)
+
+    def mask(low_res: FloatArray) -> MaskPart:
+        rows, columns = (slice(0, extent) for extent in tile.size)
+        return MaskPart(logits(low_res) > 0, rows, columns, tile.size)
+
+    return LogitsReader(logits, mask)
 
 
 def _around(boxes: Sequence[Box | None]) -> Box | None:

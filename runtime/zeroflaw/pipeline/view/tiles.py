@@ -10,11 +10,14 @@ from typing import Final
 from zeroflaw_engines.bundle.products.settings import MAX_TILES, Tiles
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.errors import SettingsError
+from zeroflaw_engines.parameters import Refiner
 
 # Least side of a tile where a bundle does not tell its patch grid, px: no CLIP has a coarser one.
 _LEAST_SIDE: Final = 16
 # A map pixel is never finer than this many pixels of the frame.
 _FINEST: Final = 2
+
+_OF_WHOLE_FRAMES: Final[tuple[Refiner, ...]] = ("box_proposals",)
 
 # Rows and columns of a part of the frame, px.
 Window = tuple[slice, slice]
@@ -184,3 +187,23 @@ def _starts(extent: int, side: int, count: int) -> list[int]:
     """Spread tiles evenly over an axis, px; neighbours touch or overlap."""
     room, steps = extent - side, max(1, count - 1)
     return [(2 * number * room + steps) // (2 * steps) for number in range(count)]
+
+
+def require_takes_tiles(refiner: Refiner, product: str, grid: TileGrid | None) -> None:
+    """Refuse a product whose frames are looked at in tiles, if the refiner takes whole frames.
+
+    Boxes are proposed in the frame, and the best masks are those of the frame.
+
+    Args:
+        grid: Its tiles; None: it has none.
+
+    Raises:
+        SettingsError: It does.
+    """
+    if grid is not None and refiner in _OF_WHOLE_FRAMES:
+        raise SettingsError(
+            f"the frames of product {product!r} are looked at in tiles, and the refiner {refiner}"
+            " takes whole frames",
+            "inspect with another one, as --set refiner=cascade, or take the tiles out of its"
+            " settings (`zeroflaw products edit`)",
+        )

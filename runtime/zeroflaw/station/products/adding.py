@@ -1,4 +1,7 @@
-"""Adding products to a bundle on a station, with the bundle's own text engine."""
+"""Adding products to a bundle on a station, with the bundle's own text engine.
+
+Where the bundle's localizer takes no texts, a product is a name alone and no engine is needed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest import Product
 from zeroflaw_engines.bundle.products.names import check_product_name, normal_name, require_distinct
 from zeroflaw_engines.bundle.products.writer import add_products
-from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
+from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings, no_text_embeddings
 from zeroflaw_engines.bundle.prompt_ensembles import (
     load_tokenizer,
     product_embeddings,
@@ -41,8 +44,9 @@ def add_products_by_name(
         The bundle as it is now.
 
     Raises:
-        ProductError: The bundle has no text engine, or a name is not acceptable or looks like
-            that of another product.
+        ProductError: The bundle has no text engine and needs one, or was given sentences that
+            its localizer does not take; or a name is not acceptable or looks like that of another
+            product.
         MissingExtraError: The tokenizers or the ftfy library is not installed.
         BundleError: The bundle cannot be written, or was replaced by another meanwhile.
     """
@@ -66,13 +70,21 @@ def embeddings_by_name(
 
     Returns:
         float32 [2, embedding_size] by the products' names as the bundle spells them; and the entry
-        of each.
+        of each, with 0 sentences where the localizer takes none.
     """
     wanted = [bundle.product_name(name) or normal_name(name) for name in names]
     for name in wanted:
         check_product_name(name)
     require_distinct(wanted, bundle.manifest.products)
     text = bundle.manifest.text
+    if not bundle.manifest.takes_texts:
+        if ensembles_file is not None:
+            raise ProductError(
+                f"the sentences of {ensembles_file} were given to the bundle {bundle.path}, whose"
+                " localizer takes no texts",
+                "add the product by its name alone",
+            )
+        return {name: no_text_embeddings() for name in wanted}, Product(sentences=(0, 0))
     if text is None:
         raise ProductError(
             f"the bundle {bundle.path} has no text engine, so it cannot take new products",

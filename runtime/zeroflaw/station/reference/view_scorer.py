@@ -20,15 +20,13 @@ from zeroflaw.pipeline.view.tiled_encoding import judged_tiles
 from zeroflaw.records.decision import blind_reason
 from zeroflaw.records.provenance import provenance_of
 from zeroflaw.records.stamp import new_stamp
-from zeroflaw.sessions import Sessions, load_sessions
+from zeroflaw.sessions import Sessions, engines_of_refiner, load_sessions
 from zeroflaw_engines.backends import choose_backend, load_session
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.reference_bank import ReferenceBank
 from zeroflaw_engines.contract import (
     CLIP_ENCODER,
     REFERENCE_MATCHER,
-    SAM_DECODER,
-    SAM_ENCODER,
     EngineName,
 )
 from zeroflaw_engines.errors import EngineError, FrameError
@@ -189,10 +187,17 @@ def view_scorer(
     if view is None:
         raise EngineError(f"product {product!r} has no settings", "score it as a whole")
     of_bank: tuple[EngineName, ...] = (REFERENCE_MATCHER,) if with_bank else ()
-    engines: tuple[EngineName, ...] = (CLIP_ENCODER, SAM_ENCODER, SAM_DECODER, *of_bank)
+    engines = (CLIP_ENCODER, *engines_of_refiner(bundle, parameters.refiner), *of_bank)
     choice = choose_backend(backend, precision, bundle=bundle, engines=engines, device=device)
     with closing(
-        load_sessions(bundle, choice, precision=precision, threads=threads, device=device)
+        load_sessions(
+            bundle,
+            choice,
+            refiner=parameters.refiner,
+            precision=precision,
+            threads=threads,
+            device=device,
+        )
     ) as sessions:
         if with_bank and sessions.reference_matcher is None:
             # Left out since no product has a bank yet: say why it cannot be loaded.

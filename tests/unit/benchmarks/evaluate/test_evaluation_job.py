@@ -3,10 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zeroflaw_benchmarks.evaluate.job import (
-    required_decodings,
-    table_rows,
-)
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics
 from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
     DecodingOptions,
@@ -17,6 +13,7 @@ from zeroflaw_benchmarks.evaluate.passes.decoding_pass import (
 )
 from zeroflaw_benchmarks.evaluate.passes.encoding_pass import Truth, encoding_variant
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import processes_within_memory
+from zeroflaw_benchmarks.evaluate.passes.rows import required_decodings, table_rows
 from zeroflaw_benchmarks.evaluate.products import product_of_class
 from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, TABLE_2, TABLE_3
 from zeroflaw_benchmarks.evaluate.result import mean_of
@@ -29,12 +26,12 @@ def test_rows_and_what_is_decoded_for_them():
     rows = table_rows(own, ["kernel", "cascade"])
     assert len(rows) == 4 + 9 + 3
     assert {row.parameters.extreme_threshold for row in rows} == {0.3}
-    decodings = required_decodings(own, rows)
+    decodings = required_decodings(own, rows, 518)
     assert len(decodings) == 9  # the bundle's own kernel is one of the nine
     assert decodings[0].stages == (1, 2, 3)
     assert {decoding.stages for decoding in decodings[1:]} == {(2,)}
     assert len({decoding.digest() for decoding in decodings}) == 9
-    assert required_decodings(own, table_rows(own, []))[0].stages == (1, 2)
+    assert required_decodings(own, table_rows(own, []), 518)[0].stages == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +103,12 @@ def test_stage_masks_survive_their_file(tmp_path, rng):
 def test_plans_are_named_by_parameters_and_stages():
     own = decoded_parameters(MethodParameters())
     digests = {
-        DecodingOptions(own, (3,)).digest(),
-        DecodingOptions(own, (1, 2, 3)).digest(),
-        DecodingOptions(own.replace(positive_points=1), (3,)).digest(),
+        DecodingOptions(own, (3,), 518).digest(),
+        DecodingOptions(own, (1, 2, 3), 518).digest(),
+        DecodingOptions(own.replace(positive_points=1), (3,), 518).digest(),
     }
     assert len(digests) == 3
-    assert DecodingOptions(own, (3,)).digest() in digests
+    assert DecodingOptions(own, (3,), 518).digest() in digests
 
 
 def test_truth_bits(rng):

@@ -14,7 +14,7 @@ from zeroflaw_benchmarks.evaluate.cache import open_cache
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics
 from zeroflaw_benchmarks.evaluate.report.published_shots import PUBLISHED_SHOTS
 from zeroflaw_benchmarks.evaluate.result import spread_of
-from zeroflaw_benchmarks.evaluate.shots import (
+from zeroflaw_benchmarks.evaluate.shots.drawing import (
     ShotBank,
     drawn_photos,
     parsed_shots,

@@ -6,15 +6,30 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
 
-from support.manifests import WHERE, as_version_1, as_version_2, as_version_4, decode, written
+from support.manifests import (
+    WHERE,
+    as_version_1,
+    as_version_2,
+    as_version_4,
+    as_version_9,
+    decode,
+    written,
+)
 from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.manifest_text import decode_manifest
-from zeroflaw_engines.errors import BundleDamagedError, BundleError, BundleSchemaError
-from zeroflaw_engines.parameters import MethodParameters
+from zeroflaw_engines.contract import engine_contract
+from zeroflaw_engines.errors import (
+    BundleDamagedError,
+    BundleError,
+    BundleSchemaError,
+    EngineContractError,
+)
+from zeroflaw_engines.parameters import PARAMETERS_OF_REFINER, MethodParameters
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -143,11 +158,67 @@ def test_an_older_version_may_lack_the_parameters_that_came_later(
 
 def test_this_version_lacks_no_parameter(raw: dict[str, Any]) -> None:
     """A parameter that is added to the method is added to the manifest's newest version."""
-    assert raw["parameters"].keys() == dataclasses.asdict(MethodParameters()).keys()
+    others = {"refiner", *chain.from_iterable(PARAMETERS_OF_REFINER.values())}
+    recorded = raw["parameters"].keys()
+    assert recorded == dataclasses.asdict(MethodParameters()).keys() - others
+    require_all_needed(raw)
+
+
+def require_all_needed(raw: dict[str, Any]) -> None:
+    assert decode(raw).method_parameters.relevant == raw["parameters"]
     for name in raw["parameters"]:
         fewer = {key: value for key, value in raw["parameters"].items() if key != name}
-        with pytest.raises(BundleSchemaError, match=f"lacks {name}"):
+        with pytest.raises(BundleSchemaError, match=f"lacks.*{name}|and has parameters"):
             decode({**raw, "parameters": fewer})
+
+
+@pytest.mark.parametrize("refiner", ["mmr", "box_proposals", "none"])
+def test_a_refiner_is_recorded_with_all_that_it_reads(raw: dict[str, Any], refiner: str) -> None:
+    of_refiner = MethodParameters(refiner=refiner).relevant
+    document = {**raw, "parameters": of_refiner}
+    with pytest.raises(BundleSchemaError, match="does not know"):
+        decode(document)
+    require_all_needed(as_version_9(document))
+    strange = {"mmr_points": 5} if refiner != "mmr" else {"proposal_masks": 5}
+    with pytest.raises(BundleSchemaError, match=f"refiner {refiner}, and has.*{min(strange)}"):
+        decode(as_version_9({**raw, "parameters": of_refiner | strange}))
+
+
+def without_sam(raw: dict[str, Any], refiner: str = "none") -> dict[str, Any]:
+    engines = {name: one for name, one in raw["engines"].items() if not name.startswith("sam")}
+    parameters = MethodParameters(refiner=refiner).relevant
+    return as_version_9({**raw, "sam": None, "engines": engines, "parameters": parameters})
+
+
+def test_a_bundle_without_sam_has_sizes_of_none(raw: dict[str, Any]) -> None:
+    sizes = decode(without_sam(raw)).sizes
+    assert sizes.sam_image_size == sizes.sam_feature_size == sizes.low_res_size == 0
+    assert sizes.sam_feature_channels == sizes.max_prompts == 0
+    for name in ("sam_encoder", "sam_decoder"):
+        with pytest.raises(EngineContractError, match="without SAM") as caught:
+            engine_contract(name, sizes)
+        assert "--sam" in caught.value.remedy
+
+
+def test_what_is_said_of_sam_and_its_engines_must_agree(raw: dict[str, Any]) -> None:
+    whole = as_version_9({**raw, "parameters": MethodParameters(refiner="none").relevant})
+    assert decode(whole).sam is not None
+    for name in ("sam_encoder", "sam_decoder"):
+        fewer = {key: value for key, value in raw["engines"].items() if key != name}
+        with pytest.raises(BundleSchemaError, match=f"has no engine {name}"):
+            decode({**whole, "engines": fewer})
+        more = without_sam(raw)
+        more["engines"] = {**more["engines"], name: raw["engines"][name]}
+        with pytest.raises(BundleSchemaError, match=f"an engine {name} but nothing on SAM"):
+            decode(more)
+    for refiner in ("mmr", "box_proposals"):
+        with pytest.raises(BundleSchemaError, match=f"refiner {refiner}, which runs SAM") as caught:
+            decode(without_sam(raw, refiner))
+        assert f"--refiner {refiner}" in caught.value.remedy
+    older = without_sam(raw)
+    del older["localizer"], older["proposals"]
+    with pytest.raises(BundleSchemaError, match="does not know"):
+        decode({**older, "schema_version": 8, "parameters": raw["parameters"]})
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5])

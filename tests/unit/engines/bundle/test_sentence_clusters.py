@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN
 
 from zeroflaw_engines.bundle.prompt_ensembles import (
     PromptEnsembles,
+    dbscan_labels,
     product_embeddings,
     read_prompt_ensembles,
 )
-from zeroflaw_engines.bundle.sentence_clusters import dbscan_labels
 from zeroflaw_engines.errors import ProductError
 
 
@@ -55,17 +58,30 @@ def test_without_a_cluster_it_is_the_mean_of_all() -> None:
     np.testing.assert_allclose(got, embeddings_of(table), atol=1e-7)
 
 
-def test_the_packaged_ensembles_of_sdp(tmp_path) -> None:
-    from importlib.resources import files
+PACKAGED = files("zeroflaw_export") / "sdp_prompt_ensembles.toml"
 
-    packaged = files("zeroflaw_export") / "sdp_prompt_ensembles.toml"
-    ensembles = read_prompt_ensembles(packaged)
+
+def test_the_packaged_ensembles_of_sdp() -> None:
+    ensembles = read_prompt_ensembles(PACKAGED)
     assert ensembles.representative == "dbscan"
     normal, abnormal = ensembles.sentences("metal nut")
     assert (len(set(normal)), len(set(abnormal))) == (198, 220)
-    for line in ("representative = 'median'", "dbscan_eps = 0", "dbscan_min_samples = 0"):
-        path = tmp_path / "own.toml"
-        text = packaged.read_text("utf-8").replace('representative = "dbscan"', "")
-        path.write_text("\n".join([line, *text.splitlines()[5:]]), "utf-8")
-        with pytest.raises(ProductError, match=r"own\.toml"):
-            read_prompt_ensembles(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"dbscan"', '"median"', "representative"),
+        ("eps = 0.5", "eps = 0.0", "dbscan_eps"),
+        ("samples = 15", "samples = 0", "dbscan_min_samples"),
+        ("samples = 15", "samples = 1.5", "dbscan_min_samples"),
+    ],
+)
+def test_a_representative_that_there_is_not_is_refused(
+    tmp_path: Path, old: str, new: str, named: str
+) -> None:
+    text = PACKAGED.read_text("utf-8")
+    assert text.count(old) == 1
+    (tmp_path / "own.toml").write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ProductError, match=named):
+        read_prompt_ensembles(tmp_path / "own.toml")

@@ -202,6 +202,29 @@ def test_a_convolutional_trunk_is_fp32_and_what_reads_it_is_not() -> None:
     assert kinds["lateral"] == kinds["g"] == ir.DataType.FLOAT16
 
 
+def test_the_highest_values_are_found_in_either_type_and_their_places_are_whole_numbers() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("TopK", ["b", "k"], ["values", "places"]),
+        helper.make_node("MatMul", ["values", "v"], ["y"]),
+    ]
+    weights = [
+        ("w", np.eye(4, dtype=np.float32)),
+        ("v", np.ones((2, 1), np.float32)),
+        ("k", np.array([2], np.int64)),
+    ]
+    behind = Island("behind", ("Relu",), "descendants", "for this test")
+    full = PrecisionRecipe(name="full", islands=(behind,))
+    for recipe, kind in ((EVERYTHING_FP16, ir.DataType.FLOAT16), (full, ir.DataType.FLOAT)):
+        model = model_of(nodes, [("x", [1, 4])], [("y", [1, 1])], weights)
+        apply_recipe(model, recipe)
+        (top,) = [node for node in model.graph if node.op_type == "TopK"]
+        assert [value.dtype for value in top.outputs] == [kind, ir.DataType.INT64]
+        (y,) = run(model, x=np.array([[1, 4, 3, 2]], np.float32))
+        assert y.item() == 7
+
+
 def test_an_unknown_operator_is_named() -> None:
     model = model_of(
         [helper.make_node("Erf", ["x"], ["y"], name="node_7")], [("x", [2])], [("y", [2])]

@@ -9,7 +9,7 @@ import pytest
 
 from zeroflaw.records.threshold import decision_threshold, is_near_one
 from zeroflaw.station.conformal import conformal_threshold
-from zeroflaw_engines.bundle.manifest import Calibration, Product
+from zeroflaw_engines.bundle.manifest import Calibration, Product, parameters_record
 from zeroflaw_engines.bundle.products.settings import ProductSettings, Rule
 from zeroflaw_engines.parameters import MethodParameters
 
@@ -57,6 +57,25 @@ def test_other_settings_are_named(backend: str, parameters: dict, named: list[st
     (warning,) = warnings
     for text in ("'nut'", "calibrate it again", *named):
         assert text in warning
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "named"),
+    [
+        ({}, {"refiner": "mmr"}, "refiner=cascade, now mmr"),
+        ({"refiner": "mmr"}, {}, "refiner=mmr, now cascade"),
+        ({"refiner": "mmr", "mmr_points": 9}, {"refiner": "none"}, "refiner=mmr, now none"),
+        ({"refiner": "mmr"}, {"refiner": "mmr", "mmr_points": 9}, "mmr_points=5, now 9"),
+    ],
+)
+def test_another_refiner_is_named_and_not_what_it_alone_reads(
+    then: dict, now: dict, named: str
+) -> None:
+    was = PARAMETERS.replace(**then)
+    product = calibrated(parameters=parameters_record(was), parameters_digest=was.digest)
+    assert decision_threshold("nut", product, was, backend=BACKEND) == (0.8, ())
+    _, (warning,) = decision_threshold("nut", product, PARAMETERS.replace(**now), backend=BACKEND)
+    assert f": {named};" in warning
 
 
 def test_what_an_older_calibration_did_not_record_is_not_compared() -> None:

@@ -8,7 +8,9 @@ import pytest
 from scripted_engines import PARAMETERS, TiledPart, dim_frame
 
 from zeroflaw.pipeline.geometry import squash
+from zeroflaw.pipeline.refining import decoding
 from zeroflaw.pipeline.refining.decoding import Decoding
+from zeroflaw.pipeline.refining.refinement import RefinerEngines
 from zeroflaw.pipeline.view import tiled_decoding
 from zeroflaw.pipeline.view.blending import blending_of
 from zeroflaw_engines.bundle.products.settings import Tiles
@@ -177,20 +179,19 @@ def test_a_tile_without_judged_area_is_never_run(part) -> None:
     at_map = judged.reshape(108, 2, 156, 2).any(axis=(1, 3))
     assert not encoded.encoding.anomaly_map[~at_map].any()
     assert (encoded.encoding.anomaly_map[at_map] > 0).all()
-    decoding = tiled_decoding.decode_tiles(
+    tiled = tiled_decoding.decode_tiles(
         encoded.encoding,
         encoded.view,
         one.grid,
         PARAMETERS,
         sam_encoder=one.sam,
-        sam_decoder=one.decoder,
-        sizes=one.sizes,
+        engines=RefinerEngines(one.decoder, one.sizes),
     )
     assert one.sam.images == [1]
-    for x, y in decoding.points.coords[decoding.points.labels == 1]:
+    for x, y in tiled.points.coords[tiled.points.labels == 1]:
         assert judged[int(y), int(x)]
-    assert decoding.found.mask[45, 45]
-    assert not decoding.found.mask[:, 120:].any()
+    assert tiled.found.mask[45, 45]
+    assert not tiled.found.mask[:, 120:].any()
 
 
 def test_nothing_of_a_tile_is_extreme_outside_of_what_is_judged(part, monkeypatch) -> None:
@@ -199,7 +200,7 @@ def test_nothing_of_a_tile_is_extreme_outside_of_what_is_judged(part, monkeypatc
     one = part(FRAME, TILES, judged=judged)
     seen = []
     monkeypatch.setattr(
-        tiled_decoding, "decode", lambda tile, *_, **__: seen.append(tile) or Decoding(None, None)
+        decoding, "decode", lambda tile, *_, **__: seen.append(tile) or Decoding(None, None)
     )
     encoded = one.encode(with_spots((60, 45, 9)))
     encoded.encoding.anomaly_map[:, :30] = 0.9  # as if the defect reached the side
@@ -210,8 +211,7 @@ def test_nothing_of_a_tile_is_extreme_outside_of_what_is_judged(part, monkeypatc
         one.grid,
         PARAMETERS,
         sam_encoder=one.sam,
-        sam_decoder=one.decoder,
-        sizes=one.sizes,
+        engines=RefinerEngines(one.decoder, one.sizes),
     )
     at_map = (np.arange(64) + 0.5) * 120 / 64  # of the first tile, which begins at 0
     assert seen[0].anomaly_map[:, at_map < 60].min() > 0.4

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from zeroflaw_engines.errors import EngineContractError
+from zeroflaw_engines.parameters import Refiner
 
 EngineName = Literal[
     "clip_encoder",
@@ -20,6 +21,7 @@ EngineName = Literal[
     "text_encoder",
     "reference_matcher",
     "frame_resizer",
+    "box_proposer",
 ]
 
 CLIP_ENCODER: Final = "clip_encoder"
@@ -28,8 +30,20 @@ SAM_DECODER: Final = "sam_decoder"
 TEXT_ENCODER: Final = "text_encoder"
 REFERENCE_MATCHER: Final = "reference_matcher"
 FRAME_RESIZER: Final = "frame_resizer"
+BOX_PROPOSER: Final = "box_proposer"
 PATCH_TOKENS: Final = "patch_tokens"
 TEXT_EMBEDDINGS: Final = "text_embeddings"
+
+# Engines of one graph, which every backend runs in FP32 whatever the others compute in.
+SINGLE_GRAPH_ENGINES: Final[tuple[EngineName, ...]] = (FRAME_RESIZER, BOX_PROPOSER)
+
+# What each refiner runs beside the CLIP encoder.
+ENGINES_OF_REFINER: Final[dict[Refiner, tuple[EngineName, ...]]] = {
+    "cascade": (SAM_ENCODER, SAM_DECODER),
+    "mmr": (SAM_ENCODER, SAM_DECODER),
+    "box_proposals": (BOX_PROPOSER, SAM_ENCODER, SAM_DECODER),
+    "none": (),
+}
 
 # The dynamic axis of encoders that take several images in one call, and the most that an export
 # may ask for: from there on a batch gains nothing on any GPU, and takes memory.
@@ -131,6 +145,19 @@ class ReferenceSizes:
 
 
 @dataclass(frozen=True)
+class ProposalSizes:
+    """The sizes of a box proposer.
+
+    Attributes:
+        image_size: Side of its square image, px.
+        boxes: Boxes that it gives for an image, always as many.
+    """
+
+    image_size: int
+    boxes: int
+
+
+@dataclass(frozen=True)
 class EngineSizes:
     """Every size that the contract depends on; the manifest holds them.
 
@@ -138,7 +165,8 @@ class EngineSizes:
         clip_image_size: Side of the square image of the CLIP encoder, px. The anomaly map has
             the same side.
         embedding_size: Width of the shared image-text space; 0 where the localizer takes no texts.
-        sam_image_size: Side of SAM's padded square image, px.
+        sam_image_size: Side of SAM's padded square image, px; this and the other sizes of SAM are
+            0 in a bundle without it.
         sam_feature_size: Side of SAM's feature grid, cells.
         sam_feature_channels: Channels of SAM's features.
         max_prompts: Rows of the decoder's point input (points, box corners and SAM's own
@@ -146,6 +174,7 @@ class EngineSizes:
         reference: Those of reference banks; None for bundles that take none.
         max_batch: Most images that one call of either encoder takes. With 1 their shapes are
             fixed; with more the first axis is dynamic.
+        proposals: Those of the box proposer; None for bundles without one.
     """
 
     clip_image_size: int
@@ -156,6 +185,7 @@ class EngineSizes:
     max_prompts: int
     reference: ReferenceSizes | None = None
     max_batch: int = 1
+    proposals: ProposalSizes | None = None
 
     @property
     def low_res_size(self) -> int:
@@ -186,16 +216,24 @@ def engine_contract(name: EngineName, sizes: EngineSizes) -> EngineContract:
     - `text_encoder`: CLIP token ids in, up to the tower's context; L2-normalised sentence
       embeddings out.
     - `frame_resizer`: see `frame_resizer_contract`; it depends on no size.
+    - `box_proposer`: see `box_proposer_contract`.
 
     With a `max_batch` above 1, both encoders take several images in one call. The first axis of
     `image`, `image_size` and of every output is then `images`, also where there is none otherwise:
     `image_size` has two axes, `patch_tokens` four. The texts are the same for all of them.
 
     Raises:
-        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks.
+        EngineContractError: It is that of the matcher, of a bundle that takes no reference banks,
+            of the box proposer, of a bundle without one, or one of SAM, of a bundle without it.
     """
-    if name == FRAME_RESIZER:
-        return frame_resizer_contract()
+    if name in SINGLE_GRAPH_ENGINES:
+        of_frames = name == FRAME_RESIZER
+        return frame_resizer_contract() if of_frames else box_proposer_contract(sizes.proposals)
+    if name in (SAM_ENCODER, SAM_DECODER) and not sizes.sam_image_size:
+        raise EngineContractError(
+            f"there is no contract of a {name} in a bundle without SAM",
+            "set refiner to none, or export the bundle again with SAM (`zeroflaw export --sam`)",
+        )
     s = sizes
     clip, sam, low = s.clip_image_size, s.sam_image_size, s.low_res_size
     several: tuple[str, ...] = (IMAGES,) if s.max_batch > 1 else ()
@@ -299,4 +337,35 @@ def frame_resizer_contract() -> EngineContract:
             "rows": MAX_RESIZED_EXTENT,
             "columns": MAX_RESIZED_EXTENT,
         },
+    )
+
+
+def box_proposer_contract(sizes: ProposalSizes | None) -> EngineContract:
+    """Return the contract of `box_proposer`, whose graph the user brings.
+
+    `image` is RGB, the frame squashed to a square as for `clip_encoder`. `boxes` are (x0, y0, x1,
+    y1) from the frame's top left corner, as shares of its width and height, in [0, 1] with
+    x0 <= x1 and y0 <= y1; `scores` are in [0, 1], row by row. A row without a box has the score 0
+    and the box of the whole frame, (0, 0, 1, 1), so that memory that no kernel wrote is no answer:
+    boxes that are one value everywhere, or scores that are all 0 beside other boxes.
+
+    Args:
+        sizes: None: there is no such engine.
+
+    Raises:
+        EngineContractError: The bundle has no box proposer.
+    """
+    if sizes is None:
+        raise EngineContractError(
+            f"there is no contract of a {BOX_PROPOSER} in a bundle without one",
+            "export the bundle with `--refiner box_proposals --proposals GRAPH.onnx`",
+        )
+    side, count = sizes.image_size, sizes.boxes
+    return EngineContract(
+        BOX_PROPOSER,
+        (TensorSpec("image", "uint8", (1, side, side, 3)),),
+        (
+            TensorSpec("boxes", "float32", (1, count, 4)),
+            TensorSpec("scores", "float32", (1, count)),
+        ),
     )

@@ -18,11 +18,18 @@ from zeroflaw_benchmarks.evaluate.passes.measuring_pass import (
     read_image_scores,
     sizes_of,
 )
+from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER
 from zeroflaw_benchmarks.evaluate.result import ShotRun
-from zeroflaw_benchmarks.evaluate.shots import ShotBank
+from zeroflaw_benchmarks.evaluate.shots.drawing import ShotBank
 from zeroflaw_benchmarks.evaluate.worker_pool import run_jobs
+from zeroflaw_engines.parameters import Refiner
 
-SHOT_SCORINGS: Final = ("map", "fused")
+_SHOT_SCORINGS: Final = ("map", "fused")
+
+
+def shot_scorings(refiner: Refiner) -> tuple[str, ...]:
+    """List the scorings that draws are measured with."""
+    return tuple(name for name in _SHOT_SCORINGS if name in SCORINGS_OF_REFINER[refiner])
 
 
 def measure_shots(job: EvaluationJob, progress: Progress) -> tuple[ShotRun, ...]:
@@ -36,11 +43,12 @@ def measure_shots(job: EvaluationJob, progress: Progress) -> tuple[ShotRun, ...]
         (bank for bank in job.shot_banks if bank.class_name in job.class_names),
         key=lambda bank: (bank.shots, bank.seed, bank.class_name),
     )
+    scorings = shot_scorings(job.parameters.refiner)
     cached = [_cached(job, bank) for bank in banks]
     jobs = [
         MeasuringJob(samples, job.parameters.replace(scoring=scoring))
         for samples in cached
-        for scoring in SHOT_SCORINGS
+        for scoring in scorings
     ]
     largest = [len(one.samples) for one in jobs]
     processes = min(job.processes, processes_within_memory(largest, job.options.size))
@@ -60,10 +68,9 @@ def measure_shots(job: EvaluationJob, progress: Progress) -> tuple[ShotRun, ...]
                 photos={name: _photo_names(job, banks[place]) for name, place in drawn.items()},
                 pixels={
                     scoring: {
-                        name: found[len(SHOT_SCORINGS) * place + column]
-                        for name, place in drawn.items()
+                        name: found[len(scorings) * place + column] for name, place in drawn.items()
                     }
-                    for column, scoring in enumerate(SHOT_SCORINGS)
+                    for column, scoring in enumerate(scorings)
                 },
                 images={
                     name: _image_metrics(job, name, cached[place]) for name, place in drawn.items()
