@@ -83,7 +83,7 @@ class WinClipEncoder(nn.Module):
             tokens = functional.pad(windows.patches + 1, (1, 0))
             self.register_buffer(f"tokens_{number}", tokens.flatten())
             self.register_buffer(f"around_{number}", windows.around)
-            self.register_buffer(f"shares_{number}", windows.shares)
+            self.register_buffer(f"inverse_counts_{number}", windows.inverse_counts)
 
     def forward(
         self, image: torch.Tensor, text_embeddings: torch.Tensor
@@ -113,8 +113,8 @@ class WinClipEncoder(nn.Module):
             scores = self._abnormal(found, text_embeddings)
             inverse = inverse + mean_inverse(
                 scores.reshape(-1, windows.places, windows.places),
-                getattr(self, f"shares_{number}"),
-                self.one,
+                windows,
+                getattr(self, f"inverse_counts_{number}"),
             )
             blocks.append(found.index_select(1, getattr(self, f"around_{number}")))
         width = max(block.shape[-1] for block in blocks)

@@ -53,7 +53,7 @@ class WindowMatcher(nn.Module):
         self.register_buffer("first", first)
         self.register_buffer("minus_one", -first)
         for number, windows in enumerate(self.windows):
-            self.register_buffer(f"shares_{number}", windows.shares)
+            self.register_buffer(f"inverse_counts_{number}", windows.inverse_counts)
 
     def forward(
         self, patch_tokens: torch.Tensor, bank: torch.Tensor, valid_rows: torch.Tensor
@@ -80,14 +80,20 @@ class WindowMatcher(nn.Module):
         norms = torch.linalg.vector_norm(rows, dim=-1)[:, None]
         rows = torch.cat([rows, self.minus_one.expand(*rows.shape[:2], -1)], dim=-1)
         tokens = torch.cat([patch_tokens, self.first.expand(*patch_tokens.shape[:2], -1)], dim=-1)
-        nearness = torch.div(tokens @ rows.transpose(1, 2) - (norms - 1), norms)
+        # One product a block: three of the graph's five products are then in FP16, and the builder
+        # takes a graph for FP16 by most of its products.
+        products = torch.stack(
+            [block @ of_bank.T for block, of_bank in zip(tokens, rows, strict=True)]
+        )
+        nearness = torch.div(products - (norms - 1), norms)
         distances = -nearness.amax(dim=-1).reshape(3, self.grid, self.grid)
         total = distances[0]
         for number, windows in enumerate(self.windows):
             # Each window is taken once: where the patch in its middle is.
             inside = slice(windows.middle, windows.middle + windows.places)
             once = distances[number + 1, inside, inside].clamp(min=_LEAST_DISTANCE)
-            inverse = mean_inverse(once, getattr(self, f"shares_{number}"), self.one)
+            counts = getattr(self, f"inverse_counts_{number}")
+            inverse = mean_inverse(once[None], windows, counts)[0]
             total = total + torch.div(self.one, inverse)
         grid = (total / (1 + len(self.windows)))[None]
         return self.upsample @ grid @ self.upsample.T

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,29 @@ class Windows:
         return ((ahead >= 0) & (ahead < self.side)).float()
 
     @property
-    def shares(self) -> torch.Tensor:
-        """`covers` with rows that sum to 1: means over the windows that cover a patch."""
-        return self.covers / self.covers.sum(dim=1, keepdim=True)
+    def inverse_counts(self) -> torch.Tensor:
+        """1 / number of windows that cover each patch, float32 [grid, grid]."""
+        along = self.covers.sum(dim=1)
+        return 1 / (along[:, None] * along)
 
 
-def mean_inverse(scores: torch.Tensor, shares: torch.Tensor, one: torch.Tensor) -> torch.Tensor:
+def mean_inverse(
+    scores: torch.Tensor, windows: Windows, inverse_counts: torch.Tensor
+) -> torch.Tensor:
     """Return the mean of 1 / score over the windows that cover each patch.
 
     Its inverse is the harmonic mean (anomalib, winclip/utils.py:harmonic_aggregation). The windows
-    that cover a patch are those that cover it along both axes, so that the mean is two matrix
-    products.
+    that cover a patch are a square of places: a pooling, with none beyond the border.
 
     Args:
         scores: float32 [B, places, places], above 0.
-        shares: float32 [grid, places], from `Windows`.
-        one: float32 [1], 1: a division by a number would be an operator of its own in the graph.
+        inverse_counts: From `windows`, as a constant of the graph.
 
     Returns:
         float32 [B, grid, grid].
     """
-    return shares @ torch.div(one, scores) @ shares.T
+    side = windows.side
+    # Not `1 / scores`: that would be an operator of its own in the graph.
+    inverse = torch.div(torch.ones_like(scores), scores)[:, None]
+    padded = functional.pad(inverse, (side - 1,) * 4)
+    return functional.avg_pool2d(padded, side, stride=1)[:, 0] * (side**2 * inverse_counts)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorrt_rtx
 import torch
 from anomalib_winclip import anomalib_winclip, pixels
 from PIL import Image
 from skimage import data
 from torch.nn import functional
 
+from support.command_line import zeroflaw
 from support.exported_bundle import TINY_SEED, tiny_job
 from zeroflaw import Inspector
 from zeroflaw.pipeline.geometry import squash
 from zeroflaw.station.learning import learn_product
-from zeroflaw_engines.builder.compiler import compile_engine
-from zeroflaw_engines.built_engines.options import BuildOptions
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
-from zeroflaw_engines.contract import CLIP_ENCODER, PATCH_TOKENS
+from zeroflaw_engines.contract import CLIP_ENCODER, PATCH_TOKENS, REFERENCE_MATCHER
 from zeroflaw_engines.sessions.batches import clip_encoder_inputs, stacked, taken_apart
 from zeroflaw_engines.sessions.onnxruntime_session import OnnxRuntimeSession
 from zeroflaw_export.export import export_bundle
@@ -167,17 +167,16 @@ def test_a_thinned_bank_never_has_a_row_that_is_no_patch_or_window(learned) -> N
             assert len(np.unique(kept, axis=0)) == len(kept)
 
 
-def test_the_fp16_encoder_is_compiled_by_tensorrt_rtx(bundle: Bundle) -> None:
-    plan = compile_engine(
-        tensorrt_rtx,
-        bundle.path / f"{CLIP_ENCODER}.fp16.onnx",
-        bundle.contract(CLIP_ENCODER),
-        BuildOptions(backend="tensorrt-rtx", architectures=("sm86",), precision="fp16"),
-        version=tensorrt_rtx.__version__,
-    )
+def test_tensorrt_rtx_builds_encoder_and_matcher_as_fp16(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "b"
+    shutil.copytree(bundle.path, copy)
+    engines = ("--engine", CLIP_ENCODER, "--engine", REFERENCE_MATCHER)
+    # A graph that is called FP16 and is not, the builder refuses.
+    built = zeroflaw("build", copy, "--gpu", "sm86", *engines)
+    assert built.returncode == 0, built.stderr
     # Four blocks, on the image and on windows of two scales.
-    assert len(plan.attention_nodes) == 12
-    assert plan.network_precision.count("attention", "float16") == 12
+    assert f"{CLIP_ENCODER}: 12 attention float16" in built.stdout + built.stderr
+    assert f"{REFERENCE_MATCHER}: 3 gemm float16, 2 gemm float32" in built.stdout + built.stderr
 
 
 def test_images_of_a_batch_are_as_each_alone(bundle: Bundle) -> None:

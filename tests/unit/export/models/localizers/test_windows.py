@@ -50,7 +50,7 @@ def test_the_harmonic_mean_of_the_windows_over_a_patch(grid: int, side: int) -> 
         2, windows.places, windows.places, generator=torch.Generator().manual_seed(1)
     )
     scores = scores + 1e-3
-    got = 1 / mean_inverse(scores, windows.shares, torch.ones(1))
+    got = 1 / mean_inverse(scores, windows, windows.inverse_counts)
     for image in range(2):
         values = scores[image].flatten().double().numpy()
         for patch in np.ndindex(grid, grid):
