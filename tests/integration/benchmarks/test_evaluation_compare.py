@@ -117,6 +117,7 @@ def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path
     ]
 
 
+@pytest.mark.long
 def test_the_command(tiny_bundle, train_dataset, tmp_path) -> None:
     arguments = [tiny_bundle.path, train_dataset, "--compare", "--refiner", "none", "-o", tmp_path,
                  "--size", MAP_SIZE, "--latency-runs", 1, "--best-by", "f1-max",
