@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from support.command_line import ZEROFLAW
 from support.evaluations import MAP_SIZE, evaluated
+from support.exported_bundle import with_proposer
 from zeroflaw_benchmarks.bench.machine.graph_macs import graph_cost
 from zeroflaw_benchmarks.evaluate import cli
 from zeroflaw_benchmarks.evaluate.comparison.comparison import (
@@ -98,10 +99,13 @@ def test_the_verdict_is_of_the_rows(compared) -> None:
     assert any("random weights" in note for note in compared.notes)
 
 
-def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle) -> None:
+def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path) -> None:
+    proposing = str(with_proposer(tiny_bundle, tmp_path))
     with pytest.raises(EvaluationError, match="takes the frame itself") as caught:
-        methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=True)
+        methods_of([proposing], ["box_proposals"], shots=True)
     assert "without --shots" in caught.value.remedy
+    with pytest.raises(EvaluationError, match="runs box_proposer, and the bundle"):
+        methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=False)
     name = str(tiny_bundle.path)
     with pytest.raises(EvaluationError, match="--set says none for all"):
         methods_of([name], [], shots=False, adjusted=lambda one: one.replace(refiner="none"))
@@ -113,6 +117,7 @@ def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle) -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_command(tiny_bundle, train_dataset, tmp_path) -> None:
     arguments = [tiny_bundle.path, train_dataset, "--compare", "--refiner", "none", "-o", tmp_path,
                  "--size", MAP_SIZE, "--latency-runs", 1, "--best-by", "f1-max",
