@@ -128,6 +128,7 @@ def export(
     """
     try:
         from zeroflaw_export.export import ExportJob, export_bundle
+        from zeroflaw_export.models.architectures import clip_architecture
         from zeroflaw_export.models.load import WeightsSource
         from zeroflaw_export.models.localizers.registry import localizer as find_localizer
     except ImportError as error:
@@ -155,19 +156,29 @@ def export(
             f"the localizer {localizer} has no published weights to fall back on",
             "name a file with --localizer-weights",
         )
-    own = source(own_name or "random") if method.takes_weights else WeightsSource("none", None, 0)
     parameters = method.recorded_parameters(
         named_values(settings or ()) | ({} if refiner is None else {"refiner": refiner})
     )
     if sam is None and (sam_weights or SAM_ENCODER in ENGINES_OF_REFINER[parameters.refiner]):
         sam = "vit_h"
+    # All that may be wrong comes before gigabytes are downloaded: files that were named, too.
+    architecture, own_values = clip_architecture(clip), named_values(localizer_set or ())
+    method.check(
+        architecture,
+        architecture.image_size if clip_image_size is None else clip_image_size,
+        method.parameters_from(own_values),
+    )
+    for name in filter(None, (clip_weights, localizer_weights, sam_weights)):
+        source(name)
     job = ExportJob(
         clip_architecture=clip,
         sam_architecture=sam,
         clip_weights=source(clip_weights or f"clip_{clip}"),
         localizer=localizer,
-        localizer_parameters=named_values(localizer_set or ()),
-        localizer_weights=own,
+        localizer_parameters=own_values,
+        localizer_weights=source(own_name or "random")
+        if method.takes_weights
+        else WeightsSource("none", None, 0),
         sam_weights=None if sam is None else source(sam_weights or f"sam_{sam}"),
         clip_image_size=clip_image_size,
         products=tuple(product or ("object",)),
