@@ -8,6 +8,7 @@ those of SDP+ (arXiv 2311.00453) say `linear_layers` instead.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import save_file
@@ -16,8 +17,8 @@ from torch import nn
 from zeroflaw_engines.errors import WeightsError
 from zeroflaw_export.weights.checkpoints import read_state_dict
 
-_APRIL_GAN_KEY = "trainable_linearlayer"
-_SDP_PLUS_KEY = "linear_layers"
+APRIL_GAN_KEY: Final = "trainable_linearlayer"
+SDP_PLUS_KEY: Final = "linear_layers"
 
 
 class LinearAdapters(nn.Module):
@@ -44,13 +45,19 @@ class LinearAdapters(nn.Module):
         return [layer(block) for layer, block in zip(self.fc, tokens, strict=True)]
 
 
-def load_adapters(adapters: LinearAdapters, path: Path) -> None:
-    """Load the `.pth` layout of APRIL-GAN or SDP+, or the same names in a safetensors file.
+def load_adapters(
+    adapters: LinearAdapters, path: Path, *, keys: tuple[str, ...] = (APRIL_GAN_KEY,)
+) -> None:
+    """Load a method's `.pth` layout, or the same names in a safetensors file.
+
+    Args:
+        keys: Under which the layers may lie; default: APRIL-GAN's, so that those of SDP+, which
+            were trained on another stream of the tower, are not taken for its own.
 
     Raises:
-        WeightsError: The file holds no adapters, or adapters of another shape.
+        WeightsError: The file holds no adapters, or those of another method or another shape.
     """
-    state = read_state_dict(path, unwrap=(_APRIL_GAN_KEY, _SDP_PLUS_KEY))
+    state = read_state_dict(path, unwrap=keys)
     want = {name: tuple(value.shape) for name, value in adapters.state_dict().items()}
     got = {name: tuple(value.shape) for name, value in state.items()}
     for name, shape in want.items():
@@ -82,6 +89,6 @@ def save_adapters(adapters: LinearAdapters, path: Path) -> None:
     """Write adapters: a safetensors file, or APRIL-GAN's layout for `.pth`."""
     state = {name: value.contiguous() for name, value in adapters.state_dict().items()}
     if path.suffix == ".pth":
-        torch.save({_APRIL_GAN_KEY: state}, path)
+        torch.save({APRIL_GAN_KEY: state}, path)
     else:
         save_file(state, path)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from zeroflaw_engines.bundle.identities import WeightsIdentity
 from zeroflaw_engines.errors import WeightsError
 from zeroflaw_engines.files import sha256_of_file
-from zeroflaw_export.models.adapters import LinearAdapters, load_adapters
+from zeroflaw_export.models.adapters import APRIL_GAN_KEY, LinearAdapters, load_adapters
 from zeroflaw_export.models.architectures import ClipArchitecture, SamArchitecture
 from zeroflaw_export.models.random_weights import randomise_weights
 from zeroflaw_export.weights.checkpoints import StateDict, read_state_dict
@@ -126,8 +126,16 @@ def load_sam(architecture: SamArchitecture, source: WeightsSource) -> Sam:
     return sam
 
 
-def load_linear_adapters(architecture: ClipArchitecture, source: WeightsSource) -> LinearAdapters:
+def load_linear_adapters(
+    architecture: ClipArchitecture,
+    source: WeightsSource,
+    *,
+    keys: tuple[str, ...] = (APRIL_GAN_KEY,),
+) -> LinearAdapters:
     """Load linear adapters with their weights, in eval mode.
+
+    Args:
+        keys: As `load_adapters` takes them.
 
     Raises:
         WeightsError: The file does not hold adapters for this architecture.
@@ -140,7 +148,7 @@ def load_linear_adapters(architecture: ClipArchitecture, source: WeightsSource) 
     if source.path is None:
         randomise_weights(adapters, seed_of(source) + 1)
     else:
-        load_adapters(adapters, source.path)
+        load_adapters(adapters, source.path, keys=keys)
     return adapters
 
 

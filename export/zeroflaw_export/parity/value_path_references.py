@@ -197,8 +197,10 @@ def reference_sdp(
         smooth = gaussian_smoothed(surgery, parameters.sigma) / len(stages)
         anomaly_map = torch.sigmoid(2 * parameters.map_scale * smooth)
     else:
-        both = learned + parameters.similarity_weight * surgery
-        anomaly_map = (gaussian_smoothed(both, parameters.sigma) / len(stages)).clamp(0, 1)
+        weight = parameters.similarity_weight
+        smooth = gaussian_smoothed(learned + weight * surgery, parameters.sigma) / len(stages)
+        # From [-weight, 1 + weight] to [0, 1].
+        anomaly_map = 0.5 + (smooth - 0.5) / (1 + 2 * weight)
     score = (100.0 * unit[:, 0] @ text.T).softmax(dim=-1)[0, 1]
     ends = torch.cat([passes[stage - 1].after[:, 1:] for stage in stages])
     ends = ends / ends.norm(dim=-1, keepdim=True)

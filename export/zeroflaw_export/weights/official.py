@@ -114,7 +114,7 @@ OFFICIAL_WEIGHTS: Final[dict[str, OfficialWeights]] = {
     ),
     "anomalyclip_visa": OfficialWeights(
         _ANOMALYCLIP + "/epoch_15.pth",
-        Digest("git_blob", "b447a16c907f047bda5fc26dcebc511f7c1ed03a"),
+        Digest("git_blob", "c90f1d9d92d158b436a8fc193f984d4cec8b1fc8"),
         "MIT (trained on VisA, CC BY 4.0)",
         saved_as="anomalyclip_visa.pth",
     ),

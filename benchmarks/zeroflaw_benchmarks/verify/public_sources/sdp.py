@@ -44,7 +44,7 @@ from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip
 from zeroflaw_export.models.localizers.localizer import Localizer, Tower
-from zeroflaw_export.models.localizers.sdp import SDP, SDP_PLUS, SdpParameters
+from zeroflaw_export.models.localizers.sdp import SDP, SDP_PLUS, SdpParameters, SdpPlusParameters
 from zeroflaw_export.models.random_weights import randomise_weights
 from zeroflaw_export.models.text_encoder import TextEncoder
 from zeroflaw_export.models.tokenizer import write_tokenizer
@@ -177,8 +177,11 @@ def _source_outputs(source: Path, folder: Path, architecture: ClipArchitecture) 
             )  # fmt: skip
         # Sums over the stages without bounds; ours are in [0, 1] by the fixed mappings.
         mean = np.stack(kept["pr_px"]).astype(np.float64) / len(stages)
-        fixed = 1 / (1 + np.exp(-2 * SdpParameters().map_scale * mean)) if name == "sdp" else mean
-        outputs[f"{name}_anomaly_map"] = fixed.clip(0, 1).astype(np.float32)
+        weight = SdpPlusParameters().similarity_weight
+        fixed = (mean + weight) / (1 + 2 * weight)
+        if name == "sdp":
+            fixed = 1 / (1 + np.exp(-2 * SdpParameters().map_scale * mean))
+        outputs[f"{name}_anomaly_map"] = fixed.astype(np.float32)
     return outputs | {
         "image_score": np.array([float(score) for score in kept["pr_sp0"]], np.float32),
         "text_embeddings": kept["text"][_PRODUCT].T.float().numpy(),

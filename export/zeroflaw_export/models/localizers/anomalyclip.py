@@ -42,7 +42,8 @@ class AnomalyClipParameters:
         n_ctx: Learned tokens before the words of each state.
         depth: Text blocks that read learned tokens.
         t_n_ctx: Learned tokens of each text block after the first.
-        temperature: That cosines are divided by before softmax.
+        temperature: That cosines are divided by before softmax, in [0.01, 1]: below it the score
+            of a good image may be 0 in float32, which is what a dead engine gives.
         sigma: Of the Gaussian over the map, px of the map; 0: none.
     """
 
@@ -66,8 +67,8 @@ class AnomalyClipParameters:
             raise ValueError("value_blocks and depth are at least 1")
         if not 1 <= self.t_n_ctx <= self.n_ctx:
             raise ValueError("t_n_ctx is at least 1, and n_ctx at least t_n_ctx")
-        if not 0 < self.temperature <= 1 or not 0 <= self.sigma <= 64:
-            raise ValueError("temperature is in (0, 1], sigma in [0, 64]")
+        if not 0.01 <= self.temperature <= 1 or not 0 <= self.sigma <= 64:
+            raise ValueError("temperature is in [0.01, 1], sigma in [0, 64]")
 
     def blocks(self, layers: int) -> tuple[int, ...]:
         """Return the blocks that give maps, 1-based, of a tower of so many."""

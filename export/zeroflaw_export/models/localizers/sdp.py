@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from zeroflaw_engines.errors import ExportError
-from zeroflaw_export.models.adapters import LinearAdapters
+from zeroflaw_export.models.adapters import APRIL_GAN_KEY, SDP_PLUS_KEY, LinearAdapters
 from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
 from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
 from zeroflaw_export.models.load import load_linear_adapters
@@ -165,7 +165,11 @@ class SdpEncoder(nn.Module):
         own = self.parameters_of_method
         if isinstance(own, SdpPlusParameters):
             learned = self._learned_map(streams, text_embeddings)
-            anomaly_map = (learned + own.similarity_weight * similar).clamp(0.0, 1.0)
+            # In [-w, 1 + w], which no public value leaves. Cut at 0 and 1 instead, a good frame
+            # would be 0 everywhere, which is what a dead engine gives.
+            weight = own.similarity_weight
+            summed = learned + weight * similar
+            anomaly_map = ((summed + weight) / (1 + 2 * weight)).clamp(0.0, 1.0)
         else:
             anomaly_map = torch.sigmoid(2 * own.map_scale * similar)
         cls = LOGIT_SCALE * cosines[:, 0]
@@ -238,7 +242,9 @@ def build(tower: Tower, parameters: SdpParameters | SdpPlusParameters) -> BuiltL
     stages = tower.architecture.tapped_blocks
     adapters = None
     if isinstance(parameters, SdpPlusParameters):
-        adapters = load_linear_adapters(tower.architecture, tower.weights)
+        adapters = load_linear_adapters(
+            tower.architecture, tower.weights, keys=(SDP_PLUS_KEY, APRIL_GAN_KEY)
+        )
     encoder = SdpEncoder(
         tower.clip, parameters, stages, tower.image_size, adapters, batched=tower.batched
     )

@@ -56,6 +56,23 @@ def test_the_published_digests_are_well_formed_and_agree_with_their_urls() -> No
     )
 
 
+def test_git_objects_are_those_of_the_pinned_commits() -> None:
+    """As `git ls-tree -r COMMIT` lists them; the commit is in the URL."""
+    listed = {
+        "checkpoints/9_12_4_multiscale/epoch_15.pth": "c90f1d9d92d158b436a8fc193f984d4cec8b1fc8",
+        "checkpoints/9_12_4_multiscale_visa/epoch_15.pth": (
+            "72adc786e031b49ea288ba5f815f0d38cf158708"
+        ),
+    }
+    found = {
+        path: official.digest.value
+        for official in OFFICIAL_WEIGHTS.values()
+        for path in listed
+        if official.url.endswith("/" + path)
+    }
+    assert found == listed
+
+
 def test_a_local_file_is_taken_as_it_is(tmp_path: Path, site) -> None:
     (tmp_path / "mine.pth").write_bytes(b"x")
     assert weights_file(str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"

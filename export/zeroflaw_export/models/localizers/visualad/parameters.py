@@ -10,7 +10,9 @@ import torch
 
 from zeroflaw_engines.errors import ExportError
 
-_Positive = Annotated[float, msgspec.Meta(gt=0, le=100)]
+# Of four blocks v is -8 or more: 1 / (1 + exp(80)) is still above 0 in float32, and an image score
+# of 0 is what a dead engine gives.
+_LogisticScale = Annotated[float, msgspec.Meta(gt=0, le=10)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class VisualAdParameters:
     sigma: Annotated[float, msgspec.Meta(ge=0, le=100)] = 4.0
     top_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
     mapping: Literal["logistic", "affine"] = "logistic"
-    logistic_scale: _Positive = 1.0
+    logistic_scale: _LogisticScale = 1.0
     ln_post: Literal["clip", "checkpoint"] = "clip"
 
     def check(self) -> None:

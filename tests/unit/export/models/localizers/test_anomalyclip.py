@@ -180,6 +180,7 @@ def test_values_of_a_command_line() -> None:
     [
         {"features_list": "6,0"}, {"features_list": ""}, {"features_list": "six"},
         {"value_blocks": 0}, {"depth": 0}, {"t_n_ctx": 13}, {"n_ctx": 0}, {"temperature": 0},
+        {"temperature": 0.005},
         {"sigma": -1}, {"sigma": "wide"}, {"dpam": 20},
     ],
 )  # fmt: skip

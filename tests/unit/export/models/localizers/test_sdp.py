@@ -20,7 +20,8 @@ from zeroflaw_engines.errors import ExportError, WeightsError
 from zeroflaw_export.models.adapters import LinearAdapters, load_adapters, save_adapters
 from zeroflaw_export.models.architectures import clip_architecture
 from zeroflaw_export.models.load import WeightsSource, load_linear_adapters
-from zeroflaw_export.models.localizers.localizer import Localizer, Tower
+from zeroflaw_export.models.localizers.april_gan import APRIL_GAN
+from zeroflaw_export.models.localizers.localizer import Localizer, NoParameters, Tower
 from zeroflaw_export.models.localizers.sdp import (
     SDP,
     SDP_PLUS,
@@ -168,11 +169,25 @@ def test_the_maps_are_those_of_the_equations(clip: CLIP, tap: str) -> None:
     np.testing.assert_allclose(got_score, [score], atol=1e-5)
 
     plus = SDP_PLUS.build(tower(clip), SdpPlusParameters(stream_tap=tap, similarity_weight=0.5))
-    want = np.clip(gaussian_filter(learned + 0.5 * similarity, sigma=8) / 4, 0, 1)
+    want = (gaussian_filter(learned + 0.5 * similarity, sigma=8) / 4 + 0.5) / 2
     assert np.ptp(want) > 0.02
     got_map, got_score, _ = plus.encoder(*given)
     np.testing.assert_allclose(got_map[0], want, atol=1e-5)
     np.testing.assert_allclose(got_score, [score], atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@torch.inference_mode()
+def test_layers_that_are_sure_leave_a_map_that_varies(clip: CLIP, side: int) -> None:
+    """A map that is 0 or 1 everywhere is what a dead engine gives: the runtime refuses it."""
+    encoder = SDP_PLUS.build(tower(clip), SdpPlusParameters()).encoder
+    texts = text()
+    for layer in encoder.adapters.fc:
+        layer.bias.copy_(50 * (texts[side] - texts[1 - side]))
+    image = torch.from_numpy(parity_image("real", 112, 112).copy())[None]
+    anomaly_map, _, _ = encoder(image, texts)
+    assert np.ptp(anomaly_map.numpy()) > 0.01
+    assert ((anomaly_map < 0.5) == (side == 0)).all()
 
 
 @pytest.mark.parametrize("method", [SDP, SDP_PLUS], ids=lambda method: method.name)
@@ -199,9 +214,14 @@ def test_the_layout_of_the_public_linear_layers_is_read(tmp_path: Path) -> None:
     torch.save({"linear_layers": drawn.state_dict()}, tmp_path / "sdp_plus.pth")
     save_adapters(drawn, tmp_path / "april_gan.pth")
     for name in ("sdp_plus.pth", "april_gan.pth"):
-        read = LinearAdapters(4, 64, 32)
-        load_adapters(read, tmp_path / name)
+        weights = WeightsSource(name, tmp_path / name)
+        towered = Tower(clip=TINY.build(112), architecture=TINY, image_size=112, weights=weights)
+        read = SDP_PLUS.build(towered, SdpPlusParameters()).encoder.adapters
         assert torch.equal(read.fc[3].weight, drawn.fc[3].weight)
+    with pytest.raises(WeightsError, match="linear_layers"):
+        APRIL_GAN.build(
+            replace(towered, weights=WeightsSource("x", tmp_path / "sdp_plus.pth")), NoParameters()
+        )
     torch.save({"prompt_learner": drawn.state_dict()}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="prompt_learner"):
         load_adapters(LinearAdapters(4, 64, 32), tmp_path / "other.pth")

@@ -207,8 +207,15 @@ def test_the_largest_size_is_taken() -> None:
 @pytest.mark.parametrize(
     "values",
     [{"top_share": 0}, {"top_share": 1.1}, {"sigma": -1}, {"mapping": "min_max"},
-     {"logistic_scale": 0}, {"n_ctx": 12}],
+     {"logistic_scale": 0}, {"logistic_scale": 11}, {"n_ctx": 12}],
 )  # fmt: skip
 def test_parameters_that_are_not_acceptable(values: dict) -> None:
     with pytest.raises(ExportError):
         localizer("visualad").parameters_from(values)
+
+
+def test_the_surest_good_frame_has_a_score_above_0() -> None:
+    """The runtime refuses a score of 0 as that of a dead engine."""
+    steepest = localizer("visualad").parameters_from({"logistic_scale": 10})
+    least = torch.tensor(-2.0 * 4)
+    assert float(steepest.mapped(least, 4)) > 0
