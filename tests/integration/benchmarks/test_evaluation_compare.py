@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from support.command_line import ZEROFLAW
 from support.evaluations import MAP_SIZE, evaluated
+from support.exported_bundle import add_proposer
+from support.small_graphs import write_proposal_graph
 from zeroflaw_benchmarks.bench.machine.graph_macs import graph_cost
 from zeroflaw_benchmarks.evaluate import cli
 from zeroflaw_benchmarks.evaluate.comparison.comparison import (
@@ -98,9 +101,14 @@ def test_the_verdict_is_of_the_rows(compared) -> None:
     assert any("random weights" in note for note in compared.notes)
 
 
-def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle) -> None:
+def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="runs box_proposer"):
+        methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=False)
+    boxes = tmp_path / "boxes"
+    shutil.copytree(tiny_bundle.path, boxes)
+    add_proposer(boxes, write_proposal_graph(tmp_path / "boxes.onnx"))
     with pytest.raises(EvaluationError, match="takes the frame itself") as caught:
-        methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=True)
+        methods_of([str(boxes)], [], shots=True)
     assert "without --shots" in caught.value.remedy
     name = str(tiny_bundle.path)
     with pytest.raises(EvaluationError, match="--set says none for all"):
