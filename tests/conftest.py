@@ -72,7 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long",
         action="store_true",
-        help="also run what takes a quarter of a minute or more (CI does: it sets CI=true)",
+        help="also run what takes ten seconds or more (CI does: it sets CI=true)",
     )
     parser.addoption(
         "--full-size",

@@ -127,8 +127,8 @@ class Inspector:
         """Verify a bundle and load its engines.
 
         Args:
-            bundle: The bundle's directory, or the text `mini` for the demonstration model that
-                ships with zeroflaw.
+            bundle: The bundle's directory, or the name of a demonstration model that ships with
+                zeroflaw, as `mini`.
             backend: What runs the engines: a name that `zeroflaw doctor` lists, or `auto` for the
                 fastest of those that are available.
             precision: What the engines compute in: `fp32`, `bf16`, `fp16`; default: the backend's.
@@ -364,14 +364,14 @@ class Inspector:
             return self._pipeline.encode(take, self._products.named(product), stamp)
 
     def decode_frame(self, encoded: EncodedFrame, *, trace: bool = False) -> Inspection:
-        """Do the second half of `inspect`: point prompts, cascade, scores, regions, decision.
+        """Do the second half of `inspect`: the refiner, scores, regions, decision.
 
         Args:
             encoded: From `encode_frame` of this Inspector.
             trace: Whether the result says how its mask came about.
 
         Raises:
-            EngineError: The decoder failed.
+            EngineError: The decoder failed, or needs what was left out when the frame was encoded.
         """
         arguments.flag("trace", trace)
         arguments.instance("encoded", encoded, EncodedFrame, "give what encode_frame returned")

@@ -135,3 +135,13 @@ def add_proposer(bundle: Path, graph: Path, **parameters: object) -> None:
             parameters=parameters_record(recorded),
         ),
     )
+
+
+def with_proposer(bundle: Bundle, folder: Path) -> Path:
+    """Copies a bundle, with the graph of brightness as its proposer."""
+    from support.small_graphs import write_proposal_graph
+
+    copied = folder / bundle.path.name
+    shutil.copytree(bundle.path, copied)
+    add_proposer(copied, write_proposal_graph(folder / "detector.onnx"))
+    return copied

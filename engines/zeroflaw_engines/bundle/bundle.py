@@ -252,7 +252,7 @@ class Bundle:
         if self.manifest.text is None and self.manifest.takes_texts:
             return f"export the bundle again with it, or with --text-encoder: `--product {name}`"
         if is_shipped(self.path):
-            copying = f"zeroflaw bundle copy {self.path.name} my_bundle"
+            copying = f"zeroflaw bundle copy {self.path.resolve().name} my_bundle"
             return f"add it to a copy: `{copying}`, then `zeroflaw products add my_bundle {name}`"
         return f"add it with `zeroflaw products add {shlex.quote(str(self.path))} {name}`"
 

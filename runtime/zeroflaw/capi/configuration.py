@@ -20,7 +20,7 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """The fields of `zeroflaw_config`, but for the Python environment; see `Inspector.load`.
 
     Attributes:
-        bundle: Directory, or `mini`.
+        bundle: Directory, or a bundle that ships, as `mini`.
         backend: Name of the backend.
         precision: What it computes in; None: its own default.
         model_cache: Directory for what backends compile at load; None: nowhere.

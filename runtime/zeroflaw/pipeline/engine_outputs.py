@@ -104,6 +104,22 @@ def require_alive(engine: EngineName, name: str, values: Tensor) -> None:
         )
 
 
+def require_written(engine: EngineName, name: str, values: Tensor) -> None:
+    """Refuse an output that is not finite, or 0 everywhere: memory that no kernel wrote.
+
+    Of SAM's decoder, zeros would pass for masks without a pixel, or for such that count nothing.
+
+    Args:
+        values: float32 of any shape.
+
+    Raises:
+        EngineError: A value is not finite, or all of them are 0.
+    """
+    require_finite(engine, name, values)
+    if not values.flat[0] and not values.any():
+        raise EngineError(f"{engine} returned {name} that is 0 everywhere", _ANOTHER_BACKEND)
+
+
 def require_finite(engine: EngineName, name: str, values: Tensor) -> None:
     """Refuse an output that has NaN or infinite values.
 

@@ -35,8 +35,8 @@ class Trace:
     """How a mask came about, for those who want to look.
 
     Attributes:
-        points: The points that PPG gave, in frame pixels; None if there was no extreme region.
-        stages: Of the cascade: low-res logits, predicted IoUs, chosen mask, boxes. Of a frame in
+        points: The point prompts, in frame pixels; None if no pixel is extreme, or without such.
+        stages: Of cascade or MMR: low-res logits, predicted IoUs, chosen mask, boxes. Of a frame in
             tiles, those of every tile that had some, one tile after the other.
         kept_stage: 1 to 3, the stage whose mask is the result; 0 if none. Of tiles the highest.
         zero_shot_map: float32, of the shape of the anomaly map, in [0, 1]: CLIP's map by the

@@ -65,7 +65,7 @@ class PromptPointRecord(_Record, frozen=True, kw_only=True):
 
 
 class StageRecord(_Record, frozen=True, kw_only=True):
-    """One stage of the cascade."""
+    """One stage of the cascade, or that of MMR."""
 
     predicted_iou: tuple[tuple[float, ...], ...]
     chosen: tuple[int, ...]

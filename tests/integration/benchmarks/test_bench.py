@@ -57,6 +57,7 @@ def invoke(*arguments: object):
     return CliRunner().invoke(app, [str(word) for word in arguments], catch_exceptions=False)
 
 
+@pytest.mark.long
 def test_the_command_end_to_end(tmp_path: Path) -> None:
     """Every stage, a report that follows the schema, a page that needs nothing but itself."""
     arguments = ("mini", "--size", "320x240", "--runs", "3", "--rounds", "1", "--stream",

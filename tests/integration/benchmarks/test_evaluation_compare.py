@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from typer.testing import CliRunner
 
 from support.command_line import ZEROFLAW
 from support.evaluations import MAP_SIZE, evaluated
-from support.exported_bundle import add_proposer
-from support.small_graphs import write_proposal_graph
+from support.exported_bundle import with_proposer
 from zeroflaw_benchmarks.bench.machine.graph_macs import graph_cost
 from zeroflaw_benchmarks.evaluate import cli
 from zeroflaw_benchmarks.evaluate.comparison.comparison import (
@@ -102,14 +100,12 @@ def test_the_verdict_is_of_the_rows(compared) -> None:
 
 
 def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path) -> None:
-    with pytest.raises(EvaluationError, match="runs box_proposer"):
-        methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=False)
-    boxes = tmp_path / "boxes"
-    shutil.copytree(tiny_bundle.path, boxes)
-    add_proposer(boxes, write_proposal_graph(tmp_path / "boxes.onnx"))
+    proposing = str(with_proposer(tiny_bundle, tmp_path))
     with pytest.raises(EvaluationError, match="takes the frame itself") as caught:
-        methods_of([str(boxes)], [], shots=True)
+        methods_of([proposing], ["box_proposals"], shots=True)
     assert "without --shots" in caught.value.remedy
+    with pytest.raises(EvaluationError, match="runs box_proposer, and the bundle"):
+        methods_of([str(tiny_bundle.path)], ["box_proposals"], shots=False)
     name = str(tiny_bundle.path)
     with pytest.raises(EvaluationError, match="--set says none for all"):
         methods_of([name], [], shots=False, adjusted=lambda one: one.replace(refiner="none"))
@@ -123,6 +119,7 @@ def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path
     ]
 
 
+@pytest.mark.long
 def test_the_command(tiny_bundle, train_dataset, tmp_path) -> None:
     arguments = [tiny_bundle.path, train_dataset, "--compare", "--refiner", "none", "-o", tmp_path,
                  "--size", MAP_SIZE, "--latency-runs", 1, "--best-by", "f1-max",

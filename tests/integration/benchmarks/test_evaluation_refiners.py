@@ -12,8 +12,10 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from support.evaluations import MAP_SIZE, evaluated, evaluated_job
+from support.exported_bundle import with_proposer
 from zeroflaw import Inspector
 from zeroflaw_benchmarks.evaluate.comparison.methods import methods_of
+from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import map_at_size, read_scores
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
 from zeroflaw_benchmarks.evaluate.passes.scorings import SCORINGS_OF_REFINER
 from zeroflaw_benchmarks.evaluate.report.contact_sheet import class_sheet
@@ -95,15 +97,26 @@ def test_what_a_refiner_does_not_have_is_refused(tiny_bundle, dataset_dir, tmp_p
             parameters=parameters_of(tiny_bundle, "none"),
             ablations=("kernel",),
         )
-    with pytest.raises(EvaluationError, match="takes the frame itself"):
-        evaluated(
-            tiny_bundle,
-            dataset_dir,
-            tmp_path,
-            parameters=parameters_of(tiny_bundle, "box_proposals"),
-            shots=(1,),
-        )
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_boxes_are_proposed_as_an_inspector_proposes_them(
+    tiny_bundle, dataset_dir, tmp_path
+) -> None:
+    proposing = open_bundle(with_proposer(tiny_bundle, tmp_path))
+    cache = tmp_path / "cache"
+    with pytest.raises(EvaluationError, match="takes the frame itself"):
+        evaluated(proposing, dataset_dir, cache, shots=(1,))
+    assert not list(cache.rglob("*.npz"))
+    job, got = evaluated_job(proposing, dataset_dir, cache)
+    scorings = tuple(row.name for row in got.table("scoring"))
+    assert scorings == SCORINGS_OF_REFINER["box_proposals"]
+    with Inspector.load(proposing.path, threads=1, encoder_schedule="clip_first") as inspector:
+        for sample in job.samples[:2]:
+            want = inspector.inspect(sample.sample.image, product=sample.product).score_map
+            scores, _ = read_scores(sample.inspection, inspector.parameters.scoring)
+            assert np.array_equal(scores, map_at_size(want, job.options.size))
+            assert scores.max() > 0
 
 
 def test_maps_of_another_size_are_read_at_that_size(tiny_bundle, dataset_dir, tmp_path) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from support.exported_bundle import add_proposer
+from support.exported_bundle import with_proposer
 from support.manifests import decode
-from support.small_graphs import CELLS, cell_boxes, write_proposal_graph
+from support.small_graphs import CELLS, cell_boxes
 from zeroflaw import Inspector, MethodParameters
 from zeroflaw_benchmarks.verify.tampered_outputs import tampered_inspectors
 from zeroflaw_engines.built_engines.cache import build_command
@@ -33,13 +33,6 @@ from zeroflaw_engines.errors import (
 )
 
 FRAME = np.ascontiguousarray(data.coffee()[:240, :360])
-
-
-def with_proposer(bundle: Bundle, folder: Path) -> Path:
-    """A copy of a bundle, with the graph of brightness."""
-    shutil.copytree(bundle.path, folder / "b")
-    add_proposer(folder / "b", write_proposal_graph(folder / "detector.onnx"))
-    return folder / "b"
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,7 @@ stream.close()
     assert out.split() == ["7", "7", "0"]
 
 
+@pytest.mark.long
 def test_forks_while_other_threads_inspect() -> None:
     """Without the gate, OpenBLAS hangs in one of the forks sooner or later."""
     out = run("""

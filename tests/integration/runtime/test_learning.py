@@ -152,6 +152,7 @@ def test_a_split_calibrates_on_photos_that_the_bank_has_not(
         calibrate_product(learned.bundle, "object", good_photos)
 
 
+@pytest.mark.long
 def test_other_views_join_the_rows_and_the_draw_is_repeatable(
     mini_copy: Bundle, good_photos: list[Path], encoded: list[Frame]
 ) -> None:

@@ -36,6 +36,8 @@ from zeroflaw_export.models.sam_encoder import PyramidSamEncoder, SamEncoder
 from zeroflaw_export.parity import checks as parity
 from zeroflaw_export.parity.references import reference_clip, reference_sam_encoder
 
+pytestmark = pytest.mark.long
+
 TOLERANCE = 1e-4  # of the largest value
 
 

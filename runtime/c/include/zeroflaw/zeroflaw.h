@@ -85,7 +85,7 @@ enum {
 typedef struct zeroflaw_config {
   size_t struct_size;
   const char *python_home;      /* environment with zeroflaw; default: $ZEROFLAW_PYTHON_HOME */
-  const char *bundle;           /* directory, or "mini" (default): the demonstration model */
+  const char *bundle;           /* directory, or one that ships: "mini" (default), "mini_clipsam" */
   const char *backend;          /* "onnxruntime" (default), "openvino", "auto", ... */
   const char *precision;        /* "fp32", "bf16", "fp16"; default: that of the backend */
   const char *model_cache;      /* directory for backends that compile at load; default: none */
@@ -176,7 +176,7 @@ typedef struct zeroflaw_inspection_view {
   size_t mask_stride;    /* bytes from row to row */
   const float *anomaly_map; /* CLIP's map in [0, 1], fused with that of the product's reference
                                bank if it has one; map_height rows of map_width, packed */
-  const float *score_map;   /* the map fused with SAM's mask, likewise */
+  const float *score_map;   /* what the refiner made of map and masks, likewise */
   const zeroflaw_region *const *regions; /* largest first */
   size_t region_count;
   const zeroflaw_timing *timings;

@@ -11,7 +11,7 @@ import numpy as np
 
 from zeroflaw.pipeline.encoding.frame import Encoding
 from zeroflaw.pipeline.encoding.proposals import Proposals
-from zeroflaw.pipeline.engine_outputs import require_finite
+from zeroflaw.pipeline.engine_outputs import require_written
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry
 from zeroflaw.pipeline.masks.from_logits import (
     Box,
@@ -103,16 +103,17 @@ def refine_by_box_proposals(
         EngineError: The frame was encoded without the proposer, an engine failed, or it returned
             values that are not finite.
     """
-    proposals, features, decoder = encoding.proposals, encoding.features, engines.sam_decoder
+    proposals, features = encoding.proposals, encoding.features
     if proposals is None:
         raise EngineError(
             "the frame was encoded without its boxes, and the refiner is box_proposals",
             "encode it with the same method parameters, by an Inspector of the bundle",
         )
-    if features is None or decoder is None:
+    if features is None:
         return _nothing(encoding, "no_region")
     features_on_host(features)
-    call = decoder_of(decoder, features, engines.watch, numbered=False)
+    assert engines.sam_decoder is not None  # noqa: S101 - loaded for this refiner
+    call = decoder_of(engines.sam_decoder, features, engines.watch, numbered=False)
 
     def decode(prompts: DecoderPrompts) -> Sequence[FloatArray]:
         logits, _ = call(prompts)
@@ -208,7 +209,7 @@ def _single_mask(logits: FloatArray | DeviceTensor, number: int) -> FloatArray:
     else:
         grid = tuple(logits.shape[2:])
         one = logits.view((number, _SINGLE_MASK_TOKEN), (1, 1, *grid)).numpy()[0, 0]
-    require_finite(SAM_DECODER, "low_res_logits", one)
+    require_written(SAM_DECODER, "low_res_logits", one)
     return one
 
 

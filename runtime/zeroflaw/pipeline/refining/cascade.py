@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zeroflaw.pipeline.engine_outputs import require_finite
+from zeroflaw.pipeline.engine_outputs import require_written
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, frame_to_sam
 from zeroflaw.pipeline.masks.from_logits import (
     Box,
@@ -293,7 +293,7 @@ def _choose(
         picked = [part.numpy()[0, 0] for part in parts]
         on_device = parts[0] if prompts == 1 else None
     for values in picked:
-        require_finite(SAM_DECODER, "low_res_logits", values)
+        require_written(SAM_DECODER, "low_res_logits", values)
     best = picked[0] if len(picked) == 1 else np.maximum.reduce(picked)
     score = float(np.mean([predicted_iou[i, token] for i, token in enumerate(tokens)]))
     return tuple(tokens), best, score, on_device

@@ -6,7 +6,12 @@ from itertools import count
 
 import numpy as np
 
-from zeroflaw.pipeline.engine_outputs import require_alive, require_finite, run_engine
+from zeroflaw.pipeline.engine_outputs import (
+    require_alive,
+    require_finite,
+    require_written,
+    run_engine,
+)
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.refining.cascade import Decode, DecoderPrompts
 from zeroflaw.pipeline.stopwatch import Stopwatch
@@ -60,7 +65,7 @@ def decoder_of(
                 },
                 keep=("low_res_logits",),
             )
-        require_finite(SAM_DECODER, "predicted_iou", out["predicted_iou"])
+        require_written(SAM_DECODER, "predicted_iou", out["predicted_iou"])
         logits = out["low_res_logits"]
         # Of logits on a device only the chosen masks come to the host, and are checked there.
         if isinstance(logits, np.ndarray) or logits.is_on_host:

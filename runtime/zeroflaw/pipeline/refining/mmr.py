@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from zeroflaw.pipeline.encoding.frame import Encoding
-from zeroflaw.pipeline.engine_outputs import require_finite
+from zeroflaw.pipeline.engine_outputs import require_written
 from zeroflaw.pipeline.geometry import BoolArray, FloatArray, FrameGeometry, grid_to_frame
 from zeroflaw.pipeline.masks.from_logits import (
     Box,
@@ -174,7 +174,8 @@ def refine_by_mmr(encoding: Encoding, parameters: MethodParameters, engines: Ref
     )
     with watch.stage("mask"):
         values = on_host(logits)[:, MULTIMASK_TOKENS]
-        require_finite(SAM_DECODER, "low_res_logits", values)
+        for mask_logits in values.reshape(-1, *values.shape[2:]):
+            require_written(SAM_DECODER, "low_res_logits", mask_logits)
         masks = tuple(
             BoxMasks(low_res, np.clip(scores, 0, 1), int(scores.argmax()))
             for low_res, scores in zip(values, predicted_iou[:, MULTIMASK_TOKENS], strict=True)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from zeroflaw.pipeline.encoding.frame import Encoding
+from zeroflaw.pipeline.encoding.proposals import some_stand
 from zeroflaw.pipeline.geometry import FloatArray
 from zeroflaw.pipeline.refining.box_proposals import refine_by_box_proposals
 from zeroflaw.pipeline.refining.decoding import join_cascade_scores, refine_by_cascade
 from zeroflaw.pipeline.refining.map_alone import take_map_alone
 from zeroflaw.pipeline.refining.mmr import join_mmr_scores, refine_by_mmr
 from zeroflaw.pipeline.refining.refinement import Refinement, RefinerEngines, TileRefinement
+from zeroflaw_engines.errors import EngineError
 from zeroflaw_engines.parameters import MethodParameters, Refiner
 
 
@@ -86,7 +88,20 @@ def refine(encoding: Encoding, parameters: MethodParameters, engines: RefinerEng
     """Make mask and scores of an encoding, by the refiner of the parameters.
 
     Raises:
-        EngineError: An engine failed, or returned values that are not finite.
+        EngineError: The frame was encoded without SAM's features, and needs them; or an engine
+            failed, or returned values that are not finite.
         ParametersError: The parameters ask for more than the engines take.
     """
-    return REFINERS[parameters.refiner].refine(encoding, parameters, engines)
+    row = REFINERS[parameters.refiner]
+    # Without them it would look as if nothing were extreme.
+    if (
+        encoding.features is None
+        and row.needs_sam(encoding.anomaly_map, parameters)
+        and some_stand(encoding.proposals, parameters)
+    ):
+        raise EngineError(
+            f"the frame was encoded without SAM's features, which the refiner {parameters.refiner}"
+            " needs for it",
+            "decode a frame by the Inspector that encoded it",
+        )
+    return row.refine(encoding, parameters, engines)

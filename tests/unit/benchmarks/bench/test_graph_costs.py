@@ -106,6 +106,7 @@ def test_products_in_a_branch_are_not_counted_as_none(tmp_path: Path) -> None:
         graph_cost(path)
 
 
+@pytest.mark.long
 def test_the_tiny_graphs_have_the_macs_of_the_arithmetic(tmp_path: Path) -> None:
     """Window padding before QKV in the plain graph; extra channels in the extended one."""
     sam = sam_architecture("tiny").build()

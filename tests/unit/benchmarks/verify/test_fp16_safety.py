@@ -30,6 +30,8 @@ from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.errors import DatasetError, EvaluationError
 from zeroflaw_export.graphs.precision_recipe import FP16_RECIPE
 
+pytestmark = pytest.mark.long
+
 PITTED = Path(__file__).parents[4] / "examples" / "ball_screws" / "defective"
 
 
@@ -40,7 +42,6 @@ def test_the_recipe_holds_under_weights_that_provoke_overflow(tiny_bundle: Bundl
         assert scan.relative_error < 0.5, scan  # NaN, or all of it, where FP16 overflows
 
 
-@pytest.mark.long
 def test_a_bundle_for_batches_is_scanned_like_one_for_single_frames(
     tiny_bundle: Bundle, batch_bundle: Bundle
 ) -> None:
@@ -118,7 +119,6 @@ def test_frames_are_photos_then_quarters_then_drawn_ones(photos: Path) -> None:
         list(frames_of([photos / "empty"], 1))
 
 
-@pytest.mark.long
 def test_the_command(tmp_path: Path, monkeypatch) -> None:
     """On random weights, with bounds that a few frames can keep."""
     monkeypatch.setattr(safety, "MIN_MASKS", 0)

@@ -20,6 +20,7 @@ from support.scripted_decoder import (
     run,
     sam_mask,
 )
+from zeroflaw_engines.errors import EngineError
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -109,8 +110,14 @@ def test_stage_three_empty_keeps_stage_two(box):
 
 
 def test_logits_of_zero_are_empty():
-    cascade = run(Decoder(answer(np.zeros((LOW, LOW), np.float32))))
-    assert cascade.status == "stage_1_empty"
+    logits = np.zeros((LOW, LOW), np.float32)
+    logits[0, 0] = -1
+    assert run(Decoder(answer(logits))).status == "stage_1_empty"
+
+
+def test_logits_that_no_kernel_wrote_are_no_empty_mask():
+    with pytest.raises(EngineError, match="low_res_logits that is 0 everywhere"):
+        run(Decoder(answer(np.zeros((LOW, LOW), np.float32))))
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])

@@ -112,6 +112,7 @@ def invoke(*arguments):
     return CliRunner().invoke(app, [str(word) for word in arguments])
 
 
+@pytest.mark.long
 def test_the_same_frames_as_a_whole_and_in_tiles(frames, tmp_path, monkeypatch):
     # A process for each view would take most of the test's time.
     monkeypatch.setattr(command, "measured_apart", lambda task, _: measured(task))

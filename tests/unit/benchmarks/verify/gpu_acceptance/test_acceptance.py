@@ -53,6 +53,7 @@ def outcomes(report) -> dict[str, str]:
     return {check.name: check.outcome for check in report.checks}
 
 
+@pytest.mark.long
 def test_the_whole_script_on_onnx_runtime(tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(main)

@@ -55,6 +55,7 @@ def accepted(bundle: Bundle) -> tuple[AcceptanceReport, dict[str, Check]]:
     return report, {check.name: check for check in report.checks}
 
 
+@pytest.mark.long
 def test_all_that_was_built_is_verified_and_the_frame_resizer_too(bundle, monkeypatch) -> None:
     gpu = simulated(bundle, monkeypatch)
     report, checks = accepted(bundle)
@@ -66,6 +67,7 @@ def test_all_that_was_built_is_verified_and_the_frame_resizer_too(bundle, monkey
     assert gpu.cuda.calls["cudaGraphInstantiate"] >= len(ENGINES)
 
 
+@pytest.mark.long
 def test_a_frame_resizer_that_is_wrong_is_not_verified(bundle, monkeypatch) -> None:
     """The Inspector leaves every frame to the host then: masks and soak are none of its own."""
     simulated(bundle, monkeypatch)

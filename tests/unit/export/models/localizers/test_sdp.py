@@ -224,7 +224,7 @@ def test_towers_that_stages_cannot_be_built_on_are_refused() -> None:
         (SDP, {"stream_tap": "middle"}), (SDP_PLUS, {"similarity_weight": -1}),
         (SDP_PLUS, {"sigma": -1}), (SDP_PLUS, {"map_scale": 100}),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, Localizer) else str(value),
 )  # fmt: skip
 def test_parameters_of_the_other_are_refused(method: Localizer, values: dict[str, object]) -> None:
     with pytest.raises(ExportError):

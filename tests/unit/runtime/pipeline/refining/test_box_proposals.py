@@ -15,6 +15,7 @@ from support.scripted_decoder import (
     MAP_SIZE,
     MAX_PROMPTS,
     SAM_SIZE,
+    DecoderSession,
     blob,
     geometry_of,
     sam_box,
@@ -26,6 +27,7 @@ from zeroflaw.pipeline.encoding.proposals import Proposals
 from zeroflaw.pipeline.masks.from_logits import Workspace
 from zeroflaw.pipeline.refining.box_proposals import masks_of_proposals, refine_by_box_proposals
 from zeroflaw.pipeline.refining.refinement import RefinerEngines
+from zeroflaw.pipeline.refining.refiners import refine
 from zeroflaw.pipeline.view.zones import ZoneLayout
 from zeroflaw_engines.contract import EngineSizes
 from zeroflaw_engines.contract.proposals import BoxProposals
@@ -310,6 +312,25 @@ def test_the_trace_names_the_boxes():
     x0, y0, x1, y1 = got.kept[0].box
     assert 0 <= x0 <= x1 < 160
     assert 0 <= y0 <= y1 < 120
+
+
+def with_features(encoding):
+    features = np.random.default_rng(3).normal(size=(1, 8, 4, 4)).astype(np.float32)
+    return dataclasses.replace(encoding, features=features)
+
+
+def test_masks_that_no_kernel_wrote_are_refused():
+    """They would pass for boxes in which SAM finds nothing, and so for a good part."""
+    encoding = with_features(encoded((64, 64), *some_boxes(12)[:2]))
+    parameters = MethodParameters(refiner="box_proposals")
+    for logits, refused in ((EMPTY, False), (np.zeros_like(EMPTY), True)):
+        masks = np.broadcast_to(logits, (12, 4, LOW, LOW))
+        engines = RefinerEngines(DecoderSession(masks, np.full((12, 4), 0.5), SIZES), SIZES)
+        if refused:
+            with pytest.raises(EngineError, match="low_res_logits that is 0 everywhere"):
+                refine(encoding, parameters, engines)
+        else:
+            assert refine(encoding, parameters, engines).status == "stage_1_empty"
 
 
 def test_what_is_missing_is_told():

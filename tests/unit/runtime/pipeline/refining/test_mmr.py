@@ -321,6 +321,15 @@ def test_values_that_are_not_finite_are_refused_in_any_of_the_three(rng, token):
         refine_by_mmr(encoding_of(random_map(rng)), MMR, engines_of(DecoderSession(masks, ious)))
 
 
+@pytest.mark.parametrize("dead", ["low_res_logits", "predicted_iou"])
+def test_answers_of_a_dead_decoder_are_refused(rng, dead):
+    """Its empty masks would leave a quarter of the map as score: a defect below any threshold."""
+    masks, ious = random_answers(rng)
+    (masks if dead == "low_res_logits" else ious)[:] = 0
+    with pytest.raises(EngineError, match=f"{dead} that is 0 everywhere"):
+        refine_by_mmr(encoding_of(random_map(rng)), MMR, engines_of(DecoderSession(masks, ious)))
+
+
 def test_features_of_a_dead_encoder_are_refused(rng):
     encoding = encoding_of(random_map(rng))
     dead = dataclasses.replace(encoding, features=np.zeros_like(encoding.features))
