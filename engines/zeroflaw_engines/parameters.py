@@ -19,7 +19,14 @@ Refiner = Literal["cascade", "mmr", "box_proposals", "none"]
 # The parameters that one refiner alone reads; all others are read by several, or by all. Those of
 # the cascade are always recorded and always digested, as they were before there was a choice.
 PARAMETERS_OF_REFINER: Final[dict[str, tuple[str, ...]]] = {
-    "mmr": ("mmr_threshold", "mmr_points", "mmr_seed", "mmr_mask", "mmr_normalisation"),
+    "mmr": (
+        "mmr_threshold",
+        "mmr_points",
+        "mmr_seed",
+        "mmr_mask",
+        "mmr_weight",
+        "mmr_normalisation",
+    ),
     "box_proposals": (
         "proposal_score",
         "proposal_area",
@@ -93,9 +100,10 @@ class MethodParameters:
         mmr_seed: Seed of those points: equal maps give equal masks.
         mmr_mask: Mask of a component: its `best` of three by predicted IoU, or the `vote` of all
             three by predicted IoU.
+        mmr_weight: Of the masks of Eq. 9 beside the map, in [0, 1]; the paper's is 1.
         mmr_normalisation: Norm of Eq. 9: `fixed` divides by the largest value of one component,
-            1 + 3, at most 1, and is the same for every frame; `per_image` stretches each frame to
-            [0, 1], as the paper may have, and is no basis of decisions.
+            1 + 3 * mmr_weight, at most 1, and is the same for every frame; `per_image` stretches
+            each frame to [0, 1], as the paper may have, and is no basis of decisions.
         proposal_score: Score that a box must pass, in [0, 1] (SAA's box threshold).
         proposal_area: Share of the frame that a box must stay below, in (0, 1].
         proposal_masks: Masks of highest score that are averaged, 1 to 100 (SAA's k_mask).
@@ -136,6 +144,7 @@ class MethodParameters:
     mmr_points: int = 5
     mmr_seed: int = 0
     mmr_mask: Literal["best", "vote"] = "best"
+    mmr_weight: float = 1.0
     mmr_normalisation: Literal["fixed", "per_image"] = "fixed"
     proposal_score: float = 0.1
     proposal_area: float = 0.5
@@ -185,6 +194,7 @@ class MethodParameters:
         _require("mmr_threshold", self.mmr_threshold, 0 < self.mmr_threshold < 1, "inside (0, 1)")
         _require("mmr_points", self.mmr_points, 1 <= self.mmr_points <= 20, "1 to 20")
         _require("mmr_seed", self.mmr_seed, 0 <= self.mmr_seed < 2**32, "0 to 2^32 - 1")
+        _require("mmr_weight", self.mmr_weight, 0 <= self.mmr_weight <= 1, "in [0, 1]")
         _require("proposal_score", self.proposal_score, 0 <= self.proposal_score <= 1, "in [0, 1]")
         _require("proposal_area", self.proposal_area, 0 < self.proposal_area <= 1, "in (0, 1]")
         _require("proposal_masks", self.proposal_masks, 1 <= self.proposal_masks <= 100, "1 to 100")

@@ -47,7 +47,7 @@ from zeroflaw_benchmarks.bench.settings import (
     settings_of_product,
     size_of_frames,
 )
-from zeroflaw_engines.bundle.manifest import sam_text
+from zeroflaw_engines.bundle.manifest import Manifest, sam_text
 from zeroflaw_engines.bundle.products.settings import ProductSettings
 from zeroflaw_engines.version import __version__
 
@@ -199,12 +199,12 @@ def _resolved(run_on: RunOn, inspector: Inspector) -> RunOn:
 def _subject(
     options: BenchOptions, inspector: Inspector, frame: BenchFrame, settings: ProductSettings | None
 ) -> Subject:
-    manifest = inspector.bundle.manifest
+    manifest, named = inspector.bundle.manifest, inspector.parameters.refiner
+    refiner = {} if named == "cascade" else {"refiner": named}
     return Subject(
         bundle=options.bundle,
         identity=inspector.bundle.identity,
-        models=f"{manifest.clip.architecture} at {manifest.clip.image_size} px and SAM"
-        f" {sam_text(manifest)}",
+        models=_models(manifest),
         random_weights=manifest.random_weights,
         backend=inspector.backend,
         threads=options.run_on.threads,
@@ -212,9 +212,15 @@ def _subject(
         frame=frame.name,
         frame_height=frame.pixels.shape[0],
         frame_width=frame.pixels.shape[1],
-        parameters={"no_region": "always_run"},
+        parameters={"no_region": "always_run", **refiner},
         settings=None if settings is None else settings.digest,
     )
+
+
+def _models(manifest: Manifest) -> str:
+    sam = "no SAM" if manifest.sam is None else f"SAM {sam_text(manifest)}"
+    localizer = "" if manifest.localizer is None else f", localizer {manifest.localizer.name}"
+    return f"{manifest.clip.architecture} at {manifest.clip.image_size} px and {sam}{localizer}"
 
 
 def _notes(

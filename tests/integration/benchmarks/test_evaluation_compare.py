@@ -110,6 +110,8 @@ def test_rows_that_cannot_be_measured_are_refused_up_front(tiny_bundle, tmp_path
     with pytest.raises(EvaluationError, match="--set says none for all"):
         methods_of([name], [], shots=False, adjusted=lambda one: one.replace(refiner="none"))
     assert len(methods_of([name, name], ["none", "cascade", "none"], shots=False)) == 2
+    again = f"{tiny_bundle.path.parent}/../{tiny_bundle.path.parent.name}/{tiny_bundle.path.name}"
+    assert len(methods_of([name, again], [], shots=False)) == 1
     mini = methods_of([name, "mini"], [], shots=False)
     assert [one.name for one in mini] == [
         "april_gan + cascade (tiny)",

@@ -26,8 +26,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def station(tiny_bundle: Bundle, tmp_path: Path) -> Path:
-    """A directory with what the examples name: my_bundle, photos/, good/, mvtec_ad/, pcb1.toml."""
-    shutil.copytree(tiny_bundle.path, tmp_path / "my_bundle")
+    """A directory with what the examples name: bundles, photos/, good/, mvtec_ad/, pcb1.toml."""
+    for name in ("my_bundle", "clipsam_bundle"):
+        shutil.copytree(tiny_bundle.path, tmp_path / name)
     (tmp_path / "photos").mkdir()
     Image.fromarray(data.coffee()).save(tmp_path / "photos" / "part.jpg")
     (tmp_path / "pcb1.toml").write_text("[tiles]\nrows = 1\ncolumns = 2\n")
@@ -56,7 +57,7 @@ def test_station_commands_run(station: Path) -> None:
     # These need CLIP's weights; their own tests run them without.
     workstation = [line for line in commands if line[1] in {"export", "train-adapters"}]
     others = [line for line in commands if line not in workstation]
-    assert len(workstation) == 3
+    assert len(workstation) == 4
     assert {line[1] for line in others} == {
         "build",
         "bundle",

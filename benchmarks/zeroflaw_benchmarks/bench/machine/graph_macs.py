@@ -18,10 +18,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
+    CLIP_ENCODER,
+    IMAGES,
+    REFERENCE_MATCHER,
+    SAM_DECODER,
+    SAM_ENCODER,
+    EngineName,
+)
 from zeroflaw_engines.process.terminal import run_module
 
 _COUNTED: Final = ("MatMul", "Gemm", "Conv", "Attention", "Einsum")
-_OF_AN_INSPECTION: Final = ("clip_encoder", "reference_matcher", "sam_encoder", "sam_decoder")
+_OF_AN_INSPECTION: Final[tuple[EngineName, ...]] = (
+    CLIP_ENCODER, REFERENCE_MATCHER, BOX_PROPOSER, SAM_ENCODER, SAM_DECODER
+)  # fmt: skip
 _RENAMES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant", "Shape")
 _Shape = tuple[int, ...]
 
@@ -58,14 +70,19 @@ def graph_cost(path: Path, axes: Mapping[str, int] | None = None) -> GraphCost:
     """Count products of matrices, convolutions and attentions; the rest is not counted as MACs.
 
     Args:
-        path: An ONNX file whose tensors have recorded shapes, as PyTorch's exporter writes it.
-            Weights are not read.
+        path: An ONNX file whose tensors have recorded shapes, as PyTorch's exporter writes it,
+            or shapes that follow from its inputs'. Weights are not read.
         axes: Sizes of dynamic axes by name.
 
     Raises:
-        ValueError: A shape is missing or not fixed.
+        ValueError: A shape is missing or not fixed, or products are in a branch, a loop or a
+            function: nobody knows how often they run.
     """
-    graph = onnx.load(path, load_external_data=False).graph
+    model = onnx.load(path, load_external_data=False)
+    _require_flat(model)
+    if not model.graph.value_info:
+        model = onnx.shape_inference.infer_shapes(model)
+    graph = model.graph
     shapes: dict[str, _Shape] = {}
     sizes: dict[str, int] = {}
     for tensor in graph.initializer:
@@ -97,6 +114,19 @@ def graph_cost(path: Path, axes: Mapping[str, int] | None = None) -> GraphCost:
         tensor_bytes=sum(bytes_of(value.name) for value in borders if value.name not in weights),
         unfused_bytes=moved,
     )
+
+
+def _require_flat(model: onnx.ModelProto) -> None:
+    inner = [node for function in model.functions for node in function.node]
+    pending = list(model.graph.node)
+    while pending:
+        for attribute in pending.pop().attribute:
+            graphs = (attribute.g, *attribute.graphs)
+            nodes = [node for graph in graphs for node in graph.node]
+            inner += nodes
+            pending += nodes
+    if any(node.op_type in _COUNTED for node in inner):
+        raise ValueError("the graph has products in a branch, a loop or a function")
 
 
 def _item_bytes(kind: int) -> int:
@@ -140,19 +170,23 @@ def _macs(node: onnx.NodeProto, inputs: list[_Shape], output: _Shape) -> int:
 
 
 def main(
-    bundle: Annotated[Path, typer.Argument(help="A bundle; its FP32 graphs are counted.")],
+    bundle: Annotated[str, typer.Argument(help="A bundle; its FP32 graphs are counted.")],
 ) -> None:
-    """Print what one call of each engine costs, with one prompt."""
+    """Print what one call of each engine costs, with one image and one prompt."""
     table = Table("graph", box=None)
     for head in ("GMAC", "weights, MB", "inputs and outputs, MB", "unfused, MB"):
         table.add_column(head, justify="right")
-    for path in sorted(bundle.glob("*.onnx")):
-        if path.stem in _OF_AN_INSPECTION:
-            cost = graph_cost(path, {"batch": 1})
-            figures = (cost.flops / 2e9, *(n / 1e6 for n in (cost.weight_bytes, cost.tensor_bytes)))
-            table.add_row(
-                path.stem, *(f"{x:.2f}" for x in figures), f"{cost.unfused_bytes / 1e6:.0f}"
-            )
+    opened = open_bundle(bundle)
+    for engine in _OF_AN_INSPECTION:
+        if engine not in opened.manifest.engines:
+            continue
+        try:
+            cost = graph_cost(opened.onnx_path(engine), {"batch": 1, IMAGES: 1})
+        except ValueError as error:  # a box proposer is whatever its owner exported
+            table.add_row(engine, f"n/a: {error}")
+            continue
+        figures = (cost.flops / 2e9, *(n / 1e6 for n in (cost.weight_bytes, cost.tensor_bytes)))
+        table.add_row(engine, *(f"{x:.2f}" for x in figures), f"{cost.unfused_bytes / 1e6:.0f}")
     Console(highlight=False).print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from zeroflaw_benchmarks.bench.machine.gemm_rate import SHAPES, gemm_rates
 from zeroflaw_benchmarks.bench.machine.graph_macs import GraphCost, graph_cost
 from zeroflaw_benchmarks.bench.machine.memory_rate import memory_rate
 from zeroflaw_benchmarks.bench.machine.spread import Spread, spread
+from zeroflaw_benchmarks.bench.measure.transfers import decoder_calls
 from zeroflaw_benchmarks.bench.process.child_process import run_child
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.process.session_run import session_calls
@@ -72,7 +74,8 @@ def measure_roofline(
     On a GPU that is without transfers, and with them apart.
 
     Returns:
-        Nothing where there is no ceiling of the device and in the precision of the engines.
+        Nothing where there is no ceiling of the device and in the precision of the engines, and no
+        row of a box proposer whose graph does not say what it computes.
     """
     choice = inspector.choice
     if choice is None:
@@ -90,8 +93,10 @@ def measure_roofline(
             continue
         ceiling = known[precision]
         target = "openvino" if choice.backend == "openvino" else graph_target(precision)
-        cost = graph_cost(inspector.bundle.graph(name, target).path, ONE_PROMPT)
-        calls = inspector.parameters.cascade_stages if name == SAM_DECODER else 1
+        cost = _known_cost(inspector.bundle.graph(name, target).path)
+        if cost is None:
+            continue
+        calls = decoder_calls(inspector.parameters) if name == SAM_DECODER else 1
         inputs = random_inputs(session.contract)
         whole = _spent(partial(session.execute, inputs), seconds)
         if on_gpu:
@@ -153,6 +158,14 @@ def precision_of(session: Session) -> str:
     """Return what a session on a GPU computes in: the last word of its backend, else FP32."""
     last = session.backend.rpartition(" ")[2]
     return last if last in _PRECISIONS else "fp32"
+
+
+def _known_cost(graph: Path) -> GraphCost | None:
+    try:
+        cost = graph_cost(graph, ONE_PROMPT)
+    except ValueError:
+        return None
+    return cost if cost.flops else None
 
 
 def _spent(call: Callable[[], object], seconds: float) -> Spread:

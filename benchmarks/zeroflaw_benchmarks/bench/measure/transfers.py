@@ -22,6 +22,7 @@ from zeroflaw_engines.contract import (
     EngineName,
     TensorSpec,
 )
+from zeroflaw_engines.parameters import MethodParameters
 
 
 def resizes_on_device(inspector: Inspector, frame: tuple[int, int]) -> bool:
@@ -43,6 +44,11 @@ def resizes_on_device(inspector: Inspector, frame: tuple[int, int]) -> bool:
     return resizer.takes(geometry)
 
 
+def decoder_calls(parameters: MethodParameters) -> int:
+    """Return the calls of the decoder in an inspection: of all stages, or one, if boxes are few."""
+    return parameters.cascade_stages if parameters.refiner == "cascade" else 1
+
+
 def transfers_of(
     inspector: Inspector, product: str | None = None, frame: tuple[int, int] | None = None
 ) -> tuple[Transfer, ...]:
@@ -60,8 +66,7 @@ def transfers_of(
     Args:
         frame: Height and width, px; None has the host resize.
     """
-    refiner = inspector.parameters.refiner
-    calls = inspector.parameters.cascade_stages if refiner == "cascade" else 1
+    refiner, calls = inspector.parameters.refiner, decoder_calls(inspector.parameters)
     gpu = inspector.choice is not None and BACKENDS[inspector.choice.backend].on_gpu
     resized_there = frame is not None and resizes_on_device(inspector, frame)
     found = []

@@ -94,10 +94,18 @@ def _reference(task: PipelineTask) -> _Loaded:
         reference_map,
     )
     from zeroflaw_engines.bundle.bundle import open_bundle
+    from zeroflaw_engines.errors import BenchmarkError
 
     if task.run_on.threads:
         torch.set_num_threads(task.run_on.threads)
     bundle = open_bundle(task.bundle, verify_digests=False)
+    recorded = bundle.manifest.method_parameters
+    if recorded.refiner != "cascade":
+        raise BenchmarkError(
+            f"the PyTorch models run the cascade, and the refiner of {bundle.path} is"
+            f" {recorded.refiner}",
+            "leave this peer out, or bench a bundle that records the cascade",
+        )
     clip, sam = reference_clip(bundle), reference_sam(bundle)
     embeddings = bundle.text_embeddings(task.product)
     device, mode, precision = (
@@ -108,7 +116,7 @@ def _reference(task: PipelineTask) -> _Loaded:
     bf16, map_of = precision == "bf16", reference_map
     if mode != "eager" or device.name != CPU:
         bf16, map_of = False, encoders_on(clip, sam, device, mode, precision or "fp32")
-    parameters = replace(bundle.manifest.method_parameters, no_region="always_run")
+    parameters = replace(recorded, no_region="always_run")
     sizes = bundle.manifest.sizes
 
     def points_of(

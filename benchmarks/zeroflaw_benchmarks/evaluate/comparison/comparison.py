@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zeroflaw_benchmarks.evaluate.comparison.accuracy import (
@@ -167,12 +167,13 @@ def compare_methods(
             rows.append(_row(method, job, accuracy[place], cost[accuracy[place].shots]))
             found.append(accuracy[place])
     job = jobs[0]
+    images = {name: _count(job, name) for name in job.class_names}
     return Comparison(
         zeroflaw_version=__version__,
         dataset=str(dataset.root),
         layout=dataset.layout,
         split=dataset.split,
-        images={name: _count(job, name) for name in job.class_names},
+        images=images,
         size=options.size,
         seeds=options.seeds,
         backend=job.backend_version,
@@ -187,6 +188,7 @@ def compare_methods(
             best_by=how.best_by,
             within_ms=how.within_ms,
             dataset=dataset.root.name,
+            varied=_varied(images, how.best_by),
         ),
         notes=tuple(_notes(jobs, load_average)),
         conventions=tuple(text.format(size=options.size) for text in (*CONVENTIONS, *_CONVENTIONS)),
@@ -266,6 +268,13 @@ def _count(job: EvaluationJob, name: str) -> tuple[int, int]:
     return len(bad) - sum(bad), sum(bad)
 
 
+def _varied(images: Mapping[str, tuple[int, int]], best_by: Column) -> int:
+    """Count the images that a draw may replace: defective ones, of image columns good ones too."""
+    of_images = best_by.startswith("image-")
+    deciding = (min(good, bad) if of_images else bad for good, bad in images.values())
+    return sum(max(number - 1, 0) for number in deciding)
+
+
 def _notes(jobs: Sequence[EvaluationJob], load_average: float) -> list[str]:
     notes = []
     for job in jobs:
@@ -290,13 +299,9 @@ def _notes(jobs: Sequence[EvaluationJob], load_average: float) -> list[str]:
             f"The machine was busy when timing began (load average {load_average:.1f} of {cores}"
             " cores): milliseconds are those of a busy machine."
         )
-    if len(jobs[0].samples) < len(_all_images(jobs)):
+    if len({frozenset(skip.path for skip in job.skipped) for job in jobs}) > 1:
         notes.append("Images that one method cannot judge are left out for all.")
     return list(dict.fromkeys(notes))
-
-
-def _all_images(jobs: Sequence[EvaluationJob]) -> set[object]:
-    return {sample.image for job in jobs for c in job.dataset.classes for sample in c.samples}
 
 
 def _load_average() -> float:

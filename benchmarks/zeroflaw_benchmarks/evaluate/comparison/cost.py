@@ -43,6 +43,9 @@ from zeroflaw_export.datasets import read_sample_image
 
 _FRAMES: Final = 12
 
+# An engine's name, and how many images or prompts one call of it takes.
+Call = tuple[EngineName, int]
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -71,7 +74,7 @@ class _Timed:
 
     inspector: Inspector
     counting: Inspector
-    counts: Counter[str]
+    counts: Counter[Call]
     products: Mapping[str, str]
 
 
@@ -112,27 +115,30 @@ def measured_costs(
             progress("timing", run + 1, runs)
         costs: list[dict[int, Cost]] = [{} for _ in jobs]
         for (place, shots, row), found in zip(rows, times, strict=True):
-            counts = {name: n / len(frames) for name, n in sorted(row.counts.items())}
+            calls = {call: n / len(frames) for call, n in sorted(row.counts.items())}
+            counts: dict[str, float] = {}
+            for (name, _), number in calls.items():
+                counts[name] = counts.get(name, 0) + number
             first, middle, third = np.quantile(found, (0.25, 0.5, 0.75))
             costs[place][shots] = Cost(
                 float(middle),
                 (float(first), float(third)),
                 len(found),
                 counts,
-                gmac_of(jobs[place].bundle, counts),
+                gmac_of(jobs[place].bundle, calls),
                 megabytes_of(jobs[place], with_bank=REFERENCE_MATCHER in counts),
             )
     return costs
 
 
-def gmac_of(bundle: Bundle, calls: Mapping[str, float]) -> float | None:
+def gmac_of(bundle: Bundle, calls: Mapping[Call, float]) -> float | None:
     """Return the multiply-accumulates of some calls of engines, 1e9; None if a graph hides them."""
     total = 0.0
-    for name, number in calls.items():
+    for (name, items), number in calls.items():
         if name == FRAME_RESIZER:
             continue
         try:
-            cost = graph_cost(bundle.onnx_path(name), {"batch": 1, IMAGES: 1})  # type: ignore[arg-type]
+            cost = graph_cost(bundle.onnx_path(name), {"batch": items, IMAGES: items})
         except ValueError:
             return None
         total += number * cost.flops / 2e9
@@ -189,11 +195,11 @@ def _loaded(
 
 
 def _timed(job: EvaluationJob, bundle: Bundle, sessions: Sessions, choice: BackendChoice) -> _Timed:
-    counts: Counter[str] = Counter()
+    counts: Counter[Call] = Counter()
     counting = replace(
         sessions,
         **{
-            one.name: _CountingSession(session, counts)
+            one.name: CountingSession(session, counts)
             for one in fields(sessions)
             if (session := getattr(sessions, one.name)) is not None
         },
@@ -203,20 +209,27 @@ def _timed(job: EvaluationJob, bundle: Bundle, sessions: Sessions, choice: Backe
     return _Timed(make(sessions), make(counting), counts, products)
 
 
-class _CountingSession(PassiveSession):
-    """An engine whose calls are counted."""
+class CountingSession(PassiveSession):
+    """An engine whose calls are counted, each with the images or prompts that it takes."""
 
-    def __init__(self, session: Session, counts: Counter[str]) -> None:
+    def __init__(self, session: Session, counts: Counter[Call]) -> None:
         super().__init__(session.contract, session.backend)
         self._session, self._counts = session, counts
 
     def upload(self, name: str, array: Tensor) -> Tensor | DeviceTensor:
+        """Leave it to the engine."""
         return self._session.upload(name, array)
 
     def execute(
         self, inputs: Mapping[str, Tensor | DeviceTensor], *, keep: Collection[str] = ()
     ) -> Outputs:
-        self._counts[self.contract.name] += 1
+        """Count the call, and run it."""
+        several = [
+            inputs[one.name].shape[0]
+            for one in self.contract.inputs
+            if isinstance(one.shape[0], str) and one.name in inputs
+        ]
+        self._counts[self.contract.name, several[0] if several else 1] += 1
         return self._session.execute(inputs, keep=keep)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from zeroflaw.sessions import engines_of_refiner
 from zeroflaw_benchmarks.evaluate.passes.scorings import INSPECTED_REFINERS
@@ -42,18 +43,23 @@ def methods_of(
     """List the methods: each bundle with its recorded refiner, then with the others asked for.
 
     Args:
+        bundles: One that is named twice is listed once.
         shots: Whether they are measured with reference photos as well.
         adjusted: Makes the parameters of a method from the recorded ones with its refiner.
 
     Raises:
         BundleError: A bundle is missing or damaged.
         EvaluationError: A bundle lacks the engines of a refiner or cannot be measured with it as
-            asked for, or a bundle is named twice.
+            asked for.
     """
     found: list[tuple[Bundle, Method]] = []
     refused: list[str] = []
-    for name in dict.fromkeys(bundles):
+    seen: set[Path] = set()
+    for name in bundles:
         opened = open_bundle(name)
+        if opened.path.resolve() in seen:
+            continue
+        seen.add(opened.path.resolve())
         manifest = opened.manifest
         recorded = manifest.method_parameters
         for refiner in dict.fromkeys((recorded.refiner, *refiners)):

@@ -13,6 +13,8 @@ from zeroflaw_benchmarks.evaluate.comparison.resampling import Figures
 
 # From this share of the resamplings on, one method is called better than another.
 SURE: Final = 0.95
+# Of fewer images a method may be ahead on all by chance: a coin falls so in 0.5^4 of all cases.
+_LEAST_VARIED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def verdict_of(
     best_by: Column,
     within_ms: float | None,
     dataset: str,
+    varied: int,
 ) -> Verdict:
     """Choose the best row within the bound, and compare it with the others there.
 
@@ -67,6 +70,8 @@ def verdict_of(
         milliseconds: Of their inspections.
         resampled: Their figures of each resampling, float64 [draws]: the same draws for all.
         dataset: Its name.
+        varied: Images that decide the column and of which a draw may have another: all but one of
+            each class. With few of them nothing is called worse: their draws are all alike.
     """
     column = COLUMNS[best_by]
     fast = [at for at, ms in enumerate(milliseconds) if within_ms is None or ms <= within_ms]
@@ -93,6 +98,13 @@ def verdict_of(
     )
     figures = f"{100 * values[best]:.1f} %, {milliseconds[best]:.0f} ms"
     sentences = [f"Best for {dataset} by {column}{bound}: {names[best]} ({figures})."]
+    if varied < _LEAST_VARIED and rivals:
+        others = ", ".join(_figure(rival) for rival in rivals)
+        sentences.append(
+            f"The data set has too few images to tell it from {others}: resamplings of so few are"
+            " all alike."
+        )
+        return Verdict(best_by, within_ms, names[best], rivals, " ".join(sentences))
     worse = [rival for rival in rivals if rival.share >= SURE]
     close = [rival for rival in rivals if rival.share < SURE]
     if worse:

@@ -13,6 +13,8 @@ SCORINGS_OF_REFINER: Final[dict[Refiner, tuple[str, ...]]] = {
     "box_proposals": ("fused", "map"),
     "none": ("map",),
 }
+# Those whose score map is the one that `scoring` names; of others it is always the first of these.
+_READ_SCORING: Final[tuple[Refiner, ...]] = ("cascade", "mmr")
 IMAGE_SCORINGS: Final = ("cls", "map_max")
 
 # Their inputs are not all in the cache: boxes are of the frame itself, and so each image is
@@ -35,5 +37,6 @@ def kept_scorings(parameters: MethodParameters, *, of_draws: bool = False) -> tu
 
 def own_scoring(parameters: MethodParameters) -> str:
     """Return what an inspection with these parameters scores: `map` of the refiner `none`."""
-    scorings = SCORINGS_OF_REFINER[parameters.refiner]
-    return parameters.scoring if parameters.scoring in scorings else scorings[0]
+    if parameters.refiner in _READ_SCORING:
+        return parameters.scoring
+    return SCORINGS_OF_REFINER[parameters.refiner][0]

@@ -30,6 +30,7 @@ from zeroflaw_benchmarks.verify.gpu_acceptance.resizer_parity import RESIZER_PAR
 from zeroflaw_engines.backends import BACKENDS, choose_backend
 from zeroflaw_engines.builder.parity import fixed_inputs
 from zeroflaw_engines.contract import (
+    BOX_PROPOSER,
     CLIP_ENCODER,
     FRAME_RESIZER,
     REFERENCE_MATCHER,
@@ -247,6 +248,8 @@ def engine_inputs(options: AcceptanceOptions) -> Mapping[str, Mapping[str, Tenso
         inputs[CLIP_ENCODER][TEXT_EMBEDDINGS] = bundle.text_embeddings(options.product)
     if SAM_ENCODER in inputs:
         inputs[SAM_ENCODER]["image_size"][...] = bundle.manifest.sizes.sam_image_size
-    if REFERENCE_MATCHER in bundle.manifest.engines:
-        inputs[REFERENCE_MATCHER] = fixed_inputs(bundle.contract(REFERENCE_MATCHER))
+    others: tuple[EngineName, ...] = (REFERENCE_MATCHER, BOX_PROPOSER)
+    for name in others:
+        if name in bundle.manifest.engines:
+            inputs[name] = fixed_inputs(bundle.contract(name))
     return inputs

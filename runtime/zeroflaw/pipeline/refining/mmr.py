@@ -44,8 +44,8 @@ from zeroflaw_engines.errors import ParametersError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import on_host
 
-# Of Eq. 9 where one component alone lies: the map, and three masks of predicted IoU 1.
-_LARGEST_SUM = 1 + 3
+# Of a box; Eq. 9 is largest where one component alone lies, and each of its masks has an IoU of 1.
+_MASKS_OF_BOX = 3
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def join_mmr_scores(
     Args:
         anomaly_map: float32 [h, w] in [0, 1], O.
         of_masks: float32 [h, w], `scores_of_masks`; None if there are no masks.
-        parameters: `scoring` and `mmr_normalisation`.
+        parameters: `scoring`, `mmr_weight` and `mmr_normalisation`.
 
     Returns:
         float32 [h, w] in [0, 1].
@@ -274,9 +274,11 @@ def join_mmr_scores(
         return anomaly_map
     if parameters.scoring != "fused":
         return np.zeros_like(anomaly_map) if of_masks is None else of_masks
-    total = anomaly_map if of_masks is None else anomaly_map + of_masks
+    weight = parameters.mmr_weight
+    total = anomaly_map if of_masks is None else anomaly_map + np.float32(weight) * of_masks
     if parameters.mmr_normalisation == "fixed":
-        fixed: FloatArray = np.minimum(total / np.float32(_LARGEST_SUM), np.float32(1))
+        largest_sum = np.float32(1 + _MASKS_OF_BOX * weight)
+        fixed: FloatArray = np.minimum(total / largest_sum, np.float32(1))
         return fixed
     least, largest = total.min(), total.max()
     if not largest > least:

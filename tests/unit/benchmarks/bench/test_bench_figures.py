@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,6 +15,8 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from support.bench_reports import bench_report
+from support.exported_bundle import add_proposer
+from support.small_graphs import write_proposal_graph
 from zeroflaw.pipeline.stopwatch import Span
 from zeroflaw_benchmarks.bench.frames import bench_frame, frame_size
 from zeroflaw_benchmarks.bench.machine.graph_macs import GraphCost, graph_cost
@@ -20,7 +25,7 @@ from zeroflaw_benchmarks.bench.machine.memory_rate import memory_rate
 from zeroflaw_benchmarks.bench.machine.spread import Spread
 from zeroflaw_benchmarks.bench.measure import latency
 from zeroflaw_benchmarks.bench.measure.endurance import growth_per_frame
-from zeroflaw_benchmarks.bench.measure.roofline import engine_roofline
+from zeroflaw_benchmarks.bench.measure.roofline import engine_roofline, measure_roofline
 from zeroflaw_benchmarks.bench.measure.scale import growth_of
 from zeroflaw_benchmarks.bench.report.compare import compare, own_noise
 from zeroflaw_benchmarks.bench.report.goals import goals_of
@@ -33,7 +38,11 @@ from zeroflaw_benchmarks.bench.report.report import (
 )
 from zeroflaw_benchmarks.bench.report.rooflines import Ceiling
 from zeroflaw_benchmarks.bench.report.tables import latency_table
+from zeroflaw_engines.backends import choose_backend
+from zeroflaw_engines.bundle.bundle import open_bundle
+from zeroflaw_engines.contract import BOX_PROPOSER, SAM_DECODER
 from zeroflaw_engines.errors import BenchmarkError
+from zeroflaw_engines.parameters import MethodParameters
 
 STEADY = (100.0, 101.0, 99.0, 102.0, 98.0, 100.0, 100.5, 99.5)
 
@@ -312,3 +321,26 @@ def test_the_machine_and_its_state(tmp_path: Path) -> None:
 
 def test_memory_is_read_at_a_rate_that_can_be() -> None:
     assert 0.5 < memory_rate(megabytes=64, repeats=2) < 5000
+
+
+def test_the_roofline_is_of_the_calls_of_the_refiner(tmp_path) -> None:
+    """And a box proposer that multiplies no matrices has none."""
+    shutil.copytree(open_bundle("mini").path, tmp_path / "boxes")
+    add_proposer(tmp_path / "boxes", write_proposal_graph(tmp_path / "boxes.onnx"))
+    bundle = open_bundle(tmp_path / "boxes")
+    engines = (BOX_PROPOSER, SAM_DECODER)
+    ceiling = Ceiling(
+        precision="fp32", gflops=50.0, library="torch", gigabytes_per_second=20.0, threads=2
+    )
+    for refiner, calls in (("cascade", 3), ("mmr", 1), ("box_proposals", 1)):
+        inspector = SimpleNamespace(
+            choice=choose_backend("onnxruntime", bundle=bundle),
+            sessions=[
+                SimpleNamespace(contract=bundle.contract(one), execute=lambda _: time.sleep(1e-3))
+                for one in engines
+            ],
+            bundle=bundle,
+            parameters=MethodParameters(refiner=refiner),
+        )
+        (row,) = measure_roofline(inspector, [ceiling], seconds=0)
+        assert (row.engine, row.calls) == (SAM_DECODER, calls)

@@ -88,6 +88,24 @@ def test_a_graph_without_fixed_shapes_is_refused(tmp_path: Path) -> None:
         graph_cost(path)
 
 
+def test_shapes_that_follow_from_the_inputs_need_not_be_recorded(tmp_path: Path) -> None:
+    """A box proposer is whatever its owner exported."""
+    nodes = [helper.make_node("MatMul", "ab", "h"), helper.make_node("MatMul", "hb", "y")]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (4, 4)) for n in "aby"]
+    graph = helper.make_graph(nodes, "two", values[:2], values[2:])
+    onnx.save(helper.make_model(graph), tmp_path / "two.onnx")
+    assert macs_of(tmp_path / "two.onnx") == 2 * 4 * 4 * 4
+
+
+def test_products_in_a_branch_are_not_counted_as_none(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, (4, 4))
+    inner = helper.make_graph([helper.make_node("MatMul", "ab", "y")], "branch", [], [value])
+    node = helper.make_node("If", "c", "y", then_branch=inner, else_branch=inner)
+    path = one_node(tmp_path / "one.onnx", node, [()], (4, 4))
+    with pytest.raises(ValueError, match="in a branch"):
+        graph_cost(path)
+
+
 @pytest.mark.long
 def test_the_tiny_graphs_have_the_macs_of_the_arithmetic(tmp_path: Path) -> None:
     """Window padding before QKV in the plain graph; extra channels in the extended one."""

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zeroflaw_benchmarks.bench.measure.cpu_peers import CPU_PEERS
 from zeroflaw_benchmarks.bench.measure.gpu_peers import GPU_PEERS, gpu_peer_rows
 from zeroflaw_benchmarks.bench.measure.peers import measure_peers
 from zeroflaw_benchmarks.bench.measure.race import Contender, PeerTask, Race, measured_row
+from zeroflaw_benchmarks.bench.process import pipeline_run
 from zeroflaw_benchmarks.bench.process.child_process import RunTimes
+from zeroflaw_benchmarks.bench.process.pipeline_run import PipelineTask
 from zeroflaw_benchmarks.bench.process.run_on import RunOn
 from zeroflaw_benchmarks.bench.report.peer import Peer
 from zeroflaw_engines.errors import BenchmarkError
@@ -124,3 +127,11 @@ def test_figures_that_were_not_measured_are_absent() -> None:
     row = measured_row(ROW, [times(2)], [times(1, resident_seconds=[0.001])])
     assert row.resident is row.ours_resident is row.times_faster_resident is row.events is None
     assert row.device_memory_gb is row.ours_device_memory_gb is None
+
+
+def test_the_cascade_in_pytorch_is_not_raced_against_another_refiner(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "frame.png")
+    frame, mask = str(tmp_path / "frame.png"), str(tmp_path / "mask.npy")
+    task = PipelineTask("mini_clipsam", RunOn("torch"), "object", frame, mask)
+    with pytest.raises(BenchmarkError, match="run the cascade"):
+        pipeline_run.run_pipeline(task)

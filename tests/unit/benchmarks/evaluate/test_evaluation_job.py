@@ -69,6 +69,9 @@ def test_decodings_of_two_refiners_are_never_the_same():
     assert kept_scorings(MethodParameters(refiner="none")) == ()
     assert kept_scorings(MethodParameters(refiner="mmr"), of_draws=True) == ("fused",)
     assert own_scoring(MethodParameters(refiner="none")) == "map"
+    # Its score map is its own, whatever `scoring` says.
+    assert own_scoring(MethodParameters(refiner="box_proposals", scoring="map")) == "fused"
+    assert own_scoring(MethodParameters(refiner="mmr", scoring="map")) == "map"
     with pytest.raises(EvaluationError, match="--ablate kernel is of the cascade"):
         table_rows(MethodParameters(refiner="mmr"), ["kernel"])
 

@@ -77,6 +77,7 @@ def comparison() -> Comparison:
             best_by="ap",
             within_ms=None,
             dataset="nuts",
+            varied=100,
         ),
         notes=("a note",),
         conventions=("a convention",),

@@ -11,11 +11,18 @@ NAMES = ["a", "b", "c"]
 DRAWS = 200
 
 
-def said(values, milliseconds, resampled=None, within_ms=None):
+def said(values, milliseconds, resampled=None, within_ms=None, varied=100):
     spread = np.linspace(-0.01, 0.01, DRAWS)
     drawn = resampled or [np.full(DRAWS, value) + spread for value in values]
     return verdict_of(
-        NAMES, values, milliseconds, drawn, best_by="ap", within_ms=within_ms, dataset="nuts"
+        NAMES,
+        values,
+        milliseconds,
+        drawn,
+        best_by="ap",
+        within_ms=within_ms,
+        dataset="nuts",
+        varied=varied,
     )
 
 
@@ -66,3 +73,12 @@ def test_an_undefined_figure_is_never_the_best():
     got = said([nan, nan, nan], [1, 1, 1])
     assert got.best is None
     assert "none of the rows has a defined AP" in got.text
+
+
+def test_of_a_few_images_nothing_is_sure():
+    """Every draw of one defective image is that image: all shares are 100 %, and say nothing."""
+    got = said([0.5, 0.8, 0.7], [10, 300, 40], varied=4)
+    assert got.best == "b"
+    assert "It is better than" not in got.text
+    assert "too few images to tell it from" in got.text
+    assert "It is better than" in said([0.5, 0.8, 0.7], [10, 300, 40], varied=5).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from support.exported_bundle import add_proposer
+from support.small_graphs import write_proposal_graph
 from zeroflaw.sessions import load_sessions
 from zeroflaw_benchmarks.verify.gpu_acceptance import acceptance
 from zeroflaw_benchmarks.verify.gpu_acceptance.__main__ import main
@@ -102,8 +105,13 @@ def test_the_verdict(checks, gpu, text, accepted, verified) -> None:
     assert got[1:] == (accepted, verified)
 
 
-def test_every_engine_that_is_loaded_has_inputs_to_be_captured_with() -> None:
+@pytest.mark.parametrize("proposer", [False, True])
+def test_every_engine_that_is_loaded_has_inputs_to_be_captured_with(proposer, tmp_path) -> None:
     bundle = open_bundle("mini")
+    if proposer:
+        shutil.copytree(bundle.path, tmp_path / "boxes")
+        add_proposer(tmp_path / "boxes", write_proposal_graph(tmp_path / "boxes.onnx"))
+        bundle = open_bundle(tmp_path / "boxes")
     options = AcceptanceOptions(
         bundle=bundle, backend="onnxruntime", precision=None, product="object", frames=(),
         soak_runs=12,

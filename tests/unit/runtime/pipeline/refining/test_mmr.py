@@ -91,17 +91,21 @@ def plain_mmr(anomaly_map, frame, masks, ious, parameters):
         else:
             final |= sum(s * m for s, m in zip(scores, three, strict=True)) > scores.sum() / 2
         for j in range(3):
-            total += scores[j] * mask_on_map(masks[number, 1 + j], frame)
+            total += parameters.mmr_weight * scores[j] * mask_on_map(masks[number, 1 + j], frame)
     if parameters.mmr_normalisation == "fixed":
-        return boxes, final, np.minimum(total / 4, 1)
+        return boxes, final, np.minimum(total / (1 + 3 * parameters.mmr_weight), 1)
     return boxes, final, (total - total.min()) / (total.max() - total.min())
 
 
-@pytest.mark.parametrize("normalisation", ["fixed", "per_image"])
+@pytest.mark.parametrize(
+    ("normalisation", "weight"), [("fixed", 1), ("per_image", 1), ("fixed", 1 / 3)]
+)
 @pytest.mark.parametrize("choice", ["best", "vote"])
 @pytest.mark.parametrize("frame", FRAMES)
-def test_masks_and_scores_are_those_of_the_plain_implementation(frame, choice, normalisation):
-    parameters = MMR.replace(mmr_mask=choice, mmr_normalisation=normalisation)
+def test_masks_and_scores_are_those_of_the_plain_implementation(
+    frame, choice, normalisation, weight
+):
+    parameters = MMR.replace(mmr_mask=choice, mmr_normalisation=normalisation, mmr_weight=weight)
     boxes_seen = set()
     for seed in range(4):
         rng = np.random.default_rng(seed)
