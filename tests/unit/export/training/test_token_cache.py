@@ -82,7 +82,7 @@ def test_round_trip(tower: FrozenTower, image: np.ndarray, tmp_path: Path) -> No
     [
         ("weights", "sha256:" + "0" * 64),
         ("weights", "random:4"),
-        ("architecture", "other"),
+        ("architecture", "vit_l_14_336"),
         ("image_size", 70),
         ("tapped_blocks", (1, 2, 3)),
         ("activation", "quick_gelu"),

@@ -39,7 +39,9 @@ def texts(clip) -> np.ndarray:
 @torch.inference_mode()
 def run(clip, texts: np.ndarray, images: np.ndarray, *, batched: bool = False):
     encoder = WinClipEncoder(clip, SIZE, PARAMETERS, batched=batched).eval()
-    return [out.numpy() for out in encoder(torch.from_numpy(images), torch.from_numpy(texts))]
+    return [
+        out.numpy() for out in encoder(torch.from_numpy(images.copy()), torch.from_numpy(texts))
+    ]
 
 
 @pytest.mark.parametrize("kind", ["real", "noise"])
