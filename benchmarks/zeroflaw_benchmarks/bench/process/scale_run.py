@@ -6,7 +6,6 @@ python -m zeroflaw_benchmarks.bench.process.scale_run '{"bundle": "mini", ...}'
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from zeroflaw.inspector import Inspector
 from zeroflaw_benchmarks.bench.frames import bench_frame
 from zeroflaw_benchmarks.bench.process.child_process import answer, peak_rss
 from zeroflaw_benchmarks.bench.process.run_on import RunOn, warm_up_on_gpu
+from zeroflaw_benchmarks.linked_bundle import linked_bundle
 from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
 from zeroflaw_engines.bundle.products.settings import ProductSettings, Tiles
 from zeroflaw_engines.bundle.products.writer import add_products, set_settings
@@ -124,35 +124,21 @@ def _loaded(task: ScaleTask, directory: Path) -> Inspector:
 
 def _with_tiles(bundle: Bundle, task: ScaleTask, directory: Path) -> Bundle:
     """A copy of the bundle whose product is seen in tiles, and has no other settings."""
-    path = directory / "bundle"
-    shutil.copytree(bundle.path, path, copy_function=_link_weights)
+    copy = linked_bundle(bundle, directory / "bundle")
     height, width = task.frame
     tiles = Tiles(rows=task.tiles_a_side, columns=task.tiles_a_side)
     settings = ProductSettings(frame_width=width, frame_height=height, tiles=tiles)
-    return set_settings(open_bundle(path, verify_digests=False), task.product, settings)
+    return set_settings(copy, task.product, settings)
 
 
 def _with_products(bundle: Bundle, count: int, directory: Path) -> Bundle:
     """A copy of the bundle with as many products, all with the embeddings of the first."""
-    path = directory / "bundle"
-    shutil.copytree(bundle.path, path, copy_function=_link_weights)
-    copy = open_bundle(path, verify_digests=False)
+    copy = linked_bundle(bundle, directory / "bundle")
     known = min(bundle.manifest.products)
     names = [f"made_up_{i}" for i in range(count - len(bundle.manifest.products))]
     entry = bundle.manifest.products[known]
     embeddings = bundle.text_embeddings(known)
     return add_products(copy, dict.fromkeys(names, embeddings), dict.fromkeys(names, entry))
-
-
-def _link_weights(source: str, target: str) -> str:
-    """Weights are gigabytes, and nobody writes to them."""
-    if source.endswith(".data"):
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            return str(shutil.copy2(source, target))
-        return target
-    return str(shutil.copy2(source, target))
 
 
 def _stages(inspection: Inspection, *, tiled: bool) -> dict[str, float]:

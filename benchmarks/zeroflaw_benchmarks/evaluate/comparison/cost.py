@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,9 +20,10 @@ from zeroflaw_benchmarks.bench.machine.graph_macs import graph_cost
 from zeroflaw_benchmarks.evaluate.job import EvaluationJob, Progress
 from zeroflaw_benchmarks.evaluate.passes.reference_pass import read_bank
 from zeroflaw_benchmarks.evaluate.shots.drawing import ShotBank
+from zeroflaw_benchmarks.linked_bundle import linked_bundle
 from zeroflaw_benchmarks.passive_session import PassiveSession
 from zeroflaw_engines.backends import BACKENDS, BackendChoice, choose_backend
-from zeroflaw_engines.bundle.bundle import Bundle, open_bundle
+from zeroflaw_engines.bundle.bundle import Bundle
 from zeroflaw_engines.bundle.graph_entries import GraphTarget
 from zeroflaw_engines.bundle.manifest import Reference, ReferencePhoto
 from zeroflaw_engines.bundle.products.writer import set_reference
@@ -244,9 +243,7 @@ def _frames(job: EvaluationJob, count: int) -> list[tuple[str, Frame]]:
 def _with_banks(job: EvaluationJob, shots: int) -> Iterator[Bundle]:
     """Give a copy of a bundle whose products have the banks of the first draw."""
     with TemporaryDirectory(dir=job.options.cache, prefix="with-photos-") as folder:
-        path = Path(folder) / job.bundle.path.name
-        shutil.copytree(job.bundle.path, path, copy_function=_link)
-        bundle = open_bundle(path, verify_digests=False)
+        bundle = linked_bundle(job.bundle, Path(folder) / job.bundle.path.name)
         for bank in job.shot_banks:
             if (bank.shots, bank.seed) == (shots, 0) and bank.class_name in job.class_names:
                 bundle = _learned(job, bundle, bank)
@@ -271,11 +268,3 @@ def _learned(job: EvaluationJob, bundle: Bundle, drawn: ShotBank) -> Bundle:
         bundle, product, bank, reference, None, None,
         embeddings=bundle.text_embeddings(product), before=bundle.reference_digest(product),
     )  # fmt: skip
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file that only a new one takes the place of; copy it where links are not to be had."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
