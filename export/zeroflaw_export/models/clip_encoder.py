@@ -7,14 +7,14 @@ from open_clip.model import CLIP
 from torch import nn
 from torch.nn import functional
 
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
+from zeroflaw_export.models.image_tower import ImageTower
 from zeroflaw_export.models.pyramid import TRUNK_STRIDES, PyramidTower
 
 # APRIL-GAN multiplies by the constant 100, not by the learned logit_scale (test.py:172-182).
 LOGIT_SCALE = 100.0
 
 
-class ClipEncoder(nn.Module):
+class ClipEncoder(ImageTower):
     """CLIP tower, adapters and the anomaly map of APRIL-GAN (test.py:159-183).
 
     Patch tokens are the raw residual stream after the tapped blocks, without `ln_post` and
@@ -29,9 +29,6 @@ class ClipEncoder(nn.Module):
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
-
     def __init__(
         self,
         clip: CLIP,
@@ -42,13 +39,9 @@ class ClipEncoder(nn.Module):
         batched: bool = False,
         align_corners: bool = True,
     ) -> None:
-        super().__init__()
-        self.batched = batched
-        self.visual = clip.visual
+        super().__init__(clip, batched=batched)
         self.adapters = adapters
         self.tapped_blocks = tapped_blocks
-        self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
-        self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
         grids = token_grids(clip, tapped_blocks, image_size)
         self.upsampling = [f"upsample_{grid}" for grid in grids]
         for name, grid in dict(zip(self.upsampling, grids, strict=True)).items():
@@ -72,9 +65,8 @@ class ClipEncoder(nn.Module):
             The patch tokens, float32 [blocks, tokens, width], L2-normalised, before the adapters;
             of a pyramid, its `reference_tokens`. With a first axis of B if it is batched.
         """
-        pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
         seen = self.visual.forward_intermediates(
-            pixels,
+            self.pixels(image),
             indices=[block - 1 for block in self.tapped_blocks],
             normalize_intermediates=False,
             output_fmt="NLC",
@@ -84,8 +76,7 @@ class ClipEncoder(nn.Module):
         cls = functional.normalize(seen["image_features"], dim=-1)
         cls_logits = LOGIT_SCALE * cls @ text_embeddings.T
         reference = [seen["reference_tokens"]] if "reference_tokens" in seen else taps
-        unit = [functional.normalize(tokens, dim=-1) for tokens in reference]
-        patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
+        patch_tokens = self.patch_tokens(reference)
         scores = torch.softmax(cls_logits, dim=-1)[:, 1]
         return anomaly_map, scores, patch_tokens
 

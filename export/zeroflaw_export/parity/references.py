@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,13 +46,7 @@ def reference_clip(
         L2-normalised.
     """
     text = torch.from_numpy(embeddings)
-    pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
-    seen = clip.visual.forward_intermediates(
-        pixels.permute(2, 0, 1)[None],
-        indices=[block - 1 for block in tapped_blocks],
-        normalize_intermediates=False,
-        output_fmt="NLC",
-    )
+    seen = tapped_image(clip, tapped_blocks, image)
     maps = []
     for layer, tokens in zip(adapters.fc, seen["image_intermediates"], strict=True):
         unit = layer(tokens)
@@ -62,13 +58,55 @@ def reference_clip(
             grid, size=image.shape[0], mode="bilinear", align_corners=True
         )
         maps.append(torch.softmax(grid, dim=1)[0, 1])
+    return torch.stack(maps).mean(dim=0).numpy(), *score_and_tokens(seen, text)
+
+
+def reference_pixels(image: NDArray[np.uint8]) -> torch.Tensor:
+    """Normalise an image for CLIP: uint8 [S, S, 3] -> float32 [1, 3, S, S]."""
+    unit = torch.from_numpy(image.copy()).float() / 255
+    return ((unit - float32(CLIP_MEAN)) / float32(CLIP_STD)).permute(2, 0, 1)[None]
+
+
+def tapped_image(
+    clip: CLIP, tapped_blocks: tuple[int, ...], image: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Run the image tower on one image.
+
+    Args:
+        tapped_blocks: 1-based.
+        image: uint8 [S, S, 3].
+
+    Returns:
+        What `forward_intermediates` of the tower gives: `image_features`, `image_intermediates`
+        without norm, and of a pyramid `reference_tokens`.
+    """
+    seen: dict[str, Any] = clip.visual.forward_intermediates(
+        reference_pixels(image),
+        indices=[block - 1 for block in tapped_blocks],
+        normalize_intermediates=False,
+        output_fmt="NLC",
+    )
+    return seen
+
+
+def score_and_tokens(
+    seen: Mapping[str, Any], text: torch.Tensor
+) -> tuple[float, NDArray[np.float32]]:
+    """Compute APRIL-GAN's image score, and the tokens that go into reference banks.
+
+    Args:
+        seen: From `tapped_image`.
+        text: float32 [2, E].
+
+    Returns:
+        P(abnormal) of the CLS token; and float32 [blocks, tokens, width], L2-normalised.
+    """
     cls = seen["image_features"]
     cls = cls / cls.norm(dim=-1, keepdim=True)
     score = torch.softmax(100.0 * cls @ text.T, dim=-1)[0, 1]
     pyramid = seen.get("reference_tokens")
     taps = torch.cat(seen["image_intermediates"]) if pyramid is None else pyramid
-    unit = taps / taps.norm(dim=-1, keepdim=True)
-    return torch.stack(maps).mean(dim=0).numpy(), float(score), unit.numpy()
+    return float(score), (taps / taps.norm(dim=-1, keepdim=True)).numpy()
 
 
 def reference_sam_encoder(sam: Sam) -> SamEncoderReference:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_export.models.adapters import LinearAdapters
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
+from zeroflaw_export.parity.references import reference_pixels
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def block_passes(clip: CLIP, image: NDArray[np.uint8]) -> Iterator[BlockPasses]:
     Args:
         image: uint8 [S, S, 3].
     """
-    pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
     visual = clip.visual
-    patches = visual.conv1(pixels.permute(2, 0, 1)[None]).flatten(2).transpose(1, 2)
+    patches = visual.conv1(reference_pixels(image)).flatten(2).transpose(1, 2)
     cls = visual.class_embedding.expand(1, 1, -1)
     x = visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
     for number, block in enumerate(visual.transformer.resblocks, start=1):

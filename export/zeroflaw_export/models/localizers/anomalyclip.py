@@ -10,11 +10,11 @@ from functools import partial
 
 import torch
 from open_clip.model import CLIP
-from torch import nn
 from torch.nn import functional
 
 from zeroflaw_engines.errors import ExportError
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
+from zeroflaw_export.models.architectures import ClipArchitecture
+from zeroflaw_export.models.image_tower import ImageTower
 from zeroflaw_export.models.localizers.anomalyclip_prompts import (
     STATES,
     PromptShape,
@@ -79,7 +79,7 @@ class AnomalyClipParameters:
         return max(1, layers - self.value_blocks + 1)
 
 
-class AnomalyClipEncoder(nn.Module):
+class AnomalyClipEncoder(ImageTower):
     """CLIP's image tower with the path of values, and the map (AnomalyCLIP.py:267-390, test.py).
 
     Args:
@@ -89,8 +89,6 @@ class AnomalyClipEncoder(nn.Module):
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
     direction: torch.Tensor
     upsample: torch.Tensor
 
@@ -104,16 +102,12 @@ class AnomalyClipEncoder(nn.Module):
         *,
         batched: bool = False,
     ) -> None:
-        super().__init__()
-        self.visual = clip.visual
-        self.batched = batched
+        super().__init__(clip, batched=batched)
         self.tapped_blocks = tapped_blocks
         layers = len(clip.visual.transformer.resblocks)
         self.map_blocks = parameters.blocks(layers)
         self.first_value_block = parameters.first_value_block(layers)
         self.grid = image_size // clip.visual.patch_size[0]
-        self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
-        self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
         # A softmax over two is the sigmoid of their difference.
         difference = (text_embeddings[1] - text_embeddings[0]) / parameters.temperature
         self.register_buffer("direction", difference[:, None])
@@ -134,8 +128,7 @@ class AnomalyClipEncoder(nn.Module):
             patch tokens of the original path, float32 [blocks, tokens, width], L2-normalised,
             with a first axis of B if the module is batched.
         """
-        pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
-        stream = self.visual._embeds(pixels)  # noqa: SLF001 - open_clip has no other name for it
+        stream = self.visual._embeds(self.pixels(image))  # noqa: SLF001 - open_clip has no other name for it
         second = None
         taps, grids = [], []
         for number, block in enumerate(self.visual.transformer.resblocks, start=1):
@@ -146,15 +139,14 @@ class AnomalyClipEncoder(nn.Module):
                 second = both.values + (stream if second is None else second)
                 stream = both.stream
             if number in self.tapped_blocks:
-                taps.append(functional.normalize(stream[:, 1:], dim=-1))
+                taps.append(stream[:, 1:])
             if number in self.map_blocks:
                 grids.append(self._abnormal(stream if second is None else second))
         smooth = self.upsample @ torch.stack(grids).mean(dim=0) @ self.upsample.T
         # The CLS token goes into the shared space without ln_post (AnomalyCLIP.py:387).
         cls = functional.normalize(stream[:, 0] @ self.visual.proj, dim=-1)
         scores = torch.sigmoid(cls @ self.direction)[:, 0]
-        patch_tokens = torch.stack(taps, dim=1) if self.batched else torch.cat(taps)
-        return smooth.clamp(0.0, 1.0), scores, patch_tokens
+        return smooth.clamp(0.0, 1.0), scores, self.patch_tokens(taps)
 
     def _abnormal(self, tokens: torch.Tensor) -> torch.Tensor:
         """P(abnormal) of the patches, before upsampling: [B, grid, grid]."""

@@ -23,9 +23,8 @@ from torch.nn import functional
 
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.errors import ExportError, WeightsError
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
+from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.clip_encoder import (
-    LOGIT_SCALE,
     ClipEncoder,
     token_grids,
     upsampled,
@@ -41,6 +40,7 @@ from zeroflaw_export.models.localizers.umci import (
 )
 from zeroflaw_export.models.pyramid import TRUNK_STRIDES
 from zeroflaw_export.models.random_weights import randomise_weights
+from zeroflaw_export.parity.references import score_and_tokens, tapped_image
 from zeroflaw_export.weights.checkpoints import read_state_dict
 
 NAME: Final = "clipsam"
@@ -193,13 +193,7 @@ def reference(
         reference tokens of a pyramid, float32 [blocks, tokens, width], L2-normalised.
     """
     text = torch.from_numpy(embeddings)
-    pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
-    seen = clip.visual.forward_intermediates(
-        pixels.permute(2, 0, 1)[None],
-        indices=[block - 1 for block in tapped_blocks],
-        normalize_intermediates=False,
-        output_fmt="NLC",
-    )
+    seen = tapped_image(clip, tapped_blocks, image)
     parameters, size = stages.parameters_of_method, image.shape[0]
     logits = []
     for stage, tokens in zip(stages.modules_of_stages(), seen["image_intermediates"], strict=True):
@@ -210,12 +204,7 @@ def reference(
         anomaly_map = torch.softmax(stacked.mean(dim=0), dim=1)[0, 1]
     else:
         anomaly_map = torch.softmax(stacked, dim=2).mean(dim=0)[0, 1]
-    cls = seen["image_features"]
-    score = torch.softmax(LOGIT_SCALE * cls / cls.norm(dim=-1, keepdim=True) @ text.T, dim=-1)
-    pyramid = seen.get("reference_tokens")
-    taps = torch.cat(seen["image_intermediates"]) if pyramid is None else pyramid
-    unit = taps / taps.norm(dim=-1, keepdim=True)
-    return anomaly_map.numpy(), float(score[0, 1]), unit.numpy()
+    return anomaly_map.numpy(), *score_and_tokens(seen, text)
 
 
 def _reference_stage(

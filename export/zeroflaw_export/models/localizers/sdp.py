@@ -11,13 +11,13 @@ from typing import Literal
 
 import torch
 from open_clip.model import CLIP
-from torch import nn
 from torch.nn import functional
 
 from zeroflaw_engines.errors import ExportError
 from zeroflaw_export.models.adapters import APRIL_GAN_KEY, SDP_PLUS_KEY, LinearAdapters
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
-from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix
+from zeroflaw_export.models.architectures import ClipArchitecture
+from zeroflaw_export.models.clip_encoder import LOGIT_SCALE, bilinear_matrix, upsampled
+from zeroflaw_export.models.image_tower import ImageTower
 from zeroflaw_export.models.load import load_linear_adapters
 from zeroflaw_export.models.localizers.localizer import BuiltLocalizer, Localizer, Tower
 from zeroflaw_export.models.localizers.map_matrices import gaussian_matrix, smoothed_upsampling
@@ -93,7 +93,7 @@ class SdpPlusParameters(_StagedParameters):
             raise ValueError("similarity_weight is in [0, 100]")
 
 
-class SdpEncoder(nn.Module):
+class SdpEncoder(ImageTower):
     """CLIP's image tower in two paths and the map of SDP, or of SDP+ (test.py, test_ft.py).
 
     Args:
@@ -103,8 +103,6 @@ class SdpEncoder(nn.Module):
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
     upsample: torch.Tensor
     upsample_logits: torch.Tensor
     smooth: torch.Tensor
@@ -119,15 +117,11 @@ class SdpEncoder(nn.Module):
         *,
         batched: bool = False,
     ) -> None:
-        super().__init__()
-        self.visual = clip.visual
+        super().__init__(clip, batched=batched)
         self.adapters = adapters
         self.stages = stages
-        self.batched = batched
         self.parameters_of_method = parameters
         self.grid = image_size // clip.visual.patch_size[0]
-        self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
-        self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
         self.register_buffer(
             "upsample", smoothed_upsampling(self.grid, image_size, parameters.sigma)
         )
@@ -151,8 +145,7 @@ class SdpEncoder(nn.Module):
             P(abnormal) of the CLS token. The patch tokens of the original path, float32
             [blocks, tokens, width], L2-normalised, with a first axis of B if it is batched.
         """
-        pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
-        ends, streams, seconds = self._two_paths(pixels)
+        ends, streams, seconds = self._two_paths(self.pixels(image))
         similarities = []
         cosines = torch.zeros(1)
         for stream, second in zip(streams, seconds, strict=True):
@@ -174,9 +167,7 @@ class SdpEncoder(nn.Module):
             anomaly_map = torch.sigmoid(2 * own.map_scale * similar)
         cls = LOGIT_SCALE * cosines[:, 0]
         scores = torch.sigmoid(cls[:, 1] - cls[:, 0])
-        unit = [functional.normalize(end[:, 1:], dim=-1) for end in ends]
-        patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
-        return anomaly_map, scores, patch_tokens
+        return anomaly_map, scores, self.patch_tokens([end[:, 1:] for end in ends])
 
     def _two_paths(
         self, pixels: torch.Tensor
@@ -210,8 +201,8 @@ class SdpEncoder(nn.Module):
         maps = []
         for tokens in self.adapters([stream[:, 1:] for stream in streams]):
             logits = LOGIT_SCALE * functional.normalize(tokens, dim=-1) @ text.T
-            grid = (logits[..., 1] - logits[..., 0]).reshape(-1, self.grid, self.grid)
-            maps.append(torch.sigmoid(self.upsample_logits @ grid @ self.upsample_logits.T))
+            difference = logits[..., 1] - logits[..., 0]
+            maps.append(torch.sigmoid(upsampled(difference, self.upsample_logits)))
         return self.smooth @ torch.stack(maps).mean(dim=0) @ self.smooth.T
 
 

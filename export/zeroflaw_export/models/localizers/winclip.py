@@ -14,18 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from open_clip.model import CLIP
-from torch import nn
 from torch.nn import functional
 
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
 from zeroflaw_engines.contract import ReferenceSizes
 from zeroflaw_engines.errors import ExportError
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, ClipArchitecture, float32
+from zeroflaw_export.models.architectures import ClipArchitecture
 from zeroflaw_export.models.clip_encoder import bilinear_matrix
+from zeroflaw_export.models.image_tower import ImageTower
 from zeroflaw_export.models.localizers.localizer import BuiltLocalizer, Localizer, Tower
 from zeroflaw_export.models.localizers.window_matcher import plain_window_map, window_matcher
 from zeroflaw_export.models.localizers.windows import Windows, mean_inverse
 from zeroflaw_export.models.reference_matcher import MOST_PHOTOS
+from zeroflaw_export.parity.references import reference_pixels
 
 # The image as a whole, and the windows of two scales.
 _SCALES: Final = 3
@@ -52,7 +53,7 @@ class WinClipParameters:
         return Windows(grid, self.small_window), Windows(grid, self.mid_window)
 
 
-class WinClipEncoder(nn.Module):
+class WinClipEncoder(ImageTower):
     """A ViT of CLIP on the whole image and on windows of its tokens.
 
     Args:
@@ -60,22 +61,16 @@ class WinClipEncoder(nn.Module):
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
     upsample: torch.Tensor
     one: torch.Tensor
 
     def __init__(
         self, clip: CLIP, image_size: int, parameters: WinClipParameters, *, batched: bool = False
     ) -> None:
-        super().__init__()
-        self.visual = clip.visual
-        self.batched = batched
+        super().__init__(clip, batched=batched)
         self.temperature = parameters.temperature
         grid = image_size // clip.visual.patch_size[0]
         self.windows = parameters.windows(grid)
-        self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
-        self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
         self.register_buffer("upsample", bilinear_matrix(grid, image_size, align_corners=False))
         self.register_buffer("one", torch.ones(1))
         for number, windows in enumerate(self.windows):
@@ -119,15 +114,13 @@ class WinClipEncoder(nn.Module):
             blocks.append(found.index_select(1, getattr(self, f"around_{number}")))
         width = max(block.shape[-1] for block in blocks)
         wide = [functional.pad(block, (0, width - block.shape[-1])) for block in blocks]
-        patch_tokens = torch.stack(wide, dim=1) if self.batched else torch.cat(wide)
         grid = torch.div(_SCALES * self.one, inverse)
-        return self.upsample @ grid @ self.upsample.T, score, patch_tokens
+        return self.upsample @ grid @ self.upsample.T, score, self.joined(wide)
 
     def _embedded(self, image: torch.Tensor) -> torch.Tensor:
         """Return class token and patches with their positions, after the first norm."""
         visual = self.visual
-        pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
-        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        patches = visual.conv1(self.pixels(image)).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.expand(image.shape[0], 1, -1)
         embedded: torch.Tensor = visual.ln_pre(
             torch.cat([cls, patches], dim=1) + visual.positional_embedding
@@ -167,12 +160,11 @@ def reference_winclip(
         float32 [S, S]; P(abnormal) of the image; and tokens float32 [3, tokens, width].
     """
     visual, text = clip.visual, torch.from_numpy(embeddings)
-    pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
     embedded: list[torch.Tensor] = []
     hook = visual.ln_pre.register_forward_hook(lambda _, __, output: embedded.append(output))
     try:
         seen = visual.forward_intermediates(
-            pixels.permute(2, 0, 1)[None],
+            reference_pixels(image),
             indices=1,
             normalize_intermediates=True,
             output_fmt="NLC",

@@ -7,17 +7,16 @@ from functools import reduce
 
 import torch
 from open_clip.model import CLIP
-from torch import nn
 from torch.nn import functional
 
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
 from zeroflaw_export.models.clip_encoder import token_grids
+from zeroflaw_export.models.image_tower import ImageTower
 from zeroflaw_export.models.localizers.map_matrices import smoothed_upsampling
 from zeroflaw_export.models.localizers.visualad.parameters import VisualAdParameters
 from zeroflaw_export.models.localizers.visualad.parts import VisualAdParts
 
 
-class VisualAdEncoder(nn.Module):
+class VisualAdEncoder(ImageTower):
     """CLIP's tower with two more tokens, and the anomaly map of VisualAD (test.py:112-150).
 
     Args:
@@ -26,8 +25,6 @@ class VisualAdEncoder(nn.Module):
         batched: Whether it takes several images, and gives patch tokens an axis for them.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
     spread: torch.Tensor
 
     def __init__(
@@ -40,15 +37,11 @@ class VisualAdEncoder(nn.Module):
         *,
         batched: bool = False,
     ) -> None:
-        super().__init__()
-        self.batched = batched
-        self.visual = clip.visual
+        super().__init__(clip, batched=batched)
         self.parts = parts
         self.tapped_blocks = tapped_blocks
         self.parameters_ = parameters
         self.top = math.ceil(image_size**2 * parameters.top_share)
-        self.register_buffer("scale", 1.0 / (255.0 * float32(CLIP_STD)))
-        self.register_buffer("shift", float32(CLIP_MEAN) / float32(CLIP_STD))
         # Upsampling and smoothing are linear along each axis: together one matrix, on the sum of
         # the blocks' grids, and no Resize in the graph.
         self.grid = token_grids(clip, tapped_blocks, image_size)[0]
@@ -70,10 +63,8 @@ class VisualAdEncoder(nn.Module):
             With a first axis of B if it is batched.
         """
         summed, highest, taps = self.differences(image)
-        unit = [functional.normalize(tokens, dim=-1) for tokens in taps]
-        patch_tokens = torch.stack(unit, dim=1) if self.batched else torch.cat(unit)
         mapped, blocks = self.parameters_.mapped, len(taps)
-        return mapped(summed, blocks), mapped(highest, blocks), patch_tokens
+        return mapped(summed, blocks), mapped(highest, blocks), self.patch_tokens(taps)
 
     def differences(
         self, image: torch.Tensor
@@ -109,8 +100,7 @@ class VisualAdEncoder(nn.Module):
             block, float [B, 2, C].
         """
         visual, parts = self.visual, self.parts
-        pixels = (image.float() * self.scale - self.shift).permute(0, 3, 1, 2)
-        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        patches = visual.conv1(self.pixels(image)).flatten(2).transpose(1, 2)
         # The source puts both at CLS's place, and trains neither place (build_model.py:55-61).
         own = torch.stack([parts.anomaly_token, parts.normal_token, visual.class_embedding])
         own = own + visual.positional_embedding[:1]

@@ -11,9 +11,9 @@ from open_clip.model import CLIP
 from torch.nn import functional
 
 from zeroflaw_engines.bundle.prompt_bank import TextEmbeddings
-from zeroflaw_export.models.architectures import CLIP_MEAN, CLIP_STD, float32
 from zeroflaw_export.models.localizers.visualad.parameters import VisualAdParameters
 from zeroflaw_export.models.localizers.visualad.parts import SpatialCrossAttention, VisualAdParts
+from zeroflaw_export.parity.references import reference_pixels
 
 
 @torch.inference_mode()
@@ -38,9 +38,8 @@ def reference_visualad(
         [blocks, tokens, width].
     """
     visual, size = clip.visual, image.shape[0]
-    pixels = (torch.from_numpy(image.copy()).float() / 255 - float32(CLIP_MEAN)) / float32(CLIP_STD)
     rows = [parts.anomaly_token, parts.normal_token, visual.class_embedding]
-    rows += list(visual.conv1(pixels.permute(2, 0, 1)[None])[0].flatten(1).T)
+    rows += list(visual.conv1(reference_pixels(image))[0].flatten(1).T)
     places = [visual.positional_embedding[0]] * 2 + list(visual.positional_embedding)
     tokens = torch.stack([row + place for row, place in zip(rows, places, strict=True)])[None]
     tokens, taps = visual.ln_pre(tokens), []
