@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zeroflaw_benchmarks.evaluate.comparison.columns import COLUMNS
 from zeroflaw_benchmarks.evaluate.comparison.comparison import Comparison
-from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_benchmarks.evaluate.report.files import writing
 
 
 def write_comparison_figure(comparison: Comparison, path: Path) -> None:
@@ -66,11 +66,6 @@ def write_comparison_figure(comparison: Comparison, path: Path) -> None:
         if rows:
             panel.legend(frameon=False, loc="lower right")
         figure.suptitle(f"Methods on {Path(comparison.dataset).name}")
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=130)
-        except OSError as error:
-            raise EvaluationError(
-                f"{path} cannot be written: {error.strerror}",
-                "choose another --out, or free space on its disk",
-            ) from error

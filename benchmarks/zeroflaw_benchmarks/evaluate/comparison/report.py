@@ -11,12 +11,11 @@ from typing import Final
 
 import msgspec
 
-from zeroflaw_benchmarks.evaluate.cache import write_whole
 from zeroflaw_benchmarks.evaluate.comparison.columns import COLUMNS, Column
 from zeroflaw_benchmarks.evaluate.comparison.comparison import ComparedRow, Comparison
+from zeroflaw_benchmarks.evaluate.report.files import write_report
 from zeroflaw_benchmarks.evaluate.report.markdown import listed, percent, table
-from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, VISUALAD, PublishedFigures
-from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_benchmarks.evaluate.report.published import TABLE_1, VISUALAD
 
 COMPARISON_NAME: Final = "comparison"
 _PIXEL_COLUMNS: Final[tuple[Column, ...]] = ("auroc", "f1-max", "ap", "pro")
@@ -37,16 +36,7 @@ def write_comparison(comparison: Comparison, out_dir: Path) -> tuple[Path, ...]:
         ".csv": comparison_csv(comparison).encode(),
         ".json": comparison_json(comparison),
     }
-    paths = {out_dir / f"{COMPARISON_NAME}{end}": data for end, data in contents.items()}
-    for path, data in paths.items():
-        try:
-            write_whole(path, data)
-        except OSError as error:
-            raise EvaluationError(
-                f"{path} cannot be written: {error.strerror}",
-                "choose another --out, or free space on its disk",
-            ) from error
-    return tuple(paths)
+    return write_report(out_dir, COMPARISON_NAME, contents)
 
 
 def measured_table(comparison: Comparison) -> str:
@@ -67,8 +57,7 @@ def published_table() -> str:
                           for c in _PIXEL_COLUMNS)]  # fmt: skip
     header += [f"VisA {COLUMNS[c]}" if c == "auroc" else COLUMNS[c] for c in _PIXEL_COLUMNS]
     lines = [
-        [method.name, *_published(method.mvtec), *_published(method.visa)]
-        for method in (*TABLE_1, *VISUALAD)
+        [method.name, *method.mvtec.cells, *method.visa.cells] for method in (*TABLE_1, *VISUALAD)
     ]
     return table(header, lines)
 
@@ -193,8 +182,3 @@ def _plain_costs(row: ComparedRow) -> dict[str, float | str]:
 def _interval(row: ComparedRow, column: Column) -> str:
     low, high = row.interval[column]
     return f"{percent(row.figures[column])} ({percent(low)} to {percent(high)})"
-
-
-def _published(figures: PublishedFigures) -> list[str]:
-    values = (figures.auroc, figures.f1_max, figures.average_precision, figures.pro)
-    return ["-" if value is None else f"{value:.1f}" for value in values]

@@ -27,7 +27,7 @@ from zeroflaw_benchmarks.evaluate.passes.encoding_pass import read_maps
 from zeroflaw_benchmarks.evaluate.passes.inspecting_pass import read_inspection, read_scores
 from zeroflaw_benchmarks.evaluate.passes.measuring_pass import CachedSample, cached_score
 from zeroflaw_benchmarks.evaluate.passes.scorings import own_scoring
-from zeroflaw_engines.errors import EvaluationError
+from zeroflaw_benchmarks.evaluate.report.files import writing
 from zeroflaw_engines.image_files.frame import Frame
 from zeroflaw_export.datasets import read_sample_image
 
@@ -55,7 +55,7 @@ def write_contact_sheets(job: EvaluationJob, rows: int, out_dir: Path) -> Path:
     """
     folder = out_dir / "contact_sheets"
     page = out_dir / CONTACT_SHEET_NAME
-    try:
+    with writing(page):
         folder.mkdir(parents=True, exist_ok=True)
         sections = []
         for number, name in enumerate(job.class_names):
@@ -68,11 +68,6 @@ def write_contact_sheets(job: EvaluationJob, rows: int, out_dir: Path) -> Path:
             )
         title = f"{job.bundle.path.name} on {job.dataset.root.name}"
         write_whole(page, _page(title, "".join(sections)).encode())
-    except OSError as error:
-        raise EvaluationError(
-            f"{page} cannot be written: {error.strerror}",
-            "choose another --out, or free space on its disk",
-        ) from error
     return page
 
 

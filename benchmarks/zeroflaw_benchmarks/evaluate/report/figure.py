@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from zeroflaw_benchmarks.evaluate.report.files import writing
 from zeroflaw_benchmarks.evaluate.report.published import TABLE_1
 from zeroflaw_benchmarks.evaluate.result import Evaluation
-from zeroflaw_engines.errors import EvaluationError
 
 _PANELS: Final = {"auroc": "AUROC", "f1_max": "F1-max", "average_precision": "AP", "pro": "PRO"}
 _MARKERS: Final = {"fused": "o", "map": "s", "mask": "^", "sam_probability": "x"}
@@ -70,14 +70,9 @@ def write_figure(evaluation: Evaluation, path: Path) -> None:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
         figure.suptitle(_title(evaluation))
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, dpi=130)
-        except OSError as error:
-            raise EvaluationError(
-                f"{path} cannot be written: {error.strerror}",
-                "choose another --out, or free space on its disk",
-            ) from error
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -22,6 +22,12 @@ class PublishedFigures:
     average_precision: float | None
     pro: float | None = None
 
+    @property
+    def cells(self) -> list[str]:
+        """The four figures as a table shows them, in the order of the paper."""
+        values = (self.auroc, self.f1_max, self.average_precision, self.pro)
+        return ["-" if value is None else f"{value:.1f}" for value in values]
+
 
 @dataclass(frozen=True)
 class PublishedMethod:

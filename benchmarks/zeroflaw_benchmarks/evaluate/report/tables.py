@@ -12,19 +12,17 @@ from typing import Final
 
 import msgspec
 
-from zeroflaw_benchmarks.evaluate.cache import write_whole
 from zeroflaw_benchmarks.evaluate.metrics.metrics import ImageMetrics, PixelMetrics
+from zeroflaw_benchmarks.evaluate.report.files import write_report
 from zeroflaw_benchmarks.evaluate.report.markdown import listed, percent, table
 from zeroflaw_benchmarks.evaluate.report.published import (
     STAGE_PROMPTS,
     TABLE_1,
     TABLE_2,
     TABLE_3,
-    PublishedFigures,
 )
 from zeroflaw_benchmarks.evaluate.report.shots_table import shots_lines, shots_sections
 from zeroflaw_benchmarks.evaluate.result import Evaluation, Row
-from zeroflaw_engines.errors import EvaluationError
 
 EVALUATION_NAME: Final = "evaluation"
 
@@ -50,16 +48,7 @@ def write_tables(evaluation: Evaluation, out_dir: Path) -> tuple[Path, ...]:
         ".csv": table_csv(evaluation).encode(),
         ".json": evaluation_json(evaluation),
     }
-    paths = {out_dir / f"{EVALUATION_NAME}{end}": data for end, data in contents.items()}
-    for path, data in paths.items():
-        try:
-            write_whole(path, data)
-        except OSError as error:
-            raise EvaluationError(
-                f"{path} cannot be written: {error.strerror}",
-                "choose another --out, or free space on its disk",
-            ) from error
-    return tuple(paths)
+    return write_report(out_dir, EVALUATION_NAME, contents)
 
 
 def paper_table(evaluation: Evaluation) -> str:
@@ -70,10 +59,7 @@ def paper_table(evaluation: Evaluation) -> str:
     for block in ("MVTec-AD", "VisA", name):
         header += [f"{block} {_FIGURES['auroc']}", *list(_FIGURES.values())[1:]]
     empty = [""] * len(_FIGURES)
-    lines = [
-        [method.name, *_published(method.mvtec), *_published(method.visa), *empty]
-        for method in TABLE_1
-    ]
+    lines = [[method.name, *method.mvtec.cells, *method.visa.cells, *empty] for method in TABLE_1]
     lines += [
         [f"**measured: {row.name}**", *empty, *empty, *_measured(row.mean)]
         for row in evaluation.table("scoring")
@@ -85,7 +71,7 @@ def kernel_table(evaluation: Evaluation) -> str:
     """Write Table 2 of the paper in Markdown, the dilation kernel, published and measured."""
     rows = evaluation.table("kernel")
     lines = [
-        [kernel, str(size), *_published(published)[:-1], *_measured(row.mean)]
+        [kernel, str(size), *published.cells[:-1], *_measured(row.mean)]
         for ((kernel, size), published), row in zip(TABLE_2.items(), rows, strict=True)
     ]
     return table(["shape", "size", *_two_sources()], lines)
@@ -95,7 +81,7 @@ def cascade_table(evaluation: Evaluation) -> str:
     """Write Table 3 of the paper in Markdown, stages of the cascade, published and measured."""
     rows = evaluation.table("cascade")
     lines = [
-        [STAGE_PROMPTS[stage], *_published(TABLE_3[stage])[:-1], *_measured(row.mean)]
+        [STAGE_PROMPTS[stage], *TABLE_3[stage].cells[:-1], *_measured(row.mean)]
         for stage, row in zip(STAGE_PROMPTS, rows, strict=True)
     ]
     return table(["stage", *_two_sources()], lines)
@@ -261,11 +247,6 @@ def _two_datasets(evaluation: Evaluation) -> str:
 def _two_sources() -> list[str]:
     names = list(_FIGURES.values())
     return [f"published {name}" for name in names[:-1]] + [f"measured {name}" for name in names]
-
-
-def _published(figures: PublishedFigures) -> list[str]:
-    values = [getattr(figures, field) for field in _FIGURES]
-    return ["-" if value is None else f"{value:.1f}" for value in values]
 
 
 def _measured(metrics: PixelMetrics) -> list[str]:
