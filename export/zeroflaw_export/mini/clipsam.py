@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -36,11 +35,11 @@ from zeroflaw_export.datasets import read_dataset
 from zeroflaw_export.engine_writer import EngineWriter
 from zeroflaw_export.export import localizer_identity
 from zeroflaw_export.mini.crops import draw_crops
+from zeroflaw_export.mini.frames import draw_both
 from zeroflaw_export.mini.make import DEMONSTRATION, PARAMETERS
-from zeroflaw_export.mini.photo_frames.shards import draw_photo_frames
-from zeroflaw_export.mini.photos.fetch import fetch
 from zeroflaw_export.mini.shipped_weights import write_shipped_weights
-from zeroflaw_export.mini.training_frames import TrainingFrames, draw_training_frames
+from zeroflaw_export.mini.stages import run_stages
+from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.adapters import LinearAdapters, load_adapters
 from zeroflaw_export.models.architectures import clip_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip
@@ -110,42 +109,18 @@ def make(
     only: Annotated[str | None, typer.Option(help="One stage: frames, umci or bundle.")] = None,
 ) -> None:
     """Draw the frames, train UMCI on the shipped towers, and write the bundle."""
-    torch.set_num_threads(threads)
-    work.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[[], object]] = {
         "frames": lambda: make_frames(work, processes),
         "umci": lambda: make_umci(work),
         "bundle": lambda: make_bundle(work),
     }
-    if only is not None and only not in stages:
-        raise typer.BadParameter(f"there is no stage {only!r}; choose one of {', '.join(stages)}")
-    for name, stage in stages.items():
-        if only in {None, name}:
-            began = time.monotonic()
-            stage()
-            err.print(f"{name}: {time.monotonic() - began:.0f} s")
+    run_stages(stages, only, work=work, threads=threads)
 
 
 def make_frames(work: Path, processes: int) -> None:
     """Draw the frames that are not there yet, as a data set in MVTec-AD's layout."""
-
-    def report(kind: str, done: int, total: int) -> None:
-        err.print(f"{kind}: {done} of {total} shards")
-
-    drawn = draw_training_frames(
-        work / "umci_frames", DRAWN_FRAMES, seed=FRAMES_SEED, processes=processes,
-        report=partial(report, "drawn frames"),
-    )  # fmt: skip
-    fetch(work, report=lambda name, count: err.print(f"photos of {name}: {count}"))
-    photos = draw_photo_frames(
-        work / "photos", work / "umci_photo_frames", PHOTO_FRAMES, split="train", seed=FRAMES_SEED,
-        processes=processes, report=partial(report, "photo frames"),
-    )  # fmt: skip
-    frames = TrainingFrames(
-        drawn.images + photos.images,
-        drawn.masks + photos.masks,
-        # To a sentence, a photo frame shows an object.
-        drawn.surfaces + ["object"] * len(photos),
+    frames = draw_both(
+        work, DRAWN_FRAMES, PHOTO_FRAMES, prefix="umci_", seed=FRAMES_SEED, processes=processes
     )
     # Every so many-th: drawn frames and photo frames in equal parts.
     whole = range(0, len(frames), len(frames) // WHOLE_FRAMES)

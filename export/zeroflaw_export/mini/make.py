@@ -27,12 +27,12 @@ from zeroflaw_engines.process.cores import usable_cores
 from zeroflaw_engines.process.terminal import err, run_module
 from zeroflaw_export.export import ExportJob, export_bundle
 from zeroflaw_export.mini.clip_training import ClipTraining, Towers, new_towers, train_towers
-from zeroflaw_export.mini.photo_frames.shards import draw_photo_frames
-from zeroflaw_export.mini.photos.fetch import fetch
+from zeroflaw_export.mini.frames import draw_both
 from zeroflaw_export.mini.pretrained_trunk import pretrained_trunk
 from zeroflaw_export.mini.sam_training import SamTraining, new_sam, train_sam
+from zeroflaw_export.mini.stages import run_stages
 from zeroflaw_export.mini.text_training import Sentences
-from zeroflaw_export.mini.training_frames import TrainingFrames, draw_training_frames
+from zeroflaw_export.mini.training_frames import TrainingFrames
 from zeroflaw_export.models.adapters import load_adapters, save_adapters
 from zeroflaw_export.models.architectures import clip_architecture, sam_architecture
 from zeroflaw_export.models.load import WeightsSource, load_clip
@@ -72,44 +72,18 @@ def make(
     ] = None,
 ) -> None:
     """Draw the frames, train the towers and SAM, and export the bundles."""
-    torch.set_num_threads(threads)
-    work.mkdir(parents=True, exist_ok=True)
     stages: dict[str, Callable[[], object]] = {
         "frames": lambda: all_frames(work, processes),
         "towers": lambda: make_towers(work, all_frames(work, processes)),
         "sam": lambda: make_sam(work, all_frames(work, processes)),
         "bundles": lambda: make_bundles(work),
     }
-    if only is not None and only not in stages:
-        raise typer.BadParameter(f"there is no stage {only!r}; choose one of {', '.join(stages)}")
-    for name, stage in stages.items():
-        if only in {None, name}:
-            began = time.monotonic()
-            stage()
-            err.print(f"{name}: {time.monotonic() - began:.0f} s")
+    run_stages(stages, only, work=work, threads=threads)
 
 
 def all_frames(work: Path, processes: int) -> TrainingFrames:
-    """Draw the frames that are not there yet, fetching the photos first: drawn, then of photos."""
-
-    def report(kind: str, done: int, total: int) -> None:
-        err.print(f"{kind}: {done} of {total} shards")
-
-    drawn = draw_training_frames(
-        work / "frames", DRAWN_FRAMES, seed=FRAMES_SEED, processes=processes,
-        report=partial(report, "drawn frames"),
-    )  # fmt: skip
-    fetch(work, report=lambda name, count: err.print(f"photos of {name}: {count}"))
-    photos = draw_photo_frames(
-        work / "photos", work / "photo_frames", PHOTO_FRAMES, split="train", seed=FRAMES_SEED,
-        processes=processes, report=partial(report, "photo frames"),
-    )  # fmt: skip
-    return TrainingFrames(
-        drawn.images + photos.images,
-        drawn.masks + photos.masks,
-        # To a sentence, a photo frame shows an object.
-        drawn.surfaces + ["object"] * len(photos),
-    )
+    """Draw the frames that are not there yet; see `draw_both`."""
+    return draw_both(work, DRAWN_FRAMES, PHOTO_FRAMES, seed=FRAMES_SEED, processes=processes)
 
 
 def make_towers(work: Path, frames: TrainingFrames) -> None:
