@@ -59,7 +59,6 @@ def file_of_bundle(bundle: Path, name: str) -> Path:
     """Find a file of a bundle: in its directory, or where a bundle that ships has it from.
 
     Args:
-        bundle: The directory.
         name: As the manifest has it.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache as cache_calls
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,6 +142,7 @@ def export(
             "both random weights and weights files were given", "give one or the other"
         )
 
+    @cache_calls
     def source(name: str) -> WeightsSource:
         return weights_source(name, random_weights, cache)
 

@@ -33,12 +33,7 @@ _WRAP: Final = "docs/bundle.md shows how to wrap a detector to these tensors"
 
 @dataclass(frozen=True)
 class AdoptedProposer:
-    """A box proposer that is in the bundle.
-
-    Attributes:
-        engine: Its entry among the engines.
-        identity: What the manifest says of it.
-    """
+    """A box proposer that is in the bundle, as the manifest has it."""
 
     engine: EngineFile
     identity: ProposalsIdentity

@@ -33,7 +33,7 @@ class Learner:
     """A localizer that is trained on the tokens of a frozen tower.
 
     Attributes:
-        localizer: Its name.
+        localizer: Name in the registry.
         parameters: Those of the localizer that its weights depend on.
         module: With its initial values, on the device where it shall be trained.
         optimizer: Makes the optimizer of the module's parameters for a learning rate.

@@ -40,7 +40,6 @@ class ComparedRow:
     Attributes:
         name: Of the method.
         shots: Reference photos of each class; 0: none.
-        bundle: Its directory.
         identity: Digest of its engines and weights.
         models: Names of its networks.
         localizer: Name in the registry of the export.

@@ -37,7 +37,6 @@ class Verdict:
     """Which row is best, in numbers and in words.
 
     Attributes:
-        best_by: The column.
         within_ms: The bound, ms; None: any.
         best: The row's title; None if none is within the bound.
         rivals: The other rows within the bound, the nearest first.
@@ -69,7 +68,6 @@ def verdict_of(
         values: Their figures, NaN where undefined: such a row is never the best.
         milliseconds: Of their inspections.
         resampled: Their figures of each resampling, float64 [draws]: the same draws for all.
-        dataset: Its name.
         varied: Images that decide the column and of which a draw may have another: all but one of
             each class. With few of them nothing is called worse: their draws are all alike.
     """

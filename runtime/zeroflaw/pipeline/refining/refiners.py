@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from zeroflaw.pipeline.encoding.frame import Encoding
@@ -51,12 +52,8 @@ class RefinerRow:
     of_tile: TileRefiner | None
 
 
-def _extreme_threshold(parameters: MethodParameters) -> float:
-    return parameters.extreme_threshold
-
-
-def _mmr_threshold(parameters: MethodParameters) -> float:
-    return parameters.mmr_threshold
+_extreme_threshold = attrgetter("extreme_threshold")
+_mmr_threshold = attrgetter("mmr_threshold")
 
 
 def _needs_sam(anomaly_map: FloatArray, parameters: MethodParameters) -> bool:
