@@ -51,8 +51,8 @@ from zeroflaw_export.models.architectures import (
     clip_architecture,
     sam_architecture,
 )
-from zeroflaw_export.models.load import WeightsSource, load_clip, load_sam
-from zeroflaw_export.models.localizers.localizer import Localizer, Tower
+from zeroflaw_export.models.load import WeightsSource, load_sam
+from zeroflaw_export.models.localizers.localizer import Localizer
 from zeroflaw_export.models.localizers.registry import DEFAULT_LOCALIZER, localizer
 from zeroflaw_export.models.pyramid import PyramidImageEncoder
 from zeroflaw_export.models.sam_attention import ATTENTION_OF_TARGET
@@ -208,14 +208,14 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     del sam
 
     report("loading CLIP's weights")
-    quick_gelu = method.runs_quick_gelu(architecture, image_size)
-    clip = load_clip(
+    tower = method.load_tower(
         architecture,
         image_size,
-        job.clip_weights,
-        quick_gelu=quick_gelu,
-        positions=method.positions,
+        clip_weights=job.clip_weights,
+        weights=job.localizer_weights,
+        batched=sizes.max_batch > 1,
     )
+    quick_gelu = method.runs_quick_gelu(architecture, image_size)
     clip_identity = ClipIdentity(
         architecture=architecture.name,
         activation="quick_gelu" if quick_gelu else "gelu",
@@ -232,7 +232,7 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
     texts = (
         export_texts(
             writer,
-            clip,
+            tower.clip,
             job.products,
             ensembles_file=job.ensembles,
             text_encoder=job.text_encoder,
@@ -240,13 +240,6 @@ def _export_into(staging: Path, job: ExportJob, report: ReportStep) -> Manifest:
         )
         if method.takes_text
         else no_texts(staging, job.products)
-    )
-    tower = Tower(
-        clip=clip,
-        architecture=architecture,
-        image_size=image_size,
-        weights=job.localizer_weights,
-        batched=sizes.max_batch > 1,
     )
     built = method.build(tower, method_parameters)
     clip_part = writer.write(

@@ -64,8 +64,7 @@ def language_free(tiny: Bundle, target: Path) -> Bundle:
     from zeroflaw_export.engine_writer import EngineWriter
     from zeroflaw_export.export import localizer_identity
     from zeroflaw_export.models.architectures import clip_architecture
-    from zeroflaw_export.models.load import WeightsSource, load_clip
-    from zeroflaw_export.models.localizers.localizer import Tower
+    from zeroflaw_export.models.load import WeightsSource
     from zeroflaw_export.models.localizers.registry import localizer
     from zeroflaw_export.parity import checks
     from zeroflaw_export.texts import PROMPTS, no_texts
@@ -73,14 +72,7 @@ def language_free(tiny: Bundle, target: Path) -> Bundle:
     method, source = localizer("visualad"), WeightsSource("random", None, TINY_SEED)
     architecture = clip_architecture("tiny")
     size, parameters = tiny.manifest.clip.image_size, method.parameters()
-    clip = load_clip(
-        architecture,
-        size,
-        source,
-        quick_gelu=method.runs_quick_gelu(architecture, size),
-        positions=method.positions,
-    )
-    tower = Tower(clip=clip, architecture=architecture, image_size=size, weights=source)
+    tower = method.load_tower(architecture, size, clip_weights=source, weights=source)
     built = method.build(tower, parameters)
     manifest = msgspec.structs.replace(
         tiny.manifest,

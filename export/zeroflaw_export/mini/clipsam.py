@@ -50,7 +50,6 @@ from zeroflaw_export.models.localizers.clipsam import (
     new_stages,
     save_stages,
 )
-from zeroflaw_export.models.localizers.localizer import Tower
 from zeroflaw_export.models.localizers.umci import ClipSamParameters
 from zeroflaw_export.parity import checks as parity
 from zeroflaw_export.training.job import TrainingJob
@@ -216,21 +215,16 @@ def make_bundle(work: Path) -> None:
     """Write the bundle: that of `mini` with another CLIP encoder."""
     shipped = open_bundle(SHIPPED_NAME)
     architecture = clip_architecture("mini")
-    clip = load_clip(
-        architecture, architecture.image_size, _weights(work / "mini_clip.safetensors")
-    )
     trained = work / f"umci_{len(PHASES)}.safetensors"
     shipped_weights = work / "umci.safetensors"
     write_rounded(trained, shipped_weights)
-    built = build(
-        Tower(
-            clip=clip,
-            architecture=architecture,
-            image_size=architecture.image_size,
-            weights=_weights(shipped_weights),
-        ),
-        CHANNELS,
+    tower = CLIPSAM.load_tower(
+        architecture,
+        architecture.image_size,
+        clip_weights=_weights(work / "mini_clip.safetensors"),
+        weights=_weights(shipped_weights),
     )
+    built = build(tower, CHANNELS)
     own = shipped.manifest.engines[CLIP_ENCODER]
     with staged_bundle(work / TARGET, overwrite=True) as staging:
         for name in shipped.manifest.files:

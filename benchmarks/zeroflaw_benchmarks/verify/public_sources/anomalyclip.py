@@ -32,13 +32,12 @@ from zeroflaw_benchmarks.verify.public_sources.comparison import (
 )
 from zeroflaw_benchmarks.verify.public_sources.source_tree import imported
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
-from zeroflaw_export.models.load import WeightsSource, load_clip
+from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.models.localizers.anomalyclip import (
     ANOMALYCLIP,
     AnomalyClipParameters,
 )
 from zeroflaw_export.models.localizers.anomalyclip_prompts import STATES, PromptShape
-from zeroflaw_export.models.localizers.localizer import Tower
 from zeroflaw_export.models.random_weights import randomise_weights
 from zeroflaw_export.parity.checks import parity_image
 
@@ -114,15 +113,12 @@ def our_outputs(folder: Path, architecture: ClipArchitecture = _NARROW) -> Outpu
         score, float32 [1], by the names of `TOLERANCES`.
     """
     size = architecture.image_size
-    clip = load_clip(
+    tower = ANOMALYCLIP.load_tower(
         architecture,
         size,
-        WeightsSource("clip.pt", folder / "clip.pt"),
-        quick_gelu=ANOMALYCLIP.runs_quick_gelu(architecture, size),
-        positions=ANOMALYCLIP.positions,
+        clip_weights=WeightsSource("clip.pt", folder / "clip.pt"),
+        weights=WeightsSource("prompts.pth", folder / "prompts.pth"),
     )
-    weights = WeightsSource("prompts.pth", folder / "prompts.pth")
-    tower = Tower(clip=clip, architecture=architecture, image_size=size, weights=weights)
     image = torch.from_numpy(_image(size).copy())[None]
     outputs = {}
     for name, features_list in _FEATURES.items():

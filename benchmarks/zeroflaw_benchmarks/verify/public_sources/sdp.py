@@ -42,8 +42,8 @@ from zeroflaw_engines.bundle.prompt_ensembles import (
 )
 from zeroflaw_export.models.adapters import LinearAdapters
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
-from zeroflaw_export.models.load import WeightsSource, load_clip
-from zeroflaw_export.models.localizers.localizer import Localizer, Tower
+from zeroflaw_export.models.load import WeightsSource
+from zeroflaw_export.models.localizers.localizer import Localizer
 from zeroflaw_export.models.localizers.sdp import SDP, SDP_PLUS, SdpParameters, SdpPlusParameters
 from zeroflaw_export.models.random_weights import randomise_weights
 from zeroflaw_export.models.text_encoder import TextEncoder
@@ -114,10 +114,13 @@ def our_outputs(folder: Path, architecture: ClipArchitecture = _NARROW) -> Outpu
         text embeddings, float32 [2, E], by the names of `TOLERANCES`.
     """
     size = architecture.image_size
-    clip = load_clip(architecture, size, WeightsSource("clip.pt", folder / "clip.pt"))
-    weights = WeightsSource("linear.pth", folder / "linear.pth")
-    tower = Tower(clip=clip, architecture=architecture, image_size=size, weights=weights)
-    text = _our_text(clip, folder)
+    tower = SDP_PLUS.load_tower(
+        architecture,
+        size,
+        clip_weights=WeightsSource("clip.pt", folder / "clip.pt"),
+        weights=WeightsSource("linear.pth", folder / "linear.pth"),
+    )
+    text = _our_text(tower.clip, folder)
     image = torch.from_numpy(_image(size).copy())[None]
     outputs = {"text_embeddings": text}
     for name, method in _METHODS.items():

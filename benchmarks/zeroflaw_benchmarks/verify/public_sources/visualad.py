@@ -25,8 +25,7 @@ from zeroflaw_benchmarks.verify.public_sources.comparison import (
 )
 from zeroflaw_benchmarks.verify.public_sources.source_tree import imported
 from zeroflaw_export.models.architectures import ClipArchitecture, clip_architecture
-from zeroflaw_export.models.load import WeightsSource, load_clip
-from zeroflaw_export.models.localizers.localizer import Tower
+from zeroflaw_export.models.load import WeightsSource
 from zeroflaw_export.models.localizers.visualad.checkpoint import published_layout
 from zeroflaw_export.models.localizers.visualad.encoder import VisualAdEncoder
 from zeroflaw_export.models.localizers.visualad.localizer import VISUALAD
@@ -103,17 +102,10 @@ def our_outputs(
         For each image its map float32 [S, S] and score float32 [1], before the fixed mapping.
     """
     size = architecture.image_size
-    clip = load_clip(
+    tower = VISUALAD.load_tower(
         architecture,
         size,
-        WeightsSource("clip.pt", folder / "clip.pt"),
-        quick_gelu=VISUALAD.runs_quick_gelu(architecture, size),
-        positions=VISUALAD.positions,
-    )
-    tower = Tower(
-        clip=clip,
-        architecture=architecture,
-        image_size=size,
+        clip_weights=WeightsSource("clip.pt", folder / "clip.pt"),
         weights=WeightsSource("visualad.pth", folder / "visualad.pth"),
     )
     encoder = VISUALAD.build(tower, VISUALAD.parameters()).encoder

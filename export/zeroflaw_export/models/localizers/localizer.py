@@ -23,7 +23,7 @@ from zeroflaw_engines.errors import ExportError
 from zeroflaw_engines.parameters import MethodParameters
 from zeroflaw_engines.sessions.device_tensor import Tensor
 from zeroflaw_export.models.architectures import ClipArchitecture
-from zeroflaw_export.models.load import PositionInterpolation, WeightsSource
+from zeroflaw_export.models.load import PositionInterpolation, WeightsSource, load_clip
 from zeroflaw_export.models.reference_matcher import (
     matcher_of,
     plain_reference_map,
@@ -146,6 +146,41 @@ class Localizer:
         if self.quick_gelu is None:
             return architecture.uses_quick_gelu(image_size)
         return architecture.native_quick_gelu if self.quick_gelu == "native" else self.quick_gelu
+
+    def load_tower(
+        self,
+        architecture: ClipArchitecture,
+        image_size: int,
+        *,
+        clip_weights: WeightsSource,
+        weights: WeightsSource,
+        batched: bool = False,
+    ) -> Tower:
+        """Load CLIP as the method's source runs it, for `build`.
+
+        Args:
+            image_size: Side of the square input, px.
+            weights: Of what the method adds to the towers.
+            batched: Whether the encoder takes several images.
+
+        Raises:
+            ExportError: The size does not fit the architecture.
+            WeightsError: CLIP's checkpoint is not that of the architecture.
+        """
+        clip = load_clip(
+            architecture,
+            image_size,
+            clip_weights,
+            quick_gelu=self.runs_quick_gelu(architecture, image_size),
+            positions=self.positions,
+        )
+        return Tower(
+            clip=clip,
+            architecture=architecture,
+            image_size=image_size,
+            weights=weights,
+            batched=batched,
+        )
 
     def recorded_parameters(self, given: Mapping[str, Any]) -> MethodParameters:
         """Return the method parameters of a bundle: those given, then the localizer's own.

@@ -28,19 +28,6 @@ def with_spots(*spots: tuple[int, int, int], frame=FRAME, seed=0, value=240) -> 
     return picture
 
 
-@pytest.fixture
-def part():
-    made = []
-
-    def make(*args, **options):
-        made.append(TiledPart(*args, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 def test_every_engine_is_called_as_often_as_there_are_tiles_for_it(part) -> None:
     spots = with_spots((250, 200, 12), frame=(900, 900))
     for rows in (1, 2, 3, 5):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from scripted_engines import TiledPart, dim_frame
+from scripted_engines import dim_frame
 
 from zeroflaw.pipeline.refining.refinement import RefinerEngines
 from zeroflaw.pipeline.view.blending import blending_of
@@ -20,19 +20,6 @@ TILES = Tiles(rows=2, columns=3)
 MMR = MethodParameters(refiner="mmr", mmr_threshold=0.35)
 NONE = MethodParameters(refiner="none", extreme_threshold=0.35)
 IOU = 0.9  # of every mask that the scripted decoder gives
-
-
-@pytest.fixture
-def part():
-    made = []
-
-    def make(*args, **options):
-        made.append(TiledPart(*args, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def spotted(*spots: tuple[int, int, int]) -> np.ndarray:
