@@ -51,6 +51,7 @@ def test_python_example_runs(
     assert names["inspection"].product == product  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_station_commands_run(station: Path) -> None:
     lines = [line.split("#")[0].split() for line in README.splitlines()]
     commands = [line for line in lines if line[:1] == ["zeroflaw"]]

@@ -93,6 +93,7 @@ def test_a_network_that_cannot_be_captured_says_what_went_wrong_first() -> None:
         prepared(nn.Linear(3, 2), [torch.ones(1, 3)], "cuda-graph", CpuDevice())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on a CPU")
 def test_a_compiled_network_computes_the_same() -> None:
     module, inputs = nn.Linear(3, 2), [torch.arange(3.0)[None]]

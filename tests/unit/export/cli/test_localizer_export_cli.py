@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zeroflaw_engines.errors import ZeroflawError
 from zeroflaw_export import export as export_module
 from zeroflaw_export.cli.export import export
 
@@ -38,3 +39,20 @@ def test_the_method_parameters_of_a_localizer_are_recorded_unless_others_are_giv
     assert job.parameters.reference_distance == "half_cosine"
     assert job.parameters.reference_fusion == "max"
     assert asked().parameters.reference_distance == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"sam_weights": "nowhere.pt"}, "no weights 'nowhere.pt'"),
+        ({"localizer_weights": "nowhere.pt"}, "no weights 'nowhere.pt'"),
+        ({"localizer_set": ["sigma=4"]}, "april_gan has no parameter sigma"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, text: str
+) -> None:
+    monkeypatch.setenv("ZEROFLAW_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ZeroflawError, match=text):
+        export(tmp_path / "b", **options)
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 from scipy import ndimage
 from scripted_engines import TiledPart, dim_frame
 from skimage.draw import ellipse, polygon
@@ -32,6 +33,7 @@ def drawn_defect(rng: np.random.Generator, seams: tuple[list[int], list[int]]) -
     return truth
 
 
+@pytest.mark.long
 def test_two_hundred_defects_on_seams_come_out_whole() -> None:
     part = TiledPart((HEIGHT, WIDTH), Tiles(rows=3, columns=4))
     windows = part.grid.windows
