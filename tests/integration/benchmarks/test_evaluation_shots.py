@@ -195,6 +195,7 @@ def test_clip_runs_once_for_each_image_and_nothing_runs_twice(
     assert other.shot_runs[0].pixels != first.shot_runs[0].pixels
 
 
+@pytest.mark.long
 def test_several_processes_and_a_fresh_cache_give_the_same(
     tiny_bundle, train_dataset, tmp_path, calls
 ) -> None:

@@ -38,6 +38,7 @@ def clean_samples(folder: Path) -> list[Sample]:
     return [Sample(path, None, anomalous=False, defect="good") for path in photos_in(folder)]
 
 
+@pytest.mark.long
 def test_figures_are_those_of_inspections_with_the_same_bank(
     tiny_bundle, folders, tmp_path
 ) -> None:

@@ -193,6 +193,7 @@ def test_products_are_added_without_torch(tiny_bundle: Bundle, tmp_path: Path) -
     assert "screw" in open_bundle(copy).manifest.products
 
 
+@pytest.mark.long
 def test_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "toy"
     command = [ZEROFLAW, "export", target, "--clip", "tiny", "--sam", "tiny",

@@ -149,6 +149,7 @@ def test_ceilings_are_the_best_of_several_sizes() -> None:
     assert found.pinned == (), "a host copies nothing to itself"
 
 
+@pytest.mark.long
 @needs_no_gpu
 def test_ceilings_that_cannot_be_measured_are_absent_with_the_reason() -> None:
     found = measure_gpu_ceilings(RunOn("onnxruntime-cuda"))

@@ -60,6 +60,7 @@ def test_both_graphs_are_what_pytorch_gives(tmp_path, name, size):
     assert written.parity
 
 
+@pytest.mark.long
 def test_a_batch_is_its_images_one_by_one(tmp_path):
     """With a border of partial cells, of which ONNX Runtime and PyTorch must say the same."""
     parts, sizes = built("tiny", 112, replace(SMALL, pool_border="partial"), max_batch=3)
