@@ -44,7 +44,7 @@ def import_openvino() -> ModuleType:
 
     Raises:
         ImportError: It is not installed, or its libraries cannot be loaded.
-        OSError: The same.
+        OSError: Its libraries cannot be loaded.
     """
     with without_openvino_telemetry():
         return importlib.import_module("openvino")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from zeroflaw_export.cli.export import weights_source
+from zeroflaw_export.cli.train_localizer import train_localizer
 from zeroflaw_export.cli.training import (
     CacheOption,
     ClassOption,
@@ -24,11 +23,8 @@ from zeroflaw_export.cli.training import (
     SplitOption,
     UnmaskedOption,
     WhiteLevelOption,
-    check_weights,
-    missing_library,
-    train,
+    require_training,
 )
-from zeroflaw_export.datasets import read_dataset
 
 
 def train_adapters(
@@ -84,32 +80,28 @@ def train_adapters(
 
         zeroflaw export my_bundle --adapters mine.safetensors --product "my part"
     """
-    try:
-        from zeroflaw_export.training.april_gan import published_recipe
-        from zeroflaw_export.training.job import TrainingJob
-    except ImportError as error:
-        raise missing_library("train-adapters", error) from error
-    check_weights(clip_weights, random_weights)
-    data = read_dataset(
+    require_training("train-adapters")
+    train_localizer(
+        "april_gan",
         dataset,
-        layout=layout,
-        split=split,
-        classes=class_,
-        unmasked=unmasked,
-        white_level=white_level,
-    )
-    given: dict[str, Any] = {"batch": batch, "learning_rate": learning_rate, "seed": seed}
-    given |= {"epochs": epochs} if epochs is not None else {}
-    given |= {"mosaic": mosaic} if mosaic is not None else {}
-    job = TrainingJob(
-        dataset=data,
-        settings=replace(published_recipe(data.layout), **given),
-        clip_architecture=clip,
-        clip_weights=weights_source(clip_weights or f"clip_{clip}", random_weights, None),
+        out=out,
+        clip=clip,
+        clip_weights=clip_weights,
+        random_weights=random_weights,
         clip_image_size=clip_image_size,
-        initial_weights=weights_source(init_from, None, None) if init_from else None,
+        layout=layout,
+        class_=class_,
+        split=split,
+        unmasked=unmasked,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        mosaic=mosaic,
+        seed=seed,
+        init_from=init_from,
         ensembles=ensembles,
-        token_cache=cache,
+        cache=cache,
+        white_level=white_level,
         device=device,
+        overwrite=overwrite,
     )
-    train(job, out, overwrite=overwrite)

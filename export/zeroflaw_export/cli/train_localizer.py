@@ -27,7 +27,7 @@ from zeroflaw_export.cli.training import (
     UnmaskedOption,
     WhiteLevelOption,
     check_weights,
-    missing_library,
+    require_training,
     train,
 )
 from zeroflaw_export.datasets import read_dataset
@@ -90,11 +90,10 @@ def train_localizer(
 
         zeroflaw export my_bundle --localizer clipsam --localizer-weights umci.safetensors
     """
-    try:
-        from zeroflaw_export.training.job import TrainingJob
-        from zeroflaw_export.training.learners import learnable
-    except ImportError as error:
-        raise missing_library("train-localizer", error) from error
+    require_training("train-localizer")
+    from zeroflaw_export.training.job import TrainingJob
+    from zeroflaw_export.training.learners import learnable
+
     check_weights(clip_weights, random_weights)
     method = learnable(localizer)
     if stage_weight and not method.has_stage_weights:

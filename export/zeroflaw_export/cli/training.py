@@ -72,12 +72,20 @@ DeviceOption = Annotated[str, typer.Option(help="Where PyTorch runs: cpu or cuda
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an existing file.")]
 
 
-def missing_library(command: str, error: ImportError) -> MissingExtraError:
-    """Return the error of an installation without PyTorch."""
-    return MissingExtraError(
-        f"`zeroflaw {command}` needs libraries that are not installed ({error.name})",
-        "install zeroflaw[export] on this workstation; stations do not need it",
-    )
+def require_training(command: str) -> None:
+    """Refuse an installation in which nothing can be trained.
+
+    Raises:
+        MissingExtraError: PyTorch, or what else training takes, is not installed.
+    """
+    try:
+        import zeroflaw_export.training.learners
+        import zeroflaw_export.training.run  # noqa: F401 - what the commands import once they run
+    except ImportError as error:
+        raise MissingExtraError(
+            f"`zeroflaw {command}` needs libraries that are not installed ({error.name})",
+            "install zeroflaw[export] on this workstation; stations do not need it",
+        ) from error
 
 
 def check_weights(clip_weights: str | None, random_weights: int | None) -> None:

@@ -16,7 +16,7 @@ class Span:
     Attributes:
         thread: Name of the thread it ran in.
         start: Seconds, on the clock of `time.perf_counter`.
-        end: The same.
+        end: Seconds, on the same clock.
     """
 
     stage: str

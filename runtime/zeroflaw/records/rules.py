@@ -21,7 +21,7 @@ class Firing:
     """A row of the table that rejects a frame.
 
     Attributes:
-        rule: Its name.
+        rule: Name of the row.
         text: What was found, and the row's limits: the middle of a sentence.
     """
 

@@ -20,9 +20,6 @@ class Stamp:
         time: UTC, ISO 8601 with microseconds and `Z`.
         monotonic_ns: The same moment on the machine's monotonic clock, ns: for intervals, which
             a corrected wall clock would falsify.
-        part_id: As given.
-        frame_id: As given.
-        camera_id: As given.
     """
 
     id: str

@@ -64,7 +64,6 @@ class EngineDiagnosis:
     """One built engine of the bundle.
 
     Attributes:
-        path: Its file.
         status: `up to date`, `stale`, `damaged` or `no graph`.
         reason: In words; empty if up to date.
     """

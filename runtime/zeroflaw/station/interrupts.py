@@ -18,7 +18,7 @@ class Terminated(BaseException):
     """The process was told to end by a signal; no error of ours, and none to be caught.
 
     Attributes:
-        number: As given.
+        number: Of the signal.
     """
 
     def __init__(self, number: int) -> None:

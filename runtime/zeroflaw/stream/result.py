@@ -54,7 +54,7 @@ class StreamResult:
         deadline_missed: Whether its deadline passed before its inspection had ended.
         late_inspection: What came after the deadline, for records alone; None if the inspection
             was given up when the deadline passed.
-        deadline_ms: As given.
+        deadline_ms: That was given, from `submit` on; None without one.
         queue_ms: How long it waited before its inspection began, or it was given up.
         latency_ms: From `submit` until this result was made.
     """

@@ -80,7 +80,7 @@ class InspectionStream:
             pipelined: Whether encoders of a frame run beside the cascade of the one before;
                 without it one frame ends before the next begins.
             channel_order: Of the arrays of this stream's camera; default: the Inspector's.
-            white_level: The same.
+            white_level: The value that is white, of these arrays; default: the Inspector's.
 
         Raises:
             StreamError: An argument is of the wrong kind, or out of its range.

@@ -15,7 +15,7 @@ class CloneThroughput(Record, frozen=True, kw_only=True):
         per_second: Frames a second, all clones together.
         ratio: To one clone inside each round; over 1 is more.
         latency_p50_ms: From `submit` to the result, of all rounds; some frames are always waiting.
-        latency_p99_ms: The same.
+        latency_p99_ms: From `submit` to the result, of all rounds.
         gpu_memory_gb: Device memory in use once each has run, of all processes; None without a GPU.
     """
 

@@ -106,8 +106,8 @@ class MaskPart:
 
     Attributes:
         pixels: bool [h, w].
-        rows: Of the mask, where the part lies.
-        columns: The same.
+        rows: Rows of the mask in which the part lies.
+        columns: Columns of the mask in which the part lies.
         size: Height and width of the mask.
     """
 

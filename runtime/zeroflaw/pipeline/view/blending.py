@@ -28,8 +28,8 @@ class BlendedTile:
     """The part of the frame's map that a tile has a share in.
 
     Attributes:
-        rows: Of the map.
-        columns: The same.
+        rows: Rows of the frame's map in which the part lies.
+        columns: Columns of the frame's map in which the part lies.
         weights: Share of the tile in each of its pixels, as its parts along both axes: float32
             [h] and [w], in [0, 1]. Those of all tiles sum to 1 in every pixel.
         edges: Where the part lies in the frame.
@@ -54,7 +54,7 @@ class Blending:
 
     Attributes:
         size: Height and width of the frame's map, px.
-        frame: All of it.
+        frame: Edges of the whole frame, px.
         tiles: Row by row.
     """
 

@@ -98,7 +98,7 @@ def motion_between(
 
     Args:
         template: float32 [h, w] in [0, 255].
-        picture: The same.
+        picture: float32 [h, w] in [0, 255].
         max_rotation: Largest angle that is looked for, degrees; 0: translation alone.
         refine: Whether ECC refines what phase correlation found.
     """
@@ -122,7 +122,7 @@ def turn_between(template: FloatArray, picture: FloatArray, motion: Motion) -> f
 
     Args:
         template: float32 [h, w] in [0, 255].
-        picture: The same.
+        picture: float32 [h, w] in [0, 255].
         motion: The translation between them.
 
     Returns:

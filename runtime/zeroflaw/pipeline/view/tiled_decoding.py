@@ -100,7 +100,6 @@ def decode_tiles(
     Args:
         encoding: From `encode_tiles`.
         view: How the frame was looked at.
-        grid: Its tiles.
         engines: Of the refiner.
         strips: Threads that share the resizing.
         pool: Resizes the next tiles while SAM runs; not that of the strips.

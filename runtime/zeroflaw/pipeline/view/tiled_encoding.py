@@ -56,7 +56,6 @@ def encode_tiles(
 
     Args:
         view: How the frame is looked at.
-        grid: Its tiles.
         geometry: Of the whole frame.
         matcher: Of products with a bank.
         resizer: Resizes the whole frame on the device; tiles are resized on the host.

@@ -45,7 +45,6 @@ class Photo:
     """A photo of a good part.
 
     Attributes:
-        path: Its file.
         sha256: Of the file.
         size: Height and width, px.
     """
@@ -227,7 +226,6 @@ def require_disk_space(bundle: Path, size: int) -> None:
     """Refuse to begin what the disk has no room for.
 
     Args:
-        bundle: Its path.
         size: Bytes that will be written.
 
     Raises:

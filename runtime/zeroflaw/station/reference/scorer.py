@@ -50,7 +50,7 @@ class PhotoScore(NamedTuple):
     Attributes:
         score: The image score.
         highest: The highest value of the reference map, 0 without a bank.
-        mean: Its mean.
+        mean: The mean of the reference map, 0 without a bank.
     """
 
     score: float
@@ -63,7 +63,6 @@ class PhotoScorer:
     """The engines that image scores take, and what they are given.
 
     Attributes:
-        clip_encoder: Its session.
         matcher: That of the reference matcher; None without a bank.
         precision: What both compute in.
         size: Side of the CLIP encoder's input, px.

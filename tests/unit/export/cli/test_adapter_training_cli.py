@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from zeroflaw_engines.bundle.prompt_ensembles import read_prompt_ensembles
 from zeroflaw_engines.errors import (
     DatasetError,
     ExportError,
+    MissingExtraError,
     TrainingError,
     WeightsError,
     ZeroflawError,
@@ -183,3 +185,11 @@ def test_text_embeddings_are_those_of_the_bundle(here: Path) -> None:
         with torch.inference_mode():
             mean = clip.encode_text(tokenize(sentences), normalize=True).mean(dim=0)
         torch.testing.assert_close(row, mean / mean.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_without_pytorch_the_extra_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zeroflaw_export.training.learners", None)
+    error = error_of(run(here))
+    assert isinstance(error, MissingExtraError)
+    assert error.cause.startswith("`zeroflaw train-adapters` needs libraries")
+    assert "zeroflaw[export]" in error.remedy
